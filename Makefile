@@ -1,0 +1,58 @@
+# On Linux x86_64, PyPI's torch brings several GB of CUDA packages. For the small CPU build:
+#     make demo PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+PIP_FLAGS ?=
+# An interpreter of your choice: make demo PYTHON=/path/to/python3.12
+PYTHON ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /    make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+
+venv: .venv/.installed ## install docmem and its tools into .venv (the others do it for you)
+
+# The demo and the tests prove that they need no network.
+demo test: export HF_HUB_OFFLINE = 1
+
+demo: .venv/.installed ## train the small memory and redraw figures/
+	.venv/bin/python -m docmem.demo
+
+test: lint ## check style and types, then run the tests
+	.venv/bin/python -m pytest
+
+lint: .venv/.installed ## check style and types: the list in .pre-commit-config.yaml
+	.venv/bin/pre-commit run --all-files
+
+clean: ## delete .venv, caches and builds; runs in outputs/ and figures/ stay
+	rm -rf .venv build dist docmem.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find docmem tests notebooks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+.venv/.installed: pyproject.toml constraints.txt
+	@set -eu; \
+	if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then \
+	    found=; chosen=; \
+	    for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
+	        "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	            || continue; \
+	        found=$$python; \
+	        if "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+	            chosen=$$python; break; \
+	        fi; \
+	    done; \
+	    if [ -z "$$found" ]; then \
+	        echo "docmem needs Python 3.11 or newer, and $(or $(PYTHON),python3) is not." \
+	            "Install one from your system's packages or https://www.python.org/downloads/," \
+	            "or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; \
+	    fi; \
+	    if [ -z "$$chosen" ]; then \
+	        echo "$$found cannot make a virtual environment." \
+	            "On Debian or Ubuntu: sudo apt install python3-venv; then run make again." >&2; \
+	        exit 1; \
+	    fi; \
+	    echo "Making .venv with $$("$$chosen" --version)"; \
+	    "$$chosen" -m venv --clear .venv; \
+	fi
+	.venv/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) \
+	    -c constraints.txt -e '.[dev]'
+	@touch $@

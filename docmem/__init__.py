@@ -1,0 +1,82 @@
+"""Document-wise memory in a frozen causal LM (Park and Choi, IJCAI 2024, arXiv 2406.15996).
+
+    docs = docmem.load_documents("encyclopedia", max_documents=10)
+    lm = docmem.load_lm("tiny")
+    run = docmem.train(docmem.preset("tiny"), lm=lm, documents=docs)
+    with docmem.attach(lm.model, run.memory, layer=-1) as hooked:
+        print(docmem.generate(hooked, lm.tokenizer, "The storm", document=docs[0].title))
+
+Names are imported at first use, so that `import docmem` takes no time.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from docmem.config import MemoryConfig, TrainConfig, preset
+    from docmem.documents import Document, load_documents, segments
+    from docmem.files import DocmemError
+    from docmem.hook import attach, generate
+    from docmem.loss import guidance_loss
+    from docmem.memory import DocumentMemory
+    from docmem.models import LanguageModel, load_lm
+    from docmem.runs import Run
+    from docmem.training import train
+
+    __version__: str
+
+__all__ = [
+    "DocmemError",
+    "Document",
+    "DocumentMemory",
+    "LanguageModel",
+    "MemoryConfig",
+    "Run",
+    "TrainConfig",
+    "__version__",
+    "attach",
+    "generate",
+    "guidance_loss",
+    "load_documents",
+    "load_lm",
+    "preset",
+    "segments",
+    "train",
+]
+
+_MODULES = {
+    "DocmemError": "files",
+    "Document": "documents",
+    "DocumentMemory": "memory",
+    "LanguageModel": "models",
+    "MemoryConfig": "config",
+    "Run": "runs",
+    "TrainConfig": "config",
+    "attach": "hook",
+    "generate": "hook",
+    "guidance_loss": "loss",
+    "load_documents": "documents",
+    "load_lm": "models",
+    "preset": "config",
+    "segments": "documents",
+    "train": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name at its first use (PEP 562)."""
+    if name == "__version__":
+        value: Any = importlib.import_module("importlib.metadata").version("docmem")
+    elif name in _MODULES:
+        value = getattr(importlib.import_module(f"docmem.{_MODULES[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names, imported already or not."""
+    return sorted({*globals(), *__all__})

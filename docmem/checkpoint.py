@@ -1,0 +1,81 @@
+"""The state of an optimisation on disk, so that a killed run resumes to the same numbers.
+
+A checkpoint is one safetensors file: the trained parameters, AdamW's moments and step
+counts, the states of the random generators, and a small JSON of progress. No pickles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from docmem.files import DocmemError, load_tensors, save_tensors
+
+
+def save_checkpoint(
+    path: Path,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    generators: Mapping[str, torch.Generator],
+    progress: Mapping[str, Any],
+) -> None:
+    """Write everything needed to continue from here, whole or not at all."""
+    names = {parameter: name for name, parameter in module.named_parameters()}
+    tensors = {f"module/{name}": tensor for name, tensor in module.state_dict().items()}
+    for parameter, moments in optimizer.state.items():
+        for key, value in moments.items():
+            tensors[f"optimizer/{names[parameter]}/{key}"] = value
+    for name, generator in generators.items():
+        tensors[f"generator/{name}"] = generator.get_state()
+    # Tied weights share memory, which safetensors refuses: keep one copy of each storage.
+    seen: dict[int, str] = {}
+    distinct = {}
+    for name, tensor in tensors.items():
+        if seen.setdefault(tensor.data_ptr(), name) == name:
+            distinct[name] = tensor
+    save_tensors(path, distinct, dict(progress))
+
+
+def load_checkpoint(
+    path: Path,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    generators: Mapping[str, torch.Generator],
+) -> dict[str, Any]:
+    """Restore `module`, `optimizer` and `generators` in place; return the saved progress.
+
+    Raises:
+        DocmemError: if the file is truncated or belongs to a module of other shapes.
+    """
+    tensors, progress = load_tensors(path)
+    saved = {
+        name.removeprefix("module/"): tensor
+        for name, tensor in tensors.items()
+        if name.startswith("module/")
+    }
+    try:
+        missing, unexpected = module.load_state_dict(saved, strict=False)
+    except RuntimeError as error:
+        raise DocmemError(
+            f"{path} belongs to another configuration: its tensors have other shapes ({error})."
+        ) from error
+    parameters = dict(module.named_parameters())
+    if unexpected or any(name in parameters for name in missing):
+        raise DocmemError(
+            f"{path} belongs to another configuration: missing {missing}, unknown {unexpected}."
+        )
+    optimizer.state.clear()
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer/"):
+            _, parameter_name, key = name.split("/")
+            parameter = parameters[parameter_name]
+            # AdamW keeps its step count where it puts it; moments live beside the parameter.
+            moved = tensor if key == "step" else tensor.to(parameter.device)
+            optimizer.state[parameter][key] = moved
+    for name, generator in generators.items():
+        generator.set_state(tensors[f"generator/{name}"])
+    return progress

@@ -1,0 +1,193 @@
+"""The command line: `docmem train`, `figures`, `generate`, `attribute`, `pretrain`.
+
+Each command is a frozen dataclass; tyro turns its fields and their docstrings into flags and
+help. Errors are one sentence on stderr and exit status 1.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional
+
+from docmem.config import PRESETS, PretrainConfig, TrainConfig
+from docmem.files import DocmemError
+
+
+@dataclass(frozen=True)
+class Train:
+    """Memorise documents: train a memory, or go on with one that was stopped."""
+
+    config: OmitArgPrefixes[TrainConfig]
+    preset: Literal["tiny", "pythia-1b"] = "tiny"
+    """Where the settings below start from: the embedded LM and encyclopedia, or the paper's
+    Pythia-1B and WikiText-103. Any flag changes one of them."""
+
+    def run(self) -> int:
+        """Train, and say where the run is."""
+        from docmem.training import train
+
+        run = train(self.config)
+        if not run.finished:
+            print(
+                f"Stopped after epoch {len(run.history)} of {run.config.num_epochs} and saved. "
+                "The same command goes on from there.",
+                file=sys.stderr,
+            )
+            return 130
+        last = run.history[-1]
+        print(
+            f"{run.path}: {last.epoch} epochs, own DocRep {last.positive_ce:.2f}, "
+            f"negative {last.negative_ce:.2f} nats a token."
+        )
+        return 0
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Draw the figures of one or more runs on the same documents, and print their table."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Folders that `docmem train` wrote."""
+    out: Path = Path("figures")
+    """Folder for the figures."""
+    points: int = 25
+    """Grid points a side of the maps of the DocRep plane."""
+
+    def run(self) -> int:
+        """Measure, draw, print."""
+        from docmem.figures import draw_figures, table
+        from docmem.runs import Run
+
+        runs = [Run.open(path) for path in self.runs]
+        results = draw_figures(runs, self.out, points=self.points)
+        print(f"\n{table(results, len(runs[0].titles))}\n\nThe figures are in {self.out}.")
+        return 0
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Let the LM write on from a prompt, under a document's memory."""
+
+    path: Annotated[Positional[Path], tyro.conf.arg(name="run")]
+    """Folder that `docmem train` wrote."""
+    prompt: str
+    """What to go on from."""
+    document: str | None = None
+    """Title of the document to recall; none: all memories."""
+    max_new_tokens: int = 40
+    """Tokens to write."""
+    temperature: float = 0.0
+    """0 takes the likeliest token; above, tokens are sampled."""
+    seed: int = 1
+    """Seeds the sampling."""
+
+    def run(self) -> int:
+        """Print the continuation."""
+        import torch
+
+        from docmem.hook import attach, generate
+        from docmem.runs import Run
+
+        run = Run.open(self.path)
+        lm = run.load_lm()
+        options = {"do_sample": True, "temperature": self.temperature} if self.temperature else {}
+        torch.manual_seed(self.seed)
+        with attach(lm.model, run.memory, run.config.hook_memory_layer) as hooked:
+            text = generate(
+                hooked,
+                lm.tokenizer,
+                self.prompt,
+                self.document,
+                max_new_tokens=self.max_new_tokens,
+                **options,
+            )
+        print(self.prompt + text)
+        return 0
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """Which document does a text come from? Ranks them by its cross entropy under each."""
+
+    path: Annotated[Positional[Path], tyro.conf.arg(name="run")]
+    """Folder that `docmem train` wrote."""
+    text: str
+    """The text, no longer than the LM's context."""
+
+    def run(self) -> int:
+        """Print the ranking, the likeliest document first."""
+        from docmem.recall import attribute
+        from docmem.runs import Run
+
+        run = Run.open(self.path)
+        ranking = attribute(run.load_lm(), run.memory, run.config.hook_memory_layer, self.text)
+        print("nats a token")
+        for one in ranking:
+            print(f"{one.ce:12.3f}  {one.title}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Make a small LM like the embedded one from a folder of prose; goes on if it was stopped."""
+
+    config: OmitArgPrefixes[PretrainConfig]
+
+    def run(self) -> int:
+        """Pretrain, and say where the LM is."""
+        from docmem.pretraining import pretrain
+
+        print(f"The LM is in {pretrain(self.config)}.")
+        return 0
+
+
+def commands(start: TrainConfig) -> Any:
+    """All commands as the type that tyro parses; `train` starts from these settings."""
+    named = tyro.conf.subcommand
+    return (
+        Annotated[Train, named("train", default=Train(start))]
+        | Annotated[Figures, named("figures")]
+        | Annotated[Generate, named("generate")]
+        | Annotated[Attribute, named("attribute")]
+        | Annotated[Pretrain, named("pretrain")]
+    )
+
+
+def named_preset(arguments: Sequence[str]) -> TrainConfig:
+    """The preset that `--preset` names among the arguments, so that other flags start from it."""
+    for place, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name == "--preset":
+            value = value or (arguments[place + 1] if place + 1 < len(arguments) else "")
+            return PRESETS.get(value, PRESETS["tiny"])
+    return PRESETS["tiny"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    command: Train | Figures | Generate | Attribute | Pretrain = tyro.cli(
+        commands(named_preset(arguments)),
+        args=arguments,
+        prog="docmem",
+        description="Document-wise memory in a frozen language model.",
+        use_underscores=True,
+    )
+    try:
+        return command.run()
+    except DocmemError as error:
+        print(f"docmem: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("docmem: interrupted; the same command goes on from the last save.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""The main job from one command: `python -m docmem.demo`, or `make demo`.
+
+Trains a relu and a tanh memory on ten embedded documents with the embedded LM, draws the
+figures into `figures/`, and prints a table. Interrupted, the same command goes on.
+"""
+
+import sys
+from pathlib import Path
+
+from docmem.config import TrainConfig, preset
+from docmem.documents import load_documents
+from docmem.figures import draw_figures, table
+from docmem.files import DocmemError
+from docmem.models import load_lm
+from docmem.training import train
+
+DEMO = Path("outputs/demo")
+
+
+def demo_configs() -> dict[str, TrainConfig]:
+    """The settings of the two runs, by activation: the preset `tiny`, and its relu twin."""
+    return {
+        "relu": preset("tiny", key_activation="relu", save_dir=DEMO / "relu"),
+        "tanh": preset("tiny", save_dir=DEMO / "tanh"),
+    }
+
+
+def main() -> int:
+    """Run the demo; return 0, or 1 if something the reader can mend stopped it."""
+    try:
+        lm, documents = load_lm("tiny"), load_documents("encyclopedia", 10)
+        runs = [train(config, lm=lm, documents=documents) for config in demo_configs().values()]
+        unfinished = [run for run in runs if not run.finished]
+        if unfinished:
+            print("Stopped and saved; run the same command to go on.", file=sys.stderr)
+            return 130
+        results = draw_figures(runs, Path("figures"), lm=lm)
+    except DocmemError as error:
+        print(f"docmem: {error}", file=sys.stderr)
+        return 1
+    print(f"\n{table(results, len(documents))}\n\nThe figures are in figures/.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

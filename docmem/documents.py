@@ -1,0 +1,181 @@
+"""What is memorised: documents with a title and a text, cut into segments of words, then tokens.
+
+    documents = load_documents("encyclopedia", max_documents=10)
+    segments(documents[0].text, segment_length=64, max_segments=4)
+
+A document comes from the embedded encyclopedia of an invented world (no LM can have read it),
+from a folder of .txt or .md files, or from WikiText at document level.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from docmem.files import DocmemError
+
+ENCYCLOPEDIA = Path(__file__).parent / "data" / "encyclopedia"
+WIKITEXT = "EleutherAI/wikitext_document_level"
+WIKITEXT_CONFIGS = {"wikitext-103": "wikitext-103-raw-v1", "wikitext-2": "wikitext-2-raw-v1"}
+
+
+@dataclass(frozen=True)
+class Document:
+    """A title and the whole text, the title line included."""
+
+    title: str
+    text: str
+
+
+def title_of(text: str, otherwise: str) -> str:
+    """What stands between the first pair of `=`, or after a Markdown `#`; else `otherwise`."""
+    first_line = text.lstrip().split("\n", 1)[0]
+    wikitext = re.match(r"\s*=([^=]+)=", first_line)
+    markdown = re.match(r"#\s+(.+)", first_line)
+    match = wikitext or markdown
+    return match.group(1).strip() if match else otherwise
+
+
+def read_document(path: Path) -> Document:
+    """One text file as a document.
+
+    Raises:
+        DocmemError: if the file is not UTF-8, or holds no words.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DocmemError(
+            f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8, or move it away."
+        ) from error
+    if not text.split():
+        raise DocmemError(f"{path} is empty. Write something in it, or move it away.")
+    return Document(title_of(text, otherwise=path.stem), text)
+
+
+def read_folder(folder: Path) -> list[Document]:
+    """Every .txt and .md file of a folder, in name order.
+
+    Raises:
+        DocmemError: if the folder is missing or holds no such file.
+    """
+    if not folder.is_dir():
+        raise DocmemError(
+            f"There are no documents called {str(folder)!r}. Give encyclopedia, "
+            f"{', '.join(WIKITEXT_CONFIGS)}, or a folder of .txt or .md files."
+        )
+    paths = sorted(path for path in folder.iterdir() if path.suffix in (".txt", ".md"))
+    if not paths:
+        raise DocmemError(f"{folder} holds no .txt or .md file; put one document in each file.")
+    return [read_document(path) for path in paths]
+
+
+def read_wikitext(name: str, cache_dir: Path | None) -> list[Document]:
+    """The training pages of WikiText, one document a page, through `datasets`.
+
+    Raises:
+        DocmemError: if the hub is out of reach and nothing is cached.
+    """
+    import datasets
+
+    try:
+        pages = datasets.load_dataset(
+            WIKITEXT, WIKITEXT_CONFIGS[name], split="train", cache_dir=cache_dir
+        )["page"]
+    # The hub's client, `datasets` and the file system each fail in their own way.
+    except Exception as error:
+        raise DocmemError(
+            f"{name} could not be loaded from {WIKITEXT}: {error}. Without a network, use the "
+            "documents 'encyclopedia' or a folder of your own; or load it once on a machine "
+            "with a network and give that cache as data_cache_dir, with HF_HUB_OFFLINE=1."
+        ) from error
+    return [Document(title_of(page, otherwise="untitled"), page) for page in pages]
+
+
+def choose(
+    documents: Sequence[Document], titles: Sequence[str], count: int | None, seed: int | None
+) -> list[Document]:
+    """The documents named by `titles` in that order; else `count` of them, at random by `seed`.
+
+    Raises:
+        DocmemError: if a title is unknown (the nearest are named), or there are too few.
+    """
+    if titles:
+        by_title = {document.title: document for document in documents}
+        for title in titles:
+            if title not in by_title:
+                near = difflib.get_close_matches(title, by_title, n=3, cutoff=0.3)
+                hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+                raise DocmemError(f"There is no document called {title!r}.{hint}")
+        return [by_title[title] for title in titles]
+    if count is None:
+        return list(documents)
+    if not 1 <= count <= len(documents):
+        raise DocmemError(
+            f"{count} documents were asked for; there are {len(documents)}. "
+            f"Ask for between 1 and {len(documents)}."
+        )
+    if seed is None:
+        return list(documents[:count])
+    generator = torch.Generator().manual_seed(seed)
+    picked = torch.randperm(len(documents), generator=generator)[:count]
+    return [documents[index] for index in picked.tolist()]
+
+
+def load_documents(
+    source: str | os.PathLike[str] = "encyclopedia",
+    max_documents: int | None = None,
+    *,
+    titles: Sequence[str] = (),
+    seed: int | None = None,
+    cache_dir: Path | None = None,
+) -> list[Document]:
+    """Load documents.
+
+    Args:
+        source: `encyclopedia`, `wikitext-103`, `wikitext-2`, or a folder of .txt and .md files.
+        max_documents: how many; None: all.
+        titles: these documents, in this order, whatever `max_documents` says.
+        seed: choose `max_documents` at random by this seed; None: the first ones.
+        cache_dir: where downloads are kept; None: Hugging Face's own cache.
+
+    Raises:
+        DocmemError: if the source is unknown, unreadable, empty, or has two pages of one title.
+    """
+    if str(source) == "encyclopedia":
+        documents = read_folder(ENCYCLOPEDIA)
+    elif str(source) in WIKITEXT_CONFIGS:
+        documents = read_wikitext(str(source), cache_dir)
+    else:
+        documents = read_folder(Path(source))
+    chosen = choose(documents, titles, max_documents, seed)
+    check_titles([document.title for document in chosen])
+    return chosen
+
+
+def check_titles(titles: Sequence[str]) -> None:
+    """Raise if two documents share a title: a title is how a document is called."""
+    twice = sorted({title for title in titles if titles.count(title) > 1})
+    if twice:
+        raise DocmemError(f"More than one document is called {twice[0]!r}; give each its own title.")
+
+
+def segments(text: str, segment_length: int, max_segments: int | None = None) -> list[str]:
+    """Cut a text into overlapping segments of `segment_length` words, half a segment apart.
+
+    A text shorter than one segment is one segment; words after the last full segment (fewer
+    than half a segment) are left out. `max_segments` None keeps them all.
+
+    Raises:
+        DocmemError: if the text has no words.
+    """
+    words = text.split()
+    if not words:
+        raise DocmemError("A document without words cannot be memorised; give it some text.")
+    stride = max(1, segment_length // 2)
+    starts = range(0, max(1, len(words) - segment_length + 1), stride)
+    return [" ".join(words[start : start + segment_length]) for start in starts[:max_segments]]

@@ -1,0 +1,109 @@
+"""The DocRep plane: how well each document is recalled from every point of it.
+
+    plane = key_plane(prefix, memory, points=25)
+    plane.ce[3]               # cross entropy of document 3, nats a token, over the map
+
+Every value is measured: each point of the grid is a DocRep, under which every document's text
+is read. Cost: points² · documents readings of the suffix.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from docmem.files import DocmemError
+from docmem.memory import DocumentMemory
+from docmem.replay import Prefix
+
+# Logits of about this many numbers at once: large enough for the matmul, small enough for a laptop.
+LOGITS_AT_ONCE = 8_000_000
+
+
+class KeyPlane(NamedTuple):
+    """Cross entropies over a square of the DocRep plane."""
+
+    axis: Float[Tensor, " points"]
+    """Coordinates of the grid, the same across and up."""
+    ce: Float[Tensor, "n_docs points points"]
+    """Cross entropy of each document at each point, nats a token: [document, up, across]."""
+    doc_reps: Float[Tensor, "n_docs 2"]
+    """The documents' own points."""
+
+    @property
+    def perplexity(self) -> Float[Tensor, "n_docs points points"]:
+        """exp of the cross entropy."""
+        return self.ce.exp()
+
+    @property
+    def nearest(self) -> Int[Tensor, "points points"]:
+        """The document that each point recalls best."""
+        return self.ce.argmin(0)
+
+
+def plane_of(doc_reps: Float[Tensor, "n_docs key_dim"]) -> tuple[Tensor, Tensor]:
+    """A plane through the DocReps: its origin (key_dim,) and two axes (2, key_dim).
+
+    For key_dim 2 it is the DocRep space itself; beyond, the first two principal components.
+
+    Raises:
+        DocmemError: if key_dim is 1, which has no plane, or too few documents span one.
+    """
+    n_docs, key_dim = doc_reps.shape
+    if key_dim == 2:
+        return torch.zeros(2), torch.eye(2)
+    if min(n_docs, key_dim) < 2:
+        raise DocmemError(
+            f"{n_docs} DocReps of length {key_dim} span no plane; "
+            "it takes two documents and a key_dim of 2 or more."
+        )
+    from sklearn.decomposition import PCA
+
+    fitted = PCA(n_components=2).fit(doc_reps.numpy())
+    as_tensor = torch.from_numpy
+    return as_tensor(np.asarray(fitted.mean_)), as_tensor(np.asarray(fitted.components_))
+
+
+@torch.no_grad()
+def cross_entropies_at(
+    prefix: Prefix, memory: DocumentMemory, doc_reps: Float[Tensor, "points key_dim"]
+) -> Float[Tensor, "n_docs points"]:
+    """Cross entropy of each document of `prefix` under each DocRep, nats a token."""
+    sums = torch.zeros(memory.config.n_docs, len(doc_reps))
+    tokens = torch.zeros(memory.config.n_docs, 1)
+    vocabulary = prefix.lm.model.config.get_text_config().vocab_size
+    for index, (owner, batch) in enumerate(zip(prefix.owners, prefix.batches, strict=True)):
+        at_once = max(1, LOGITS_AT_ONCE // (batch.input_ids.numel() * vocabulary))
+        ce = torch.cat(
+            [prefix.cross_entropies(index, memory, part) for part in doc_reps.split(at_once)]
+        )
+        count = batch.predicted.sum().cpu()
+        sums[owner] += ce.cpu() * count
+        tokens[owner] += count
+    return sums / tokens
+
+
+def key_plane(
+    prefix: Prefix,
+    memory: DocumentMemory,
+    *,
+    points: int = 25,
+    extent: float = 1.0,
+    progress: bool = False,
+) -> KeyPlane:
+    """Measure the square [-extent, extent]² of the DocRep plane at points × points DocReps.
+
+    Raises:
+        DocmemError: as `plane_of`.
+    """
+    doc_reps = memory.doc_reps.cpu()
+    origin, axes = plane_of(doc_reps)
+    axis = torch.linspace(-extent, extent, points)
+    rows = []
+    for up in tqdm(axis.tolist(), desc="key plane", unit="row", disable=not progress):
+        coordinates = torch.stack([axis, torch.full_like(axis, up)], dim=1)  # (points, 2)
+        rows.append(cross_entropies_at(prefix, memory, origin + coordinates @ axes))
+    return KeyPlane(axis, torch.stack(rows, dim=1), (doc_reps - origin) @ axes.T)

@@ -1,0 +1,145 @@
+"""What a memory gives back: recognition, continuation, attribution.
+
+    recognition(prefix, memory)            # own and other cross entropies, documents recognised
+    continuation(prefix, memory)           # how much of the text it goes on with correctly
+    attribute(lm, memory, -1, "a text")    # which document does this come from?
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from docmem.files import DocmemError
+from docmem.hook import attach
+from docmem.keyspace import cross_entropies_at
+from docmem.loss import cross_entropy
+from docmem.memory import DocumentMemory
+from docmem.models import LanguageModel, forward_inputs
+from docmem.replay import Prefix
+
+
+class Recognition(NamedTuple):
+    """How well DocReps tell documents apart."""
+
+    ce: Float[Tensor, "n_docs n_docs"]
+    """Cross entropy of each document's text (down) under each DocRep (across), nats a token."""
+
+    @property
+    def own(self) -> float:
+        """Mean cross entropy under the own DocRep, nats a token."""
+        return self.ce.diagonal().mean().item()
+
+    @property
+    def other(self) -> float:
+        """Mean cross entropy under the other documents' DocReps, nats a token."""
+        n_docs = len(self.ce)
+        if n_docs < 2:
+            return float("nan")
+        return ((self.ce.sum() - self.ce.diagonal().sum()) / (n_docs * (n_docs - 1))).item()
+
+    @property
+    def recognised(self) -> int:
+        """Documents whose text costs least under their own DocRep."""
+        return int((self.ce.argmin(1) == torch.arange(len(self.ce))).sum())
+
+
+def recognition(prefix: Prefix, memory: DocumentMemory) -> Recognition:
+    """Read every document of `prefix` under every DocRep."""
+    return Recognition(cross_entropies_at(prefix, memory, memory.doc_reps))
+
+
+class Continuation(NamedTuple):
+    """Share of the following tokens that greedy generation gets right, over all segments."""
+
+    own: float
+    """Under the own DocRep."""
+    other: float
+    """Under another document's, averaged over the others."""
+    none: float
+    """By the LM without memory."""
+
+
+@torch.no_grad()
+def continuation(
+    prefix: Prefix, memory: DocumentMemory, prompt_tokens: int = 16, new_tokens: int = 16
+) -> Continuation:
+    """Give the LM the first tokens of every segment and count the next ones it gets right.
+
+    Raises:
+        DocmemError: if no segment is long enough.
+    """
+    prompts, answers, owners = [], [], []
+    for owner, batch in zip(prefix.owners, prefix.batches, strict=True):
+        for ids, mask in zip(*batch, strict=True):
+            tokens = ids[mask]
+            if len(tokens) >= prompt_tokens + new_tokens:
+                prompts.append(tokens[:prompt_tokens])
+                answers.append(tokens[prompt_tokens : prompt_tokens + new_tokens])
+                owners.append(owner)
+    if not prompts:
+        raise DocmemError(
+            f"No segment has {prompt_tokens + new_tokens} tokens; ask for fewer, "
+            "or train on longer segments."
+        )
+    ids, wanted, own = torch.stack(prompts), torch.stack(answers), torch.tensor(owners)
+
+    def right(doc_reps: Tensor | None) -> float:
+        written = _greedy(prefix, memory, ids, doc_reps, new_tokens)
+        return (written == wanted).float().mean().item()
+
+    n_docs = memory.config.n_docs
+    others = [right(memory.doc_reps[(own + step) % n_docs]) for step in range(1, n_docs)]
+    return Continuation(
+        right(memory.doc_reps[own]),
+        sum(others) / len(others) if others else float("nan"),
+        right(None),
+    )
+
+
+def _greedy(
+    prefix: Prefix, memory: DocumentMemory, ids: Tensor, doc_reps: Tensor | None, new_tokens: int
+) -> Tensor:
+    """Greedy continuations (rows, new_tokens), a DocRep a row; None: without the memory."""
+    model = prefix.lm.model
+    options = {
+        "attention_mask": torch.ones_like(ids),
+        "max_new_tokens": new_tokens,
+        "min_new_tokens": new_tokens,
+        "do_sample": False,
+        "pad_token_id": 0,
+    }
+    if doc_reps is None:
+        return model.generate(input_ids=ids, **options)[:, ids.shape[1] :]
+    with attach(model, memory, prefix.layer) as hooked, hooked.document(doc_reps):
+        return model.generate(input_ids=ids, **options)[:, ids.shape[1] :]
+
+
+class Attribution(NamedTuple):
+    """How well a text is explained by one document."""
+
+    title: str
+    """The document, or `(no memory)` for the bare LM."""
+    ce: float
+    """Cross entropy of the text under it, nats a token."""
+
+
+@torch.no_grad()
+def attribute(
+    lm: LanguageModel, memory: DocumentMemory, layer: int, text: str
+) -> list[Attribution]:
+    """Rank the documents, and the LM without memory, by the text's cross entropy, lowest first.
+
+    Raises:
+        DocmemError: if the text is shorter than two tokens or longer than the LM's context.
+    """
+    batch = lm.tokenize([text])
+    if batch.input_ids.shape[1] < 2:
+        raise DocmemError("A text of one token says too little; give a sentence or more.")
+    prefix = Prefix(lm, [batch], [0], layer)
+    losses = prefix.cross_entropies(0, memory.to(prefix.device), memory.doc_reps).tolist()
+    titles = memory.titles or [str(index) for index in range(memory.config.n_docs)]
+    bare = cross_entropy(lm.model(**forward_inputs(lm.model, batch)).logits, batch).item()
+    ranked = [Attribution(title, ce) for title, ce in zip(titles, losses, strict=True)]
+    return sorted([*ranked, Attribution("(no memory)", bare)], key=lambda one: one.ce)

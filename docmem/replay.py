@@ -1,0 +1,223 @@
+"""The frozen prefix, run once: hidden states kept, the LM's own forward resumed after them.
+
+Blocks up to and including the hooked one are frozen, so what they make of a segment is the
+same at every epoch. `Prefix` computes it once and keeps it; `Prefix.logits` then lets the LM
+run its own forward with those blocks passed over and the hooked one answering with the kept
+states plus memory. Rotary embeddings, masks, norms and head stay the LM's own, so the logits
+equal those of the hooked LM in any family, for any layer.
+
+Cost: batch · seq · d_model numbers a batch, kept on the GPU, in CPU memory or on disk.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from docmem.config import TrainConfig
+from docmem.files import load_tensors, save_tensors
+from docmem.documents import Document, segments
+from docmem.hook import hidden_states_of
+from docmem.loss import token_losses
+from docmem.memory import DocumentMemory
+from docmem.models import LanguageModel, TokenBatch, find_blocks, forward_inputs, resolve_layer
+
+
+class _StandIn(nn.Module):
+    """Takes a block's place for one forward and answers with given hidden states, or its input's.
+
+    Attributes that the LM reads off its blocks (an attention type, say) are the block's own.
+    """
+
+    def __init__(self, block: nn.Module, returns_tuple: bool, hidden_states: Tensor | None) -> None:
+        super().__init__()
+        object.__setattr__(self, "_block", block)  # not registered: no parameter changes owner
+        self.returns_tuple = returns_tuple
+        self.hidden_states = hidden_states
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self._block, name)
+
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+        answer = hidden_states if self.hidden_states is None else self.hidden_states
+        return (answer,) if self.returns_tuple else answer
+
+
+@contextmanager
+def passing_over(
+    blocks: nn.ModuleList, layer: int, returns_tuple: bool, hidden_states: Tensor
+) -> Iterator[None]:
+    """Within: blocks before `layer` do nothing, and `layer` answers with `hidden_states`."""
+    originals = list(blocks)[: layer + 1]
+    try:
+        for index, block in enumerate(originals):
+            answer = hidden_states if index == layer else None
+            blocks[index] = _StandIn(block, returns_tuple, answer)
+        yield
+    finally:
+        for index, block in enumerate(originals):
+            blocks[index] = block
+
+
+class HiddenStateStore:
+    """Tensors in the order they were added: on their device while the budget lasts, then in CPU
+    memory, then on disk in a temporary folder that goes with the store.
+
+    Args:
+        gpu_gb: budget on the GPU, in 10⁹ bytes.
+        cpu_gb: budget in CPU memory, in 10⁹ bytes.
+    """
+
+    def __init__(self, gpu_gb: float = 8.0, cpu_gb: float = 8.0) -> None:
+        self._left = {"cuda": gpu_gb * 1e9, "cpu": cpu_gb * 1e9}
+        self._kept: list[Tensor | Path] = []
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def add(self, states: Tensor) -> None:
+        """Keep one tensor in the fastest place that still has room."""
+        for place in dict.fromkeys((states.device.type, "cpu")):
+            if self._left.get(place, 0) >= states.nbytes:
+                self._left[place] -= states.nbytes
+                self._kept.append(states if place == states.device.type else states.cpu())
+                return
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="docmem-")
+        path = Path(self._folder.name) / f"{len(self._kept)}.safetensors"
+        save_tensors(path, {"states": states}, {})
+        self._kept.append(path)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """The tensor added as number `index`, wherever it now is."""
+        kept = self._kept[index]
+        return load_tensors(kept)[0]["states"] if isinstance(kept, Path) else kept
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def places(self) -> list[str]:
+        """Where each tensor is: cuda, cpu or disk."""
+        return ["disk" if isinstance(k, Path) else k.device.type for k in self._kept]
+
+
+class Prefix:
+    """The hidden states after block `layer` for some batches, and the way from there to logits.
+
+    Args:
+        lm: the frozen LM.
+        batches: what to read, once; every batch holds one document's text.
+        owners: the document's index, one for each batch.
+        layer: the hooked block, from 0 or negative from the end.
+        gpu_gb, cpu_gb: the budget, as in `HiddenStateStore`.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        batches: Sequence[TokenBatch],
+        owners: Sequence[int],
+        layer: int,
+        gpu_gb: float = 8.0,
+        cpu_gb: float = 8.0,
+    ) -> None:
+        self.lm = lm
+        self.batches = list(batches)
+        self.owners = list(owners)
+        self.blocks = find_blocks(lm.model)
+        self.layer = resolve_layer(layer, len(self.blocks))
+        self.device = next(self.blocks[self.layer].parameters()).device
+        self.store = HiddenStateStore(gpu_gb, cpu_gb)
+        self.returns_tuple = False
+        for batch in self.batches:
+            self.store.add(self._read(batch))
+
+    @torch.no_grad()
+    def _read(self, batch: TokenBatch) -> Tensor:
+        """One forward up to the hooked block; what follows is not run."""
+        caught: list[Any] = []
+
+        def keep(_: nn.Module, __: Any, output: Any) -> None:
+            caught.append(output)
+            raise _Reached
+
+        handle = self.blocks[self.layer].register_forward_hook(keep)
+        try:
+            self.lm.model(**forward_inputs(self.lm.model, batch))
+        except _Reached:
+            self.returns_tuple = isinstance(caught[0], tuple)
+        finally:
+            handle.remove()
+        return hidden_states_of(caught[0]).detach()
+
+    def states(self, index: int) -> Float[Tensor, "batch seq d_model"]:
+        """The hidden states of one batch, on the hooked block's device."""
+        return self.store[index].to(self.device)
+
+    def logits(
+        self, index: int, memory: DocumentMemory, doc_rep: Tensor | None
+    ) -> Float[Tensor, "batch seq vocab"]:
+        """Logits of one batch under a DocRep: equal to those of the LM with the memory attached.
+
+        Gradients flow to the memory; none to the LM, if it is frozen.
+        """
+        return self._resume(self.batches[index], memory(self.states(index), doc_rep))
+
+    def cross_entropies(
+        self, index: int, memory: DocumentMemory, doc_reps: Float[Tensor, "points key_dim"]
+    ) -> Float[Tensor, " points"]:
+        """Mean cross entropy of one batch under each of several DocReps, nats a token.
+
+        The batch is read once for all of them: its rows are repeated, a DocRep a copy.
+        """
+        points, batch = len(doc_reps), self.batches[index]
+        rows = len(batch.input_ids)
+        repeated = TokenBatch(*(tensor.repeat(points, 1) for tensor in batch))
+        states = self.states(index).repeat(points, 1, 1)  # (points · rows, seq, d_model)
+        hidden_states = memory(states, doc_reps.to(states.device).repeat_interleave(rows, dim=0))
+        losses = token_losses(self._resume(repeated, hidden_states), repeated)
+        return losses.view(points, -1).sum(1) / batch.predicted.sum()
+
+    def _resume(self, batch: TokenBatch, hidden_states: Tensor) -> Tensor:
+        """The LM's own forward from given hidden states after the hooked block, to logits."""
+        with passing_over(self.blocks, self.layer, self.returns_tuple, hidden_states):
+            return self.lm.model(**forward_inputs(self.lm.model, batch)).logits
+
+
+def read_documents(
+    lm: LanguageModel, documents: Sequence[Document], config: TrainConfig
+) -> Prefix:
+    """Segment and tokenise documents as `config` says, and run their prefix.
+
+    Batches hold up to `config.batch_size` segments of one document, documents in turn.
+
+    Raises:
+        DocmemError: if a document is empty, a segment too long, or the layer out of range.
+    """
+    batches, owners = [], []
+    for owner, document in enumerate(documents):
+        texts = segments(document.text, config.segment_length, config.max_segments)
+        for start in range(0, len(texts), config.batch_size):
+            chunk = texts[start : start + config.batch_size]
+            batches.append(lm.tokenize(chunk, config.max_length))
+            owners.append(owner)
+    return Prefix(
+        lm,
+        batches,
+        owners,
+        config.hook_memory_layer,
+        config.gpu_cache_gb,
+        config.cpu_cache_gb,
+    )
+
+
+class _Reached(Exception):  # noqa: N818 - a signal, not an error
+    """The hooked block has answered; the rest of the forward is not needed."""

@@ -1,0 +1,272 @@
+"""A run on disk: a folder that another machine can open.
+
+    run.json                 settings, memory shape, LM, library versions
+    documents.json           the documents' titles and texts
+    history.jsonl            one line an epoch: losses in nats a token, seconds
+    snapshots/000010.safetensors   selections and DocReps after epoch 10; 000000 is the start
+    memory/                  the memory, as `DocumentMemory.from_pretrained` reads it
+    checkpoint.safetensors   what training needs to go on
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from docmem.config import TrainConfig
+from docmem.documents import Document
+from docmem.files import DocmemError, load_tensors, save_tensors, write_json, write_text
+from docmem.memory import DocumentMemory
+from docmem.models import LanguageModel, load_lm
+from docmem.replay import Prefix, read_documents
+from docmem.selection import Selection
+
+LIBRARIES = ("docmem", "torch", "transformers", "tokenizers", "safetensors", "huggingface-hub")
+
+
+class Epoch(NamedTuple):
+    """One line of a run's history: means over the epoch's steps."""
+
+    epoch: int
+    """Counted from 1."""
+    positive_ce: float
+    """Cross entropy with the own DocRep, nats a token."""
+    negative_ce: float
+    """Cross entropy with the negative DocRep, nats a token."""
+    guidance: float
+    """The guidance term, α included."""
+    seconds: float
+    """Time the epoch took."""
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """The selections of a run through training."""
+
+    epochs: list[int]
+    """After which epoch each was taken; 0 is before training."""
+    token: Float[Tensor, "snapshots n_docs entries"]
+    """Token selections."""
+    document: Float[Tensor, "snapshots n_docs entries"]
+    """Document selections."""
+    doc_reps: Float[Tensor, "snapshots n_docs key_dim"]
+    """DocReps."""
+
+    def at(self, index: int) -> Selection:
+        """One snapshot's selections."""
+        return Selection(self.token[index], self.document[index])
+
+
+def lm_fingerprint(lm: LanguageModel) -> str:
+    """A short digest of an LM's architecture, number format and a sample of its weights."""
+    digest = hashlib.sha256(type(lm.model).__name__.encode())
+    for name, parameter in lm.model.named_parameters():
+        sample = parameter.detach().flatten()[:16].float().cpu().numpy().tobytes()
+        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode() + sample)
+    return digest.hexdigest()[:16]
+
+
+def settings_of(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as JSON knows it."""
+    values = asdict(config)
+    return {
+        name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+    }
+
+
+def config_of(settings: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of what `settings_of` made."""
+    values = dict(settings)
+    for name in ("save_dir", "lm_cache_dir", "data_cache_dir"):
+        values[name] = Path(values[name]) if values[name] is not None else None
+    return TrainConfig(**{**values, "titles": tuple(values["titles"])})
+
+
+class Run:
+    """One training on disk. Open with `Run.open`; made by `docmem.train`."""
+
+    def __init__(self, path: Path, description: dict[str, Any]) -> None:
+        self.path = path
+        self.description = description
+        self.config = config_of(description["config"])
+        """The settings of the training."""
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Open a run's folder.
+
+        Raises:
+            DocmemError: if the folder is not a run.
+        """
+        path = Path(path)
+        try:
+            description = json.loads((path / "run.json").read_text(encoding="utf-8"))
+            return cls(path, description)
+        except FileNotFoundError as error:
+            raise DocmemError(
+                f"{path} is not a run: it has no run.json. Give a folder that `docmem train` wrote."
+            ) from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DocmemError(f"{path / 'run.json'} cannot be read: {error}.") from error
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        config: TrainConfig,
+        lm: LanguageModel,
+        documents: Sequence[Document],
+    ) -> Run:
+        """Begin a run in `path`, or open it if it is there with the same settings.
+
+        Raises:
+            DocmemError: if `path` holds a run with other settings, documents or LM, or files
+                that are no run.
+        """
+        description = {
+            "config": settings_of(dataclasses.replace(config, save_dir=None)),
+            "lm": {"name": lm.name, "fingerprint": lm_fingerprint(lm)},
+            "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        }
+        texts = [asdict(document) for document in documents]
+        if (path / "run.json").exists():
+            run = cls.open(path)
+            for part in ("config", "lm"):
+                if run.description[part] != description[part]:
+                    raise DocmemError(
+                        f"{path} holds a run with another {part}: "
+                        f"{_difference(run.description[part], description[part])}. "
+                        "Choose another save_dir, or delete that folder to start anew."
+                    )
+            if [asdict(document) for document in run.documents] != texts:
+                raise DocmemError(f"{path} holds a run on other documents; choose another save_dir.")
+            return run
+        if path.exists() and any(path.iterdir()):
+            raise DocmemError(
+                f"{path} holds files that are no run of docmem; choose an empty or new folder."
+            )
+        write_json(path / "documents.json", texts)
+        write_json(path / "run.json", description)
+        return cls(path, description)
+
+    @cached_property
+    def documents(self) -> list[Document]:
+        """The documents, in the order of their DocReps."""
+        texts = json.loads((self.path / "documents.json").read_text(encoding="utf-8"))
+        return [Document(**text) for text in texts]
+
+    @property
+    def titles(self) -> list[str]:
+        """The documents' titles, in the order of their DocReps."""
+        return [document.title for document in self.documents]
+
+    @property
+    def history(self) -> list[Epoch]:
+        """The losses so far, one entry an epoch."""
+        path = self.path / "history.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return [Epoch(**json.loads(line)) for line in lines]
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done."""
+        return len(self.history) == self.config.num_epochs
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file that training goes on from."""
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def memory(self) -> DocumentMemory:
+        """The memory as last saved, on the CPU.
+
+        Raises:
+            DocmemError: if training has not saved one yet.
+        """
+        if not (self.path / "memory").is_dir():
+            raise DocmemError(f"{self.path} has no memory yet; train it first.")
+        return DocumentMemory.from_pretrained(self.path / "memory")
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """All snapshots, in the order of the epochs.
+
+        Raises:
+            DocmemError: if there are none, or one is damaged.
+        """
+        paths = sorted((self.path / "snapshots").glob("*.safetensors"))
+        if not paths:
+            raise DocmemError(f"{self.path} has no snapshots yet; train it first.")
+        loaded = [load_tensors(path)[0] for path in paths]
+        return Snapshots(
+            [int(path.stem) for path in paths],
+            *(torch.stack([one[name] for one in loaded]) for name in ("token", "document", "doc_reps")),
+        )
+
+    def load_lm(self) -> LanguageModel:
+        """The LM this run was trained on, loaded by its name.
+
+        Raises:
+            DocmemError: if it cannot be loaded, or is not the same LM.
+        """
+        config = self.config
+        lm = load_lm(
+            self.description["lm"]["name"],
+            dtype=config.dtype,
+            num_gpus=min(config.num_gpus, torch.cuda.device_count()),
+            lm_cache_dir=config.lm_cache_dir,
+        )
+        self.check_lm(lm)
+        return lm
+
+    def check_lm(self, lm: LanguageModel) -> None:
+        """Raise unless `lm` is the LM this run was trained on."""
+        if lm_fingerprint(lm) != self.description["lm"]["fingerprint"]:
+            raise DocmemError(
+                f"{self.path} was trained on the LM {self.description['lm']['name']!r} in "
+                f"{self.config.dtype}; this one ({lm.name!r}) has other weights. Load that one."
+            )
+
+    def read(self, lm: LanguageModel) -> Prefix:
+        """The run's documents as the LM's prefix reads them.
+
+        Raises:
+            DocmemError: if `lm` is not the LM this run was trained on.
+        """
+        self.check_lm(lm)
+        return read_documents(lm, self.documents, self.config)
+
+    def save_snapshot(self, epoch: int, selection: Selection, doc_reps: Tensor) -> None:
+        """Write the selections and DocReps after `epoch`."""
+        tensors = {"token": selection.token, "document": selection.document, "doc_reps": doc_reps}
+        save_tensors(self.path / "snapshots" / f"{epoch:06d}.safetensors", tensors, {})
+
+    def save_history(self, history: Sequence[Epoch]) -> None:
+        """Write the whole history."""
+        lines = "".join(json.dumps(epoch._asdict()) + "\n" for epoch in history)
+        write_text(self.path / "history.jsonl", lines)
+
+    def save_memory(self, memory: DocumentMemory) -> None:
+        """Write the memory."""
+        memory.save_pretrained(self.path / "memory")
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The first setting in which two descriptions differ, in words."""
+    for name in {**old, **new}:
+        if old.get(name) != new.get(name):
+            return f"{name} was {old.get(name)!r}, now {new.get(name)!r}"
+    return "none"

@@ -1,0 +1,230 @@
+"""The loop: documents in turn, each read under its own DocRep and under a negative one.
+
+    run = train(preset("tiny", key_activation="relu"))
+
+follows the paper's program: one step a batch of one document, AdamW at a constant rate, the
+gradient norm clipped, snapshots on the way. Its two full passes through the LM become one
+resumption after the hooked block (`docmem.replay`). Whatever stops it, the same call goes on
+from the last checkpoint and ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from docmem.checkpoint import load_checkpoint, save_checkpoint
+from docmem.config import TrainConfig
+from docmem.documents import Document, check_titles, load_documents
+from docmem.files import DocmemError
+from docmem.loss import guidance_term, negative_doc_rep
+from docmem.memory import DocumentMemory
+from docmem.models import LanguageModel, frozen, load_lm
+from docmem.replay import Prefix, read_documents
+from docmem.runs import Epoch, Run, settings_of
+from docmem.selection import memory_selection
+
+OnEpoch = Callable[[Epoch], bool | None]
+
+
+def train(
+    config: TrainConfig,
+    *,
+    lm: LanguageModel | None = None,
+    documents: Sequence[Document] | None = None,
+    on_epoch: OnEpoch | None = None,
+    progress: bool = True,
+) -> Run:
+    """Train a document memory, or go on with one; a finished run is simply opened.
+
+    Ctrl-C ends the current epoch, saves, and returns the unfinished run; a second one stops
+    at once, leaving the last checkpoint.
+
+    Args:
+        config: all settings.
+        lm: the LM; None: the one that `config` names.
+        documents: what to memorise; None: what `config` names.
+        on_epoch: called after each epoch; returning False stops as Ctrl-C does.
+        progress: show a bar with the losses.
+
+    Raises:
+        DocmemError: if a setting cannot work with this LM or these documents, the run's folder
+            holds another run, a file cannot be written, or a loss is not a number.
+    """
+    if documents is None:
+        documents = load_documents(
+            config.source,
+            None if config.titles else config.max_labels,
+            titles=config.titles,
+            seed=config.seed if config.source.startswith("wikitext-") else None,
+            cache_dir=config.data_cache_dir,
+        )
+    check_titles([document.title for document in documents])
+    if config.negative_key_type == "other" and len(documents) < 2:
+        raise DocmemError(
+            "The negative 'other' needs a second document; "
+            "add one, or choose the negative_key_type random, zero or perturb."
+        )
+    if lm is None:
+        lm = load_lm(
+            config.lm,
+            dtype=config.dtype,
+            num_gpus=config.num_gpus,
+            lm_cache_dir=config.lm_cache_dir,
+        )
+    prefix = read_documents(lm, documents, config)
+    memory = new_memory(config, lm, documents).to(prefix.device)
+    run = Run.create(config.save_dir or default_folder(config, lm, documents), config, lm, documents)
+    with frozen(lm.model), stopping_after_epoch() as stop:
+        _Trainer(run, prefix, memory).run(stop, on_epoch, progress)
+    return run
+
+
+def new_memory(
+    config: TrainConfig, lm: LanguageModel, documents: Sequence[Document]
+) -> DocumentMemory:
+    """The untrained memory of a configuration: a function of its seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        titles = [document.title for document in documents]
+        return DocumentMemory(config.memory_config(lm.d_model, len(documents)), titles)
+
+
+def default_folder(
+    config: TrainConfig, lm: LanguageModel, documents: Sequence[Document]
+) -> Path:
+    """`outputs/LM/ACTIVATION-ENTRIES-DIGEST`: other settings go to another folder."""
+    content = json.dumps([settings_of(config), lm.name, [d.text for d in documents]])
+    digest = hashlib.sha256(content.encode()).hexdigest()[:8]
+    name = f"{config.key_activation}-{config.hook_memory_dim}-{digest}"
+    return Path("outputs") / Path(lm.name).name / name
+
+
+@contextmanager
+def stopping_after_epoch() -> Iterator[threading.Event]:
+    """Within: the first Ctrl-C sets the event, a second one interrupts as usual."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    usual = signal.getsignal(signal.SIGINT)
+
+    def ask(*_: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, usual)
+        tqdm.write("Stopping after this epoch; press Ctrl-C again to stop now.")
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+class _Trainer:
+    """The state of one training: what a checkpoint holds, and how an epoch changes it."""
+
+    def __init__(self, run: Run, prefix: Prefix, memory: DocumentMemory) -> None:
+        self.run_ = run
+        self.config = run.config
+        self.prefix = prefix
+        self.memory = memory
+        self.optimizer = torch.optim.AdamW(memory.parameters(), lr=self.config.lr)
+        self.generator = torch.Generator().manual_seed(self.config.seed)
+        self.history: list[Epoch] = []
+
+    def run(self, stop: threading.Event, on_epoch: OnEpoch | None, progress: bool) -> None:
+        """Go on from the checkpoint, if there is one, to the last epoch or a stop."""
+        generators = {"negatives": self.generator}
+        if self.run_.checkpoint.exists():
+            done = load_checkpoint(
+                self.run_.checkpoint, self.memory, self.optimizer, generators
+            )["epoch"]
+            self.history = self.run_.history[:done]
+        else:
+            self._snapshot(0)
+        total = self.config.num_epochs
+        bar = tqdm(total=total, initial=len(self.history), unit="epoch", disable=not progress)
+        bar.set_description(self.config.key_activation)
+        with bar:
+            while len(self.history) < total and not stop.is_set():
+                epoch = self._epoch(len(self.history) + 1)
+                self.history.append(epoch)
+                bar.update()
+                bar.set_postfix(own=f"{epoch.positive_ce:.2f}", negative=f"{epoch.negative_ce:.2f}")
+                if on_epoch is not None and on_epoch(epoch) is False:
+                    stop.set()
+                due = epoch.epoch % self.config.save_freq == 0
+                if due:
+                    self._snapshot(epoch.epoch)
+                if due or stop.is_set() or epoch.epoch == total:
+                    self._save()
+
+    def _epoch(self, number: int) -> Epoch:
+        """Every batch once, in order; a step every `num_accumulation_steps` batches."""
+        started = time.perf_counter()
+        sums = [0.0, 0.0, 0.0]
+        count = len(self.prefix.owners)
+        for index, owner in enumerate(self.prefix.owners):
+            losses = self._losses(index, owner)
+            for place, loss in enumerate(losses):
+                value = float(loss)
+                if not math.isfinite(value):
+                    raise DocmemError(
+                        f"The loss is {value} in epoch {number}, document "
+                        f"{self.memory.titles[owner] if self.memory.titles else owner!r}. "
+                        f"Training stopped; {self.run_.path} keeps the last good checkpoint. "
+                        "Try a smaller lr or guidance in a new save_dir."
+                    )
+                sums[place] += value / count
+            ((losses[0] + losses[2]) / self.config.num_accumulation_steps).backward()
+            if (index + 1) % self.config.num_accumulation_steps == 0 or index + 1 == count:
+                torch.nn.utils.clip_grad_norm_(
+                    self.memory.parameters(), self.config.grad_clip_coeff
+                )
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+        return Epoch(number, *sums, seconds=time.perf_counter() - started)
+
+    def _losses(self, index: int, owner: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Positive and negative cross entropy of one batch, and the guidance term."""
+        config, doc_reps = self.config, self.memory.doc_reps
+        negative = negative_doc_rep(
+            config.negative_key_type, doc_reps, owner, self.generator, config.negative_delta
+        )
+        both = torch.stack([doc_reps[owner], negative])
+        positive_ce, negative_ce = self.prefix.cross_entropies(index, self.memory, both)
+        term = guidance_term(
+            positive_ce,
+            negative_ce,
+            alpha=config.guidance,
+            tau=config.target_negative_ce,
+            form=config.loss_form,
+        )
+        return positive_ce, negative_ce, term
+
+    def _snapshot(self, epoch: int) -> None:
+        selection = memory_selection(self.memory, self.prefix)
+        self.run_.save_snapshot(epoch, selection, self.memory.doc_reps)
+
+    def _save(self) -> None:
+        """The checkpoint comes last: it vouches for the rest."""
+        self.run_.save_history(self.history)
+        self.run_.save_memory(self.memory)
+        save_checkpoint(
+            self.run_.checkpoint,
+            self.memory,
+            self.optimizer,
+            {"negatives": self.generator},
+            {"epoch": len(self.history)},
+        )
