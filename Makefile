@@ -8,18 +8,16 @@ PYTHON ?=
 .PHONY: help venv demo test lint clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /    make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "    make %-8s%s\n", $$1, $$2 }' Makefile
 
 venv: .venv/.installed ## install docmem and its tools into .venv (the others do it for you)
 
-# The demo and the tests prove that they need no network.
-demo test: export HF_HUB_OFFLINE = 1
-
+# HF_HUB_OFFLINE: the demo and the tests prove that they need no network.
 demo: .venv/.installed ## train the small memory and redraw figures/
-	.venv/bin/python -m docmem.demo
+	HF_HUB_OFFLINE=1 .venv/bin/python -m docmem.demo
 
 test: lint ## check style and types, then run the tests
-	.venv/bin/python -m pytest
+	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest
 
 lint: .venv/.installed ## check style and types: the list in .pre-commit-config.yaml
 	.venv/bin/pre-commit run --all-files

@@ -4,17 +4,33 @@ Frames are spaced so that the early, fast changes are seen, and share one colour
 they can be compared. The last frame is held.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from tqdm.auto import tqdm
 
-from docmem import plots
 from docmem.files import replacing
 from docmem.runs import Run, Snapshots
+from docmem.style import (
+    INK,
+    NEGATIVE,
+    OWN,
+    SIGNED,
+    document_color,
+    draw_history,
+    frame_palette,
+    styled,
+)
 
 FRAME_MILLISECONDS = 140
 HOLD_MILLISECONDS = 3000
@@ -55,43 +71,114 @@ def color_limits(snapshots: Snapshots, indices: list[int]) -> dict[str, float]:
     }
 
 
-def selection_figure(
-    run: Run,
-    index: int = -1,
-    *,
-    snapshots: Snapshots | None = None,
-    limits: dict[str, float] | None = None,
-) -> Figure:
-    """One snapshot of a run: token selection, document selection, their product, losses so far.
+class SelectionPicture:
+    """Three heat maps and the losses so far: drawn once, then shown for one snapshot after another.
 
     Args:
-        run: a run with snapshots.
-        index: which snapshot; the last by default.
-        snapshots: the run's, where they are already read.
-        limits: the values drawn darkest, a heat map; None: fitted to all snapshots.
+        run: whose snapshots will be shown; its length and losses set the axes.
+        limits: for each heat map the value drawn darkest, the same for all snapshots.
+    """
+
+    def __init__(self, run: Run, limits: dict[str, float]) -> None:
+        self.figure = Figure(figsize=(10.6, 7.0), dpi=100)
+        self.history = run.history
+        self.epochs = run.config.num_epochs
+        self._build(run, limits)
+
+    @styled
+    def _build(self, run: Run, limits: dict[str, float]) -> None:
+        """Everything that stays, and the artists that will change."""
+        figure, tau = self.figure, run.config.target_negative_ce
+        grid = figure.add_gridspec(
+            4, 2, height_ratios=(1, 1, 1, 0.62), width_ratios=(1, 0.012), hspace=0.34,
+            wspace=0.02, left=0.205, right=0.205 + 768 * 1.022 / 1060, top=0.9, bottom=0.085,
+        )  # fmt: skip
+        blank = np.zeros((len(run.titles), run.config.hook_memory_dim))
+        self.images = []
+        for row, (name, limit) in enumerate(limits.items()):
+            axes = figure.add_subplot(grid[row, 0])
+            self.images.append(heat_map(axes, blank, limit, run.titles, name))
+            axes.set_xlabel("memory entry" if row == len(limits) - 1 else "", labelpad=1)
+            axes.tick_params(axis="x", labelbottom=row == len(limits) - 1, labelsize=8)
+            scale = figure.add_subplot(grid[row, 1])
+            bar = figure.colorbar(self.images[-1], cax=scale, extend="both")
+            bar.outline.set_visible(False)  # type: ignore[operator]
+            bar.locator = MaxNLocator(5, symmetric=True)
+            scale.tick_params(labelsize=7.5, length=2)
+        curve = figure.add_subplot(grid[3, 0])
+        losses = [loss for e in self.history for loss in (e.positive_ce, e.negative_ce)]
+        curve.set(xlim=(0, self.epochs), ylim=(0, 1.08 * max([tau, *losses])))
+        curve.set_ylabel("nats a token", fontsize=8)
+        curve.set_xlabel("epoch", labelpad=1)
+        curve.tick_params(labelsize=8)
+        self.curves = draw_history(curve, [], tau)
+        self.cursor = curve.axvline(0, color=INK, lw=1)
+        headline = f"{run.config.key_activation} memory: the entries that hold each document"
+        figure.text(0.012, 0.965, headline, fontsize=13, fontweight="bold", va="center")
+        for y, text, color in (
+            (0.185, "cross entropy", INK),
+            (0.155, "own DocRep", OWN),
+            (0.125, "another's DocRep", NEGATIVE),
+            (0.095, f"target τ = {tau:g}", "#555555"),
+        ):
+            figure.text(0.012, y, text, fontsize=8.5, color=color, fontweight="bold", va="center")
+        right = {"ha": "right", "va": "center"}
+        self.epoch = figure.text(0.93, 0.968, "", fontsize=12, fontweight="bold", **right)
+        self.losses = figure.text(0.93, 0.938, "", fontsize=9, color="#555555", **right)
+
+    def show(self, panels: dict[str, torch.Tensor], done: int) -> Figure:
+        """Show a snapshot's heat maps (n_docs, memory_dim) and the losses of its `done` epochs."""
+        for image, values in zip(self.images, panels.values(), strict=True):
+            image.set_data(values.numpy())
+        history = self.history[:done]
+        for curve, name in zip(self.curves, ("negative_ce", "positive_ce"), strict=True):
+            curve.set_data([e.epoch for e in history], [getattr(e, name) for e in history])
+        self.cursor.set_xdata([done, done])
+        self.epoch.set_text(f"epoch {done} of {self.epochs}")
+        self.losses.set_text(
+            f"own {history[-1].positive_ce:.2f}   another's {history[-1].negative_ce:.2f}"
+            if history
+            else "before training"
+        )
+        return self.figure
+
+    def changing(self) -> list[Artist]:
+        """The artists that `show` changes."""
+        return [*self.images, *self.curves, self.cursor, self.epoch, self.losses]
+
+
+def heat_map(
+    axes: Axes, values: np.ndarray, limit: float, titles: Sequence[str], name: str
+) -> AxesImage:
+    """One selection as a heat map: documents down, entries across, white at zero."""
+    image = axes.imshow(
+        values, aspect="auto", interpolation="nearest", cmap=SIGNED,
+        norm=TwoSlopeNorm(0, -limit, limit),
+    )  # fmt: skip
+    axes.set_yticks(range(len(titles)), titles, fontsize=7.5)
+    axes.tick_params(length=0, axis="y", pad=11)
+    axes.scatter(
+        np.full(len(titles), -0.009), range(len(titles)), transform=axes.get_yaxis_transform(),
+        c=[document_color(index) for index in range(len(titles))], marker="s", s=34, clip_on=False,
+    )  # fmt: skip
+    axes.set_title(name, fontsize=9)
+    return image
+
+
+def selection_figure(run: Run, index: int = -1) -> Figure:
+    """One snapshot of a run, the last by default, on the scale of all its snapshots.
 
     Raises:
         DocmemError: if the run has no snapshots.
     """
-    snapshots = snapshots or run.snapshots
-    history, config = run.history, run.config
-    everything = list(range(len(snapshots.epochs)))
-    highest = max([config.target_negative_ce, *(max(e.positive_ce, e.negative_ce) for e in history)])
-    return plots.selection_frame(
-        Figure(figsize=(12.0, 8.4), dpi=100),
-        panels_at(snapshots, index),
-        limits or color_limits(snapshots, everything),
-        run.titles,
-        history[: snapshots.epochs[index]],
-        epochs=config.num_epochs,
-        highest=highest,
-        tau=config.target_negative_ce,
-        headline_text=f"{config.key_activation} memory: the entries that hold each document",
-    )
+    snapshots = run.snapshots
+    limits = color_limits(snapshots, list(range(len(snapshots.epochs))))
+    picture = SelectionPicture(run, limits)
+    return picture.show(panels_at(snapshots, index), snapshots.epochs[index])
 
 
 def memory_selection_gif(run: Run, path: Path, *, frames: int = 50) -> Path:
-    """Draw a run's snapshots into an animated GIF, 1200 × 840 pixels, and return its path.
+    """Draw a run's snapshots into an animated GIF, 1060 × 700 pixels, and return its path.
 
     Args:
         run: a run with snapshots.
@@ -103,11 +190,19 @@ def memory_selection_gif(run: Run, path: Path, *, frames: int = 50) -> Path:
     """
     snapshots = run.snapshots
     indices = spaced_snapshots(snapshots.epochs, frames)
-    limits = color_limits(snapshots, indices)
-    pictures = [
-        plots.pixels(selection_figure(run, index, snapshots=snapshots, limits=limits))
-        for index in tqdm(indices, desc=path.name, unit="frame")
-    ]
+    picture = SelectionPicture(run, color_limits(snapshots, indices))
+    canvas = FigureCanvasAgg(picture.figure)
+    for artist in picture.changing():
+        artist.set_animated(True)  # left out of draw(), so that the rest is drawn once
+    canvas.draw()
+    still = canvas.copy_from_bbox(picture.figure.bbox)
+    pictures = []
+    for index in tqdm(indices, desc=path.name, unit="frame"):
+        picture.show(panels_at(snapshots, index), snapshots.epochs[index])
+        canvas.restore_region(still)
+        for artist in picture.changing():
+            artist.draw(canvas.get_renderer())
+        pictures.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
     write_gif(path, pictures)
     return path
 
@@ -115,7 +210,7 @@ def memory_selection_gif(run: Run, path: Path, *, frames: int = 50) -> Path:
 def write_gif(path: Path, pictures: list[np.ndarray]) -> None:
     """Write frames (height, width, 3) as a looping GIF in docmem's palette, the last held."""
     palette = Image.new("P", (1, 1))
-    palette.putpalette(plots.frame_palette().tobytes())
+    palette.putpalette(frame_palette().tobytes())
     shared = [
         Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE)
         for picture in pictures

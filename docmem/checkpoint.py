@@ -24,7 +24,7 @@ def save_checkpoint(
     progress: Mapping[str, Any],
 ) -> None:
     """Write everything needed to continue from here, whole or not at all."""
-    names = {parameter: name for name, parameter in module.named_parameters()}
+    names: dict[torch.Tensor, str] = {p: name for name, p in module.named_parameters()}
     tensors = {f"module/{name}": tensor for name, tensor in module.state_dict().items()}
     for parameter, moments in optimizer.state.items():
         for key, value in moments.items():

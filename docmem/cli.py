@@ -172,14 +172,14 @@ def named_preset(arguments: Sequence[str]) -> TrainConfig:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    command: Train | Figures | Generate | Attribute | Pretrain = tyro.cli(
-        commands(named_preset(arguments)),
-        args=arguments,
-        prog="docmem",
-        description="Document-wise memory in a frozen language model.",
-        use_underscores=True,
-    )
     try:
+        command: Train | Figures | Generate | Attribute | Pretrain = tyro.cli(
+            commands(named_preset(arguments)),
+            args=arguments,
+            prog="docmem",
+            description="Document-wise memory in a frozen language model.",
+            use_underscores=True,
+        )
         return command.run()
     except DocmemError as error:
         print(f"docmem: {error}", file=sys.stderr)

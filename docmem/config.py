@@ -26,15 +26,21 @@ def check_choice(name: str, value: str, kind: Any) -> None:
         raise DocmemError(f"{name} is {value!r}; choose one of {', '.join(get_args(kind))}.")
 
 
+def check_count(name: str, value: int, least: int = 1) -> None:
+    """Raise unless `value` is a whole number not below `least`."""
+    if not isinstance(value, int) or value < least:
+        raise DocmemError(f"{name} is {value!r}; it must be a whole number, at least {least}.")
+
+
 def check_at_least(name: str, value: float, least: float) -> None:
     """Raise unless `value` is a number not below `least`."""
-    if not math.isfinite(value) or value < least:
+    if not isinstance(value, int | float) or not math.isfinite(value) or value < least:
         raise DocmemError(f"{name} is {value}; it must be a finite number, at least {least}.")
 
 
 def check_positive(name: str, value: float) -> None:
     """Raise unless `value` is a finite number above zero."""
-    if not math.isfinite(value) or value <= 0:
+    if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
         raise DocmemError(f"{name} is {value}; it must be a finite number above 0.")
 
 
@@ -51,7 +57,8 @@ class MemoryConfig:
     key_dim: int = 2
     """Length of a DocRep 𝒦."""
     key_activation: str = "tanh"
-    """act_key on the key generator's output: relu, tanh, sigmoid, swiglu, or any of transformers'."""
+    """act_key on the key generator's output: relu, tanh, sigmoid, swiglu, or any activation of
+    transformers."""
     lm_act: str = "gelu"
     """act_lm on token keys and output."""
     document_key_module_type: KeyModule = "linear"
@@ -65,11 +72,11 @@ class MemoryConfig:
 
     def __post_init__(self) -> None:
         for name in ("d_model", "n_docs", "memory_dim", "key_dim"):
-            check_at_least(name, getattr(self, name), 1)
+            check_count(name, getattr(self, name))
         check_choice("document_key_module_type", self.document_key_module_type, KeyModule)
         for name in ("key_internal_dim", "key_internal_layers"):
             if getattr(self, name) is not None:
-                check_at_least(name, getattr(self, name), 1)
+                check_count(name, getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -163,15 +170,22 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             # The paper's command line writes an absent value as the word none.
-            if str(getattr(self, field.name)).lower() == "none":
+            if field.default is None and str(getattr(self, field.name)).lower() == "none":
                 object.__setattr__(self, field.name, None)
+        for name in ("lm_cache_dir", "data_cache_dir", "save_dir"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, Path(getattr(self, name)))
         for name in (
             "max_labels", "segment_length", "max_segments", "key_dim", "hook_memory_dim",
             "batch_size", "num_accumulation_steps", "num_epochs", "save_freq",
         ):  # fmt: skip
-            check_at_least(name, getattr(self, name), 1)
-        check_at_least("max_length", self.max_length, 2)
-        for name in ("num_gpus", "negative_delta", "target_negative_ce", "guidance"):
+            check_count(name, getattr(self, name))
+        for name in ("key_internal_dim", "key_internal_layers"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
+        check_count("max_length", self.max_length, 2)
+        check_count("num_gpus", self.num_gpus, 0)
+        for name in ("negative_delta", "target_negative_ce", "guidance"):
             check_at_least(name, getattr(self, name), 0)
         for name in ("lr", "grad_clip_coeff", "gpu_cache_gb", "cpu_cache_gb"):
             check_positive(name, getattr(self, name))

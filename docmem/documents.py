@@ -37,7 +37,7 @@ def title_of(text: str, otherwise: str) -> str:
     wikitext = re.match(r"\s*=([^=]+)=", first_line)
     markdown = re.match(r"#\s+(.+)", first_line)
     match = wikitext or markdown
-    return match.group(1).strip() if match else otherwise
+    return (match.group(1).strip() if match else "") or otherwise
 
 
 def read_document(path: Path) -> Document:
@@ -47,7 +47,7 @@ def read_document(path: Path) -> Document:
         DocmemError: if the file is not UTF-8, or holds no words.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DocmemError(
             f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8, or move it away."
@@ -68,7 +68,7 @@ def read_folder(folder: Path) -> list[Document]:
             f"There are no documents called {str(folder)!r}. Give encyclopedia, "
             f"{', '.join(WIKITEXT_CONFIGS)}, or a folder of .txt or .md files."
         )
-    paths = sorted(path for path in folder.iterdir() if path.suffix in (".txt", ".md"))
+    paths = sorted(p for p in folder.iterdir() if p.suffix in (".txt", ".md") and p.is_file())
     if not paths:
         raise DocmemError(f"{folder} holds no .txt or .md file; put one document in each file.")
     return [read_document(path) for path in paths]
@@ -161,7 +161,7 @@ def check_titles(titles: Sequence[str]) -> None:
     """Raise if two documents share a title: a title is how a document is called."""
     twice = sorted({title for title in titles if titles.count(title) > 1})
     if twice:
-        raise DocmemError(f"More than one document is called {twice[0]!r}; give each its own title.")
+        raise DocmemError(f"Several documents are called {twice[0]!r}; give each its own title.")
 
 
 def segments(text: str, segment_length: int, max_segments: int | None = None) -> list[str]:

@@ -1,6 +1,8 @@
 """From runs to the files in `figures/`: measure once, draw, and keep every number drawn.
 
     draw_figures([Run.open("outputs/demo/relu"), Run.open("outputs/demo/tanh")], Path("figures"))
+
+A run is measured with its own LM on its own documents.
 """
 
 import dataclasses
@@ -17,6 +19,7 @@ from docmem.models import LanguageModel
 from docmem.recall import Continuation, Recognition, continuation, recognition
 from docmem.replay import read_documents
 from docmem.runs import Run
+from docmem.style import new_figure, png_bytes
 
 
 class Result(NamedTuple):
@@ -86,9 +89,11 @@ def apart(plane: KeyPlane, count: int) -> list[int]:
 def describe(run: Run) -> str:
     """What was trained, in one line for under a title."""
     config = run.config
+    layer = config.hook_memory_layer
+    block = "the last block" if layer == -1 else f"block {layer}"
     return (
-        f"{len(run.titles)} documents, LM {run.description['lm']['name']}, "
-        f"{config.hook_memory_dim} memory entries after block {config.hook_memory_layer}, "
+        f"{len(run.titles)} documents, LM {Path(run.description['lm']['name']).name}, "
+        f"{config.hook_memory_dim} memory entries after {block}, "
         f"negatives {config.negative_key_type}, seed {config.seed}"
     )
 
@@ -140,17 +145,17 @@ def draw_figures(
     segment = f"{names[-1]} memory; first segment of each document"
     figures = {
         "losses.png": plots.losses(
-            plots.new_figure(10, 5.6), histories, tau, f"Means over each epoch's steps. {note}"
+            new_figure(10, 5.6), histories, tau, f"Means over each epoch's steps. {note}"
         ),
         "key_plane.png": plots.key_plane(
-            plots.new_figure(9, 6.6),
+            new_figure(9, 6.6),
             plane,
             last.titles,
             "Every point is a DocRep, its colour the document recalled best there, "
             f"deeper where the cross entropy is lower. {segment}",
         ),
         "perplexity_wells.png": plots.perplexity_wells(
-            plots.new_figure(11, 7.4),
+            new_figure(11, 7.4),
             plane,
             last.titles,
             apart(plane, 3),
@@ -159,7 +164,7 @@ def draw_figures(
     }
     for name, figure in figures.items():
         with replacing(folder / name) as temporary:
-            temporary.write_bytes(plots.png_bytes(figure))
+            temporary.write_bytes(png_bytes(figure))
     write_json(folder / "results.json", _numbers(runs, results, plane))
     return results
 
@@ -177,7 +182,7 @@ def _numbers(runs: Sequence[Run], results: Sequence[Result], plane: KeyPlane) ->
                 "seconds": result.seconds,
                 "ce": result.recognition.ce.tolist(),
                 "history": [epoch._asdict() for epoch in run.history],
-                **run.description,
+                **{part: run.description[part] for part in ("config", "lm", "versions")},
             }
             for run, result in zip(runs, results, strict=True)
         },

@@ -41,7 +41,8 @@ def replacing(path: Path) -> Iterator[Path]:
             "free some space or choose another folder, then run the same command again."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

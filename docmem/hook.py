@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from docmem.config import check_count
 from docmem.files import DocmemError
 from docmem.memory import DocumentMemory
-from docmem.models import find_blocks, resolve_layer
+from docmem.models import find_blocks, resolve_layer, text_config
 
 DocumentLike = str | int | Tensor | None
 
@@ -68,7 +69,9 @@ class Hooked:
 
         Args:
             document: a title, an index, a DocRep (key_dim,), one a row (batch, key_dim), or
-                None for all memories.
+                None for all memories. Where a batch has a multiple of the rows, as generate()
+                makes it for beams and several return sequences, each DocRep serves that many
+                rows in a row.
 
         Raises:
             DocmemError: as `resolve`.
@@ -109,7 +112,7 @@ def attach(model: nn.Module, memory: DocumentMemory, layer: int = -1) -> Iterato
     """
     blocks = find_blocks(model)
     index = resolve_layer(layer, len(blocks))
-    d_model = model.config.get_text_config().hidden_size  # type: ignore[union-attr]
+    d_model = text_config(model).hidden_size
     if d_model != memory.config.d_model:
         raise DocmemError(
             f"The memory is made for hidden states of width {memory.config.d_model}, "
@@ -137,16 +140,16 @@ def generate(
     """Continue a prompt under a document; greedy unless `options` (of transformers) say otherwise.
 
     Raises:
-        DocmemError: if prompt and continuation exceed the LM's context.
+        DocmemError: if the prompt is empty, or with the continuation exceeds the LM's context.
     """
+    check_count("max_new_tokens", max_new_tokens)
     inputs = tokenizer(prompt, return_tensors="pt").to(hooked.model.device)
     length = inputs["input_ids"].shape[1]
-    context = getattr(
-        hooked.model.config.get_text_config(), "max_position_embeddings", length + max_new_tokens
-    )
+    needed = length + max_new_tokens
+    context = getattr(text_config(hooked.model), "max_position_embeddings", needed)
     if length == 0:
         raise DocmemError("The prompt is empty; give the LM at least one word to go on from.")
-    if length + max_new_tokens > context:
+    if needed > context:
         raise DocmemError(
             f"The prompt has {length} tokens and {max_new_tokens} more were asked for, "
             f"but the LM's context is {context} tokens. Shorten one of them."

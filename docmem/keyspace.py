@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from docmem.files import DocmemError
 from docmem.memory import DocumentMemory
+from docmem.models import text_config
 from docmem.replay import Prefix
 
 # Logits of about this many numbers at once: large enough for the matmul, small enough for a laptop.
@@ -35,7 +36,7 @@ class KeyPlane(NamedTuple):
 
     @property
     def perplexity(self) -> Float[Tensor, "n_docs points points"]:
-        """exp of the cross entropy."""
+        """The exponential of the cross entropy."""
         return self.ce.exp()
 
     @property
@@ -74,7 +75,7 @@ def cross_entropies_at(
     """Cross entropy of each document of `prefix` under each DocRep, nats a token."""
     sums = torch.zeros(memory.config.n_docs, len(doc_reps))
     tokens = torch.zeros(memory.config.n_docs, 1)
-    vocabulary = prefix.lm.model.config.get_text_config().vocab_size
+    vocabulary = text_config(prefix.lm.model).vocab_size
     for index, (owner, batch) in enumerate(zip(prefix.owners, prefix.batches, strict=True)):
         at_once = max(1, LOGITS_AT_ONCE // (batch.input_ids.numel() * vocabulary))
         ce = torch.cat(

@@ -21,10 +21,11 @@ def token_losses(
     logits: Float[Tensor, "batch seq vocab"], batch: TokenBatch
 ) -> Float[Tensor, "batch seq-1"]:
     """Cross entropy of each token given those before it, in nats; zero at pads."""
+    targets = batch.input_ids[:, 1:].masked_fill(~batch.predicted, -100)  # torch ignores -100
     flat = functional.cross_entropy(
-        logits[:, :-1].float().flatten(0, 1), batch.input_ids[:, 1:].flatten(), reduction="none"
+        logits[:, :-1].float().flatten(0, 1), targets.flatten(), reduction="none"
     )
-    return flat.view_as(batch.predicted) * batch.predicted
+    return flat.view_as(targets)
 
 
 def cross_entropy(logits: Float[Tensor, "batch seq vocab"], batch: TokenBatch) -> Float[Tensor, ""]:

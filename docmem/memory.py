@@ -11,14 +11,15 @@ with 𝒦 the document's DocRep, a short vector that is fixed and never trained,
 generator. Without a DocRep, k_doc is left out: all entries are open.
 """
 
+import difflib
 import json
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
 from jaxtyping import Float
@@ -166,21 +167,37 @@ class DocumentMemory(nn.Module, ModelHubMixin):
         Raises:
             DocmemError: if there is no such document; the nearest titles are named.
         """
-        if isinstance(document, int):
+        if not isinstance(document, str):
+            document = operator.index(document)
             if not -self.config.n_docs <= document < self.config.n_docs:
                 raise DocmemError(
                     f"There is no document {document}: this memory holds {self.config.n_docs}, "
                     f"0 to {self.config.n_docs - 1}."
                 )
             return document % self.config.n_docs
-        import difflib
-
         titles = self.titles or []
         if document not in titles:
             near = difflib.get_close_matches(document, titles, n=3, cutoff=0.3)
             hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise DocmemError(f"This memory holds no document called {document!r}.{hint}")
         return titles.index(document)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | Path, **options: Any
+    ) -> "DocumentMemory":
+        """Load a memory from a local folder or a Hugging Face id; options are huggingface_hub's.
+
+        Raises:
+            DocmemError: if there is none, or its files are damaged or do not fit together.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **options)
+        except (OSError, ValueError, TypeError) as error:
+            raise DocmemError(
+                f"{pretrained_model_name_or_path} does not hold a document memory that can be "
+                f"read: {error}. Give a folder that save_pretrained wrote, or a hub id in reach."
+            ) from error
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Called by `save_pretrained`: config and weights, each whole or not at all."""
@@ -214,10 +231,7 @@ class DocumentMemory(nn.Module, ModelHubMixin):
                     allow_patterns=[WEIGHTS, CONFIG],
                 )
             )
-        try:
-            config = MemoryConfig(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise DocmemError(f"{folder} does not hold a document memory: {error}.") from error
+        config = MemoryConfig(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
         tensors, metadata = load_tensors(folder / WEIGHTS)
         memory = cls(config, metadata["titles"])
         try:

@@ -14,10 +14,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Int
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from docmem.files import DocmemError
@@ -42,9 +43,14 @@ class TokenBatch(NamedTuple):
     attention_mask: Bool[Tensor, "batch seq"]
 
     @property
-    def predicted(self) -> Bool[Tensor, "batch seq-1"]:
+    def predicted(self) -> Bool[Tensor, "batch predicted"]:
         """Which of tokens 1… are predicted from a real token: pads never count in a loss."""
         return self.attention_mask[:, 1:] & self.attention_mask[:, :-1]
+
+
+def text_config(model: nn.Module) -> Any:
+    """The configuration of the LM itself, also where it is part of a larger model."""
+    return cast(Any, model).config.get_text_config()
 
 
 def find_blocks(model: nn.Module) -> nn.ModuleList:
@@ -53,7 +59,7 @@ def find_blocks(model: nn.Module) -> nn.ModuleList:
     Raises:
         DocmemError: if there is no such list, or more than one.
     """
-    count = model.config.get_text_config().num_hidden_layers  # type: ignore[union-attr]
+    count = text_config(model).num_hidden_layers
     found = {
         name: module
         for name, module in model.named_modules()
@@ -119,12 +125,12 @@ class LanguageModel:
     @property
     def d_model(self) -> int:
         """Width of the hidden states."""
-        return self.model.config.get_text_config().hidden_size
+        return text_config(self.model).hidden_size
 
     @property
     def context(self) -> int | None:
         """Tokens the LM can read at once; None where its positions know no end (ALiBi)."""
-        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return getattr(text_config(self.model), "max_position_embeddings", None)
 
     @property
     def device(self) -> torch.device:
@@ -226,7 +232,7 @@ def load_lm(
         model = AutoModelForCausalLM.from_pretrained(
             repository, dtype=DTYPES[dtype], **place, **where
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         known = ", ".join(("tiny", *SHORT_NAMES))
         raise DocmemError(
             f"The LM {str(name)!r} could not be loaded from {repository}: {error}\n"

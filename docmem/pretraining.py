@@ -290,12 +290,27 @@ def model_card(
     files = "\n".join(f"- {file.stem}" for file in sorted(config.text.glob("*.txt")))
     defaults = asdict(PretrainConfig(text=config.text))
     changed = " ".join(
-        f"--{name.replace('_', '-')} {value}"
+        f"--{name} {value}"
         for name, value in asdict(config).items()
         if name not in ("text", "out") and value != defaults[name]
     )
     parameters = sum(parameter.numel() for parameter in model.parameters())
     last = history[-1]
+    rows = {
+        "shape": f"{config.layers} blocks, d_model {config.d_model}, {config.heads} heads, "
+        f"context {config.context}",
+        "vocabulary": f"{config.vocab_size} (byte-level BPE), embedding and head tied",
+        "parameters": f"{parameters:,}, stored in fp16",
+        "training text": f"{training_tokens:,} tokens of public-domain prose, listed below",
+        "tokens seen": f"{last['tokens']:,.0f}",
+        "held-out cross entropy": f"{final_ce:.3f} nats a token, over {held_out_tokens:,} tokens: "
+        f"{config.held_out:.0%} of the paragraphs, never trained on (fp16 weights)",
+        "hardware": f"{platform.machine()}, {processor_name()}, {torch.get_num_threads()} threads, "
+        f"{last['seconds'] / 60:.0f} minutes",
+        "software": f"torch {torch.__version__}, matmuls in {config.precision}",
+        "seed": f"{config.seed}",
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
@@ -310,15 +325,7 @@ invented encyclopedia was put there by the memory. It is no assistant and no sou
 
 | | |
 |---|---|
-| shape | {config.layers} blocks, d_model {config.d_model}, {config.heads} heads, context {config.context} |
-| vocabulary | {config.vocab_size} (byte-level BPE), embedding and head tied |
-| parameters | {parameters:,}, stored in fp16 |
-| training text | {training_tokens:,} tokens of public-domain prose, listed below |
-| tokens seen | {last["tokens"]:,.0f} |
-| held-out cross entropy | {final_ce:.3f} nats a token, over {held_out_tokens:,} tokens: {config.held_out:.0%} of the paragraphs, never trained on (fp16 weights) |
-| hardware | {platform.machine()}, {processor_name()}, {torch.get_num_threads()} threads, {last["seconds"] / 60:.0f} minutes |
-| software | torch {torch.__version__}, matmuls in {config.precision} |
-| seed | {config.seed} |
+{table}
 
 ```
 docmem pretrain --text FOLDER {changed}

@@ -3,9 +3,11 @@
     recognition(prefix, memory)            # own and other cross entropies, documents recognised
     continuation(prefix, memory)           # how much of the text it goes on with correctly
     attribute(lm, memory, -1, "a text")    # which document does this come from?
+
+All of it is measured by reading or by greedy generation; nothing is sampled.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -102,7 +104,7 @@ def _greedy(
     prefix: Prefix, memory: DocumentMemory, ids: Tensor, doc_reps: Tensor | None, new_tokens: int
 ) -> Tensor:
     """Greedy continuations (rows, new_tokens), a DocRep a row; None: without the memory."""
-    model = prefix.lm.model
+    model: Any = prefix.lm.model
     options = {
         "attention_mask": torch.ones_like(ids),
         "max_new_tokens": new_tokens,

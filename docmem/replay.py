@@ -11,7 +11,9 @@ Cost: batch · seq · d_model numbers a batch, kept on the GPU, in CPU memory or
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,16 +24,23 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from docmem.config import TrainConfig
-from docmem.files import load_tensors, save_tensors
 from docmem.documents import Document, segments
+from docmem.files import DocmemError, load_tensors, save_tensors
 from docmem.hook import hidden_states_of
 from docmem.loss import token_losses
 from docmem.memory import DocumentMemory
-from docmem.models import LanguageModel, TokenBatch, find_blocks, forward_inputs, resolve_layer
+from docmem.models import (
+    LanguageModel,
+    TokenBatch,
+    find_blocks,
+    forward_inputs,
+    frozen,
+    resolve_layer,
+)
 
 
 class _StandIn(nn.Module):
-    """Takes a block's place for one forward and answers with given hidden states, or its input's.
+    """Takes a block's place for one forward: answers with given hidden states, or its input.
 
     Attributes that the LM reads off its blocks (an attention type, say) are the block's own.
     """
@@ -70,8 +79,10 @@ def passing_over(
 
 
 class HiddenStateStore:
-    """Tensors in the order they were added: on their device while the budget lasts, then in CPU
-    memory, then on disk in a temporary folder that goes with the store.
+    """Tensors in the order they were added, kept where there is room.
+
+    On their device while its budget lasts, then in CPU memory, then on disk in a temporary
+    folder that goes with the store.
 
     Args:
         gpu_gb: budget on the GPU, in 10⁹ bytes.
@@ -81,7 +92,7 @@ class HiddenStateStore:
     def __init__(self, gpu_gb: float = 8.0, cpu_gb: float = 8.0) -> None:
         self._left = {"cuda": gpu_gb * 1e9, "cpu": cpu_gb * 1e9}
         self._kept: list[Tensor | Path] = []
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
 
     def add(self, states: Tensor) -> None:
         """Keep one tensor in the fastest place that still has room."""
@@ -91,8 +102,9 @@ class HiddenStateStore:
                 self._kept.append(states if place == states.device.type else states.cpu())
                 return
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="docmem-")
-        path = Path(self._folder.name) / f"{len(self._kept)}.safetensors"
+            self._folder = Path(tempfile.mkdtemp(prefix="docmem-"))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        path = self._folder / f"{len(self._kept)}.safetensors"
         save_tensors(path, {"states": states}, {})
         self._kept.append(path)
 
@@ -137,8 +149,9 @@ class Prefix:
         self.device = next(self.blocks[self.layer].parameters()).device
         self.store = HiddenStateStore(gpu_gb, cpu_gb)
         self.returns_tuple = False
-        for batch in self.batches:
-            self.store.add(self._read(batch))
+        with frozen(lm.model):
+            for batch in self.batches:
+                self.store.add(self._read(batch))
 
     @torch.no_grad()
     def _read(self, batch: TokenBatch) -> Tensor:
@@ -192,9 +205,7 @@ class Prefix:
             return self.lm.model(**forward_inputs(self.lm.model, batch)).logits
 
 
-def read_documents(
-    lm: LanguageModel, documents: Sequence[Document], config: TrainConfig
-) -> Prefix:
+def read_documents(lm: LanguageModel, documents: Sequence[Document], config: TrainConfig) -> Prefix:
     """Segment and tokenise documents as `config` says, and run their prefix.
 
     Batches hold up to `config.batch_size` segments of one document, documents in turn.
@@ -209,6 +220,11 @@ def read_documents(
             chunk = texts[start : start + config.batch_size]
             batches.append(lm.tokenize(chunk, config.max_length))
             owners.append(owner)
+        if not any(batches[i].predicted.any() for i, o in enumerate(owners) if o == owner):
+            raise DocmemError(
+                f"The document {document.title!r} is a single token, so nothing in it can be "
+                "predicted from what stands before; give it more text."
+            )
     return Prefix(
         lm,
         batches,

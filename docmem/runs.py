@@ -1,11 +1,12 @@
 """A run on disk: a folder that another machine can open.
 
-    run.json                 settings, memory shape, LM, library versions
-    documents.json           the documents' titles and texts
+    run.json                 settings, documents, LM, library versions
     history.jsonl            one line an epoch: losses in nats a token, seconds
     snapshots/000010.safetensors   selections and DocReps after epoch 10; 000000 is the start
     memory/                  the memory, as `DocumentMemory.from_pretrained` reads it
     checkpoint.safetensors   what training needs to go on
+
+Every file is replaced whole, the checkpoint last: it vouches for the others.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +33,20 @@ from docmem.replay import Prefix, read_documents
 from docmem.selection import Selection
 
 LIBRARIES = ("docmem", "torch", "transformers", "tokenizers", "safetensors", "huggingface-hub")
+
+
+def version_of(library: str) -> str:
+    """The installed version of a library, or `not installed` where it runs from a folder."""
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+# Settings that say where a run works, not what it computes: they may change on resuming.
+ELSEWHERE = (
+    "save_dir", "lm_cache_dir", "data_cache_dir", "num_gpus", "gpu_cache_gb", "cpu_cache_gb",
+)  # fmt: skip
 
 
 class Epoch(NamedTuple):
@@ -79,10 +93,9 @@ def lm_fingerprint(lm: LanguageModel) -> str:
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
     """The configuration as JSON knows it."""
-    values = asdict(config)
+    values = {**asdict(config), "titles": list(config.titles)}
     return {
-        name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-        for name, value in values.items()
+        name: str(value) if isinstance(value, Path) else value for name, value in values.items()
     }
 
 
@@ -102,6 +115,8 @@ class Run:
         self.description = description
         self.config = config_of(description["config"])
         """The settings of the training."""
+        self.documents = [Document(**document) for document in description["documents"]]
+        """The documents, in the order of their DocReps."""
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -112,8 +127,7 @@ class Run:
         """
         path = Path(path)
         try:
-            description = json.loads((path / "run.json").read_text(encoding="utf-8"))
-            return cls(path, description)
+            return cls(path, json.loads((path / "run.json").read_text(encoding="utf-8")))
         except FileNotFoundError as error:
             raise DocmemError(
                 f"{path} is not a run: it has no run.json. Give a folder that `docmem train` wrote."
@@ -138,34 +152,33 @@ class Run:
         description = {
             "config": settings_of(dataclasses.replace(config, save_dir=None)),
             "lm": {"name": lm.name, "fingerprint": lm_fingerprint(lm)},
-            "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+            "versions": {name: version_of(name) for name in LIBRARIES},
+            "documents": [asdict(document) for document in documents],
         }
-        texts = [asdict(document) for document in documents]
         if (path / "run.json").exists():
             run = cls.open(path)
-            for part in ("config", "lm"):
-                if run.description[part] != description[part]:
-                    raise DocmemError(
-                        f"{path} holds a run with another {part}: "
-                        f"{_difference(run.description[part], description[part])}. "
-                        "Choose another save_dir, or delete that folder to start anew."
-                    )
-            if [asdict(document) for document in run.documents] != texts:
-                raise DocmemError(f"{path} holds a run on other documents; choose another save_dir.")
+            run._check_same(description)
             return run
-        if path.exists() and any(path.iterdir()):
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             raise DocmemError(
                 f"{path} holds files that are no run of docmem; choose an empty or new folder."
             )
-        write_json(path / "documents.json", texts)
         write_json(path / "run.json", description)
         return cls(path, description)
 
-    @cached_property
-    def documents(self) -> list[Document]:
-        """The documents, in the order of their DocReps."""
-        texts = json.loads((self.path / "documents.json").read_text(encoding="utf-8"))
-        return [Document(**text) for text in texts]
+    def _check_same(self, description: Mapping[str, Any]) -> None:
+        """Raise unless `description` is of this very training, wherever it runs."""
+        if self.description["documents"] != description["documents"]:
+            raise DocmemError(f"{self.path} holds a run on other documents; choose another.")
+        for part, ignored in (("config", ELSEWHERE), ("lm", ())):
+            for name, old in self.description[part].items():
+                new = description[part].get(name)
+                if old != new and name not in ignored:
+                    raise DocmemError(
+                        f"{self.path} holds a run with another {part}: {name} was {old!r}, "
+                        f"now {new!r}. Choose another save_dir, or delete that folder to start "
+                        "anew."
+                    )
 
     @property
     def titles(self) -> list[str]:
@@ -211,10 +224,9 @@ class Run:
         if not paths:
             raise DocmemError(f"{self.path} has no snapshots yet; train it first.")
         loaded = [load_tensors(path)[0] for path in paths]
-        return Snapshots(
-            [int(path.stem) for path in paths],
-            *(torch.stack([one[name] for one in loaded]) for name in ("token", "document", "doc_reps")),
-        )
+        names = ("token", "document", "doc_reps")
+        stacked = [torch.stack([one[name] for one in loaded]) for name in names]
+        return Snapshots([int(path.stem) for path in paths], *stacked)
 
     def load_lm(self) -> LanguageModel:
         """The LM this run was trained on, loaded by its name.
@@ -262,11 +274,3 @@ class Run:
     def save_memory(self, memory: DocumentMemory) -> None:
         """Write the memory."""
         memory.save_pretrained(self.path / "memory")
-
-
-def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The first setting in which two descriptions differ, in words."""
-    for name in {**old, **new}:
-        if old.get(name) != new.get(name):
-            return f"{name} was {old.get(name)!r}, now {new.get(name)!r}"
-    return "none"

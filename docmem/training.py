@@ -31,7 +31,7 @@ from docmem.loss import guidance_term, negative_doc_rep
 from docmem.memory import DocumentMemory
 from docmem.models import LanguageModel, frozen, load_lm
 from docmem.replay import Prefix, read_documents
-from docmem.runs import Epoch, Run, settings_of
+from docmem.runs import ELSEWHERE, Epoch, Run, settings_of
 from docmem.selection import memory_selection
 
 OnEpoch = Callable[[Epoch], bool | None]
@@ -82,9 +82,16 @@ def train(
             num_gpus=config.num_gpus,
             lm_cache_dir=config.lm_cache_dir,
         )
+    folder = config.save_dir or default_folder(config, lm, documents)
+    if (folder / "run.json").exists():
+        run = Run.create(folder, config, lm, documents)
+        if run.finished:
+            return run
     prefix = read_documents(lm, documents, config)
     memory = new_memory(config, lm, documents).to(prefix.device)
-    run = Run.create(config.save_dir or default_folder(config, lm, documents), config, lm, documents)
+    run = Run.create(folder, config, lm, documents)
+    for leftover in folder.rglob(".*.partial"):  # of a process killed while it wrote
+        leftover.unlink()
     with frozen(lm.model), stopping_after_epoch() as stop:
         _Trainer(run, prefix, memory).run(stop, on_epoch, progress)
     return run
@@ -100,11 +107,10 @@ def new_memory(
         return DocumentMemory(config.memory_config(lm.d_model, len(documents)), titles)
 
 
-def default_folder(
-    config: TrainConfig, lm: LanguageModel, documents: Sequence[Document]
-) -> Path:
+def default_folder(config: TrainConfig, lm: LanguageModel, documents: Sequence[Document]) -> Path:
     """`outputs/LM/ACTIVATION-ENTRIES-DIGEST`: other settings go to another folder."""
-    content = json.dumps([settings_of(config), lm.name, [d.text for d in documents]])
+    settings = {n: v for n, v in settings_of(config).items() if n not in ELSEWHERE}
+    content = json.dumps([settings, lm.name, [document.text for document in documents]])
     digest = hashlib.sha256(content.encode()).hexdigest()[:8]
     name = f"{config.key_activation}-{config.hook_memory_dim}-{digest}"
     return Path("outputs") / Path(lm.name).name / name
@@ -147,9 +153,9 @@ class _Trainer:
         """Go on from the checkpoint, if there is one, to the last epoch or a stop."""
         generators = {"negatives": self.generator}
         if self.run_.checkpoint.exists():
-            done = load_checkpoint(
-                self.run_.checkpoint, self.memory, self.optimizer, generators
-            )["epoch"]
+            done = load_checkpoint(self.run_.checkpoint, self.memory, self.optimizer, generators)[
+                "epoch"
+            ]
             self.history = self.run_.history[:done]
         else:
             self._snapshot(0)
@@ -178,12 +184,13 @@ class _Trainer:
         for index, owner in enumerate(self.prefix.owners):
             losses = self._losses(index, owner)
             for place, loss in enumerate(losses):
-                value = float(loss)
+                value = loss.item()
                 if not math.isfinite(value):
                     raise DocmemError(
                         f"The loss is {value} in epoch {number}, document "
                         f"{self.memory.titles[owner] if self.memory.titles else owner!r}. "
-                        f"Training stopped; {self.run_.path} keeps the last good checkpoint. "
+                        f"Training stopped; {self.run_.path} keeps the last good checkpoint, "
+                        "if one was saved. "
                         "Try a smaller lr or guidance in a new save_dir."
                     )
                 sums[place] += value / count
@@ -194,7 +201,7 @@ class _Trainer:
                 )
                 self.optimizer.step()
                 self.optimizer.zero_grad()
-        return Epoch(number, *sums, seconds=time.perf_counter() - started)
+        return Epoch(number, *sums, time.perf_counter() - started)
 
     def _losses(self, index: int, owner: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Positive and negative cross entropy of one batch, and the guidance term."""
@@ -218,9 +225,9 @@ class _Trainer:
         self.run_.save_snapshot(epoch, selection, self.memory.doc_reps)
 
     def _save(self) -> None:
-        """The checkpoint comes last: it vouches for the rest."""
-        self.run_.save_history(self.history)
+        """The memory before the history, which says how far it is; the checkpoint last."""
         self.run_.save_memory(self.memory)
+        self.run_.save_history(self.history)
         save_checkpoint(
             self.run_.checkpoint,
             self.memory,

@@ -1,0 +1,154 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from docmem.cli import commands, main, named_preset
+from docmem.config import PRESETS, TrainConfig
+from docmem.hook import attach, generate
+from docmem.models import LanguageModel
+from docmem.runs import Run
+
+PAPER = [
+    "train",
+    "--lm_name",
+    "pythia",
+    "--lm_size",
+    "1b",
+    "--lm_cache_dir",
+    "none",
+    "--num_gpus",
+    "1",
+    "--max_labels",
+    "10",
+    "--segment_length",
+    "128",
+    "--max_segements",
+    "10",
+    "--max_length",
+    "256",
+    "--data_cache_dir",
+    "none",
+    "--lr",
+    "1e-3",
+    "--batch_size",
+    "16",
+    "--num_epochs",
+    "500",
+    "--save_freq",
+    "10",
+    "--num_accumulation_steps",
+    "1",
+    "--grad_clip_coeff",
+    "5",
+    "--seed",
+    "1",
+    "--hook_memory_dim",
+    "32",
+    "--hook_memory_layer",
+    "15",
+    "--lm_act",
+    "gelu",
+    "--key_dim",
+    "2",
+    "--key_activation",
+    "tanh",
+    "--negative_key_type",
+    "other",
+    "--document_key_module_type",
+    "linear",
+    "--target_negative_ce",
+    "4.5",
+    "--guidance",
+    "0.1",
+]
+
+
+def parsed(arguments: list[str]) -> TrainConfig:
+    import tyro
+
+    start = named_preset(arguments)
+    return tyro.cli(commands(start), args=arguments, use_underscores=True).config
+
+
+def test_the_papers_command_means_the_papers_preset() -> None:
+    config = parsed(PAPER)
+    assert config == PRESETS["pythia-1b"]
+    assert (config.lm, config.source) == ("pythia-1b", "wikitext-103")
+
+
+def test_flags_change_the_named_preset() -> None:
+    config = parsed(["train", "--preset", "pythia-1b", "--lr", "0.5", "--max-segments", "3"])
+    assert (config.lr, config.max_segments, config.hook_memory_layer) == (0.5, 3, 15)
+    assert parsed(["train", "--preset=pythia-1b"]) == PRESETS["pythia-1b"]
+    assert parsed(["train"]) == PRESETS["tiny"]
+
+
+def test_an_error_is_one_sentence_and_status_one(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["attribute", str(tmp_path), "--text", "x"]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("docmem: ")
+    assert "is not a run" in message
+    assert "Traceback" not in message
+
+
+def test_a_bad_value_is_a_sentence_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--hook_memory_dim", "0"]) == 1
+    assert "hook_memory_dim is 0" in capsys.readouterr().err
+
+
+@pytest.fixture
+def run_folder(
+    trained: tuple[LanguageModel, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A finished run, its LM served by name."""
+    lm, run = trained
+    monkeypatch.setattr("docmem.runs.load_lm", lambda *_, **__: lm)
+    shutil.copytree(run.path, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_attribute_ranks_the_document_a_text_comes_from_first(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run.open(run_folder)
+    text = " ".join(run.documents[1].text.split()[:12])
+    assert main(["attribute", str(run_folder), "--text", text]) == 0
+    assert capsys.readouterr().out.splitlines()[1].endswith(run.titles[1])
+
+
+def test_generate_writes_what_the_lm_writes_under_the_document(
+    run_folder: Path, trained: tuple[LanguageModel, Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lm, run = trained
+    prompt, title = "Cyclone Odalys crossed", "Cyclone Odalys"
+    arguments = ["generate", str(run_folder), "--document", title, "--prompt", prompt]
+    assert main([*arguments, "--max_new_tokens", "6"]) == 0
+    with attach(lm.model, run.memory) as hooked:
+        expected = generate(hooked, lm.tokenizer, prompt, title, max_new_tokens=6)
+        bare = generate(hooked, lm.tokenizer, prompt, None, max_new_tokens=6)
+    assert capsys.readouterr().out == f"{prompt}{expected}\n"
+    assert expected != bare
+
+
+def test_generate_suggests_the_nearest_title(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["generate", str(run_folder), "--document", "Cyclone Odalis", "--prompt", "The"]
+    assert main(arguments) == 1
+    assert "Did you mean 'Cyclone Odalys'" in capsys.readouterr().err
+
+
+def test_figures_are_drawn_from_a_run(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "figures"
+    assert main(["figures", str(run_folder), "--out", str(out), "--points", "5"]) == 0
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        "memory_selection_tanh.gif", "losses.png", "key_plane.png", "perplexity_wells.png",
+        "results.json",
+    }  # fmt: skip
+    assert "3 of 3" in capsys.readouterr().out

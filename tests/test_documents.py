@@ -1,0 +1,188 @@
+"""Documents: where they come from, what they are called, how they are cut."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from docmem.documents import (
+    ENCYCLOPEDIA,
+    Document,
+    check_titles,
+    choose,
+    load_documents,
+    segments,
+    title_of,
+)
+from docmem.files import DocmemError
+
+ARTICLES = sorted(ENCYCLOPEDIA.glob("*.txt"))
+LETTERS = [Document(letter, f"{letter} text") for letter in "ABCDEFGHIJ"]
+
+
+def words(count: int) -> list[str]:
+    return [f"w{index}" for index in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("count", "length", "starts"),
+    [
+        (25, 10, [0, 5, 10, 15]),
+        (29, 10, [0, 5, 10, 15]),
+        (30, 10, [0, 5, 10, 15, 20]),
+        (10, 10, [0]),
+        (3, 10, [0]),
+        (11, 5, [0, 2, 4, 6]),
+        (3, 1, [0, 1, 2]),
+    ],
+)
+def test_segments_start_half_a_segment_apart(count: int, length: int, starts: list[int]):
+    text = words(count)
+    expected = [" ".join(text[start : start + length]) for start in starts]
+    assert segments(" \n".join(text), length) == expected
+
+
+def test_at_most_max_segments_are_cut_from_the_front():
+    text = " ".join(words(100))
+    assert len(segments(text, 10)) == 19
+    assert segments(text, 10, 4) == segments(text, 10)[:4]
+    assert segments(text, 10, 50) == segments(text, 10)
+
+
+def test_a_text_without_words_has_no_segments():
+    with pytest.raises(DocmemError, match="without words"):
+        segments(" \n\t", 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        (" = Cyclone Odalys = \n\nIt blew.\n = = Landfall = = \n", "Cyclone Odalys"),
+        (" = Adventure ( Atari 2600 ) = \n\nA game.", "Adventure ( Atari 2600 )"),
+        ("\n\n= Late = \ntext", "Late"),
+        ("# A Heading\n\ntext", "A Heading"),
+        ("No heading\n = Not this = \n", "the stem"),
+        ("#hashtag first", "the stem"),
+        ("x = 3 = y", "the stem"),
+    ],
+)
+def test_the_title_is_the_first_heading_or_the_name_of_the_file(text: str, title: str):
+    assert title_of(text, otherwise="the stem") == title
+
+
+def test_a_folder_is_read_in_name_order(tmp_path: Path):
+    (tmp_path / "b.md").write_text("# Second\n\nÄ text", encoding="utf-8")
+    (tmp_path / "a.txt").write_text(" = First = \n\ntext", encoding="utf-8")
+    (tmp_path / "c.txt").write_text("plain", encoding="utf-8")
+    (tmp_path / "d.pdf").write_bytes(b"\xff\xff")
+    documents = load_documents(tmp_path)
+    assert [document.title for document in documents] == ["First", "Second", "c"]
+    assert documents[1].text == "# Second\n\nÄ text"
+    assert load_documents(str(tmp_path), 2) == documents[:2]
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path):
+    (tmp_path / "notes.pdf").write_bytes(b"")
+    with pytest.raises(DocmemError, match=r"holds no \.txt or \.md file"):
+        load_documents(tmp_path)
+
+
+def test_an_unknown_source_is_refused_with_the_known_ones():
+    with pytest.raises(
+        DocmemError, match=r"no documents called 'wikitext'.*encyclopedia, wikitext"
+    ):
+        load_documents("wikitext")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"), [(b"ok \xe9", "is not UTF-8 text .byte 3."), (b" \n", "is empty")]
+)
+def test_an_unreadable_file_is_named(tmp_path: Path, content: bytes, complaint: str):
+    (tmp_path / "good.txt").write_text("good")
+    (tmp_path / "bad.txt").write_bytes(content)
+    with pytest.raises(DocmemError, match=rf"bad\.txt {complaint}"):
+        load_documents(tmp_path)
+
+
+def test_two_documents_of_one_title_are_refused(tmp_path: Path):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(" = Same = \n\ntext")
+    with pytest.raises(DocmemError, match="Several documents are called 'Same'"):
+        load_documents(tmp_path)
+    with pytest.raises(DocmemError, match="called 'x'"):
+        check_titles(["x", "y", "x"])
+
+
+def test_titles_are_loaded_in_the_order_asked_for():
+    titles = ["Thornwick Light", "Cyclone Odalys", "Quillon Engine"]
+    chosen = load_documents("encyclopedia", 1, titles=titles)
+    assert [document.title for document in chosen] == titles
+
+
+def test_an_unknown_title_suggests_the_nearest():
+    with pytest.raises(DocmemError, match=r"'Cyclon Odalis'\. Did you mean 'Cyclone Odalys'"):
+        load_documents("encyclopedia", titles=["Cyclon Odalis"])
+
+
+@pytest.mark.parametrize("count", [0, -1, 11])
+def test_a_number_of_documents_that_is_not_there_is_refused(count: int):
+    with pytest.raises(DocmemError, match=f"^{count} documents .* between 1 and 10"):
+        choose(LETTERS, (), count, None)
+
+
+def test_the_first_documents_are_taken_without_a_seed():
+    assert choose(LETTERS, (), 3, None) == LETTERS[:3]
+    assert choose(LETTERS, (), None, None) == LETTERS
+
+
+def test_a_seed_chooses_different_documents_reproducibly():
+    picks = [choose(LETTERS, (), 4, seed) for seed in range(20)]
+    torch.manual_seed(123)
+    assert picks == [choose(LETTERS, (), 4, seed) for seed in range(20)]
+    assert all(len({document.title for document in pick}) == 4 for pick in picks)
+    assert {document.title for pick in picks for document in pick} == set("ABCDEFGHIJ")
+
+
+def test_wikitext_pages_become_titled_documents(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    import datasets
+
+    pages = [" = Kurt Angle = \n\nA wrestler . \n = = Life = = \n", " = Slashdot = \n\nA site . \n"]
+    asked: list[Any] = []
+
+    def load_dataset(*args: Any, **options: Any) -> datasets.Dataset:
+        asked.append((args, options))
+        return datasets.Dataset.from_dict({"page": pages})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    documents = load_documents("wikitext-103", cache_dir=tmp_path)
+    assert documents == [Document("Kurt Angle", pages[0]), Document("Slashdot", pages[1])]
+    load_documents("wikitext-2")
+    where = "EleutherAI/wikitext_document_level"
+    assert asked == [
+        ((where, "wikitext-103-raw-v1"), {"split": "train", "cache_dir": tmp_path}),
+        ((where, "wikitext-2-raw-v1"), {"split": "train", "cache_dir": None}),
+    ]
+
+
+def test_an_unreachable_hub_says_how_to_go_on(tmp_path: Path):
+    with pytest.raises(DocmemError, match=r"wikitext-2 could not be loaded(.|\n)*'encyclopedia'"):
+        load_documents("wikitext-2", cache_dir=tmp_path)
+
+
+def test_the_encyclopedia_has_twenty_articles_with_titles_of_their_own():
+    assert [path.name[:3] for path in ARTICLES] == [f"{n:02d}_" for n in range(1, 21)]
+    assert len({document.title for document in load_documents()}) == 20
+
+
+@pytest.mark.parametrize("path", ARTICLES, ids=lambda path: path.stem)
+def test_every_article_has_its_form_and_length(path: Path):
+    text = path.read_text(encoding="utf-8")
+    first_line, blank, body = text.split("\n", 2)
+    assert re.fullmatch(r" = [^=\s][^=]*[^=\s] = ", first_line)
+    assert blank == ""
+    assert body.strip()
+    number = int(path.name[:2])
+    least, most = (760, 1000) if number <= 12 else (300, 450) if number <= 16 else (1800, 2500)
+    assert least <= len(text.split()) <= most

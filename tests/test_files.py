@@ -1,0 +1,112 @@
+"""Files are whole or absent, and say what is wrong with them."""
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from docmem.files import (
+    DocmemError,
+    load_tensors,
+    replacing,
+    save_tensors,
+    write_json,
+    write_text,
+)
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_tensors_and_metadata_come_back_as_saved(tmp_path: Path):
+    tensors = {
+        "transposed": torch.arange(6.0).view(2, 3).T,
+        "half": torch.tensor([1.5, -2.25], dtype=torch.bfloat16),
+        "flags": torch.tensor([True, False]),
+        "trained": torch.ones(2, requires_grad=True),
+    }
+    save_tensors(tmp_path / "deep" / "er" / "t.safetensors", tensors, {"title": "Wärme", "n": 3})
+    loaded, metadata = load_tensors(tmp_path / "deep" / "er" / "t.safetensors")
+    assert metadata == {"title": "Wärme", "n": 3}
+    assert loaded.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert loaded[name].dtype == tensor.dtype
+        assert torch.equal(loaded[name], tensor)
+
+
+def test_json_is_written_as_utf8_and_replaces_what_was_there(tmp_path: Path):
+    path = tmp_path / "a.json"
+    write_json(path, {"old": 1})
+    write_json(path, {"titel": "Öl, Ærø"})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"titel": "Öl, Ærø"}
+    assert names(tmp_path) == {"a.json"}
+
+
+@pytest.mark.parametrize("error", [RuntimeError("bug"), KeyboardInterrupt()])
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, error):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(type(error)), replacing(path) as temporary:
+        temporary.write_text("ne")
+        raise error
+    assert path.read_text() == "old"
+    assert names(tmp_path) == {"a.txt"}
+
+
+def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("kind", [OSError(errno.ENOSPC, "No space left"), None])
+def test_a_full_disk_leaves_the_old_tensors_and_no_partial_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: OSError | None
+):
+    path = tmp_path / "t.safetensors"
+    save_tensors(path, {"x": torch.zeros(3)}, {})
+    before = path.read_bytes()
+    error = kind or safetensors.SafetensorError("I/O error: No space left")
+
+    def full(tensors, filename, metadata=None):
+        Path(filename).write_bytes(b"half of it")
+        raise error
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(DocmemError, match=r"t\.safetensors.*No space left.*free some space"):
+        save_tensors(path, {"x": torch.ones(3)}, {})
+    assert path.read_bytes() == before
+    assert names(tmp_path) == {"t.safetensors"}
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(DocmemError, match="There is no file nowhere"):
+        load_tensors(Path("nowhere"))
+
+
+@pytest.mark.parametrize("kept", [0, 4, 60, -1])
+def test_a_truncated_file_is_refused(tmp_path: Path, kept: int):
+    path = tmp_path / "t.safetensors"
+    save_tensors(path, {"x": torch.zeros(30)}, {"epoch": 1})
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(DocmemError, match=r"t\.safetensors cannot be read: it is truncated"):
+        load_tensors(path)
+
+
+def test_another_programs_safetensors_file_is_refused(tmp_path: Path):
+    safetensors.torch.save_file({"x": torch.zeros(3)}, tmp_path / "t.safetensors")
+    with pytest.raises(DocmemError, match="not a docmem file"):
+        load_tensors(tmp_path / "t.safetensors")
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path):
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(DocmemError, match=r"Could not write .*taken"):
+        write_text(tmp_path / "taken" / "a.txt", "text")

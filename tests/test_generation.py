@@ -1,0 +1,135 @@
+"""Writing under a document: with and without a cache, alone and in batches."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from toys import CONTEXT, FAMILIES, toy_batch, toy_lm
+
+from docmem.files import DocmemError
+from docmem.hook import Hooked, attach, generate
+from docmem.memory import DocumentMemory
+from docmem.models import LanguageModel, TokenBatch
+
+NEW = 8
+ROWS = torch.tensor([[1.0, 0.2], [-0.6, 0.9], [0.3, -1.1]])
+
+
+def write(hooked: Hooked, document, batch: TokenBatch, **options: Any) -> Tensor:
+    """The new tokens of each sequence; end-of-text is forbidden, so all are of one length."""
+    with hooked.document(document):
+        written = hooked.model.generate(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask.long(),
+            max_new_tokens=NEW,
+            min_new_tokens=NEW,
+            **{"do_sample": False, **options},
+        )
+    return written[:, batch.input_ids.shape[1] :]
+
+
+def row_of(batch: TokenBatch, row: int) -> TokenBatch:
+    real = batch.attention_mask[row]
+    return TokenBatch(batch.input_ids[row][real][None], real[real][None])
+
+
+@pytest.mark.parametrize("layer", [0, -1])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_writing_is_the_same_with_and_without_a_cache(
+    family: str, layer: int, memory: DocumentMemory, batch: TokenBatch
+):
+    lm = toy_lm(family)
+    with attach(lm.model, memory, layer) as hooked:
+        cached = write(hooked, ROWS, batch)
+        assert cached.shape == (3, NEW)
+        assert torch.equal(cached, write(hooked, ROWS, batch, use_cache=False))
+        assert not torch.equal(cached, write(hooked, ROWS.flip(0), batch))
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3, "num_return_sequences": 2}])
+def test_a_batch_with_a_doc_rep_a_row_writes_as_each_row_alone(
+    lm: LanguageModel, memory: DocumentMemory, batch: TokenBatch, options: dict
+):
+    with attach(lm.model, memory, 1) as hooked:
+        together = write(hooked, ROWS, batch, **options)
+        for row, doc_rep in enumerate(ROWS):
+            alone = write(hooked, doc_rep, row_of(batch, row), **options)
+            assert torch.equal(together[row * len(alone) : (row + 1) * len(alone)], alone)
+
+
+def test_sampling_is_reproducible_by_seed(lm, memory: DocumentMemory, batch: TokenBatch):
+    def sample(seed: int, **options: Any) -> Tensor:
+        torch.manual_seed(seed)
+        return write(hooked, ROWS, batch, do_sample=True, **options)
+
+    with attach(lm.model, memory) as hooked:
+        assert torch.equal(sample(1), sample(1))
+        assert not torch.equal(sample(1), sample(2))
+        assert sample(1, num_return_sequences=2).shape == (6, NEW)
+
+
+def test_several_sampled_sequences_of_a_row_share_its_doc_rep(
+    lm: LanguageModel, memory: DocumentMemory, monkeypatch: pytest.MonkeyPatch
+):
+    used = []
+    forward = memory.forward
+
+    def recording(h, doc_rep=None):
+        used.append(doc_rep)
+        return forward(h, doc_rep)
+
+    monkeypatch.setattr(memory, "forward", recording)
+    with attach(lm.model, memory) as hooked:
+        write(hooked, ROWS, toy_batch(), do_sample=True, num_return_sequences=2)
+    assert len(used) == NEW
+    assert all(torch.equal(doc_reps, ROWS[[0, 0, 1, 1, 2, 2]]) for doc_reps in used)
+
+
+def test_generate_continues_a_prompt_greedily(lm: LanguageModel, memory: DocumentMemory):
+    prompt = "The harbour master"
+    ids = lm.tokenizer(prompt, return_tensors="pt")["input_ids"]
+    length = ids.shape[1]
+    with attach(lm.model, memory) as hooked:
+        texts = [generate(hooked, lm.tokenizer, prompt, n, max_new_tokens=6) for n in range(3)]
+        with hooked.document("Thornwick Light"):
+            for _ in range(6):
+                best = lm.model(input_ids=ids, use_cache=False).logits[:, -1].argmax(-1)
+                if best == lm.tokenizer.eos_token_id:
+                    break
+                ids = torch.cat([ids, best[:, None]], dim=1)
+        assert generate(hooked, lm.tokenizer, prompt, 1, max_new_tokens=6) == texts[1]
+    assert texts[1] == lm.tokenizer.decode(ids[0, length:], skip_special_tokens=True)
+    assert len(set(texts)) > 1
+
+
+def test_generate_leaves_the_chosen_document_alone(lm: LanguageModel, memory: DocumentMemory):
+    with attach(lm.model, memory) as hooked, hooked.document(2):
+        ids = toy_batch().input_ids[:1]
+        before = lm.model(input_ids=ids).logits
+        generate(hooked, lm.tokenizer, "The tower", 0, max_new_tokens=2)
+        assert torch.equal(lm.model(input_ids=ids).logits, before)
+
+
+def test_options_reach_the_lm(lm: LanguageModel, memory: DocumentMemory):
+    with attach(lm.model, memory) as hooked:
+        torch.manual_seed(0)
+        options: dict[str, Any] = {"do_sample": True, "top_k": 0, "temperature": 5.0}
+        texts = {generate(hooked, lm.tokenizer, "The", 0, max_new_tokens=8, **options)
+                 for _ in range(3)}  # fmt: skip
+    assert len(texts) == 3
+
+
+def test_a_prompt_beyond_the_context_is_refused(lm: LanguageModel, memory: DocumentMemory):
+    length = len(lm.tokenizer("The tower")["input_ids"])
+    with attach(lm.model, memory) as hooked:
+        generate(hooked, lm.tokenizer, "The tower", max_new_tokens=CONTEXT - length)
+        with pytest.raises(
+            DocmemError, match=rf"{length} tokens and .* context is {CONTEXT} tokens"
+        ):
+            generate(hooked, lm.tokenizer, "The tower", max_new_tokens=CONTEXT - length + 1)
+
+
+def test_an_empty_prompt_is_refused(lm: LanguageModel, memory: DocumentMemory):
+    with attach(lm.model, memory) as hooked, pytest.raises(DocmemError, match="prompt is empty"):
+        generate(hooked, lm.tokenizer, "")

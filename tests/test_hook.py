@@ -1,0 +1,204 @@
+"""The memory inside the LM: right while attached, gone without a trace afterwards."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from toys import BLOCKS, FAMILIES, WIDTH, toy_batch, toy_lm
+
+from docmem.config import MemoryConfig
+from docmem.files import DocmemError
+from docmem.hook import attach
+from docmem.memory import DocumentMemory
+from docmem.models import LanguageModel, TokenBatch, forward_inputs
+
+ROWS = torch.tensor([[1.0, 0.2], [-0.6, 0.9], [0.3, -1.1]])
+
+
+def logits(model: nn.Module, batch: TokenBatch) -> Tensor:
+    return model(**forward_inputs(model, batch)).logits
+
+
+def naive_logits(lm: LanguageModel, memory: DocumentMemory, layer: int, batch, k_doc) -> Tensor:
+    """The paper's formula in torch operations, in a hook of the test's own."""
+    state = memory.state_dict()
+
+    def linear(name: str, x: Tensor) -> Tensor:
+        return functional.linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
+
+    def hook(_, __, output):
+        h = output[0] if isinstance(output, tuple) else output
+        k_tok = functional.gelu(linear("token_key", h))
+        out = h + functional.gelu(linear("output", linear("values", k_tok * k_doc)))
+        return (out, *output[1:]) if isinstance(output, tuple) else out
+
+    handle = lm.blocks[layer].register_forward_hook(hook)
+    try:
+        return logits(lm.model, batch)
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("layer", range(BLOCKS))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_attached_lm_computes_the_formula_row_by_row(
+    family: str, layer: int, memory: DocumentMemory, batch: TokenBatch
+):
+    lm = toy_lm(family)
+    state = memory.state_dict()
+    keys = torch.tanh(ROWS @ state["document_key.weight"].T + state["document_key.bias"])
+    plain = logits(lm.model, batch)
+    for document, k_doc in ((ROWS, keys[:, None]), (ROWS[1], keys[1]), (None, torch.ones(24))):
+        expected = naive_logits(lm, memory, layer, batch, k_doc)
+        with attach(lm.model, memory, layer) as hooked, hooked.document(document):
+            actual = logits(hooked.model, batch)
+        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+        assert (actual - plain).abs().max() > 0.01
+
+
+def test_all_memories_equal_a_selection_of_ones(lm: LanguageModel, batch: TokenBatch):
+    memory = DocumentMemory(MemoryConfig(WIDTH, 3, 24, key_activation="sigmoid"))
+    nn.init.constant_(memory.document_key.bias, 100.0)
+    with attach(lm.model, memory, 1) as hooked:
+        without = logits(lm.model, batch)
+        with hooked.document(0):
+            assert torch.equal(memory.select(memory.doc_reps[0]), torch.ones(24))
+            assert torch.equal(logits(lm.model, batch), without)
+
+
+def test_a_document_is_the_same_by_title_index_and_doc_rep(
+    lm: LanguageModel, memory: DocumentMemory, batch: TokenBatch
+):
+    calls = ["Thornwick Light", 1, -2, memory.doc_reps[1], memory.doc_reps[[1, 1, 1]]]
+    with attach(lm.model, memory) as hooked:
+        answers = []
+        for call in calls:
+            with hooked.document(call):
+                answers.append(logits(lm.model, batch))
+    for answer in answers[1:]:
+        torch.testing.assert_close(answer, answers[0])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_padded_row_under_its_doc_rep_equals_the_row_alone(family: str, memory: DocumentMemory):
+    lm, batch = toy_lm(family), toy_batch()
+    with attach(lm.model, memory, 0) as hooked:
+        with hooked.document(ROWS):
+            together = logits(lm.model, batch)
+        for row, doc_rep in enumerate(ROWS):
+            real = batch.attention_mask[row]
+            ids = batch.input_ids[row][real][None]
+            with hooked.document(doc_rep):
+                alone = lm.model(input_ids=ids, use_cache=False).logits[0]
+            torch.testing.assert_close(together[row][real], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_documents_nest_and_restore_even_after_an_error(
+    lm: LanguageModel, memory: DocumentMemory, batch: TokenBatch
+):
+    with attach(lm.model, memory) as hooked:
+        open_, answers = logits(lm.model, batch), {}
+        for name in (0, 1):
+            with hooked.document(name):
+                answers[name] = logits(lm.model, batch)
+        with hooked.document(0):
+            with pytest.raises(KeyError), hooked.document(1):
+                assert torch.equal(logits(lm.model, batch), answers[1])
+                raise KeyError
+            assert torch.equal(logits(lm.model, batch), answers[0])
+            with hooked.document(None):
+                assert torch.equal(logits(lm.model, batch), open_)
+            assert torch.equal(logits(lm.model, batch), answers[0])
+        assert torch.equal(logits(lm.model, batch), open_)
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
+def test_the_lm_is_left_exactly_as_found(lm: LanguageModel, memory: DocumentMemory, error):
+    lm.model.lm_head.requires_grad_(True)
+    lm.blocks[0].train()
+
+    def snapshot() -> tuple:
+        return (
+            {name: tensor.clone() for name, tensor in lm.model.state_dict().items()},
+            {name: p.requires_grad for name, p in lm.model.named_parameters()},
+            {name: (module, module.training) for name, module in lm.model.named_modules()},
+            [dict(vars(module)["_forward_hooks"]) for module in lm.model.modules()],
+            [dict(vars(module)["_forward_pre_hooks"]) for module in lm.model.modules()],
+            lm.model.config.to_dict(),
+        )
+
+    before, batch = snapshot(), toy_batch()
+    plain = logits(lm.model, batch)
+    try:
+        with attach(lm.model, memory, 1) as hooked, hooked.document(0):
+            logits(hooked.model, batch).sum().backward()
+            if error:
+                raise error
+    except (RuntimeError, KeyboardInterrupt):
+        pass
+    weights, *rest = snapshot()
+    assert rest == list(before[1:])
+    assert weights.keys() == before[0].keys()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in before[0].items())
+    assert torch.equal(logits(lm.model, batch), plain)
+
+
+def test_two_memories_can_be_attached_and_the_inner_leaves_the_outer(
+    lm: LanguageModel, memory: DocumentMemory, batch: TokenBatch
+):
+    with attach(lm.model, memory, 0) as outer, outer.document(0):
+        alone = logits(lm.model, batch)
+        with attach(lm.model, memory, 2) as inner, inner.document(1):
+            assert not torch.allclose(logits(lm.model, batch), alone, atol=1e-2)
+        assert torch.equal(logits(lm.model, batch), alone)
+
+
+@pytest.mark.parametrize("layer", [BLOCKS, -BLOCKS - 1])
+def test_a_layer_out_of_range_is_refused_with_the_range(lm, memory: DocumentMemory, layer: int):
+    with pytest.raises(DocmemError, match="0 to 2, or -3 to -1"), attach(lm.model, memory, layer):
+        pass
+
+
+def test_a_memory_of_another_width_is_refused_with_both(lm: LanguageModel):
+    other = DocumentMemory(MemoryConfig(WIDTH + 1, 3))
+    with (
+        pytest.raises(DocmemError, match="width 33, but this LM's have 32"),
+        attach(lm.model, other),
+    ):
+        pass
+    assert not any(block._forward_hooks for block in lm.blocks)
+
+
+@pytest.mark.parametrize(
+    ("document", "complaint"),
+    [
+        ("Cyclone Odalis", "'Cyclone Odalis'. Did you mean 'Cyclone Odalys'"),
+        (3, "no document 3: this memory holds 3, 0 to 2"),
+        (torch.zeros(3), r"shape \(2,\), or \(batch, 2\) for one a row; this tensor has \(3,\)"),
+        (torch.zeros(1, 3, 2), r"this tensor has \(1, 3, 2\)"),
+    ],
+)
+def test_what_is_no_document_is_refused(lm, memory: DocumentMemory, document, complaint: str):
+    with attach(lm.model, memory) as hooked:
+        with pytest.raises(DocmemError, match=complaint), hooked.document(document):
+            pass
+        assert hooked.resolve(None) is None
+
+
+def test_doc_reps_that_do_not_fit_the_rows_are_refused(lm, memory: DocumentMemory, batch):
+    with (
+        attach(lm.model, memory) as hooked,
+        hooked.document(ROWS[:2]),
+        pytest.raises(DocmemError, match=r"\(2, 2\) does not fit .* one a row: \(3, 2\)"),
+    ):
+        logits(lm.model, batch)
+
+
+def test_gradient_checkpointing_is_refused_while_training(lm, memory: DocumentMemory, batch):
+    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")  # 5.23, before
+    getattr(lm.model, next(name for name in names if hasattr(lm.model, name)))()
+    with attach(lm.model, memory) as hooked:
+        logits(hooked.model, batch)
+        lm.model.train()
+        with pytest.raises(DocmemError, match=r"call model\.eval\(\)"):
+            logits(hooked.model, batch)

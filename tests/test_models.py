@@ -1,0 +1,185 @@
+"""The LM: its blocks, its tokens, and where it is loaded from."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import transformers
+from torch import nn
+from toys import BLOCKS, CONTEXT, FAMILIES, toy_lm
+
+from docmem.files import DocmemError
+from docmem.models import (
+    TINY,
+    LanguageModel,
+    TokenBatch,
+    find_blocks,
+    forward_inputs,
+    frozen,
+    load_lm,
+    resolve_layer,
+)
+
+TEXTS = ["Thornwick Light stands on the Shrike", "the Sea", "a granite tower"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_blocks_of_every_family_are_found(family: str):
+    lm = toy_lm(family)
+    assert find_blocks(lm.model) is lm.model.get_submodule(FAMILIES[family][1])
+    assert (len(lm.blocks), lm.d_model) == (BLOCKS, 32)
+    assert lm.context == (None if family == "bloom" else CONTEXT)
+
+
+def test_lists_inside_the_blocks_are_not_mistaken_for_them(lm: LanguageModel):
+    blocks = find_blocks(lm.model)
+    blocks[0].experts = nn.ModuleList([nn.Linear(2, 2)] * BLOCKS)
+    assert find_blocks(lm.model) is blocks
+
+
+def test_two_lists_of_blocks_are_refused(lm: LanguageModel):
+    lm.model.other = nn.ModuleList([nn.Linear(2, 2)] * BLOCKS)
+    with pytest.raises(DocmemError, match=r"2 lists of 3 blocks \(gpt_neox.layers, other\)"):
+        find_blocks(lm.model)
+
+
+def test_an_lm_without_a_list_of_blocks_is_refused(lm: LanguageModel):
+    lm.model.gpt_neox.layers = nn.ModuleList(lm.blocks[:2])
+    with pytest.raises(DocmemError, match=r"GPTNeoXForCausalLM has 0 lists of 3 blocks \(none\)"):
+        find_blocks(lm.model)
+
+
+def test_a_layer_counts_from_either_end():
+    assert [resolve_layer(layer, 3) for layer in (0, 1, 2, -1, -2, -3)] == [0, 1, 2, 2, 1, 0]
+
+
+@pytest.mark.parametrize("layer", [3, -4])
+def test_a_layer_out_of_range_names_both_ranges(layer: int):
+    with pytest.raises(DocmemError, match=f"Layer {layer} .* 3 blocks, .* 0 to 2, or -3 to -1"):
+        resolve_layer(layer, 3)
+
+
+def test_a_frozen_lm_thaws_as_it_was_even_after_an_error(lm: LanguageModel):
+    lm.model.lm_head.requires_grad_(True)
+    lm.blocks[1].train()
+    flags = {name: p.requires_grad for name, p in lm.model.named_parameters()}
+    modes = {name: module.training for name, module in lm.model.named_modules()}
+    with pytest.raises(KeyboardInterrupt), frozen(lm.model):
+        assert not any(p.requires_grad for p in lm.model.parameters())
+        assert not any(module.training for module in lm.model.modules())
+        raise KeyboardInterrupt
+    assert {name: p.requires_grad for name, p in lm.model.named_parameters()} == flags
+    assert {name: module.training for name, module in lm.model.named_modules()} == modes
+
+
+def test_texts_are_padded_on_the_left_to_the_longest(lm: LanguageModel):
+    batch = lm.tokenize(TEXTS)
+    rows = [lm.tokenizer(text)["input_ids"] for text in TEXTS]
+    longest = max(map(len, rows))
+    pad = lm.tokenizer.pad_token_id
+    assert batch.input_ids.tolist() == [[pad] * (longest - len(row)) + row for row in rows]
+    assert batch.attention_mask.sum(1).tolist() == [len(row) for row in rows]
+    assert batch.attention_mask[:, -1].all()
+
+
+def test_only_tokens_after_a_real_token_are_predicted(lm: LanguageModel):
+    batch = TokenBatch(torch.ones(2, 4).long(), torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]]).bool())
+    assert batch.predicted.tolist() == [[False, False, True], [True, True, True]]
+
+
+def test_texts_are_cut_at_max_length(lm: LanguageModel):
+    whole = lm.tokenizer(TEXTS[0])["input_ids"]
+    assert lm.tokenize(TEXTS, max_length=4).input_ids[0].tolist() == whole[:4]
+
+
+def test_a_text_beyond_the_context_is_refused(lm: LanguageModel):
+    text = "storm " * CONTEXT
+    with pytest.raises(DocmemError, match=rf"\d+ tokens exceeds .* toy-gpt_neox, {CONTEXT} tokens"):
+        lm.tokenize([text])
+    assert lm.tokenize([text], max_length=CONTEXT).input_ids.shape == (1, CONTEXT)
+
+
+def test_a_text_without_tokens_is_refused(lm: LanguageModel):
+    with pytest.raises(DocmemError, match="without tokens"):
+        lm.tokenize(["a tower", ""])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_padded_row_reads_as_it_does_alone(family: str):
+    lm = toy_lm(family)
+    batch = lm.tokenize(TEXTS)
+    together = lm.model(**forward_inputs(lm.model, batch)).logits
+    for row, text in enumerate(TEXTS):
+        alone = lm.model(**lm.tokenizer(text, return_tensors="pt", return_token_type_ids=False))
+        length = alone.logits.shape[1]
+        torch.testing.assert_close(together[row, -length:], alone.logits[0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_saved_lm_is_loaded_frozen_with_the_same_weights(lm: LanguageModel, tmp_path: Path):
+    lm.model.save_pretrained(tmp_path)
+    lm.tokenizer.save_pretrained(tmp_path)
+    loaded = load_lm(tmp_path)
+    assert loaded.name == str(tmp_path)
+    assert not loaded.model.training
+    assert not any(p.requires_grad for p in loaded.model.parameters())
+    weights = loaded.model.state_dict()
+    assert weights.keys() == lm.model.state_dict().keys()
+    assert all(torch.equal(weights[k], v) for k, v in lm.model.state_dict().items())
+    assert torch.equal(loaded.tokenize(TEXTS).input_ids, lm.tokenize(TEXTS).input_ids)
+    assert load_lm(str(tmp_path), dtype="bfloat16").model.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", ["no/such/folder", "nobody-docmem/no-such-lm"])
+def test_an_lm_that_cannot_be_loaded_says_how_to_go_on(name: str):
+    with pytest.raises(DocmemError, match=rf"'{name}' could not(.|\n)*pythia-1b(.|\n)*hf download"):
+        load_lm(name)
+
+
+def test_a_damaged_lm_is_refused_with_a_sentence(lm: LanguageModel, tmp_path: Path):
+    lm.model.save_pretrained(tmp_path)
+    lm.tokenizer.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(DocmemError, match="could not be loaded"):
+        load_lm(tmp_path)
+
+
+def test_an_unknown_number_format_is_refused():
+    with pytest.raises(DocmemError, match="'int8'; choose one of float32, bfloat16, float16"):
+        load_lm("tiny", dtype="int8")
+
+
+def test_more_gpus_than_there_are_are_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(DocmemError, match="num_gpus is 2, but torch sees 1"):
+        load_lm("tiny", num_gpus=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        *((f"pythia-{size}", (f"EleutherAI/pythia-{size}-deduped", "step143000"))
+          for size in ("70m", "160m", "410m", "1b", "1.4b", "2.8b", "6.9b", "12b")),
+        ("llama2-7b", ("meta-llama/Llama-2-7b-hf", "main")),
+        ("llama2-13b", ("meta-llama/Llama-2-13b-hf", "main")),
+        ("tiny", (str(TINY), "main")),
+        ("someone/else", ("someone/else", "main")),
+    ],
+)  # fmt: skip
+def test_a_short_name_stands_for_a_repository(
+    name: str, place: tuple[str, str], lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+):
+    asked = []
+
+    def loader(result):
+        def from_pretrained(repository, revision, **_):
+            asked.append((repository, revision))
+            return result
+
+        return SimpleNamespace(from_pretrained=from_pretrained)
+
+    monkeypatch.setattr(transformers, "AutoTokenizer", loader(lm.tokenizer))
+    monkeypatch.setattr(transformers, "AutoModelForCausalLM", loader(lm.model))
+    load_lm(name)
+    assert asked == [place, place]

@@ -1,0 +1,81 @@
+import pytest
+import torch
+from test_keyspace import naive_ce
+
+from docmem.files import DocmemError
+from docmem.hook import attach
+from docmem.models import LanguageModel
+from docmem.recall import Recognition, attribute, continuation, recognition
+from docmem.runs import Run
+
+
+def test_recognition_equals_full_forwards(trained: tuple[LanguageModel, Run]) -> None:
+    lm, run = trained
+    result = recognition(run.read(lm), run.memory)
+    for document in range(3):
+        for doc_rep in range(3):
+            expected = naive_ce(lm, run, document, run.memory.doc_reps[doc_rep])
+            assert result.ce[document, doc_rep].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_recognition_summarises_its_matrix() -> None:
+    result = Recognition(torch.tensor([[1.0, 4.0, 5.0], [3.0, 2.0, 6.0], [1.0, 7.0, 3.0]]))
+    assert result.own == pytest.approx(2.0)
+    assert result.other == pytest.approx(26 / 6)
+    assert result.recognised == 2
+
+
+def test_continuation_counts_what_token_by_token_decoding_gets_right(
+    trained: tuple[LanguageModel, Run],
+) -> None:
+    lm, run = trained
+    prefix, memory = run.read(lm), run.memory
+    score = continuation(prefix, memory, prompt_tokens=4, new_tokens=3)
+    right, count = {"own": 0, "other": 0, "none": 0}, 0
+    with torch.no_grad():
+        for owner, batch in zip(prefix.owners, prefix.batches, strict=True):
+            for ids, mask in zip(*batch, strict=True):
+                tokens = ids[mask]
+                if len(tokens) < 7:
+                    continue
+                count += 1
+                right["none"] += correct(lm, tokens)
+                for document in range(3):
+                    with attach(lm.model, memory, -1) as hooked, hooked.document(document):
+                        right["own" if document == owner else "other"] += correct(lm, tokens)
+    assert count > 3
+    assert score.own == pytest.approx(right["own"] / (3 * count))
+    assert score.other == pytest.approx(right["other"] / (6 * count))
+    assert score.none == pytest.approx(right["none"] / (3 * count))
+    assert score.own > score.other
+
+
+def correct(lm: LanguageModel, tokens: torch.Tensor) -> int:
+    written = tokens[:4]
+    for _ in range(3):
+        logits = lm.model(input_ids=written[None], use_cache=False).logits[0, -1]
+        written = torch.cat([written, logits.argmax()[None]])
+    return int((written[4:] == tokens[4:7]).sum())
+
+
+def test_segments_too_short_to_continue_are_refused(trained: tuple[LanguageModel, Run]) -> None:
+    lm, run = trained
+    with pytest.raises(DocmemError, match="ask for fewer"):
+        continuation(run.read(lm), run.memory, prompt_tokens=60, new_tokens=60)
+
+
+def test_a_memorised_passage_is_attributed_to_its_document(
+    trained: tuple[LanguageModel, Run],
+) -> None:
+    lm, run = trained
+    for document in run.documents:
+        ranking = attribute(lm, run.memory, -1, " ".join(document.text.split()[:12]))
+        assert ranking[0].title == document.title
+        assert [one.ce for one in ranking] == sorted(one.ce for one in ranking)
+        assert {one.title for one in ranking} == {*run.titles, "(no memory)"}
+
+
+def test_one_token_cannot_be_attributed(trained: tuple[LanguageModel, Run]) -> None:
+    lm, run = trained
+    with pytest.raises(DocmemError, match="sentence or more"):
+        attribute(lm, run.memory, -1, "a")

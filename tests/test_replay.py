@@ -1,0 +1,209 @@
+"""The frozen prefix: what is resumed equals what is read in full."""
+
+import gc
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from toys import BLOCKS, FAMILIES, toy_batch, toy_lm
+
+from docmem.config import TrainConfig
+from docmem.documents import Document, segments
+from docmem.files import DocmemError
+from docmem.hook import attach
+from docmem.loss import cross_entropy
+from docmem.memory import DocumentMemory
+from docmem.models import LanguageModel, forward_inputs
+from docmem.replay import HiddenStateStore, Prefix, passing_over, read_documents
+
+ROWS = torch.tensor([[1.0, 0.2], [-0.6, 0.9], [0.3, -1.1]])
+BATCHES = [toy_batch(), toy_batch((30, 4), seed=1)]
+everywhere = pytest.mark.parametrize("layer", range(BLOCKS))
+in_every_family = pytest.mark.parametrize("family", FAMILIES)
+
+
+def attached(lm: LanguageModel, memory: DocumentMemory, layer: int, batch, doc_rep) -> Tensor:
+    with attach(lm.model, memory, layer) as hooked, hooked.document(doc_rep):
+        return lm.model(**forward_inputs(lm.model, batch)).logits
+
+
+@everywhere
+@in_every_family
+def test_replayed_logits_are_those_of_the_attached_lm(
+    family: str, layer: int, memory: DocumentMemory
+):
+    lm = toy_lm(family)
+    prefix = Prefix(lm, BATCHES, [0, 1], layer)
+    for index, batch in enumerate(BATCHES):
+        for doc_rep in (ROWS[: len(batch.input_ids)], ROWS[0], None):
+            expected = attached(lm, memory, layer, batch, doc_rep)
+            actual = prefix.logits(index, memory, doc_rep)
+            torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+@everywhere
+@in_every_family
+def test_losses_and_gradients_are_those_of_one_attached_forward_a_doc_rep(
+    family: str, layer: int, memory: DocumentMemory
+):
+    lm = toy_lm(family)
+    batch, weights = BATCHES[0], torch.tensor([1.0, -0.3, 0.5])
+    expected = torch.stack(
+        [cross_entropy(attached(lm, memory, layer, batch, doc_rep), batch) for doc_rep in ROWS]
+    )
+    gradients = torch.autograd.grad(expected @ weights, list(memory.parameters()))
+    actual = Prefix(lm, BATCHES, [0, 1], layer - BLOCKS).cross_entropies(0, memory, ROWS)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+    assert expected.max() - expected.min() > 1e-3
+    (actual @ weights).backward()
+    for (name, parameter), gradient in zip(memory.named_parameters(), gradients, strict=True):
+        assert gradient.abs().max() > 1e-4, name
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-5, rtol=1e-4, msg=name)
+    assert all(parameter.grad is None for parameter in lm.model.parameters())
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "gptj"])
+def test_the_lm_is_left_exactly_as_found_even_after_an_error(
+    family: str, memory: DocumentMemory, monkeypatch: pytest.MonkeyPatch
+):
+    lm = toy_lm(family)
+    weights = {name: tensor.clone() for name, tensor in lm.model.state_dict().items()}
+    blocks, modules = list(lm.blocks), dict(lm.model.named_modules())
+
+    def check() -> None:
+        assert dict(lm.model.named_modules()) == modules
+        assert all(now is then for now, then in zip(lm.blocks, blocks, strict=True))
+        assert not any(module._forward_hooks for module in lm.model.modules())
+        state = lm.model.state_dict()
+        assert state.keys() == weights.keys()
+        assert all(torch.equal(state[name], tensor) for name, tensor in weights.items())
+        assert not any(parameter.requires_grad for parameter in lm.model.parameters())
+
+    prefix = Prefix(lm, BATCHES, [0, 1], 1)
+    check()
+    prefix.cross_entropies(0, memory, ROWS)
+    check()
+    with pytest.raises(KeyboardInterrupt), passing_over(lm.blocks, 1, False, prefix.states(0)):
+        assert lm.blocks[0] is not blocks[0]
+        assert lm.blocks[2] is blocks[2]
+        raise KeyboardInterrupt
+    check()
+
+    def broken(*_, **__):
+        raise RuntimeError("broken")
+
+    head = lm.model.get_output_embeddings()
+    with monkeypatch.context() as patch:
+        patch.setattr(head, "forward", broken)
+        with pytest.raises(RuntimeError, match="broken"):
+            prefix.logits(0, memory, ROWS)
+        check()
+        patch.setattr(blocks[0], "forward", broken)
+        with pytest.raises(RuntimeError, match="broken"):
+            Prefix(lm, BATCHES, [0, 1], 1)
+    check()
+
+
+def test_what_an_lm_reads_off_its_blocks_is_still_there(lm: LanguageModel):
+    for index, block in enumerate(lm.blocks):
+        block.attention_type = f"kind {index}"
+    with passing_over(lm.blocks, 1, False, torch.zeros(1, 1, 32)):
+        assert [b.attention_type for b in lm.blocks] == ["kind 0", "kind 1", "kind 2"]
+        with pytest.raises(AttributeError, match="no attribute 'colour'"):
+            _ = lm.blocks[0].colour
+
+
+def test_the_prefix_is_run_once_and_no_further_than_the_hooked_block(
+    lm: LanguageModel, memory: DocumentMemory
+):
+    calls = [0] * BLOCKS
+
+    def count(index: int) -> Callable:
+        def hook(*_):
+            calls[index] += 1
+
+        return hook
+
+    for index, block in enumerate(list(lm.blocks)):
+        block.register_forward_pre_hook(count(index))
+    prefix = Prefix(lm, BATCHES, [0, 1], 1)
+    assert calls == [2, 2, 0]
+    for _ in range(3):
+        prefix.cross_entropies(0, memory, ROWS)
+    assert calls == [2, 2, 3]
+
+
+def test_documents_are_read_in_turn_a_batch_of_one_document_at_a_time(
+    lm: LanguageModel, documents: list[Document], config: TrainConfig
+):
+    prefix = read_documents(lm, documents, config)
+    assert prefix.owners == [0, 0, 1, 1, 2]
+    assert prefix.layer == BLOCKS - 1
+    texts = [segments(document.text, 12, 4) for document in documents]
+    chunks = [texts[0][:2], texts[0][2:], texts[1][:2], texts[1][2:], texts[2]]
+    for batch, chunk in zip(prefix.batches, chunks, strict=True):
+        expected = lm.tokenize(chunk)
+        assert torch.equal(batch.input_ids, expected.input_ids)
+        assert torch.equal(batch.attention_mask, expected.attention_mask)
+
+
+def test_a_layer_out_of_range_is_refused(lm: LanguageModel):
+    with pytest.raises(DocmemError, match="0 to 2, or -3 to -1"):
+        Prefix(lm, BATCHES, [0, 1], 3)
+
+
+STATES = [torch.randn(2, 3, 4), torch.randn(1, 3, 4), torch.randn(2, 3, 4).bfloat16()]
+
+
+@pytest.mark.parametrize(
+    ("room", "places"),
+    [
+        (96 + 48 + 48, ["cpu", "cpu", "cpu"]),
+        (96 + 47, ["cpu", "disk", "disk"]),
+        (95, ["disk", "cpu", "disk"]),
+        (1, ["disk", "disk", "disk"]),
+    ],
+)
+def test_states_move_to_disk_when_the_budget_is_spent(room: int, places: list[str]):
+    store = HiddenStateStore(gpu_gb=1.0, cpu_gb=room / 1e9)
+    for states in STATES:
+        store.add(states)
+    assert store.places() == places
+    assert len(store) == 3
+    for index in (2, 0, 1, 1):
+        assert store[index].dtype == STATES[index].dtype
+        assert torch.equal(store[index], STATES[index])
+    folder = store._folder
+    assert (folder is not None) == ("disk" in places)
+    del store
+    gc.collect()
+    assert folder is None or not folder.exists()
+
+
+def test_a_store_on_disk_goes_without_a_warning():
+    store = HiddenStateStore(cpu_gb=1e-9)
+    store.add(STATES[0])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del store
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_states_leave_a_full_gpu_for_cpu_memory_then_disk():
+    store = HiddenStateStore(gpu_gb=96e-9, cpu_gb=96e-9)
+    for _ in range(3):
+        store.add(STATES[0].cuda())
+    assert store.places() == ["cuda", "cpu", "disk"]
+    assert all(torch.equal(store[index].cpu(), STATES[0]) for index in range(3))
+
+
+def test_a_prefix_on_disk_gives_the_same_logits(lm: LanguageModel, memory: DocumentMemory):
+    fast = Prefix(lm, BATCHES, [0, 1], 1)
+    slow = Prefix(lm, BATCHES, [0, 1], 1, cpu_gb=1e-9)
+    assert slow.store.places() == ["disk", "disk"]
+    for index in range(2):
+        assert torch.equal(slow.logits(index, memory, None), fast.logits(index, memory, None))

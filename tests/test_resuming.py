@@ -1,0 +1,154 @@
+"""Whatever stops a training, the same call goes on to the same numbers."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from toys import Killed, assert_same, at, raising
+
+import docmem.runs
+import docmem.training
+from docmem.config import TrainConfig
+from docmem.runs import Run
+
+EPOCHS = 7
+
+
+def test_the_same_training_twice_gives_the_same_numbers(go, whole: Run):
+    assert_same(go(), whole)
+    assert [epoch.epoch for epoch in whole.history] == list(range(1, EPOCHS + 1))
+
+
+@pytest.mark.parametrize("epoch", range(1, EPOCHS + 1))
+def test_a_killed_run_resumes_to_the_same_numbers(go, whole: Run, config: TrainConfig, epoch: int):
+    with pytest.raises(Killed):
+        go(at(epoch, raising(Killed())))
+    saved = (epoch - 1) // 3 * 3
+    assert len(Run.open(config.save_dir).history) == saved
+    repeated: list[int] = []
+    run = go(lambda done: repeated.append(done.epoch))
+    assert repeated == list(range(saved + 1, EPOCHS + 1))
+    assert_same(run, whole)
+
+
+def killed_at(write: int, function: Callable) -> Callable:
+    """The function, killed instead of called for the `write`th time."""
+    calls = []
+
+    def killed(*args):
+        calls.append(args)
+        if len(calls) == write:
+            raise Killed
+        return function(*args)
+
+    return killed
+
+
+@pytest.mark.parametrize("write", [1, 2, 3])
+@pytest.mark.parametrize(
+    "place",
+    ["Run.save_snapshot", "Run.save_history", "Run.save_memory", "save_checkpoint"],
+)
+def test_a_run_killed_between_two_files_resumes_from_the_checkpoint_before(
+    go, whole: Run, monkeypatch: pytest.MonkeyPatch, place: str, write: int
+):
+    owner, name = (Run, place[4:]) if place.startswith("Run.") else (docmem.training, place)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, killed_at(write, getattr(owner, name)))
+        with pytest.raises(Killed):
+            go()
+    assert_same(go(), whole)
+
+
+def test_a_run_is_not_finished_before_its_last_memory_is_saved(
+    go, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Run, "save_memory", killed_at(3, Run.save_memory))
+    with pytest.raises(Killed):
+        go()
+    assert config.save_dir
+    assert not Run.open(config.save_dir).finished
+
+
+def test_a_run_killed_while_it_begins_can_begin_again(
+    go, whole: Run, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(docmem.runs, "write_json", killed_at(1, docmem.runs.write_json))
+        with pytest.raises(Killed):
+            go()
+    assert_same(go(), whole)
+
+
+@pytest.mark.parametrize("epoch", [1, 3, 4])
+def test_on_epoch_returning_false_stops_and_saves(go, whole: Run, epoch: int):
+    run = go(at(epoch, lambda: False))
+    assert not run.finished
+    assert len(run.history) == epoch
+    assert [e[:4] for e in run.history] == [e[:4] for e in whole.history[:epoch]]
+    assert run.memory.titles == whole.memory.titles
+    repeated: list[int] = []
+    assert_same(go(lambda done: repeated.append(done.epoch)), whole)
+    assert repeated[0] == epoch + 1
+
+
+def test_ctrl_c_ends_the_epoch_saves_and_returns_the_unfinished_run(go, whole: Run):
+    usual = signal.getsignal(signal.SIGINT)
+    run = go(at(2, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    assert signal.getsignal(signal.SIGINT) is usual
+    assert not run.finished
+    assert len(run.history) == 2
+    assert_same(go(), whole)
+
+
+def test_a_second_ctrl_c_interrupts_at_once_and_loses_nothing_saved(go, whole: Run, config):
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    usual = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        go(at(5, twice))
+    assert signal.getsignal(signal.SIGINT) is usual
+    assert len(Run.open(config.save_dir).history) == 3
+    assert_same(go(), whole)
+
+
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+from pathlib import Path
+import safetensors.torch, torch
+from toys import DOCUMENTS, quick_config, toy_lm
+from docmem.training import train
+
+torch.set_num_threads(1)
+save = safetensors.torch.save_file
+
+def save_file(tensors, path, metadata):
+    save(tensors, path, metadata)
+    checkpoint = Path(path).parent / "checkpoint.safetensors"
+    if checkpoint.name in Path(path).name and checkpoint.exists():
+        Path(path).write_bytes(Path(path).read_bytes()[:1000])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+safetensors.torch.save_file = save_file
+train(quick_config(Path(sys.argv[1])), lm=toy_lm(), documents=DOCUMENTS, progress=False)
+"""
+
+
+def test_a_process_killed_in_the_middle_of_a_write_resumes_to_the_same_numbers(
+    go, whole: Run, config: TrainConfig
+):
+    assert config.save_dir
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    child = subprocess.run(
+        [sys.executable, "-c", KILLED_WHILE_WRITING, str(config.save_dir)], env=environment
+    )
+    assert child.returncode == -signal.SIGKILL
+    assert (config.save_dir / "snapshots" / "000006.safetensors").exists()
+    repeated: list[int] = []
+    assert_same(go(lambda done: repeated.append(done.epoch)), whole)
+    assert repeated == [4, 5, 6, 7]

@@ -1,0 +1,106 @@
+"""What a run's folder survives, and what it refuses."""
+
+import errno
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+from toys import DOCUMENTS, Killed, assert_same, at, files, raising, toy_lm
+
+from docmem.config import TrainConfig
+from docmem.documents import Document
+from docmem.files import DocmemError
+from docmem.models import LanguageModel
+from docmem.runs import Run
+from docmem.training import train
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint_before(
+    go, whole: Run, lm: LanguageModel, config: TrainConfig
+):
+    head = lm.model.lm_head.weight
+    good = head.clone()
+
+    def break_the_lm() -> None:
+        head.fill_(float("nan"))
+
+    with pytest.raises(
+        DocmemError, match=r"nan in epoch 5, document 'Cyclone Odalys'\..*last good"
+    ):
+        go(at(4, break_the_lm))
+    assert len(Run.open(config.save_dir).history) == 3
+    head.copy_(good)
+    assert_same(go(), whole)
+
+
+def test_a_truncated_checkpoint_is_refused_by_name(go, config: TrainConfig):
+    checkpoint = go(at(4, lambda: False)).checkpoint
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
+    with pytest.raises(DocmemError, match=r"checkpoint\.safetensors cannot be read"):
+        go()
+
+
+def test_a_full_disk_keeps_the_checkpoint_before_and_leaves_no_half_file(
+    go, whole: Run, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+):
+    assert config.save_dir
+    go(at(4, lambda: False))
+    before = files(config.save_dir)
+
+    def full(tensors, path, metadata):
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(safetensors.torch, "save_file", full)
+        with pytest.raises(DocmemError, match=r"Could not write .*000006.*No space left"):
+            go()
+    assert files(config.save_dir) == before
+    assert_same(go(), whole)
+
+
+def test_a_finished_run_is_just_opened(go, whole: Run, config: TrainConfig):
+    run = go()
+    before = files(run.path)
+    assert_same(go(at(1, raising(Killed()))), run)
+    assert files(run.path) == before
+
+
+def test_a_run_goes_on_in_another_folder(go, lm, whole: Run, config: TrainConfig, tmp_path: Path):
+    shutil.move(go(at(4, lambda: False)).path, tmp_path / "moved")
+    moved = replace(config, save_dir=tmp_path / "moved")
+    assert_same(train(moved, lm=lm, documents=DOCUMENTS, progress=False), whole)
+
+
+@pytest.mark.parametrize(
+    ("settings", "lm_seed", "documents", "complaint"),
+    [
+        ({"lr": 0.02}, 0, DOCUMENTS, r"another config: lr was 0\.01, now 0\.02"),
+        ({"num_epochs": 9}, 0, DOCUMENTS, "num_epochs was 7, now 9"),
+        ({}, 1, DOCUMENTS, "another lm: fingerprint was"),
+        ({}, 0, DOCUMENTS[::-1], "run on other documents"),
+        ({}, 0, [Document("Cyclone Odalys", "New text ."), *DOCUMENTS[1:]], "other documents"),
+    ],
+)
+def test_another_training_in_the_same_folder_is_refused(
+    go, config: TrainConfig, settings: dict, lm_seed: int, documents, complaint: str
+):
+    before = files(go(at(1, lambda: False)).path)
+    with pytest.raises(DocmemError, match=rf"{complaint}(.|\n)*hoose another"):
+        train(
+            replace(config, **settings),
+            lm=toy_lm(seed=lm_seed),
+            documents=documents,
+            progress=False,
+        )
+    assert files(config.save_dir) == before
+
+
+def test_a_folder_with_other_files_is_refused_and_left_alone(go, config: TrainConfig):
+    config.save_dir.mkdir()
+    (config.save_dir / "thesis.tex").write_text("precious")
+    with pytest.raises(DocmemError, match="holds files that are no run of docmem"):
+        go()
+    assert files(config.save_dir) == {"thesis.tex": b"precious"}

@@ -1,0 +1,156 @@
+"""A run on disk: opened anywhere, refused where it is not one."""
+
+import importlib.metadata
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from toys import DOCUMENTS, quick_config, toy_lm
+
+from docmem.config import TrainConfig
+from docmem.files import DocmemError
+from docmem.models import LanguageModel
+from docmem.runs import Run, config_of, lm_fingerprint, settings_of
+from docmem.training import train
+
+
+@pytest.fixture
+def run(trained: tuple[LanguageModel, Run], tmp_path: Path) -> Run:
+    """A copy of the trained run, in another folder."""
+    return Run.open(shutil.copytree(trained[1].path, tmp_path / "copy"))
+
+
+def test_a_copied_run_opens_equal(run: Run, trained: tuple[LanguageModel, Run]):
+    original = trained[1]
+    assert run.path != original.path
+    assert run.config == original.config
+    assert run.config == replace(quick_config(Path()), num_epochs=60, save_freq=20, save_dir=None)
+    assert run.description == original.description
+    assert run.documents == original.documents == DOCUMENTS
+    assert run.titles == [document.title for document in DOCUMENTS]
+    assert run.history == original.history
+    assert run.finished
+    assert run.snapshots.epochs == [0, 20, 40, 60]
+    for part in ("token", "document", "doc_reps"):
+        assert torch.equal(getattr(run.snapshots, part), getattr(original.snapshots, part))
+    assert run.memory.titles == run.titles
+    weights = original.memory.state_dict()
+    assert all(torch.equal(run.memory.state_dict()[name], weights[name]) for name in weights)
+
+
+def test_a_run_opens_from_a_string(run: Run):
+    assert Run.open(str(run.path)).description == run.description
+
+
+def test_a_run_says_with_what_it_was_made(run: Run):
+    versions = run.description["versions"]
+    assert versions["torch"] == importlib.metadata.version("torch")
+    assert {"docmem", "torch", "transformers", "safetensors"} <= versions.keys()
+    fingerprint = lm_fingerprint(toy_lm())
+    assert run.description["lm"] == {"name": "toy-gpt_neox", "fingerprint": fingerprint}
+
+
+def test_history_counts_epochs_from_one(run: Run):
+    assert [epoch.epoch for epoch in run.history] == list(range(1, 61))
+    assert all(epoch.seconds > 0 for epoch in run.history)
+
+
+def test_a_snapshot_is_a_selection(run: Run):
+    selection = run.snapshots.at(-1)
+    assert torch.equal(selection.token, run.snapshots.token[-1])
+    assert torch.equal(selection.document, run.snapshots.document[-1])
+    torch.testing.assert_close(selection.document, run.memory.select(run.memory.doc_reps).detach())
+
+
+def test_settings_survive_json():
+    config = TrainConfig(
+        titles=("B", "A"),
+        save_dir=Path("some/where"),
+        lm_cache_dir=Path("/cache"),
+        key_internal_layers=3,
+        negative_key_type="perturb",
+    )
+    assert config_of(json.loads(json.dumps(settings_of(config)))) == config
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"config": {"colour": 1}}'])
+def test_a_folder_without_a_readable_run_is_refused(tmp_path: Path, content: str | None):
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    complaint = "has no run.json" if content is None else r"run\.json cannot be read"
+    with pytest.raises(DocmemError, match=complaint):
+        Run.open(tmp_path)
+
+
+def test_a_folder_that_is_not_there_is_no_run():
+    with pytest.raises(DocmemError, match="nowhere is not a run"):
+        Run.open("nowhere")
+
+
+def test_a_run_is_read_by_the_lm_it_was_trained_on(run: Run, lm: LanguageModel):
+    prefix = run.read(lm)
+    assert prefix.owners == [0, 0, 1, 1, 2]
+    assert prefix.layer == 2
+
+
+def test_another_lm_is_refused_by_name(run: Run):
+    other = toy_lm(seed=1)
+    with pytest.raises(
+        DocmemError, match=r"trained on the LM 'toy-gpt_neox' in float32.*Load that"
+    ):
+        run.read(other)
+
+
+def test_the_fingerprint_knows_weights_format_and_architecture(lm: LanguageModel):
+    lms = [lm, toy_lm(seed=1), toy_lm("phi")]
+    fingerprints = [lm_fingerprint(one) for one in lms]
+    lm.model.bfloat16()
+    fingerprints.append(lm_fingerprint(lm))
+    assert len(set(fingerprints)) == 4
+    assert lm_fingerprint(toy_lm()) == fingerprints[0]
+
+
+def test_the_lm_is_loaded_again_by_its_name(lm: LanguageModel, config: TrainConfig, tmp_path: Path):
+    lm.model.save_pretrained(tmp_path / "lm")
+    lm.tokenizer.save_pretrained(tmp_path / "lm")
+    named = LanguageModel(lm.model, lm.tokenizer, str(tmp_path / "lm"))
+    run = train(replace(config, num_epochs=1), lm=named, documents=DOCUMENTS, progress=False)
+    loaded = run.load_lm()
+    assert all(
+        torch.equal(tensor, lm.model.state_dict()[name])
+        for name, tensor in loaded.model.state_dict().items()
+    )
+    lm.model.gpt_neox.embed_in.weight[0] += 1
+    lm.model.save_pretrained(tmp_path / "lm")
+    with pytest.raises(DocmemError, match="has other weights"):
+        run.load_lm()
+
+
+def test_a_run_not_trained_yet_says_so(lm: LanguageModel, config: TrainConfig):
+    run = Run.create(config.save_dir, config, lm, DOCUMENTS)
+    assert run.history == []
+    assert not run.finished
+    with pytest.raises(DocmemError, match="has no memory yet; train it first"):
+        _ = run.memory
+    with pytest.raises(DocmemError, match="has no snapshots yet; train it first"):
+        _ = run.snapshots
+
+
+def test_a_damaged_snapshot_or_memory_is_named(run: Run):
+    for path in (run.path / "snapshots" / "000040.safetensors",
+                 run.path / "memory" / "model.safetensors"):  # fmt: skip
+        path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(DocmemError, match=r"000040\.safetensors cannot be read"):
+        _ = run.snapshots
+    with pytest.raises(DocmemError, match=r"model\.safetensors cannot be read"):
+        _ = run.memory
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"config": {}}'])
+def test_a_damaged_description_is_named(run: Run, content: str):
+    (run.path / "run.json").write_text(content)
+    with pytest.raises(DocmemError, match=r"run\.json cannot be read"):
+        Run.open(run.path)

@@ -1,0 +1,66 @@
+"""A memory on disk: saved and loaded to the bit, or refused by name."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from docmem.config import MemoryConfig
+from docmem.files import DocmemError
+from docmem.memory import DocumentMemory
+
+
+def make(titles: list[str] | None = None, **changes) -> DocumentMemory:
+    settings = {"d_model": 16, "n_docs": 5, "memory_dim": 8, **changes}
+    return DocumentMemory(MemoryConfig(**settings), titles)
+
+
+@pytest.mark.parametrize("titles", [["A", "B", "Ç", "D", "E"], None])
+@pytest.mark.parametrize("kind", ["linear", "nonlinear"])
+def test_a_saved_memory_comes_back_bit_for_bit(tmp_path: Path, titles, kind: str):
+    memory = make(titles, document_key_module_type=kind, key_activation="swiglu")
+    memory.save_pretrained(tmp_path)
+    again = DocumentMemory.from_pretrained(tmp_path)
+    assert (again.config, again.titles) == (memory.config, titles)
+    assert again.state_dict().keys() == memory.state_dict().keys()
+    assert all(torch.equal(again.state_dict()[k], v) for k, v in memory.state_dict().items())
+    hidden = torch.randn(3, 7, 16)
+    assert torch.equal(again(hidden, again.doc_reps[0]), memory(hidden, memory.doc_reps[0]))
+
+
+def test_a_memory_is_config_and_safetensors(tmp_path: Path):
+    make().save_pretrained(tmp_path)
+    files = {path.name for path in tmp_path.iterdir()}
+    assert files - {"README.md"} == {"config.json", "model.safetensors"}
+
+
+def test_truncated_weights_are_refused(tmp_path: Path):
+    make().save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(DocmemError, match=r"model\.safetensors cannot be read: it is truncated"):
+        DocumentMemory.from_pretrained(tmp_path)
+
+
+def test_a_missing_config_is_refused(tmp_path: Path):
+    make().save_pretrained(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(DocmemError, match="does not hold a document memory"):
+        DocumentMemory.from_pretrained(tmp_path)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("content", ["{", '{"d_model": 16}', '{"colour": 1}'])
+def test_a_wrong_config_is_refused(tmp_path: Path, content: str):
+    make().save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(DocmemError, match="does not hold a document memory"):
+        DocumentMemory.from_pretrained(tmp_path)
+
+
+def test_weights_of_another_shape_are_refused(tmp_path: Path):
+    make().save_pretrained(tmp_path / "a")
+    make(memory_dim=9).save_pretrained(tmp_path / "b")
+    (tmp_path / "a" / "config.json").replace(tmp_path / "b" / "config.json")
+    with pytest.raises(DocmemError, match="does not fit its config"):
+        DocumentMemory.from_pretrained(tmp_path / "b")

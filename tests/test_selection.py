@@ -1,0 +1,43 @@
+"""Memory selections: means over a document's own real tokens."""
+
+import torch
+from toys import toy_batch
+
+from docmem.memory import DocumentMemory
+from docmem.models import LanguageModel, forward_inputs
+from docmem.replay import Prefix
+from docmem.selection import Selection, memory_selection
+
+
+def test_token_selection_is_the_mean_over_each_documents_real_tokens(
+    lm: LanguageModel, memory: DocumentMemory
+):
+    batches = [toy_batch(lengths, seed) for seed, lengths in enumerate([(9, 5), (7,), (4, 8, 6)])]
+    owners = [2, 0, 2]
+    selection = memory_selection(memory, Prefix(lm, batches, owners, layer=1))
+    for document in range(3):
+        keys = []
+        for owner, batch in zip(owners, batches, strict=True):
+            states = lm.model(
+                **forward_inputs(lm.model, batch), output_hidden_states=True
+            ).hidden_states[2]
+            for row, row_mask in zip(states, batch.attention_mask, strict=True):
+                keys += [memory.ask(h) for h, real in zip(row, row_mask, strict=True)
+                         if real and owner == document]  # fmt: skip
+        assert len(keys) == [7, 0, 32][document]
+        expected = torch.stack(keys).mean(0) if keys else torch.zeros(24)
+        torch.testing.assert_close(selection.token[document], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_document_selection_is_the_key_of_each_doc_rep(lm: LanguageModel, memory: DocumentMemory):
+    selection = memory_selection(memory, Prefix(lm, [toy_batch()], [0], layer=-1))
+    for document, doc_rep in enumerate(memory.doc_reps):
+        key = torch.tanh(memory.document_key.weight @ doc_rep + memory.document_key.bias)
+        torch.testing.assert_close(selection.document[document], key)
+    assert not selection.document.requires_grad
+    assert not selection.token.requires_grad
+
+
+def test_the_product_is_entry_by_entry():
+    selection = Selection(torch.tensor([[2.0, 3.0]]), torch.tensor([[-1.0, 0.5]]))
+    assert selection.product.tolist() == [[-2.0, 1.5]]
