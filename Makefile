@@ -5,10 +5,10 @@ PIP_FLAGS ?=
 PYTHON ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint clean
+.PHONY: help venv demo test lint notebooks clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "    make %-8s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "    make %-11s%s\n", $$1, $$2 }' Makefile
 
 venv: .venv/.installed ## install docmem and its tools into .venv (the others do it for you)
 
@@ -18,6 +18,9 @@ demo: .venv/.installed ## train the small memory and redraw figures/
 
 test: lint ## check style and types, then run the tests
 	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest
+
+notebooks: .venv/.installed ## run the notebooks and store their outputs
+	HF_HUB_OFFLINE=1 .venv/bin/python notebooks/execute.py
 
 lint: .venv/.installed ## check style and types: the list in .pre-commit-config.yaml
 	.venv/bin/pre-commit run --all-files

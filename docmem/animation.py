@@ -4,8 +4,10 @@ Frames are spaced so that the early, fast changes are seen, and share one colour
 they can be compared. The last frame is held.
 """
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,7 +104,7 @@ class SelectionPicture:
             axes.tick_params(axis="x", labelbottom=row == len(limits) - 1, labelsize=8)
             scale = figure.add_subplot(grid[row, 1])
             bar = figure.colorbar(self.images[-1], cax=scale, extend="both")
-            bar.outline.set_visible(False)  # type: ignore[operator]
+            bar.outline.set_visible(False)
             bar.locator = MaxNLocator(5, symmetric=True)
             scale.tick_params(labelsize=7.5, length=2)
         curve = figure.add_subplot(grid[3, 0])
@@ -122,7 +124,7 @@ class SelectionPicture:
             (0.095, f"target τ = {tau:g}", "#555555"),
         ):
             figure.text(0.012, y, text, fontsize=8.5, color=color, fontweight="bold", va="center")
-        right = {"ha": "right", "va": "center"}
+        right: dict[str, Any] = {"ha": "right", "va": "center"}
         self.epoch = figure.text(0.93, 0.968, "", fontsize=12, fontweight="bold", **right)
         self.losses = figure.text(0.93, 0.938, "", fontsize=9, color="#555555", **right)
 
@@ -155,7 +157,8 @@ def heat_map(
         values, aspect="auto", interpolation="nearest", cmap=SIGNED,
         norm=TwoSlopeNorm(0, -limit, limit),
     )  # fmt: skip
-    axes.set_yticks(range(len(titles)), titles, fontsize=7.5)
+    short = [textwrap.shorten(title, 34, placeholder=" …") for title in titles]
+    axes.set_yticks(range(len(titles)), short, fontsize=7.5)
     axes.tick_params(length=0, axis="y", pad=11)
     axes.scatter(
         np.full(len(titles), -0.009), range(len(titles)), transform=axes.get_yaxis_transform(),

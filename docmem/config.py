@@ -26,19 +26,19 @@ def check_choice(name: str, value: str, kind: Any) -> None:
         raise DocmemError(f"{name} is {value!r}; choose one of {', '.join(get_args(kind))}.")
 
 
-def check_count(name: str, value: int, least: int = 1) -> None:
+def check_count(name: str, value: object, least: int = 1) -> None:
     """Raise unless `value` is a whole number not below `least`."""
     if not isinstance(value, int) or value < least:
         raise DocmemError(f"{name} is {value!r}; it must be a whole number, at least {least}.")
 
 
-def check_at_least(name: str, value: float, least: float) -> None:
+def check_at_least(name: str, value: object, least: float) -> None:
     """Raise unless `value` is a number not below `least`."""
     if not isinstance(value, int | float) or not math.isfinite(value) or value < least:
         raise DocmemError(f"{name} is {value}; it must be a finite number, at least {least}.")
 
 
-def check_positive(name: str, value: float) -> None:
+def check_positive(name: str, value: object) -> None:
     """Raise unless `value` is a finite number above zero."""
     if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
         raise DocmemError(f"{name} is {value}; it must be a finite number above 0.")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from docmem import plots
 from docmem.animation import memory_selection_gif
-from docmem.files import DocmemError, replacing, write_json
+from docmem.files import DocmemError, replacing, write_json, write_text
 from docmem.keyspace import KeyPlane, key_plane
 from docmem.models import LanguageModel
 from docmem.recall import Continuation, Recognition, continuation, recognition
@@ -118,13 +118,41 @@ def table(results: Sequence[Result], n_docs: int) -> str:
     return "\n".join([head, "-" * len(head), *lines, "", note])
 
 
+def report(results: Sequence[Result], runs: Sequence[Run]) -> str:
+    """The results as a page: table, settings, versions."""
+    rows = [
+        f"| {r.name} | {r.recognition.own:.2f} | {r.recognition.other:.2f} "
+        f"| {r.recognition.recognised} of {len(r.recognition.ce)} | {r.continuation.own:.0%} "
+        f"| {r.continuation.other:.0%} | {r.continuation.none:.0%} | {r.seconds:.0f} |"
+        for r in results
+    ]
+    versions = ", ".join(f"{k} {v}" for k, v in runs[-1].description["versions"].items())
+    return "\n".join(
+        [
+            "# What these figures were drawn from\n",
+            "| activation | own CE | other CE | recognised | continued | by other | by none "
+            "| seconds |",
+            "|---|---|---|---|---|---|---|---|",
+            *rows,
+            "",
+            "CE: cross entropy of each document's text under its own DocRep, and under each of "
+            "the others', nats a token. Continued: share of tokens right among the 16 that greedy "
+            "generation writes after the first 16 of a training segment, under the own DocRep, "
+            "under another document's, and by the LM without memory. One run each, one seed; "
+            "every number drawn is in `results.json`.\n",
+            f"{describe(runs[-1])}. {versions}. Written by `docmem figures` or `make demo`.\n",
+        ]
+    )
+
+
 def draw_figures(
     runs: Sequence[Run], folder: Path, *, lm: LanguageModel | None = None, points: int = 25
 ) -> list[Result]:
     """Measure runs on one LM and the same documents, and write all figures into `folder`.
 
     Writes memory_selection_NAME.gif for each run; losses.png; key_plane.png and
-    perplexity_wells.png of the last run; results.json with every number.
+    perplexity_wells.png of the last run; results.json with every number, results.md with the
+    table.
 
     Raises:
         DocmemError: if the runs do not go together, or a file cannot be written.
@@ -165,6 +193,7 @@ def draw_figures(
     for name, figure in figures.items():
         with replacing(folder / name) as temporary:
             temporary.write_bytes(png_bytes(figure))
+    write_text(folder / "results.md", report(results, runs))
     write_json(folder / "results.json", _numbers(runs, results, plane))
     return results
 

@@ -183,7 +183,7 @@ class DocumentMemory(nn.Module, ModelHubMixin):
         return titles.index(document)
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
+    def from_pretrained(
         cls, pretrained_model_name_or_path: str | Path, **options: Any
     ) -> "DocumentMemory":
         """Load a memory from a local folder or a Hugging Face id; options are huggingface_hub's.

@@ -201,7 +201,9 @@ class _Trainer:
                 )
                 self.optimizer.step()
                 self.optimizer.zero_grad()
-        return Epoch(number, *sums, time.perf_counter() - started)
+        positive_ce, negative_ce, guidance = sums
+        seconds = time.perf_counter() - started
+        return Epoch(number, positive_ce, negative_ce, guidance, seconds)
 
     def _losses(self, index: int, owner: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Positive and negative cross entropy of one batch, and the guidance term."""

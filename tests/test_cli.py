@@ -150,5 +150,6 @@ def test_figures_are_drawn_from_a_run(
     assert names == {
         "memory_selection_tanh.gif", "losses.png", "key_plane.png", "perplexity_wells.png",
         "results.json",
+        "results.md",
     }  # fmt: skip
     assert "3 of 3" in capsys.readouterr().out
