@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from docmem.config import PRESETS, PretrainConfig, TrainConfig
+from docmem.config import PRESETS, PretrainConfig, TrainConfig, check_at_least
 from docmem.files import DocmemError
 
 
@@ -58,6 +58,8 @@ class Figures:
     """Folder for the figures."""
     points: int = 25
     """Grid points a side of the maps of the DocRep plane."""
+    lm: str | None = None
+    """Where the run's LM is now, if not under the name it had in training."""
 
     def run(self) -> int:
         """Measure, draw, print."""
@@ -65,7 +67,8 @@ class Figures:
         from docmem.runs import Run
 
         runs = [Run.open(path) for path in self.runs]
-        results = draw_figures(runs, self.out, points=self.points)
+        lm = runs[0].load_lm(self.lm) if runs else None
+        results = draw_figures(runs, self.out, lm=lm, points=self.points)
         print(f"\n{table(results, len(runs[0].titles))}\n\nThe figures are in {self.out}.")
         return 0
 
@@ -86,6 +89,8 @@ class Generate:
     """0 takes the likeliest token; above, tokens are sampled."""
     seed: int = 1
     """Seeds the sampling."""
+    lm: str | None = None
+    """Where the run's LM is now, if not under the name it had in training."""
 
     def run(self) -> int:
         """Print the continuation."""
@@ -95,7 +100,8 @@ class Generate:
         from docmem.runs import Run
 
         run = Run.open(self.path)
-        lm = run.load_lm()
+        lm = run.load_lm(self.lm)
+        check_at_least("temperature", self.temperature, 0)
         options = {"do_sample": True, "temperature": self.temperature} if self.temperature else {}
         torch.manual_seed(self.seed)
         with attach(lm.model, run.memory, run.config.hook_memory_layer) as hooked:
@@ -119,6 +125,8 @@ class Attribute:
     """Folder that `docmem train` wrote."""
     text: str
     """The text, no longer than the LM's context."""
+    lm: str | None = None
+    """Where the run's LM is now, if not under the name it had in training."""
 
     def run(self) -> int:
         """Print the ranking, the likeliest document first."""
@@ -126,7 +134,9 @@ class Attribute:
         from docmem.runs import Run
 
         run = Run.open(self.path)
-        ranking = attribute(run.load_lm(), run.memory, run.config.hook_memory_layer, self.text)
+        ranking = attribute(
+            run.load_lm(self.lm), run.memory, run.config.hook_memory_layer, self.text
+        )
         print("nats a token")
         for one in ranking:
             print(f"{one.ce:12.3f}  {one.title}")
@@ -185,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"docmem: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("docmem: interrupted; the same command goes on from the last save.", file=sys.stderr)
+        print("docmem: interrupted; what was saved before is whole.", file=sys.stderr)
         return 130
 
 

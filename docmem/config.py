@@ -87,7 +87,7 @@ class TrainConfig:
     lm_name: str = "tiny"
     """The LM: tiny, pythia or llama2 (with lm_size), a Hugging Face id, or a folder."""
     lm_size: str | None = None
-    """Its size, as in pythia 1b or llama2 7b; none where the name says it all."""
+    """Its size, for pythia (as 1b) and llama2 (as 7b); other names say it all."""
     num_gpus: int = 0
     """GPUs to use: 0 is the CPU; several spread the LM's layers over them."""
     lm_cache_dir: Path | None = None
@@ -104,7 +104,7 @@ class TrainConfig:
     titles: tuple[str, ...] = ()
     """Titles to memorise, in this order; none: the first, or for WikiText a choice by seed."""
     max_labels: int = 10
-    """How many documents."""
+    """Documents, at most."""
     segment_length: int = 64
     """Words a segment; the next starts half a segment later."""
     max_segments: Annotated[int, tyro.conf.arg(aliases=("--max_segements",))] = 4
@@ -185,9 +185,11 @@ class TrainConfig:
                 check_count(name, getattr(self, name))
         check_count("max_length", self.max_length, 2)
         check_count("num_gpus", self.num_gpus, 0)
-        for name in ("negative_delta", "target_negative_ce", "guidance"):
+        for name in (
+            "negative_delta", "target_negative_ce", "guidance", "gpu_cache_gb", "cpu_cache_gb",
+        ):  # fmt: skip
             check_at_least(name, getattr(self, name), 0)
-        for name in ("lr", "grad_clip_coeff", "gpu_cache_gb", "cpu_cache_gb"):
+        for name in ("lr", "grad_clip_coeff"):
             check_positive(name, getattr(self, name))
         check_choice("negative_key_type", self.negative_key_type, Negative)
         check_choice("loss_form", self.loss_form, LossForm)
@@ -197,7 +199,8 @@ class TrainConfig:
     @property
     def lm(self) -> str:
         """The LM's name as `load_lm` takes it: `pythia` and `1b` are `pythia-1b`."""
-        return f"{self.lm_name}-{self.lm_size}" if self.lm_size else self.lm_name
+        sized = self.lm_name in ("pythia", "llama2") and self.lm_size
+        return f"{self.lm_name}-{self.lm_size}" if sized else self.lm_name
 
     @property
     def source(self) -> str:
@@ -252,6 +255,20 @@ class PretrainConfig:
     """Matmuls in bf16 (autocast) are faster where the processor has them."""
     seed: int = 1
     """Seeds the split, the initial weights and the order of the data."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "vocab_size", "d_model", "layers", "heads", "context", "tokens", "batch_size",
+        ):  # fmt: skip
+            check_count(name, getattr(self, name))
+        if self.d_model % (2 * self.heads):
+            raise DocmemError(
+                f"d_model is {self.d_model}; it must be a multiple of twice the {self.heads} heads."
+            )
+        check_positive("lr", self.lr)
+        check_at_least("weight_decay", self.weight_decay, 0)
+        if not 0 < self.held_out < 1:
+            raise DocmemError(f"held_out is {self.held_out}; it must lie between 0 and 1.")
 
 
 PRESETS = {

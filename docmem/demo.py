@@ -29,15 +29,19 @@ def main() -> int:
     """Run the demo; return 0, or 1 if something the reader can mend stopped it."""
     try:
         lm, documents = load_lm("tiny"), load_documents("encyclopedia", 10)
-        runs = [train(config, lm=lm, documents=documents) for config in demo_configs().values()]
-        unfinished = [run for run in runs if not run.finished]
-        if unfinished:
-            print("Stopped and saved; run the same command to go on.", file=sys.stderr)
-            return 130
+        runs = []
+        for config in demo_configs().values():
+            runs.append(train(config, lm=lm, documents=documents))
+            if not runs[-1].finished:
+                print("Stopped and saved; run the same command to go on.", file=sys.stderr)
+                return 130
         results = draw_figures(runs, Path("figures"), lm=lm)
     except DocmemError as error:
         print(f"docmem: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Interrupted; the same command goes on from the last save.", file=sys.stderr)
+        return 130
     print(f"\n{table(results, len(documents))}\n\nThe figures are in figures/.")
     return 0
 

@@ -10,12 +10,14 @@ from a folder of .txt or .md files, or from WikiText at document level.
 import difflib
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from docmem.config import check_count
 from docmem.files import DocmemError
 
 ENCYCLOPEDIA = Path(__file__).parent / "data" / "encyclopedia"
@@ -102,7 +104,7 @@ def choose(
     """The documents named by `titles` in that order; else `count` of them, at random by `seed`.
 
     Raises:
-        DocmemError: if a title is unknown (the nearest are named), or there are too few.
+        DocmemError: if a title is unknown (the nearest are named), or `count` is below one.
     """
     if titles:
         by_title = {document.title: document for document in documents}
@@ -114,11 +116,7 @@ def choose(
         return [by_title[title] for title in titles]
     if count is None:
         return list(documents)
-    if not 1 <= count <= len(documents):
-        raise DocmemError(
-            f"{count} documents were asked for; there are {len(documents)}. "
-            f"Ask for between 1 and {len(documents)}."
-        )
+    check_count("max_documents", count)
     if seed is None:
         return list(documents[:count])
     generator = torch.Generator().manual_seed(seed)
@@ -138,7 +136,7 @@ def load_documents(
 
     Args:
         source: `encyclopedia`, `wikitext-103`, `wikitext-2`, or a folder of .txt and .md files.
-        max_documents: how many; None: all.
+        max_documents: how many at most; None: all.
         titles: these documents, in this order, whatever `max_documents` says.
         seed: choose `max_documents` at random by this seed; None: the first ones.
         cache_dir: where downloads are kept; None: Hugging Face's own cache.
@@ -159,9 +157,9 @@ def load_documents(
 
 def check_titles(titles: Sequence[str]) -> None:
     """Raise if two documents share a title: a title is how a document is called."""
-    twice = sorted({title for title in titles if titles.count(title) > 1})
-    if twice:
-        raise DocmemError(f"Several documents are called {twice[0]!r}; give each its own title.")
+    (title, count), *_ = Counter(titles).most_common(1) or [("", 0)]
+    if count > 1:
+        raise DocmemError(f"{count} documents are called {title!r}; give each its own title.")
 
 
 def segments(text: str, segment_length: int, max_segments: int | None = None) -> list[str]:

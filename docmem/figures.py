@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from docmem import plots
 from docmem.animation import memory_selection_gif
+from docmem.config import check_count
 from docmem.files import DocmemError, replacing, write_json, write_text
 from docmem.keyspace import KeyPlane, key_plane
 from docmem.models import LanguageModel
@@ -159,6 +160,11 @@ def draw_figures(
     """
     if not runs:
         raise DocmemError("Name at least one run to draw.")
+    check_count("points", points, 2)
+    if runs[-1].config.key_dim < 2:
+        raise DocmemError(
+            "DocReps of length 1 have no plane to draw; train with key_dim 2 or more."
+        )
     if any(run.titles != runs[0].titles for run in runs):
         raise DocmemError("These runs hold different documents; draw them one at a time.")
     lm = lm or runs[0].load_lm()

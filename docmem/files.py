@@ -45,6 +45,11 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def is_partial(path: Path) -> bool:
+    """Whether a file is what a process killed while writing left behind."""
+    return path.name.startswith(".") and path.name.endswith(".partial")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` as UTF-8, whole or not at all."""
     with replacing(path) as temporary:

@@ -42,18 +42,19 @@ def swiglu(x: Float[Tensor, "*batch twice"]) -> Float[Tensor, "*batch once"]:
 
 
 def activation(name: str) -> Activation:
-    """The activation called `name`: swiglu, or any that transformers knows.
+    """The activation called `name`, one of transformers' that have no weights of their own.
 
     Raises:
         DocmemError: if there is none of that name.
     """
     from transformers.activations import ACT2FN
 
-    if name == "swiglu":
-        return swiglu
-    if name not in ACT2FN:
-        known = ", ".join(sorted({"swiglu", *ACT2FN}))
-        raise DocmemError(f"There is no activation {name!r}; choose one of {known}.")
+    if name not in ACT2FN or list(ACT2FN[name].parameters()):
+        known = ", ".join(sorted(set(ACT2FN) - {"prelu", "xielu"}))
+        raise DocmemError(
+            f"There is no activation {name!r} to use here; choose one of {known}. "
+            "A key_activation may also be swiglu."
+        )
     return ACT2FN[name]
 
 
@@ -119,7 +120,8 @@ class DocumentMemory(nn.Module, ModelHubMixin):
         self.config = config
         self.titles = list(titles) if titles is not None else None
         self.act_lm = activation(config.lm_act)
-        self.act_key = activation(config.key_activation)
+        gated = config.key_activation == "swiglu"
+        self.act_key = swiglu if gated else activation(config.key_activation)
         doc_reps = torch.empty(config.n_docs, config.key_dim)
         self.register_buffer("doc_reps", nn.init.orthogonal_(doc_reps, gain=math.sqrt(2)))
         self.token_key = nn.Linear(config.d_model, config.memory_dim)
@@ -199,8 +201,12 @@ class DocumentMemory(nn.Module, ModelHubMixin):
                 f"read: {error}. Give a folder that save_pretrained wrote, or a hub id in reach."
             ) from error
 
+    def save_whole(self, folder: Path) -> None:
+        """Write config and weights over those in `folder`, each whole or not at all."""
+        self._save_pretrained(folder)
+
     def _save_pretrained(self, save_directory: Path) -> None:
-        """Called by `save_pretrained`: config and weights, each whole or not at all."""
+        """Called by `save_pretrained`, which also writes a model card."""
         save_tensors(save_directory / WEIGHTS, self.state_dict(), {"titles": self.titles})
         write_json(save_directory / CONFIG, asdict(self.config))
 

@@ -118,6 +118,11 @@ class LanguageModel:
     """What `load_lm` was given."""
 
     @property
+    def dtype(self) -> str:
+        """Number format of the weights, as `load_lm` takes it."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+    @property
     def blocks(self) -> nn.ModuleList:
         """The blocks, first to last."""
         return find_blocks(self.model)
@@ -232,7 +237,7 @@ def load_lm(
         model = AutoModelForCausalLM.from_pretrained(
             repository, dtype=DTYPES[dtype], **place, **where
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         known = ", ".join(("tiny", *SHORT_NAMES))
         raise DocmemError(
             f"The LM {str(name)!r} could not be loaded from {repository}: {error}\n"
@@ -240,5 +245,10 @@ def load_lm(
             "Without a network, use 'tiny'; or download the LM once with `hf download "
             f"{repository} --local-dir FOLDER` elsewhere and give that folder."
         ) from error
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise DocmemError(
+            f"{name} in {dtype} does not fit in the memory of {num_gpus} GPUs. "
+            "Give more of them, bfloat16, or a smaller LM."
+        )
     model.requires_grad_(False).eval()
     return LanguageModel(model, tokenizer, str(name))

@@ -7,6 +7,7 @@
 All of it is measured by reading or by greedy generation; nothing is sampled.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -69,8 +70,7 @@ def continuation(
 ) -> Continuation:
     """Give the LM the first tokens of every segment and count the next ones it gets right.
 
-    Raises:
-        DocmemError: if no segment is long enough.
+    Segments too short for it are passed over; if all are, the shares are not numbers.
     """
     prompts, answers, owners = [], [], []
     for owner, batch in zip(prefix.owners, prefix.batches, strict=True):
@@ -81,10 +81,7 @@ def continuation(
                 answers.append(tokens[prompt_tokens : prompt_tokens + new_tokens])
                 owners.append(owner)
     if not prompts:
-        raise DocmemError(
-            f"No segment has {prompt_tokens + new_tokens} tokens; ask for fewer, "
-            "or train on longer segments."
-        )
+        return Continuation(math.nan, math.nan, math.nan)
     ids, wanted, own = torch.stack(prompts), torch.stack(answers), torch.tensor(owners)
 
     def right(doc_reps: Tensor | None) -> float:
@@ -140,7 +137,8 @@ def attribute(
     if batch.input_ids.shape[1] < 2:
         raise DocmemError("A text of one token says too little; give a sentence or more.")
     prefix = Prefix(lm, [batch], [0], layer)
-    losses = prefix.cross_entropies(0, memory.to(prefix.device), memory.doc_reps).tolist()
+    memory = memory.to(prefix.device)
+    losses = cross_entropies_at(prefix, memory, memory.doc_reps)[0].tolist()
     titles = memory.titles or [str(index) for index in range(memory.config.n_docs)]
     bare = cross_entropy(lm.model(**forward_inputs(lm.model, batch)).logits, batch).item()
     ranked = [Attribution(title, ce) for title, ce in zip(titles, losses, strict=True)]

@@ -215,6 +215,8 @@ def read_documents(lm: LanguageModel, documents: Sequence[Document], config: Tra
     """
     batches, owners = [], []
     for owner, document in enumerate(documents):
+        if not document.text.split():
+            raise DocmemError(f"The document {document.title!r} is empty; give it some text.")
         texts = segments(document.text, config.segment_length, config.max_segments)
         for start in range(0, len(texts), config.batch_size):
             chunk = texts[start : start + config.batch_size]

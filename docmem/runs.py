@@ -26,7 +26,14 @@ from torch import Tensor
 
 from docmem.config import TrainConfig
 from docmem.documents import Document
-from docmem.files import DocmemError, load_tensors, save_tensors, write_json, write_text
+from docmem.files import (
+    DocmemError,
+    is_partial,
+    load_tensors,
+    save_tensors,
+    write_json,
+    write_text,
+)
 from docmem.memory import DocumentMemory
 from docmem.models import LanguageModel, load_lm
 from docmem.replay import Prefix, read_documents
@@ -151,7 +158,7 @@ class Run:
         """
         description = {
             "config": settings_of(dataclasses.replace(config, save_dir=None)),
-            "lm": {"name": lm.name, "fingerprint": lm_fingerprint(lm)},
+            "lm": {"name": lm.name, "dtype": lm.dtype, "fingerprint": lm_fingerprint(lm)},
             "versions": {name: version_of(name) for name in LIBRARIES},
             "documents": [asdict(document) for document in documents],
         }
@@ -159,7 +166,7 @@ class Run:
             run = cls.open(path)
             run._check_same(description)
             return run
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        if path.exists() and not (path.is_dir() and all(map(is_partial, path.iterdir()))):
             raise DocmemError(
                 f"{path} holds files that are no run of docmem; choose an empty or new folder."
             )
@@ -169,7 +176,9 @@ class Run:
     def _check_same(self, description: Mapping[str, Any]) -> None:
         """Raise unless `description` is of this very training, wherever it runs."""
         if self.description["documents"] != description["documents"]:
-            raise DocmemError(f"{self.path} holds a run on other documents; choose another.")
+            raise DocmemError(
+                f"{self.path} holds a run on other documents; choose another save_dir."
+            )
         for part, ignored in (("config", ELSEWHERE), ("lm", ())):
             for name, old in self.description[part].items():
                 new = description[part].get(name)
@@ -195,7 +204,8 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether all epochs are done."""
-        return len(self.history) == self.config.num_epochs
+        saved = (self.path / "memory" / "model.safetensors").exists()
+        return saved and len(self.history) == self.config.num_epochs
 
     @property
     def checkpoint(self) -> Path:
@@ -228,18 +238,21 @@ class Run:
         stacked = [torch.stack([one[name] for one in loaded]) for name in names]
         return Snapshots([int(path.stem) for path in paths], *stacked)
 
-    def load_lm(self) -> LanguageModel:
+    def load_lm(self, name: str | None = None) -> LanguageModel:
         """The LM this run was trained on, loaded by its name.
+
+        Args:
+            name: where it is now, if not under the name it had in training.
 
         Raises:
             DocmemError: if it cannot be loaded, or is not the same LM.
         """
-        config = self.config
+        cache = self.config.lm_cache_dir
         lm = load_lm(
-            self.description["lm"]["name"],
-            dtype=config.dtype,
-            num_gpus=min(config.num_gpus, torch.cuda.device_count()),
-            lm_cache_dir=config.lm_cache_dir,
+            name or self.description["lm"]["name"],
+            dtype=self.description["lm"]["dtype"],
+            num_gpus=min(self.config.num_gpus, torch.cuda.device_count()),
+            lm_cache_dir=cache if cache and cache.is_dir() else None,
         )
         self.check_lm(lm)
         return lm
@@ -249,7 +262,7 @@ class Run:
         if lm_fingerprint(lm) != self.description["lm"]["fingerprint"]:
             raise DocmemError(
                 f"{self.path} was trained on the LM {self.description['lm']['name']!r} in "
-                f"{self.config.dtype}; this one ({lm.name!r}) has other weights. Load that one."
+                f"{self.description['lm']['dtype']}; {lm.name!r} in {lm.dtype} has other weights."
             )
 
     def read(self, lm: LanguageModel) -> Prefix:
@@ -273,4 +286,4 @@ class Run:
 
     def save_memory(self, memory: DocumentMemory) -> None:
         """Write the memory."""
-        memory.save_pretrained(self.path / "memory")
+        memory.save_whole(self.path / "memory")

@@ -82,18 +82,18 @@ def train(
             num_gpus=config.num_gpus,
             lm_cache_dir=config.lm_cache_dir,
         )
+    memory = new_memory(config, lm, documents)
     folder = config.save_dir or default_folder(config, lm, documents)
     if (folder / "run.json").exists():
         run = Run.create(folder, config, lm, documents)
         if run.finished:
             return run
     prefix = read_documents(lm, documents, config)
-    memory = new_memory(config, lm, documents).to(prefix.device)
     run = Run.create(folder, config, lm, documents)
     for leftover in folder.rglob(".*.partial"):  # of a process killed while it wrote
         leftover.unlink()
     with frozen(lm.model), stopping_after_epoch() as stop:
-        _Trainer(run, prefix, memory).run(stop, on_epoch, progress)
+        _Trainer(run, prefix, memory.to(prefix.device)).run(stop, on_epoch, progress)
     return run
 
 
@@ -157,6 +157,8 @@ class _Trainer:
                 "epoch"
             ]
             self.history = self.run_.history[:done]
+            if done == self.config.num_epochs:
+                self._save()  # killed after the checkpoint, or files lost since
         else:
             self._snapshot(0)
         total = self.config.num_epochs
@@ -170,10 +172,10 @@ class _Trainer:
                 bar.set_postfix(own=f"{epoch.positive_ce:.2f}", negative=f"{epoch.negative_ce:.2f}")
                 if on_epoch is not None and on_epoch(epoch) is False:
                     stop.set()
-                due = epoch.epoch % self.config.save_freq == 0
+                due = epoch.epoch % self.config.save_freq == 0 or epoch.epoch == total
                 if due:
                     self._snapshot(epoch.epoch)
-                if due or stop.is_set() or epoch.epoch == total:
+                if due or stop.is_set():
                     self._save()
 
     def _epoch(self, number: int) -> Epoch:
@@ -185,25 +187,29 @@ class _Trainer:
             losses = self._losses(index, owner)
             for place, loss in enumerate(losses):
                 value = loss.item()
-                if not math.isfinite(value):
-                    raise DocmemError(
-                        f"The loss is {value} in epoch {number}, document "
-                        f"{self.memory.titles[owner] if self.memory.titles else owner!r}. "
-                        f"Training stopped; {self.run_.path} keeps the last good checkpoint, "
-                        "if one was saved. "
-                        "Try a smaller lr or guidance in a new save_dir."
-                    )
+                self._require_finite("loss", value, number, owner)
                 sums[place] += value / count
             ((losses[0] + losses[2]) / self.config.num_accumulation_steps).backward()
             if (index + 1) % self.config.num_accumulation_steps == 0 or index + 1 == count:
-                torch.nn.utils.clip_grad_norm_(
+                norm = torch.nn.utils.clip_grad_norm_(
                     self.memory.parameters(), self.config.grad_clip_coeff
                 )
+                self._require_finite("gradient", norm.item(), number, owner)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
         positive_ce, negative_ce, guidance = sums
         seconds = time.perf_counter() - started
         return Epoch(number, positive_ce, negative_ce, guidance, seconds)
+
+    def _require_finite(self, what: str, value: float, epoch: int, owner: int) -> None:
+        """Raise, before anything is saved, if a loss or gradient is no number any more."""
+        if not math.isfinite(value):
+            title = self.memory.titles[owner] if self.memory.titles else str(owner)
+            raise DocmemError(
+                f"The {what} is {value} in epoch {epoch}, document {title!r}. Training stopped; "
+                f"{self.run_.path} keeps the last good checkpoint, if one was saved. "
+                "Try a smaller lr or guidance in a new save_dir."
+            )
 
     def _losses(self, index: int, owner: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Positive and negative cross entropy of one batch, and the guidance term."""

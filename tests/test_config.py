@@ -176,3 +176,9 @@ def test_a_changed_preset_is_checked():
 def test_an_unknown_preset_is_refused_with_the_known_ones():
     with pytest.raises(DocmemError, match="no preset 'pythia-1B'; choose one of tiny, pythia-1b"):
         preset("pythia-1B")
+
+
+def test_a_size_belongs_to_the_families_that_have_sizes(tmp_path):
+    assert preset("pythia-1b").lm == "pythia-1b"
+    assert preset("pythia-1b", lm_name=str(tmp_path)).lm == str(tmp_path)
+    assert preset("pythia-1b", lm_name="llama2", lm_size="7b").lm == "llama2-7b"

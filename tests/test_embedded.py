@@ -41,5 +41,9 @@ def test_it_has_not_read_the_encyclopedia() -> None:
 
 def test_text_survives_its_tokenizer() -> None:
     lm = load_lm("tiny")
-    for text in ("Cyclone Odalys, 934 millibars.", "naïve — “quoted” 北 🌊", " two  spaces\nand a line"):
+    for text in (
+        "Cyclone Odalys, 934 millibars.",
+        "naïve — “quoted” 北 🌊",
+        " two  spaces\nand a line",
+    ):
         assert lm.tokenizer.decode(lm.tokenizer(text)["input_ids"]) == text
