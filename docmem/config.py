@@ -140,7 +140,7 @@ class TrainConfig:
     """Size of the perturbation, for the negative perturb."""
     target_negative_ce: float = 4.5
     """τ: the cross entropy wanted under a negative DocRep, nats a token."""
-    guidance: float = 0.1
+    guidance: float = 1.0
     """α: the weight of the guidance term."""
     loss_form: LossForm = "squared"
     """The guidance term: clamped square, as the authors' program; absolute, as the paper."""
@@ -154,7 +154,7 @@ class TrainConfig:
     """Batches whose gradients make one step."""
     grad_clip_coeff: float = 5.0
     """The gradient norm is clipped at this."""
-    num_epochs: int = 150
+    num_epochs: int = 90
     """Passes over the documents."""
     save_freq: int = 1
     """Epochs between snapshots; the checkpoint is renewed with them."""
@@ -281,6 +281,7 @@ PRESETS = {
         max_segments=10,
         hook_memory_dim=32,
         hook_memory_layer=15,
+        guidance=0.1,
         lr=1e-3,
         num_epochs=500,
         save_freq=10,
