@@ -218,9 +218,10 @@ def write_gif(path: Path, pictures: list[np.ndarray]) -> None:
         Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE)
         for picture in pictures
     ]
+    # With optimize, and an index of the palette to spare, Pillow stores only what changes.
     durations = [FRAME_MILLISECONDS] * (len(shared) - 1) + [HOLD_MILLISECONDS]
     with replacing(path) as temporary:
         shared[0].save(
             temporary, format="GIF", save_all=True, append_images=shared[1:], duration=durations,
-            loop=0, optimize=False, disposal=1,
+            loop=0, optimize=True, disposal=1,
         )  # fmt: skip

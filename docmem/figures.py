@@ -185,8 +185,8 @@ def draw_figures(
             new_figure(9, 6.6),
             plane,
             last.titles,
-            "Every point is a DocRep, its colour the document recalled best there, "
-            f"deeper where the cross entropy is lower. {segment}",
+            "Each point is a DocRep, its colour the document recalled best there, "
+            f"deeper where better. {segment}",
         ),
         "perplexity_wells.png": plots.perplexity_wells(
             new_figure(11, 7.4),

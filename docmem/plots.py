@@ -49,14 +49,14 @@ def losses(figure: Figure, histories: dict[str, Sequence[Epoch]], tau: float, no
         top.set_ylim(0, max(highest, tau) * 1.12)
         top.set_xlim(0, last.epoch * 1.01)
         halo = [patheffects.withStroke(linewidth=3, foreground="white")]
-        for value, text, color, shift in (
-            (last.negative_ce, "under another's DocRep", NEGATIVE, -26),
-            (last.positive_ce, "under its own DocRep", OWN, 20),
+        between = (last.negative_ce + last.positive_ce) / 2
+        for place, text, color, shift in (
+            (between, f"under another's DocRep: {last.negative_ce:.2f}", NEGATIVE, 0),
+            (last.positive_ce, f"under its own DocRep: {last.positive_ce:.2f}", OWN, -18),
         ):
             top.annotate(
-                f"{text}: {value:.2f}", (last.epoch, value), (-2, shift),
-                textcoords="offset points", ha="right", color=color, fontweight="bold",
-                path_effects=halo,
+                text, (last.epoch, place), (-2, shift), textcoords="offset points", ha="right",
+                color=color, fontweight="bold", path_effects=halo,
             )  # fmt: skip
         top.annotate(
             f"target τ = {tau:g}", (last.epoch, tau), (-2, 4), textcoords="offset points",
@@ -70,7 +70,9 @@ def losses(figure: Figure, histories: dict[str, Sequence[Epoch]], tau: float, no
         bottom.set_xlabel("epoch")
     panels[0, 0].set_ylabel("cross entropy\n(nats a token)")
     panels[1, 0].set_ylabel("guidance term\n(nats a token)")
-    headline(figure, "Each document is learned under its own DocRep only", note)
+    headline(
+        figure, "Each document is learned under its own DocRep, and far less under another's", note
+    )
     return figure
 
 
@@ -155,14 +157,14 @@ def perplexity_wells(
         x, y = plane.doc_reps[index].tolist()
         axes.plot(x, y, "o", ms=13, mfc="none", mec="white", mew=3.2)
         axes.plot(x, y, "o", ms=13, mfc="none", mec=document_color(index), mew=1.6)
-        short = textwrap.shorten(titles[index], 30, placeholder=" …")
+        short = textwrap.shorten(titles[index], 24, placeholder=" …")
         axes.set_title(f"{index + 1}  {short}", fontsize=10)
     bar = figure.colorbar(image, ax=maps, label="perplexity", extend="max", pad=0.03, aspect=40)
     _plain_log_ticks(bar.ax.yaxis)
     bar.ax.minorticks_off()
     surface = figure.add_subplot(grid[:, 0], projection="3d", computed_zorder=False)
     _draw_wells(surface, plane, perplexity, chosen, limits)
-    headline(figure, "A document is legible only near its own DocRep", note)
+    headline(figure, "The perplexity of a document has a well around its own DocRep", note)
     return figure
 
 

@@ -68,7 +68,8 @@ def document_color(index: int) -> str:
 def headline(figure: Figure, title: str, subtitle: str) -> None:
     """A title that says what to see, over a line that says what it is."""
     wrapped = textwrap.fill(subtitle, int(figure.get_size_inches()[0] * 14))
-    figure.suptitle(f"{title}\n", x=0.01, ha="left", fontsize=14, fontweight="bold")
+    room = "\n" * (1 + wrapped.count("\n"))
+    figure.suptitle(title + room, x=0.01, ha="left", fontsize=14, fontweight="bold")
     below = 1 - 0.36 / figure.get_size_inches()[1]
     figure.text(0.01, below, wrapped, ha="left", va="top", fontsize=9.5, color="#555555")
 
@@ -95,14 +96,15 @@ def show(picture: Figure | bytes, alt: str) -> None:
 
 
 def frame_palette() -> np.ndarray:
-    """The 256 colours of an animation, (256, 3) bytes: the signed map, the documents, inks.
+    """The colours of an animation, (255, 3) bytes: the signed map, the documents, inks.
 
+    One of the 256 that a GIF can have is left free, for what does not change.
     Fixed, not fitted, so that a value has the same colour in every frame and every GIF.
     """
     signed = mpl.colormaps[SIGNED](np.linspace(0, 1, 41))[:, :3]
     inks = [np.array(to_rgb(color)) for color in (OWN, NEGATIVE, INK, *DOCUMENT_COLORS)]
     faded = [1 - share * (1 - ink) for ink in inks for share in (1, 0.7, 0.4)]
-    greys = np.linspace(0, 0.95, 256 - len(signed) - len(faded) - 1)[:, None].repeat(3, 1)
+    greys = np.linspace(0, 0.95, 255 - len(signed) - len(faded) - 1)[:, None].repeat(3, 1)
     return np.round(np.concatenate([signed, faded, greys, [[1, 1, 1]]]) * 255).astype(np.uint8)
 
 

@@ -30,7 +30,7 @@ BAD_TRAIN_VALUES = [
     ("lr", float("nan")),
     ("grad_clip_coeff", 0.0),
     ("grad_clip_coeff", -5.0),
-    ("gpu_cache_gb", 0.0),
+    ("gpu_cache_gb", -1.0),
     ("cpu_cache_gb", float("inf")),
 ]
 BAD_CHOICES = [

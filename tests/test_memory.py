@@ -195,5 +195,13 @@ def test_titles_must_match_the_documents():
 
 @pytest.mark.parametrize("field", ["key_activation", "lm_act"])
 def test_an_unknown_activation_is_refused_with_the_known_ones(field: str):
-    with pytest.raises(DocmemError, match=r"no activation 'gelo'; choose one of .*gelu.*swiglu"):
+    with pytest.raises(DocmemError, match=r"no activation 'gelo' .*one of .*gelu(.|\n)*swiglu"):
         make(**{field: "gelo"})
+
+
+@pytest.mark.parametrize(
+    ("field", "name"), [("lm_act", "swiglu"), ("lm_act", "prelu"), ("key_activation", "prelu")]
+)
+def test_an_activation_that_halves_or_has_weights_is_refused(field: str, name: str):
+    with pytest.raises(DocmemError, match=f"no activation '{name}' to use here"):
+        make(**{field: name})

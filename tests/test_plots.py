@@ -59,7 +59,7 @@ def test_drawing_leaves_the_global_style_alone() -> None:
 
 def test_the_animation_palette_holds_every_document_colour_and_white() -> None:
     palette = {tuple(color) for color in style.frame_palette().tolist()}
-    assert style.frame_palette().shape == (256, 3)
+    assert style.frame_palette().shape == (255, 3)
     assert (255, 255, 255) in palette
     for color in style.DOCUMENT_COLORS:
         assert tuple(round(255 * part) for part in to_rgb(color)) in palette

@@ -50,7 +50,11 @@ def test_a_run_says_with_what_it_was_made(run: Run):
     assert versions["torch"] == importlib.metadata.version("torch")
     assert {"docmem", "torch", "transformers", "safetensors"} <= versions.keys()
     fingerprint = lm_fingerprint(toy_lm())
-    assert run.description["lm"] == {"name": "toy-gpt_neox", "fingerprint": fingerprint}
+    assert run.description["lm"] == {
+        "name": "toy-gpt_neox",
+        "dtype": "float32",
+        "fingerprint": fingerprint,
+    }
 
 
 def test_history_counts_epochs_from_one(run: Run):
@@ -99,7 +103,7 @@ def test_a_run_is_read_by_the_lm_it_was_trained_on(run: Run, lm: LanguageModel):
 def test_another_lm_is_refused_by_name(run: Run):
     other = toy_lm(seed=1)
     with pytest.raises(
-        DocmemError, match=r"trained on the LM 'toy-gpt_neox' in float32.*Load that"
+        DocmemError, match=r"trained on the LM 'toy-gpt_neox' in float32.*other weights"
     ):
         run.read(other)
 

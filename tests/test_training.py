@@ -237,5 +237,5 @@ def test_settings_that_cannot_work_leave_no_folder(
 
 
 def test_documents_of_one_title_are_refused(lm, config: TrainConfig, documents):
-    with pytest.raises(DocmemError, match="Several documents are called 'Cyclone Odalys'"):
+    with pytest.raises(DocmemError, match="2 documents are called 'Cyclone Odalys'"):
         train(config, lm=lm, documents=[*documents, documents[0]], progress=False)

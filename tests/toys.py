@@ -138,7 +138,7 @@ def assert_same(run: Run, whole: Run) -> None:
     mine, theirs = run.memory.state_dict(), whole.memory.state_dict()
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
-    assert run.snapshots.epochs == whole.snapshots.epochs == [0, 3, 6]
+    assert run.snapshots.epochs == whole.snapshots.epochs == [0, 3, 6, 7]
     for part in ("token", "document", "doc_reps"):
         assert torch.equal(getattr(run.snapshots, part), getattr(whole.snapshots, part))
     assert files(run.path).keys() == files(whole.path).keys()
