@@ -56,7 +56,7 @@ class Figures:
     """Folders that `docmem train` wrote."""
     out: Path = Path("figures")
     """Folder for the figures."""
-    points: int = 25
+    points: int = 21
     """Grid points a side of the maps of the DocRep plane."""
     lm: str | None = None
     """Where the run's LM is now, if not under the name it had in training."""

@@ -147,7 +147,7 @@ def report(results: Sequence[Result], runs: Sequence[Run]) -> str:
 
 
 def draw_figures(
-    runs: Sequence[Run], folder: Path, *, lm: LanguageModel | None = None, points: int = 25
+    runs: Sequence[Run], folder: Path, *, lm: LanguageModel | None = None, points: int = 21
 ) -> list[Result]:
     """Measure runs on one LM and the same documents, and write all figures into `folder`.
 
