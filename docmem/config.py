@@ -154,7 +154,7 @@ class TrainConfig:
     """Batches whose gradients make one step."""
     grad_clip_coeff: float = 5.0
     """The gradient norm is clipped at this."""
-    num_epochs: int = 100
+    num_epochs: int = 90
     """Passes over the documents."""
     save_freq: int = 1
     """Epochs between snapshots; the checkpoint is renewed with them."""

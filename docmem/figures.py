@@ -176,10 +176,10 @@ def draw_figures(
     plane = measure_plane(last, lm, points)
     histories = {name: run.history for name, run in zip(names, runs, strict=True)}
     tau = last.config.target_negative_ce
-    segment = f"{names[-1]} memory; first segment of each document"
+    segment = f"{names[-1]} memory, first segments"
     figures = {
         "losses.png": plots.losses(
-            new_figure(10, 5.6), histories, tau, f"Means over each epoch's steps. {note}"
+            new_figure(10, 5.6), histories, tau, f"Numbers: the last ten epochs. {note}"
         ),
         "key_plane.png": plots.key_plane(
             new_figure(9, 6.6),

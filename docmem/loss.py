@@ -22,10 +22,12 @@ def token_losses(
 ) -> Float[Tensor, "batch seq-1"]:
     """Cross entropy of each token given those before it, in nats; zero at pads."""
     targets = batch.input_ids[:, 1:].masked_fill(~batch.predicted, -100)  # torch ignores -100
+    # The targets grow by one ignored position, so that the large logits need no copy.
+    padded = functional.pad(targets, (0, 1), value=-100)
     flat = functional.cross_entropy(
-        logits[:, :-1].float().flatten(0, 1), targets.flatten(), reduction="none"
+        logits.float().flatten(0, 1), padded.flatten(), reduction="none"
     )
-    return flat.view_as(targets)
+    return flat.view_as(padded)[:, :-1]
 
 
 def cross_entropy(logits: Float[Tensor, "batch seq vocab"], batch: TokenBatch) -> Float[Tensor, ""]:

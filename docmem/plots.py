@@ -27,7 +27,7 @@ from docmem.style import (
 
 @styled
 def losses(figure: Figure, histories: dict[str, Sequence[Epoch]], tau: float, note: str) -> Figure:
-    """Training losses, a column a run.
+    """Training losses, a column a run; the numbers are means over the last ten epochs.
 
     Args:
         figure: an empty Figure.
@@ -49,13 +49,17 @@ def losses(figure: Figure, histories: dict[str, Sequence[Epoch]], tau: float, no
         top.set_ylim(0, max(highest, tau) * 1.12)
         top.set_xlim(0, last.epoch * 1.01)
         halo = [patheffects.withStroke(linewidth=3, foreground="white")]
-        between = (last.negative_ce + last.positive_ce) / 2
-        for place, text, color, shift in (
-            (between, f"under another's DocRep: {last.negative_ce:.2f}", NEGATIVE, 0),
-            (last.positive_ce, f"under its own DocRep: {last.positive_ce:.2f}", OWN, -18),
+        recent = history[-10:]
+        own, negative = (
+            sum(getattr(epoch, name) for epoch in recent) / len(recent)
+            for name in ("positive_ce", "negative_ce")
+        )
+        for place, text, color in (
+            ((own + negative) / 2, f"under another's DocRep: {negative:.2f}", NEGATIVE),
+            (own + 0.22 * (negative - own), f"under its own DocRep: {own:.2f}", OWN),
         ):
             top.annotate(
-                text, (last.epoch, place), (-2, shift), textcoords="offset points", ha="right",
+                text, (last.epoch, place), (-2, 0), textcoords="offset points", ha="right",
                 color=color, fontweight="bold", path_effects=halo,
             )  # fmt: skip
         top.annotate(
@@ -70,9 +74,7 @@ def losses(figure: Figure, histories: dict[str, Sequence[Epoch]], tau: float, no
         bottom.set_xlabel("epoch")
     panels[0, 0].set_ylabel("cross entropy\n(nats a token)")
     panels[1, 0].set_ylabel("guidance term\n(nats a token)")
-    headline(
-        figure, "Each document is learned under its own DocRep, and far less under another's", note
-    )
+    headline(figure, "Learned under its own DocRep, far less under another's", note)
     return figure
 
 
@@ -159,7 +161,7 @@ def perplexity_wells(
         axes.plot(x, y, "o", ms=13, mfc="none", mec=document_color(index), mew=1.6)
         short = textwrap.shorten(titles[index], 24, placeholder=" …")
         axes.set_title(f"{index + 1}  {short}", fontsize=10)
-    bar = figure.colorbar(image, ax=maps, label="perplexity", extend="max", pad=0.03, aspect=40)
+    bar = figure.colorbar(image, ax=maps, label="perplexity", extend="max", pad=0.1, aspect=40)
     _plain_log_ticks(bar.ax.yaxis)
     bar.ax.minorticks_off()
     surface = figure.add_subplot(grid[:, 0], projection="3d", computed_zorder=False)

@@ -197,7 +197,7 @@ class Prefix:
         states = self.states(index).repeat(points, 1, 1)  # (points · rows, seq, d_model)
         hidden_states = memory(states, doc_reps.to(states.device).repeat_interleave(rows, dim=0))
         losses = token_losses(self._resume(repeated, hidden_states), repeated)
-        return losses.view(points, -1).sum(1) / batch.predicted.sum()
+        return losses.reshape(points, -1).sum(1) / batch.predicted.sum()
 
     def _resume(self, batch: TokenBatch, hidden_states: Tensor) -> Tensor:
         """The LM's own forward from given hidden states after the hooked block, to logits."""
