@@ -127,7 +127,8 @@ def report(results: Sequence[Result], runs: Sequence[Run]) -> str:
         f"| {r.continuation.other:.0%} | {r.continuation.none:.0%} | {r.seconds:.0f} |"
         for r in results
     ]
-    versions = ", ".join(f"{k} {v}" for k, v in runs[-1].description["versions"].items())
+    libraries = runs[-1].description["versions"].items()
+    versions = ", ".join(f"{name} {version}" for name, version in libraries if version[0].isdigit())
     return "\n".join(
         [
             "# What these figures were drawn from\n",

@@ -56,7 +56,7 @@ def losses(figure: Figure, histories: dict[str, Sequence[Epoch]], tau: float, no
         )
         for place, text, color in (
             ((own + negative) / 2, f"under another's DocRep: {negative:.2f}", NEGATIVE),
-            (own + 0.22 * (negative - own), f"under its own DocRep: {own:.2f}", OWN),
+            (0.4 * own, f"under its own DocRep: {own:.2f}", OWN),
         ):
             top.annotate(
                 text, (last.epoch, place), (-2, 0), textcoords="offset points", ha="right",
