@@ -11,7 +11,7 @@ import difflib
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,6 +98,12 @@ def read_wikitext(name: str, cache_dir: Path | None) -> list[Document]:
     return [Document(title_of(page, otherwise="untitled"), page) for page in pages]
 
 
+def did_you_mean(title: str, titles: Iterable[str]) -> str:
+    """A question naming the nearest of `titles`, to end an error with; empty if none is near."""
+    near = difflib.get_close_matches(title, list(titles), n=3, cutoff=0.3)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
 def choose(
     documents: Sequence[Document], titles: Sequence[str], count: int | None, seed: int | None
 ) -> list[Document]:
@@ -110,8 +116,7 @@ def choose(
         by_title = {document.title: document for document in documents}
         for title in titles:
             if title not in by_title:
-                near = difflib.get_close_matches(title, by_title, n=3, cutoff=0.3)
-                hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+                hint = did_you_mean(title, by_title)
                 raise DocmemError(f"There is no document called {title!r}.{hint}")
         return [by_title[title] for title in titles]
     if count is None:

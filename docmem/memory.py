@@ -11,7 +11,6 @@ with 𝒦 the document's DocRep, a short vector that is fixed and never trained,
 generator. Without a DocRep, k_doc is left out: all entries are open.
 """
 
-import difflib
 import json
 import math
 import operator
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from docmem.config import MemoryConfig
+from docmem.documents import did_you_mean
 from docmem.files import DocmemError, load_tensors, save_tensors, write_json
 
 WEIGHTS = "model.safetensors"
@@ -179,8 +179,7 @@ class DocumentMemory(nn.Module, ModelHubMixin):
             return document % self.config.n_docs
         titles = self.titles or []
         if document not in titles:
-            near = difflib.get_close_matches(document, titles, n=3, cutoff=0.3)
-            hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+            hint = did_you_mean(document, titles)
             raise DocmemError(f"This memory holds no document called {document!r}.{hint}")
         return titles.index(document)
 

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from docmem.checkpoint import load_checkpoint, save_checkpoint
 from docmem.config import TrainConfig
 from docmem.documents import Document, check_titles, load_documents
-from docmem.files import DocmemError
+from docmem.files import DocmemError, is_partial
 from docmem.loss import guidance_term, negative_doc_rep
 from docmem.memory import DocumentMemory
 from docmem.models import LanguageModel, frozen, load_lm
@@ -90,7 +90,7 @@ def train(
             return run
     prefix = read_documents(lm, documents, config)
     run = Run.create(folder, config, lm, documents)
-    for leftover in folder.rglob(".*.partial"):  # of a process killed while it wrote
+    for leftover in filter(is_partial, folder.rglob("*")):
         leftover.unlink()
     with frozen(lm.model), stopping_after_epoch() as stop:
         _Trainer(run, prefix, memory.to(prefix.device)).run(stop, on_epoch, progress)
