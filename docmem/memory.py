@@ -138,6 +138,22 @@ class DocumentMemory(nn.Module, ModelHubMixin):
         """The token keys of hidden states: k_tok = act_lm(W_u h + b_u)."""
         return self.act_lm(self.token_key(h.to(self.token_key.weight.dtype)))
 
+    def answer(
+        self, h: Float[Tensor, "*batch seq d_model"], key: Float[Tensor, "*points seq entries"]
+    ) -> Float[Tensor, "*points seq d_model"]:
+        """Hidden states with the memory's output added: h + act_lm(W_o (W_d key + b_d) + b_o).
+
+        `key` is the token key, times the document key if there is one; it may have more leading
+        dimensions than h, as one for each of several DocReps.
+        """
+        if key.numel() > self.config.memory_dim**2:
+            # More tokens than entries: less work to multiply W_o W_d out first.
+            weight = self.output.weight @ self.values.weight
+            output = functional.linear(key, weight, self.output(self.values.bias))
+        else:
+            output = self.output(self.values(key))
+        return h + self.act_lm(output).to(h.dtype)
+
     def forward(
         self, h: Float[Tensor, "batch seq d_model"], doc_rep: Tensor | None = None
     ) -> Float[Tensor, "batch seq d_model"]:
@@ -160,8 +176,7 @@ class DocumentMemory(nn.Module, ModelHubMixin):
                 )
             selection = self.select(doc_rep)  # (memory_dim,) or (batch, memory_dim)
             key = key * (selection if doc_rep.dim() == 1 else selection[:, None])
-        values = self.values(key)  # (batch, seq, d_model)
-        return h + self.act_lm(self.output(values)).to(h.dtype)
+        return self.answer(h, key)
 
     def index_of(self, document: str | int) -> int:
         """The index of a document called by title or index.

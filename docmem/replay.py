@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from docmem.config import TrainConfig
 from docmem.documents import Document, segments
 from docmem.files import DocmemError, load_tensors, save_tensors
+from docmem.head import before_head, head_losses, plain_head
 from docmem.hook import hidden_states_of
 from docmem.loss import token_losses
 from docmem.memory import DocumentMemory
@@ -64,9 +65,12 @@ class _StandIn(nn.Module):
 
 @contextmanager
 def passing_over(
-    blocks: nn.ModuleList, layer: int, returns_tuple: bool, hidden_states: Tensor
+    blocks: nn.ModuleList, layer: int, returns_tuple: bool, hidden_states: Tensor | None
 ) -> Iterator[None]:
-    """Within: blocks before `layer` do nothing, and `layer` answers with `hidden_states`."""
+    """Within: blocks before `layer` do nothing, and `layer` answers with `hidden_states`.
+
+    With None for the hidden states, `layer` does nothing either.
+    """
     originals = list(blocks)[: layer + 1]
     try:
         for index, block in enumerate(originals):
@@ -152,6 +156,8 @@ class Prefix:
         with frozen(lm.model):
             for batch in self.batches:
                 self.store.add(self._read(batch))
+            with passing_over(self.blocks, len(self.blocks) - 1, self.returns_tuple, None):
+                self.head = plain_head(lm.model, self.batches[0])
 
     @torch.no_grad()
     def _read(self, batch: TokenBatch) -> Tensor:
@@ -189,15 +195,26 @@ class Prefix:
     ) -> Float[Tensor, " points"]:
         """Mean cross entropy of one batch under each of several DocReps, nats a token.
 
-        The batch is read once for all of them: its rows are repeated, a DocRep a copy.
+        The batch is read once for all of them, and its token keys made once; its rows are repeated,
+        a DocRep a copy. Where the LM allows it, its head is `docmem.head`'s.
         """
         points, batch = len(doc_reps), self.batches[index]
-        rows = len(batch.input_ids)
+        states = self.states(index)
+        selections = memory.select(doc_reps.to(self.device))  # (points, memory_dim)
+        keys = memory.ask(states) * selections[:, None, None]  # (points, batch, seq, memory_dim)
+        hidden_states = memory.answer(states, keys).flatten(0, 1)
         repeated = TokenBatch(*(tensor.repeat(points, 1) for tensor in batch))
-        states = self.states(index).repeat(points, 1, 1)  # (points · rows, seq, d_model)
-        hidden_states = memory(states, doc_reps.to(states.device).repeat_interleave(rows, dim=0))
-        losses = token_losses(self._resume(repeated, hidden_states), repeated)
+        losses = self._token_losses(repeated, hidden_states)
         return losses.reshape(points, -1).sum(1) / batch.predicted.sum()
+
+    def _token_losses(self, batch: TokenBatch, hidden_states: Tensor) -> Tensor:
+        """Cross entropies of the predicted tokens only, row after row, from the hooked block on."""
+        if self.head is None:
+            return token_losses(self._resume(batch, hidden_states), batch)[batch.predicted]
+        with passing_over(self.blocks, self.layer, self.returns_tuple, hidden_states):
+            x = before_head(self.lm.model, forward_inputs(self.lm.model, batch))
+        predicted = batch.predicted
+        return head_losses(x[:, :-1][predicted], self.head, batch.input_ids[:, 1:][predicted])
 
     def _resume(self, batch: TokenBatch, hidden_states: Tensor) -> Tensor:
         """The LM's own forward from given hidden states after the hooked block, to logits."""

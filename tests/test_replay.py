@@ -15,7 +15,7 @@ from docmem.files import DocmemError
 from docmem.hook import attach
 from docmem.loss import cross_entropy
 from docmem.memory import DocumentMemory
-from docmem.models import LanguageModel, forward_inputs
+from docmem.models import LanguageModel, TokenBatch, forward_inputs
 from docmem.replay import HiddenStateStore, Prefix, passing_over, read_documents
 
 ROWS = torch.tensor([[1.0, 0.2], [-0.6, 0.9], [0.3, -1.1]])
@@ -62,6 +62,34 @@ def test_losses_and_gradients_are_those_of_one_attached_forward_a_doc_rep(
         assert gradient.abs().max() > 1e-4, name
         torch.testing.assert_close(parameter.grad, gradient, atol=1e-5, rtol=1e-4, msg=name)
     assert all(parameter.grad is None for parameter in lm.model.parameters())
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@in_every_family
+def test_losses_are_those_of_the_attached_lm_padded_on_either_side(
+    family: str, attention: str, memory: DocumentMemory
+):
+    lm = toy_lm(family)
+    if attention == "sdpa" and not lm.model._supports_sdpa:
+        pytest.skip(f"transformers has no sdpa for {family}")
+    lm.model.set_attn_implementation(attention)
+    left = BATCHES[0]
+    lengths = left.attention_mask.sum(1).tolist()
+    rolled = [
+        [row.roll(n - len(row)) for row, n in zip(tensor, lengths, strict=True)] for tensor in left
+    ]
+    right = TokenBatch(*(torch.stack(rows) for rows in rolled))
+    assert right.attention_mask[:, 0].all()
+    assert not right.attention_mask[:, -1].all()
+    prefix = Prefix(lm, [left, right], [0, 0], 1)
+    losses = []
+    for index, batch in enumerate((left, right)):
+        losses.append(prefix.cross_entropies(index, memory, ROWS))
+        expected = [
+            cross_entropy(attached(lm, memory, 1, batch, doc_rep), batch) for doc_rep in ROWS
+        ]
+        torch.testing.assert_close(losses[-1], torch.stack(expected), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(losses[0], losses[1], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["gpt_neox", "gptj"])

@@ -1,0 +1,104 @@
+"""The cross entropies of a frozen head, without its logits ever lying there all at once.
+
+What costs in training a memory is the head: a matmul with one column a vocabulary entry, forward
+and backward. `head_losses` does the two, in chunks that fit a cache, and nothing besides: the
+gradient of each loss by its own logits (softmax - one-hot) is made where the logits are, and
+rows whose loss is not used, such as those of a negative that the clamp of the guidance loss has
+switched off, cost no backward.
+
+`docmem.loss.token_losses` on the LM's own logits is the plain way, and the tests' reference.
+"""
+
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from docmem.models import TokenBatch, forward_inputs
+
+# Logits of about this many bytes at once, so that a large vocabulary does not fill the memory.
+CHUNK_BYTES = 64_000_000
+
+
+class _HeadLosses(torch.autograd.Function):
+    """-log softmax(W x + b)[target] a row, with its gradient by x; none by W and b."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> Tensor:
+        losses = torch.empty(len(x), device=x.device)
+        keep = ctx.needs_input_grad[0]
+        by_logits = x.new_empty(len(x) if keep else 0, len(weight))
+        chunk = max(1, CHUNK_BYTES // (4 * len(weight)))
+        for start in range(0, len(x), chunk):
+            rows = slice(start, start + chunk)
+            log_p = functional.linear(x[rows], weight, bias).float().log_softmax(1)
+            wanted = target[rows, None]
+            losses[rows] = -log_p.gather(1, wanted)[:, 0]
+            if keep:
+                p = log_p.exp_()
+                p.scatter_add_(1, wanted, -torch.ones_like(wanted, dtype=p.dtype))
+                by_logits[rows] = p
+        ctx.save_for_backward(by_logits, weight)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        by_logits, weight = ctx.saved_tensors
+        used = grad.nonzero()[:, 0]
+        by_x = by_logits.new_zeros(len(grad), weight.shape[1])
+        if len(used) == len(grad):
+            torch.mm(by_logits, weight, out=by_x)
+        else:
+            by_x[used] = by_logits[used] @ weight
+        return by_x * grad[:, None].to(by_x.dtype), None, None, None
+
+
+def head_losses(
+    x: Float[Tensor, "rows d_model"], head: nn.Linear, target: Int[Tensor, " rows"]
+) -> Float[Tensor, " rows"]:
+    """Cross entropy of each row's target under the head, nats; gradients flow to x alone."""
+    x = x.to(head.weight.device)
+    return _HeadLosses.apply(x, head.weight, head.bias, target.to(x.device))
+
+
+class _Reached(Exception):  # noqa: N818 - a signal, not an error
+    """The head has been called; the rest of the forward is not needed."""
+
+
+def before_head(model: nn.Module, inputs: dict[str, Any]) -> Float[Tensor, "batch seq d_model"]:
+    """What a causal LM's own forward hands to its head; the head is not run."""
+    caught: list[Tensor] = []
+
+    def catch(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        caught.append(arguments[0])
+        raise _Reached
+
+    handle = cast(Any, model).get_output_embeddings().register_forward_pre_hook(catch)
+    try:
+        model(**inputs)
+    except _Reached:
+        pass
+    finally:
+        handle.remove()
+    return caught[0]
+
+
+@torch.no_grad()
+def plain_head(model: nn.Module, batch: TokenBatch) -> nn.Linear | None:
+    """The LM's head, if it is a Linear whose output is the logits, as seen in a short forward.
+
+    None where the LM does more to its logits, as the soft cap of Gemma-2 does.
+    """
+    head = cast(Any, model).get_output_embeddings()
+    if type(head) is not nn.Linear:
+        return None
+    few = TokenBatch(*(tensor[:1, -2:] for tensor in batch))
+    seen: list[Tensor] = []
+    handle = head.register_forward_hook(lambda _, __, output: seen.append(output))
+    try:
+        logits = model(**forward_inputs(model, few)).logits
+    finally:
+        handle.remove()
+    return head if len(seen) == 1 and torch.equal(seen[0], logits) else None
