@@ -2,10 +2,10 @@
 
     draw_figures([Run.open("outputs/demo/relu"), Run.open("outputs/demo/tanh")], Path("figures"))
 
-A run is measured with its own LM on its own documents.
+What was measured of a run is kept with it (`docmem.measured`), so that drawing again is quick.
 """
 
-import dataclasses
+import functools
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,16 +15,16 @@ from docmem import plots
 from docmem.animation import memory_selection_gif
 from docmem.config import check_count
 from docmem.files import DocmemError, replacing, write_json, write_text
-from docmem.keyspace import KeyPlane, key_plane
+from docmem.keyspace import KeyPlane
+from docmem.measured import measure, measure_plane
 from docmem.models import LanguageModel
-from docmem.recall import Continuation, Recognition, continuation, recognition
-from docmem.replay import read_documents
+from docmem.recall import Continuation, Recognition
 from docmem.runs import Run
 from docmem.style import new_figure, png_bytes
 
 
 class Result(NamedTuple):
-    """What is measured of a finished run."""
+    """What is told of a finished run."""
 
     name: str
     """The activation, or the folder's name where two runs share it."""
@@ -46,35 +46,6 @@ def names_of(runs: Sequence[Run]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     raise DocmemError("Two runs have the same folder name; draw them one at a time.")
-
-
-def measure(name: str, run: Run, lm: LanguageModel) -> Result:
-    """Recognition and continuation of a run, on the text it was trained on.
-
-    Raises:
-        DocmemError: if the run has no memory, or `lm` is another LM.
-    """
-    prefix, memory = run.read(lm), run.memory
-    memory.to(prefix.device)
-    return Result(
-        name,
-        recognition(prefix, memory),
-        continuation(prefix, memory),
-        sum(epoch.seconds for epoch in run.history),
-    )
-
-
-def measure_plane(run: Run, lm: LanguageModel, points: int) -> KeyPlane:
-    """The DocRep plane of a run, over [-1, 1]² or as far as its DocReps reach.
-
-    To stay within a minute each document is read by its first segment only.
-    """
-    run.check_lm(lm)
-    first = dataclasses.replace(run.config, max_segments=1)
-    prefix = read_documents(lm, run.documents, first)
-    memory = run.memory.to(prefix.device)
-    extent = max(1.0, 1.08 * memory.doc_reps.abs().max().item())
-    return key_plane(prefix, memory, points=points, extent=extent, progress=True)
 
 
 def apart(plane: KeyPlane, count: int) -> list[int]:
@@ -168,13 +139,20 @@ def draw_figures(
         )
     if any(run.titles != runs[0].titles for run in runs):
         raise DocmemError("These runs hold different documents; draw them one at a time.")
-    lm = lm or runs[0].load_lm()
     names = names_of(runs)
-    results = [measure(name, run, lm) for name, run in zip(names, runs, strict=True)]
+
+    @functools.cache
+    def load() -> LanguageModel:
+        return lm or runs[0].load_lm()
+
+    results = [
+        Result(name, *measure(run, load), sum(epoch.seconds for epoch in run.history))
+        for name, run in zip(names, runs, strict=True)
+    ]
     for name, run in zip(names, runs, strict=True):
         memory_selection_gif(run, folder / f"memory_selection_{name}.gif")
     last, note = runs[-1], describe(runs[-1])
-    plane = measure_plane(last, lm, points)
+    plane = measure_plane(last, load, points)
     histories = {name: run.history for name, run in zip(names, runs, strict=True)}
     tau = last.config.target_negative_ce
     segment = f"{names[-1]} memory, first segments"

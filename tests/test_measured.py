@@ -1,0 +1,89 @@
+"""Measurements kept with a run: the same again without measuring, and new for a new memory."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from toys import files, toy_lm
+
+from docmem import measured
+from docmem.files import DocmemError
+from docmem.keyspace import key_plane
+from docmem.measured import measure, measure_plane
+from docmem.models import LanguageModel
+from docmem.recall import continuation, recognition
+from docmem.runs import Run
+
+
+@pytest.fixture
+def mine(trained: tuple[LanguageModel, Run], tmp_path: Path) -> tuple[LanguageModel, Run]:
+    """A copy of the trained run, to write into."""
+    lm, run = trained
+    shutil.copytree(run.path, tmp_path / "run", ignore=shutil.ignore_patterns("measured"))
+    return lm, Run.open(tmp_path / "run")
+
+
+def never() -> LanguageModel:
+    raise AssertionError("The LM was loaded again.")
+
+
+def same(left: tuple, right: tuple) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+def test_what_is_kept_is_what_was_measured(mine: tuple[LanguageModel, Run]) -> None:
+    lm, run = mine
+    first, plane = measure(run, lambda: lm), measure_plane(run, lambda: lm, 5)
+    prefix = run.read(lm)
+    assert torch.equal(first.recognition.ce, recognition(prefix, run.memory).ce)
+    assert first.continuation == continuation(prefix, run.memory)
+    assert float(plane.axis[-1]) >= 1.0
+    again, plane_again = measure(run, never), measure_plane(run, never, 5)
+    assert torch.equal(again.recognition.ce, first.recognition.ce)
+    assert again.continuation == first.continuation
+    assert same(plane_again, plane)
+    assert measure_plane(run, lambda: lm, 3).ce.shape[1:] == (3, 3)
+
+
+def test_the_map_reads_first_segments(mine: tuple[LanguageModel, Run]) -> None:
+    lm, run = mine
+    plane = measure_plane(run, lambda: lm, 3)
+    extent = float(plane.axis[-1])
+    whole = key_plane(run.read(lm), run.memory, points=3, extent=extent)
+    assert not torch.allclose(plane.ce, whole.ce)
+    assert torch.equal(plane.axis, whole.axis)
+
+
+@pytest.mark.parametrize("measuring", [measure, lambda run, load: measure_plane(run, load, 3)])
+def test_another_memory_is_measured_anew(
+    mine: tuple[LanguageModel, Run], measuring: Callable
+) -> None:
+    lm, run = mine
+    measuring(run, lambda: lm)
+    memory = run.memory
+    with torch.no_grad():
+        memory.values.weight.mul_(1.5)
+    run.save_memory(memory)
+    with pytest.raises(AssertionError, match="loaded again"):
+        measuring(run, never)
+    measuring(run, lambda: lm)
+    measuring(run, never)
+
+
+def test_in_a_folder_that_cannot_be_written_nothing_is_kept(
+    mine: tuple[LanguageModel, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm, run = mine
+    before = files(run.path)
+    monkeypatch.setattr(measured.os, "access", lambda path, mode: mode != os.W_OK)
+    measure(run, lambda: lm)
+    assert files(run.path) == before
+
+
+def test_another_lm_is_refused(mine: tuple[LanguageModel, Run]) -> None:
+    for measuring in (measure, measure_plane):
+        with pytest.raises(DocmemError, match="other weights"):
+            measuring(mine[1], lambda: toy_lm("gpt2"))
