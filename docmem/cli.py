@@ -1,4 +1,4 @@
-"""The command line: `docmem train`, `figures`, `generate`, `attribute`, `pretrain`.
+"""The command line: `docmem train`, `figures`, `generate`, `attribute`, `experiment`, `pretrain`.
 
 Each command is a frozen dataclass; tyro turns its fields and their docstrings into flags and
 help. Errors are one sentence on stderr and exit status 1.
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
+from docmem import experiments
 from docmem.config import PRESETS, PretrainConfig, TrainConfig, check_at_least
 from docmem.files import DocmemError
 
@@ -144,6 +145,40 @@ class Attribute:
 
 
 @dataclass(frozen=True)
+class Experiment:
+    """Perform an experiment: train what it needs, measure, draw. Goes on if it was stopped."""
+
+    name: Positional[Literal["all", experiments.Name]]
+    """Which one; all performs each that has no results in `out` yet."""
+    preset: Literal["tiny", "pythia-1b"] = "tiny"
+    """The settings that the experiment changes."""
+    seeds: int = 5
+    """Runs of each setting, with the seeds 1, 2, …"""
+    out: Path | None = None
+    """Folder for results (NAME.json), figures (NAME.png) and the table of claims; none:
+    outputs/experiments/PRESET, or outputs/experiments/fast."""
+    fast: bool = False
+    """Everything as small as can be, to see that it runs: the numbers mean nothing."""
+    fresh: bool = False
+    """Measure again what has results already; runs that are finished are not trained again."""
+
+    def run(self) -> int:
+        """Perform what is asked for and not there yet, then draw all and write the claims."""
+        from docmem.experiments.bench import perform, redraw, stored
+        from docmem.experiments.lab import Lab
+
+        lab = Lab(self.preset, self.seeds, self.fast)
+        out = self.out or Path("outputs/experiments") / ("fast" if self.fast else self.preset)
+        for name in experiments.NAMES if self.name == "all" else (self.name,):
+            if self.fresh or self.name != "all" or stored(name, out) is None:
+                seconds = perform(name, lab, out)["seconds"]
+                print(f"{name}: {seconds:.0f} s")
+        redraw(out)
+        print(f"Results, figures and claims.md are in {out}.")
+        return 0
+
+
+@dataclass(frozen=True)
 class Pretrain:
     """Make a small LM like the embedded one from a folder of prose; goes on if it was stopped."""
 
@@ -165,6 +200,7 @@ def commands(start: TrainConfig) -> Any:
         | Annotated[Figures, named("figures")]
         | Annotated[Generate, named("generate")]
         | Annotated[Attribute, named("attribute")]
+        | Annotated[Experiment, named("experiment")]
         | Annotated[Pretrain, named("pretrain")]
     )
 
@@ -183,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        command: Train | Figures | Generate | Attribute | Pretrain = tyro.cli(
+        command: Train | Figures | Generate | Attribute | Experiment | Pretrain = tyro.cli(
             commands(named_preset(arguments)),
             args=arguments,
             prog="docmem",

@@ -1,0 +1,37 @@
+"""What the experiments' figures share: numbers with their spread over seeds, always shown."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from docmem.style import INK
+
+
+def dots(axes: Axes, groups: Mapping[str, Sequence[float]], color: str = INK) -> None:
+    """A dot a seed and a bar at their mean, for each named group along the x axis."""
+    for place, values in enumerate(groups.values()):
+        axes.plot([place] * len(values), values, "o", ms=5, color=color, alpha=0.35, mew=0)
+        axes.plot([place - 0.25, place + 0.25], [np.mean(values)] * 2, color=color, lw=2)
+    axes.set_xticks(range(len(groups)), list(groups))
+    axes.set_xlim(-0.6, len(groups) - 0.4)
+
+
+def band(
+    axes: Axes, x: Sequence[float], seeds: Sequence[Sequence[float]], color: str, label: str
+) -> None:
+    """The mean over seeds as a curve in a band of one standard deviation to either side.
+
+    Args:
+        axes: where to draw.
+        x: places along the x axis.
+        seeds: one curve a seed, (seeds, len(x)).
+        color: of curve and band.
+        label: for the legend.
+    """
+    curves = np.asarray(seeds)
+    mean = curves.mean(0)
+    axes.plot(x, mean, color=color, lw=2, label=label)
+    if len(curves) > 1:
+        sd = curves.std(0, ddof=1)
+        axes.fill_between(x, mean - sd, mean + sd, color=color, alpha=0.18, lw=0)

@@ -1,0 +1,156 @@
+"""The laboratory: runs shared and resumed, results stored, figures drawn from results alone."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from docmem import experiments
+from docmem.cli import main
+from docmem.experiments import activation, bench, experiment
+from docmem.experiments.lab import FAST, Lab, spread, verdict
+from docmem.files import DocmemError
+from docmem.style import new_figure
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return Lab(fast=True, seeds=2, folder=tmp_path_factory.mktemp("lab") / "runs")
+
+
+@pytest.fixture(scope="module")
+def folder(lab: Lab) -> Path:
+    bench.perform("activation", lab, lab.folder.parent)
+    return lab.folder.parent
+
+
+def test_a_setting_is_trained_once_and_other_settings_apart(lab: Lab) -> None:
+    first = lab.runs(key_activation="relu")
+    again = lab.runs(key_activation="relu")
+    assert [run.path for run in first] == [run.path for run in again]
+    assert [run.config.seed for run in first] == [1, 2]
+    assert all(run.history[0].seconds == twin.history[0].seconds
+               for run, twin in zip(first, again, strict=True))  # fmt: skip
+    others = [lab.run(1, key_activation="relu", guidance=0.5), lab.run(1)]
+    assert len({run.path for run in [*first, *others]}) == 4
+
+
+def test_fast_is_small_whatever_an_experiment_asks_for(lab: Lab) -> None:
+    config = lab.config(num_epochs=500, max_segments=50, guidance=0.25)
+    assert config.guidance == 0.25
+    assert config.num_epochs == FAST["num_epochs"]
+    assert config.max_segments == FAST["max_segments"]
+    assert len(lab.documents(20)) == FAST["max_labels"]
+    assert Lab().config(num_epochs=500).num_epochs == 500
+
+
+def test_results_are_the_numbers_of_the_runs(lab: Lab, folder: Path) -> None:
+    results = bench.stored("activation", folder)
+    assert results is not None
+    assert results["lab"]["seeds"] == 2
+    for name in activation.ACTIVATIONS:
+        for run, seed in zip(
+            lab.runs(key_activation=name), results["numbers"][name]["seeds"], strict=True
+        ):
+            with torch.no_grad():
+                selection = run.memory.select(run.memory.doc_reps)
+            count = int((selection.abs() > activation.OPEN).sum())
+            assert seed["active"] == pytest.approx(count / selection.numel(), rel=1e-6)
+            pairs = [
+                (selection[i] - selection[j]).norm().item()
+                for i in range(len(selection))
+                for j in range(i)
+            ]
+            assert seed["distance"] == pytest.approx(np.mean(pairs), rel=1e-5)
+    first = lab.run(1, key_activation="tanh").memory
+    expected = first.select(first.doc_reps).detach()
+    assert torch.equal(torch.tensor(results["numbers"]["tanh"]["selection"]), expected)
+
+
+def test_a_figure_is_drawn_from_results_alone(folder: Path) -> None:
+    picture = folder / "activation.png"
+    before = picture.read_bytes()
+    picture.unlink()
+    assert bench.redraw(folder) == ["activation"]
+    assert picture.read_bytes() == before
+    numbers = json.loads((folder / "activation.json").read_text(encoding="utf-8"))["numbers"]
+    figure = activation.draw(new_figure(*activation.SIZE), numbers, "note")
+    drawn = figure.axes[0].images[0].get_array()
+    np.testing.assert_allclose(drawn, numbers["sigmoid"]["selection"])
+
+
+def test_claims_follow_the_numbers(folder: Path) -> None:
+    def made(sigmoid: float, relu: float, negative: float) -> dict[str, Any]:
+        return {
+            "sigmoid": {"seeds": [{"active": sigmoid}, {"active": sigmoid}]},
+            "relu": {"seeds": [{"active": relu}, {"active": relu}]},
+            "tanh": {"seeds": [{"negative": negative}, {"negative": negative}]},
+        }
+
+    assert [c.verdict for c in activation.claims(made(1.0, 0.4, 0.5))] == ["holds"] * 3
+    assert [c.verdict for c in activation.claims(made(0.5, 0.9, 0.0))] == ["not"] * 3
+    table = (folder / "claims.md").read_text(encoding="utf-8")
+    assert table.count("docmem experiment activation --preset pythia-1b") == 3
+    assert "(n = 2)" in table
+
+
+def test_a_spread_is_mean_and_sample_deviation() -> None:
+    three = spread([1.0, 2.0, 6.0])
+    assert three.mean == 3.0
+    assert three.sd == pytest.approx(math.sqrt((4 + 1 + 9) / 2))
+    assert str(three) == "3.00 ± 2.65 (n = 3)"
+    assert str(spread([2.0])) == "2.00 (one seed)"
+    assert [verdict(True, True), verdict(True, False), verdict(False)] == ["holds", "partly", "not"]
+
+
+def test_an_unknown_experiment_and_a_bad_lab_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DocmemError, match=r"nothing.*choose one of activation"):
+        experiment("nothing")
+    with pytest.raises(DocmemError, match="no preset 'huge'"):
+        Lab(preset="huge")
+    with pytest.raises(DocmemError, match="seeds"):
+        Lab(seeds=0)
+    with pytest.raises(DocmemError, match="no results of activation"):
+        bench.draw("activation", tmp_path)
+    (tmp_path / "activation.json").write_text("{", encoding="utf-8")
+    with pytest.raises(DocmemError, match="cannot be read"):
+        bench.stored("activation", tmp_path)
+
+
+@pytest.mark.parametrize("name", experiments.NAMES)
+def test_an_experiment_has_all_its_parts(name: str) -> None:
+    module = experiment(name)
+    assert module.QUESTION.endswith("?")
+    assert len(module.ALT) > 40
+    assert 6 <= module.SIZE[0] <= 14
+    assert all(callable(getattr(module, part)) for part in ("measure", "draw", "claims"))
+
+
+def test_the_command_performs_what_is_missing(
+    lab: Lab, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    performed: list[str] = []
+    monkeypatch.setattr(
+        bench, "perform", lambda name, *_: performed.append(name) or {"seconds": 0.0}
+    )
+    monkeypatch.setattr(experiments, "NAMES", ("activation",))
+    assert main(["experiment", "all", "--fast", "--out", str(folder)]) == 0
+    assert performed == []
+    assert main(["experiment", "all", "--fast", "--fresh", "--out", str(folder)]) == 0
+    assert main(["experiment", "activation", "--fast", "--out", str(folder)]) == 0
+    assert performed == ["activation", "activation"]
+    assert f"are in {folder}" in capsys.readouterr().out
+
+
+def test_settings_say_all_that_the_numbers_depend_on(folder: Path, lab: Lab) -> None:
+    results = bench.stored("activation", folder)
+    assert results is not None
+    config = dataclasses.asdict(lab.config())
+    assert results["lab"]["config"]["guidance"] == config["guidance"]
+    assert results["lab"]["fast"] is True
+    assert results["versions"]["torch"]
