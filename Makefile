@@ -5,10 +5,10 @@ PIP_FLAGS ?=
 PYTHON ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint notebooks clean
+.PHONY: help venv demo test test-colab test-browser lint notebooks bench clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "    make %-11s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "    make %-14s%s\n", $$1, $$2 }' Makefile
 
 venv: .venv/.installed ## install docmem and its tools into .venv (the others do it for you)
 
@@ -19,15 +19,29 @@ demo: .venv/.installed ## train the small memory and redraw figures/
 test: lint ## check style and types, then run the tests
 	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest
 
+# As a stranger installs it: a copy, not this folder. build/ would hand on what has left the package.
+test-colab: .venv-colab/pyvenv.cfg ## run the notebooks with Colab's versions
+	rm -rf build
+	.venv-colab/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) \
+	    -c tests/colab/constraints.txt '.[widgets]' nbmake
+	HF_HUB_OFFLINE=1 .venv-colab/bin/python -m pytest --noconftest -k top_to_bottom \
+	    tests/test_notebooks.py
+
+test-browser: .venv/.installed ## use the widgets in JupyterLab, in headless Chromium
+	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest tests/browser
+
 notebooks: .venv/.installed ## run the notebooks and store their outputs
 	HF_HUB_OFFLINE=1 .venv/bin/python notebooks/execute.py
+
+bench: .venv/.installed ## measure speed and memory, and write benchmarks/RESULTS.md
+	HF_HUB_OFFLINE=1 .venv/bin/python -m benchmarks
 
 lint: .venv/.installed ## check style and types: the list in .pre-commit-config.yaml
 	.venv/bin/pre-commit run --all-files
 
-clean: ## delete .venv, caches and builds; runs in outputs/ and figures/ stay
-	rm -rf .venv build dist docmem.egg-info .mypy_cache .ruff_cache .pytest_cache
-	find docmem tests notebooks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+clean: ## delete .venv*, caches and builds; runs in outputs/ and figures/ stay
+	rm -rf .venv .venv-colab build dist docmem.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find docmem tests notebooks benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 .venv/.installed: pyproject.toml constraints.txt
 	@set -eu; \
@@ -57,3 +71,6 @@ clean: ## delete .venv, caches and builds; runs in outputs/ and figures/ stay
 	.venv/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) \
 	    -c constraints.txt -e '.[dev]'
 	@touch $@
+
+.venv-colab/pyvenv.cfg: tests/colab/constraints.txt | .venv/.installed
+	.venv/bin/python -m venv --clear .venv-colab

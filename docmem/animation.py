@@ -15,7 +15,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import TwoSlopeNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
@@ -34,6 +34,8 @@ from docmem.style import (
     styled,
 )
 
+# Inches left and right of the heat maps: room for titles, or for colours alone; for the scale.
+LEFT, NARROW_LEFT, RIGHT = 2.173, 0.42, 0.578
 FRAME_MILLISECONDS = 140
 HOLD_MILLISECONDS = 3000
 
@@ -79,10 +81,19 @@ class SelectionPicture:
     Args:
         run: whose snapshots will be shown; its length and losses set the axes.
         limits: for each heat map the value drawn darkest, the same for all snapshots.
+        figure: where to draw: empty, 7 inches high; None: a Figure of its own.
+        labelled: write the documents' titles, and which curve is which, left of the maps.
     """
 
-    def __init__(self, run: Run, limits: dict[str, float]) -> None:
-        self.figure = Figure(figsize=(10.6, 7.0), dpi=100)
+    def __init__(
+        self,
+        run: Run,
+        limits: dict[str, float],
+        figure: Figure | SubFigure | None = None,
+        labelled: bool = True,
+    ) -> None:
+        self.figure = figure or Figure(figsize=(10.6, 7.0), dpi=100)
+        self.labelled = labelled
         self.history = run.history
         self.epochs = run.config.num_epochs
         self._build(run, limits)
@@ -91,15 +102,19 @@ class SelectionPicture:
     def _build(self, run: Run, limits: dict[str, float]) -> None:
         """Everything that stays, and the artists that will change."""
         figure, tau = self.figure, run.config.target_negative_ce
+        width = figure.bbox.width / figure.figure.dpi  # inches, as all that stands beside the maps
+        left, right = (LEFT if self.labelled else NARROW_LEFT) / width, 1 - RIGHT / width
         grid = figure.add_gridspec(
             4, 2, height_ratios=(1, 1, 1, 0.62), width_ratios=(1, 0.012), hspace=0.34,
-            wspace=0.02, left=0.205, right=0.205 + 768 * 1.022 / 1060, top=0.9, bottom=0.085,
+            wspace=0.02, left=left, right=right, top=0.9, bottom=0.085,
         )  # fmt: skip
         blank = np.zeros((len(run.titles), run.config.hook_memory_dim))
         self.images = []
         for row, (name, limit) in enumerate(limits.items()):
             axes = figure.add_subplot(grid[row, 0])
             self.images.append(heat_map(axes, blank, limit, run.titles, name))
+            if not self.labelled:
+                axes.set_yticklabels([])
             axes.set_xlabel("memory entry" if row == len(limits) - 1 else "", labelpad=1)
             axes.tick_params(axis="x", labelbottom=row == len(limits) - 1, labelsize=8)
             scale = figure.add_subplot(grid[row, 1])
@@ -110,25 +125,32 @@ class SelectionPicture:
         curve = figure.add_subplot(grid[3, 0])
         losses = [loss for e in self.history for loss in (e.positive_ce, e.negative_ce)]
         curve.set(xlim=(0, self.epochs), ylim=(0, 1.08 * max([tau, *losses])))
-        curve.set_ylabel("nats a token", fontsize=8)
+        curve.set_ylabel("nats a token" if self.labelled else "", fontsize=8)
         curve.set_xlabel("epoch", labelpad=1)
         curve.tick_params(labelsize=8)
         self.curves = draw_history(curve, [], tau)
         self.cursor = curve.axvline(0, color=INK, lw=1)
-        headline = f"{run.config.key_activation} memory: the entries that hold each document"
-        figure.text(0.012, 0.965, headline, fontsize=13, fontweight="bold", va="center")
+        headline = f"{run.config.key_activation} memory"
+        if figure is figure.figure:
+            headline += ": the entries that hold each document"
+        start = 0.127 / width if self.labelled else left
+        figure.text(start, 0.965, headline, fontsize=13, fontweight="bold", va="center")
         for y, text, color in (
             (0.185, "cross entropy", INK),
             (0.155, "own DocRep", OWN),
             (0.125, "another's DocRep", NEGATIVE),
             (0.095, f"target τ = {tau:g}", "#555555"),
         ):
-            figure.text(0.012, y, text, fontsize=8.5, color=color, fontweight="bold", va="center")
-        right: dict[str, Any] = {"ha": "right", "va": "center"}
-        self.epoch = figure.text(0.93, 0.968, "", fontsize=12, fontweight="bold", **right)
-        self.losses = figure.text(0.93, 0.938, "", fontsize=9, color="#555555", **right)
+            if self.labelled:
+                figure.text(
+                    start, y, text, fontsize=8.5, color=color, fontweight="bold", va="center"
+                )
+        end = 1 - 0.742 / width
+        place: dict[str, Any] = {"ha": "right", "va": "center"}
+        self.epoch = figure.text(end, 0.968, "", fontsize=12, fontweight="bold", **place)
+        self.losses = figure.text(end, 0.938, "", fontsize=9, color="#555555", **place)
 
-    def show(self, panels: dict[str, torch.Tensor], done: int) -> Figure:
+    def show(self, panels: dict[str, torch.Tensor], done: int) -> Figure | SubFigure:
         """Show a snapshot's heat maps (n_docs, memory_dim) and the losses of its `done` epochs."""
         for image, values in zip(self.images, panels.values(), strict=True):
             image.set_data(values.numpy())
@@ -177,7 +199,31 @@ def selection_figure(run: Run, index: int = -1) -> Figure:
     snapshots = run.snapshots
     limits = color_limits(snapshots, list(range(len(snapshots.epochs))))
     picture = SelectionPicture(run, limits)
-    return picture.show(panels_at(snapshots, index), snapshots.epochs[index])
+    picture.show(panels_at(snapshots, index), snapshots.epochs[index])
+    return picture.figure.figure
+
+
+class Film:
+    """A figure drawn again and again, of which only some artists change.
+
+    Args:
+        figure: drawn once, all but `changing`.
+        changing: drawn for every frame.
+    """
+
+    def __init__(self, figure: Figure, changing: Sequence[Artist]) -> None:
+        self.canvas, self.changing = FigureCanvasAgg(figure), changing
+        for artist in changing:
+            artist.set_animated(True)  # left out of draw()
+        self.canvas.draw()
+        self.still = self.canvas.copy_from_bbox(figure.bbox)
+
+    def frame(self) -> np.ndarray:
+        """The figure as it is now, (height, width, 3) bytes."""
+        self.canvas.restore_region(self.still)
+        for artist in self.changing:
+            artist.draw(self.canvas.get_renderer())
+        return np.asarray(self.canvas.buffer_rgba())[..., :3].copy()
 
 
 def memory_selection_gif(run: Run, path: Path, *, frames: int = 50) -> Path:
@@ -194,18 +240,11 @@ def memory_selection_gif(run: Run, path: Path, *, frames: int = 50) -> Path:
     snapshots = run.snapshots
     indices = spaced_snapshots(snapshots.epochs, frames)
     picture = SelectionPicture(run, color_limits(snapshots, indices))
-    canvas = FigureCanvasAgg(picture.figure)
-    for artist in picture.changing():
-        artist.set_animated(True)  # left out of draw(), so that the rest is drawn once
-    canvas.draw()
-    still = canvas.copy_from_bbox(picture.figure.bbox)
+    film = Film(picture.figure.figure, picture.changing())
     pictures = []
     for index in tqdm(indices, desc=path.name, unit="frame"):
         picture.show(panels_at(snapshots, index), snapshots.epochs[index])
-        canvas.restore_region(still)
-        for artist in picture.changing():
-            artist.draw(canvas.get_renderer())
-        pictures.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+        pictures.append(film.frame())
     write_gif(path, pictures)
     return path
 

@@ -1,10 +1,10 @@
 """The cross entropies of a frozen head, without its logits ever lying there all at once.
 
 What costs in training a memory is the head: a matmul with one column a vocabulary entry, forward
-and backward. `head_losses` does the two, in chunks that fit a cache, and nothing besides: the
-gradient of each loss by its own logits (softmax - one-hot) is made where the logits are, and
-rows whose loss is not used, such as those of a negative that the clamp of the guidance loss has
-switched off, cost no backward.
+and backward. `head_losses` does the two and little besides. The gradient of each loss by its own
+logits, softmax - one-hot, is made where the logits are. If all fit in one chunk it is kept, and
+rows whose loss is not used, as those of a negative that the clamp of the guidance loss has
+switched off, cost no backward; else it is multiplied back at once, chunk by chunk, and let go.
 
 `docmem.loss.token_losses` on the LM's own logits is the plain way, and the tests' reference.
 """
@@ -19,7 +19,7 @@ from torch.nn import functional
 from docmem.models import TokenBatch, forward_inputs
 
 # Logits of about this many bytes at once, so that a large vocabulary does not fill the memory.
-CHUNK_BYTES = 64_000_000
+CHUNK_BYTES = {"cpu": 64_000_000, "cuda": 1_000_000_000}
 
 
 class _HeadLosses(torch.autograd.Function):
@@ -27,31 +27,38 @@ class _HeadLosses(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> Tensor:
+        limit = CHUNK_BYTES.get(x.device.type, CHUNK_BYTES["cpu"])
+        chunk = max(1, limit // (4 * len(weight)))
+        wanted = ctx.needs_input_grad[0]
+        ctx.in_one = len(x) <= chunk
         losses = torch.empty(len(x), device=x.device)
-        keep = ctx.needs_input_grad[0]
-        by_logits = x.new_empty(len(x) if keep else 0, len(weight))
-        chunk = max(1, CHUNK_BYTES // (4 * len(weight)))
+        gradient = torch.empty_like(x) if wanted else x.new_empty(0)
         for start in range(0, len(x), chunk):
             rows = slice(start, start + chunk)
             log_p = functional.linear(x[rows], weight, bias).float().log_softmax(1)
-            wanted = target[rows, None]
-            losses[rows] = -log_p.gather(1, wanted)[:, 0]
-            if keep:
-                p = log_p.exp_()
-                p.scatter_add_(1, wanted, -torch.ones_like(wanted, dtype=p.dtype))
-                by_logits[rows] = p
-        ctx.save_for_backward(by_logits, weight)
+            hit = target[rows, None]
+            losses[rows] = -log_p.gather(1, hit)[:, 0]
+            if wanted:
+                minus = -torch.ones_like(hit, dtype=log_p.dtype)
+                by_logits = log_p.exp_().scatter_add_(1, hit, minus).to(x.dtype)
+                if ctx.in_one:
+                    gradient = by_logits
+                else:
+                    gradient[rows] = by_logits @ weight
+        ctx.save_for_backward(gradient, weight)
         return losses
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        by_logits, weight = ctx.saved_tensors
+        gradient, weight = ctx.saved_tensors
+        if not ctx.in_one:
+            return gradient * grad[:, None].to(gradient.dtype), None, None, None
         used = grad.nonzero()[:, 0]
-        by_x = by_logits.new_zeros(len(grad), weight.shape[1])
         if len(used) == len(grad):
-            torch.mm(by_logits, weight, out=by_x)
+            by_x = gradient @ weight
         else:
-            by_x[used] = by_logits[used] @ weight
+            by_x = gradient.new_zeros(len(grad), weight.shape[1])
+            by_x[used] = gradient[used] @ weight
         return by_x * grad[:, None].to(by_x.dtype), None, None, None
 
 

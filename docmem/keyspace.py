@@ -2,9 +2,11 @@
 
     plane = key_plane(prefix, memory, points=25)
     plane.ce[3]               # cross entropy of document 3, nats a token, over the map
+    line = along_line(prefix, memory, memory.doc_reps[0], memory.doc_reps[4])
+    continuity(prefix, memory).bound      # no selection changes faster than this
 
-Every value is measured: each point of the grid is a DocRep, under which every document's text
-is read. Cost: points² · documents readings of the suffix.
+Every value is measured: each point of a grid or line is a DocRep, under which every document's
+text is read. Cost: points² · documents readings of the suffix for a plane.
 """
 
 from typing import NamedTuple
@@ -12,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from docmem.files import DocmemError
@@ -22,6 +24,9 @@ from docmem.replay import Prefix
 
 # Logits of about this many numbers at once: large enough for the matmul, small enough for a laptop.
 LOGITS_AT_ONCE = 8_000_000
+
+# The steepest slope of an activation.
+SLOPES = {"relu": 1.0, "tanh": 1.0, "sigmoid": 0.25, "linear": 1.0}
 
 
 class KeyPlane(NamedTuple):
@@ -108,3 +113,93 @@ def key_plane(
         coordinates = torch.stack([axis, torch.full_like(axis, up)], dim=1)  # (points, 2)
         rows.append(cross_entropies_at(prefix, memory, origin + coordinates @ axes))
     return KeyPlane(axis, torch.stack(rows, dim=1), (doc_reps - origin) @ axes.T)
+
+
+class Line(NamedTuple):
+    """Cross entropies along a straight line between two DocReps."""
+
+    share: Float[Tensor, " points"]
+    """How far along: 0 at the start, 1 at the end."""
+    ce: Float[Tensor, "n_docs points"]
+    """Cross entropy of each document at each point, nats a token."""
+
+    @property
+    def perplexity(self) -> Float[Tensor, "n_docs points"]:
+        """The exponential of the cross entropy."""
+        return self.ce.exp()
+
+    @property
+    def nearest(self) -> Int[Tensor, " points"]:
+        """The document that each point recalls best."""
+        return self.ce.argmin(0)
+
+
+def along_line(
+    prefix: Prefix,
+    memory: DocumentMemory,
+    start: Float[Tensor, " key_dim"],
+    end: Float[Tensor, " key_dim"],
+    points: int = 41,
+) -> Line:
+    """Read every document of `prefix` at `points` DocReps on the line from `start` to `end`."""
+    share = torch.linspace(0, 1, points)
+    doc_reps = torch.lerp(start.cpu(), end.cpu(), share[:, None])
+    return Line(share, cross_entropies_at(prefix, memory, doc_reps))
+
+
+class Continuity(NamedTuple):
+    """What changes when a DocRep moves: pairs of DocReps, and what is read at both."""
+
+    distance: Float[Tensor, " pairs"]
+    """Between the two DocReps."""
+    selection: Float[Tensor, " pairs"]
+    """Between their memory selections, in the L2 norm."""
+    ce: Float[Tensor, "n_docs pairs"]
+    """Between each document's cross entropies, nats a token."""
+    bound: float | None
+    """No selection changes more than this, a unit of distance; None where no bound is known."""
+
+
+def selection_bound(memory: DocumentMemory) -> float | None:
+    """A Lipschitz constant of k_doc = act_key(g(𝒦)): it changes by no more a unit of distance.
+
+    The steepest slope of each activation times the largest singular value of each Linear. None
+    for an activation whose slope is not listed.
+    """
+    config = memory.config
+    linears = [part for part in memory.document_key.modules() if isinstance(part, nn.Linear)]
+    inside = [config.key_internal_activation or "relu"] * (len(linears) - 1)
+    bound = 1.0
+    for activation in (config.key_activation, *inside):
+        if activation not in SLOPES:
+            return None
+        bound *= SLOPES[activation]
+    for linear in linears:
+        bound *= torch.linalg.matrix_norm(linear.weight.detach(), 2).item()
+    return bound
+
+
+@torch.no_grad()
+def continuity(
+    prefix: Prefix, memory: DocumentMemory, *, pairs: int = 100, extent: float = 1.0, seed: int = 0
+) -> Continuity:
+    """Move DocReps in random directions, by 0.001 to 1, and measure what changes.
+
+    The first of each pair lies anywhere in [-extent, extent]^key_dim; the distances are spread
+    evenly on a logarithmic scale.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    key_dim = memory.config.key_dim
+    first = extent * (2 * torch.rand(pairs, key_dim, generator=generator) - 1)
+    direction = torch.randn(pairs, key_dim, generator=generator)
+    distance = torch.logspace(-3, 0, pairs)
+    second = first + distance[:, None] * direction / direction.norm(dim=1, keepdim=True)
+    both = torch.cat([first, second])
+    selections = memory.select(both.to(memory.doc_reps)).cpu()
+    ce = cross_entropies_at(prefix, memory, both)
+    return Continuity(
+        distance,
+        (selections[pairs:] - selections[:pairs]).norm(dim=1),
+        (ce[:, pairs:] - ce[:, :pairs]).abs(),
+        selection_bound(memory),
+    )

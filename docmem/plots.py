@@ -11,12 +11,16 @@ from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from docmem.keyspace import KeyPlane
-from docmem.runs import Epoch
+from docmem.keyspace import Continuity, KeyPlane, Line
+from docmem.published import EPOCHS, PublishedRun
+from docmem.runs import Epoch, Snapshots
 from docmem.style import (
+    FAINT,
     GUIDANCE,
+    INK,
     NEGATIVE,
     OWN,
+    SIGNED,
     badge,
     document_color,
     draw_history,
@@ -217,3 +221,220 @@ def _plain_log_ticks(axis: Any) -> None:
     axis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+@styled
+def along_line(
+    figure: Figure, line: Line, titles: Sequence[str], ends: tuple[int, int], note: str
+) -> Figure:
+    """Perplexity of every document on the way from one DocRep to another, and who is best where.
+
+    Args:
+        figure: an empty Figure.
+        line: what was measured.
+        titles: the documents'.
+        ends: indices of the documents at its start and its end.
+        note: what was trained, for the line under the title.
+    """
+    axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=(1, 0.09))
+    share, perplexity = line.share.tolist(), line.perplexity.numpy()
+    for index, values in enumerate(perplexity):
+        bold = index in ends
+        axes.plot(
+            share, values, color=document_color(index), lw=2.6 if bold else 1.1,
+            alpha=1 if bold else 0.55, zorder=3 if bold else 2,
+        )  # fmt: skip
+    axes.set_yscale("log")
+    axes.set_ylim(1, 1.3 * perplexity[list(ends)].max())
+    _plain_log_ticks(axes.yaxis)
+    axes.set_ylabel("perplexity")
+    step = (share[1] - share[0]) / 2
+    nearest = line.nearest.numpy()
+    colors = np.array([to_rgb(document_color(index)) for index in range(len(titles))])
+    strip.imshow(
+        colors[nearest][None], aspect="auto", interpolation="nearest",
+        extent=(share[0] - step, share[-1] + step, 0, 1),
+    )  # fmt: skip
+    starts = [0, *(np.flatnonzero(np.diff(nearest)) + 1).tolist()]
+    for start, stop in zip(starts, [*starts[1:], len(nearest)], strict=True):
+        badge(strip, (share[start] + share[stop - 1]) / 2, 0.5, int(nearest[start]))
+        if start:
+            axes.axvline(share[start] - step, color=FAINT, lw=1, ls=(0, (4, 3)), zorder=1)
+    strip.set_ylim(0, 1)
+    strip.set_yticks([])
+    strip.set_ylabel("best", rotation=0, ha="right", va="center")
+    strip.set_xlim(share[0] - step, share[-1] + step)
+    strip.set_xlabel("share of the way from the first DocRep to the second")
+    for place, index, values in ((0, ends[0], perplexity), (-1, ends[1], perplexity)):
+        badge(axes, share[place], float(values[index, place]), index, clip_on=False)
+    first, second = (textwrap.shorten(titles[index], 40, placeholder=" …") for index in ends)
+    headline(figure, f"From {first} to {second}: who is recalled on the way", note)
+    return figure
+
+
+@styled
+def continuity(figure: Figure, measured: Continuity, note: str) -> Figure:
+    """How much selection and cross entropy change, against how far the DocRep moved.
+
+    Args:
+        figure: an empty Figure.
+        measured: pairs of DocReps, and what differs between them.
+        note: what was trained, for the line under the title.
+    """
+    left, right = figure.subplots(1, 2, sharex=True)
+    distance = measured.distance.numpy()
+    left.loglog(distance, measured.selection.numpy(), "o", ms=4.5, color=GUIDANCE, alpha=0.7, mew=0)
+    if measured.bound is not None:
+        left.loglog(distance, measured.bound * distance, color=INK, lw=1.4)
+        left.annotate(
+            f"bound: {measured.bound:.2f} × distance", (distance[0], measured.bound * distance[-1]),
+            va="top", fontweight="bold",
+        )  # fmt: skip
+    left.set_ylabel("change of the selection (L2)")
+    left.set_title("Memory selection")
+    for index, change in enumerate(measured.ce.numpy()):
+        right.loglog(distance, change, "o", ms=3.6, color=document_color(index), alpha=0.65, mew=0)
+    steepest = (measured.ce / measured.distance).max().item()
+    right.loglog(distance, steepest * distance, color=FAINT, lw=1.4, ls=(0, (4, 3)))
+    right.annotate(
+        f"steepest seen: {steepest:.1f} × distance", (distance[0], steepest * distance[-1]),
+        color="#555555", va="top", fontweight="bold",
+    )  # fmt: skip
+    right.set_ylim(bottom=1e-5)
+    right.set_ylabel("change of the cross entropy (nats a token)")
+    right.set_title("Cross entropy, a colour a document")
+    for axes in (left, right):
+        axes.set_xlabel("distance between the two DocReps")
+    headline(figure, "A small step of the DocRep is a small change of what is recalled", note)
+    return figure
+
+
+@styled
+def open_entries(
+    figure: Figure, snapshots: dict[str, Snapshots], share: float, note: str
+) -> Figure:
+    """How many entries a document opens through training, and how alike documents are at the end.
+
+    Args:
+        figure: an empty Figure.
+        snapshots: run name to its snapshots.
+        share: an entry is open where its document selection is larger than this share of the
+            document's largest, both in size.
+        note: what was trained, for the line under the title.
+    """
+    grid = figure.add_gridspec(2, len(snapshots), height_ratios=(1, 1.3))
+    counts = figure.add_subplot(grid[0, :])
+    inks, maps = (NEGATIVE, GUIDANCE, OWN, INK), []
+    last = {name: taken.document[-1] for name, taken in snapshots.items()}
+    for place, (name, taken) in enumerate(snapshots.items()):
+        size = taken.document.abs()  # (snapshots, n_docs, entries)
+        active = (size > share * size.amax(-1, keepdim=True)).sum(-1).numpy()
+        color = inks[place % len(inks)]
+        counts.fill_between(
+            taken.epochs, active.min(1), active.max(1), color=color, alpha=0.2, lw=0
+        )
+        counts.plot(taken.epochs, active.mean(1), color=color, lw=2)
+        counts.annotate(
+            f" {name} {active[-1].mean():.0f}", (taken.epochs[-1], active[-1].mean()), color=color,
+            fontweight="bold", va="center",
+        )  # fmt: skip
+        axes = figure.add_subplot(grid[1, place])
+        unit = last[name] / last[name].norm(dim=1, keepdim=True).clamp_min(1e-12)
+        image = axes.imshow((unit @ unit.T).numpy(), cmap=SIGNED, vmin=-1, vmax=1)
+        axes.set_title(name, color=color)
+        marks = range(len(unit))
+        axes.set_xticks(marks, [str(mark + 1) for mark in marks], fontsize=8)
+        axes.set_yticks(marks, [str(mark + 1) for mark in marks], fontsize=8)
+        axes.tick_params(length=0)
+        axes.set_xlabel("document")
+        if place == 0:
+            axes.set_ylabel("document")
+        maps.append(axes)
+    figure.colorbar(image, ax=maps, aspect=18, label="cosine of their selections")
+    entries = next(iter(last.values())).shape[-1]
+    counts.set_ylim(0, 1.06 * entries)
+    counts.set_xlim(0, 1.13 * max(taken.epochs[-1] for taken in snapshots.values()))
+    counts.set_xlabel("epoch")
+    counts.set_ylabel(f"open entries of {entries}")
+    headline(figure, "How many entries a document opens, and how alike documents are", note)
+    return figure
+
+
+@styled
+def forgetting(figure: Figure, maps: dict[str, KeyPlane], index: int, note: str) -> Figure:
+    """Perplexity of one document over the plane, a map each way of forgetting it.
+
+    Args:
+        figure: an empty Figure.
+        maps: name to the plane; row `index` of each is the document's.
+        index: the document's row.
+        note: what was done, for the line under the title.
+    """
+    panels = figure.subplots(1, len(maps), squeeze=False)[0]
+    perplexity = {name: plane.perplexity[index].numpy() for name, plane in maps.items()}
+    everything = np.stack(list(perplexity.values()))
+    norm = LogNorm(max(1.0, everything.min()), np.quantile(everything, 0.98))
+    for axes, (name, plane) in zip(panels, maps.items(), strict=True):
+        axis = plane.axis.numpy()
+        image = axes.pcolormesh(
+            axis, axis, perplexity[name], cmap="magma", norm=norm, shading="nearest"
+        )
+        _square(axes, float(axis[-1]))
+        up, across = np.unravel_index(perplexity[name].argmin(), perplexity[name].shape)
+        axes.plot(axis[across], axis[up], "x", ms=9, color="white", mew=4)
+        axes.plot(axis[across], axis[up], "x", ms=9, color=INK, mew=2)
+        axes.set_title(f"{name}\nlowest perplexity {perplexity[name].min():,.1f}", fontsize=10)
+        if axes is not panels[0]:
+            axes.set_ylabel("")
+    bar = figure.colorbar(image, ax=list(panels), label="perplexity", extend="max", aspect=30)
+    _plain_log_ticks(bar.ax.yaxis)
+    bar.ax.minorticks_off()
+    headline(figure, "Where in the plane can the text still be read?", note)
+    return figure
+
+
+@styled
+def published_curves(
+    figure: Figure,
+    published: Sequence[PublishedRun],
+    histories: dict[str, Sequence[Epoch]],
+    note: str,
+) -> Figure:
+    """The paper's curves, dotted where the records give them, and one's own runs beside them.
+
+    Args:
+        figure: an empty Figure.
+        published: the paper's runs.
+        histories: run name to its history; may be empty.
+        note: what was trained, for the line under the title.
+    """
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1.7, 1))
+    marks, inks = ("o", "s", "^", "D", "v", "P"), (GUIDANCE, NEGATIVE, "#88CCEE", "#AA4499")
+    for place, run in enumerate(published):
+        for axes, values in ((top, run.positive_ce), (bottom, run.guidance_term)):
+            axes.plot(
+                EPOCHS, values, marker=marks[place % len(marks)], color=inks[place % len(inks)],
+                ms=5, lw=1, ls=(0, (1, 2)), label=f"paper: {run.name}",
+            )  # fmt: skip
+    for place, (name, history) in enumerate(histories.items()):
+        epochs = [epoch.epoch for epoch in history]
+        ink = (OWN, INK)[place % 2]
+        top.plot(epochs, [e.positive_ce for e in history], color=ink, lw=2.4, label=f"here: {name}")
+        bottom.plot(epochs, [e.guidance for e in history], color=ink, lw=1.6)
+    top.set_xscale("log")
+    top.set_xticks(EPOCHS, [str(epoch) if epoch != 400 else "" for epoch in EPOCHS])
+    top.minorticks_off()
+    top.set_ylim(bottom=0)
+    bottom.set_ylim(bottom=0)
+    top.set_ylabel("cross entropy under the\nown DocRep (nats a token)")
+    bottom.set_ylabel("guidance term\n(nats a token)")
+    bottom.set_xlabel("epoch")
+    top.legend(frameon=False, fontsize=9)
+    headline(
+        figure,
+        "One's own run beside the published ones"
+        if histories
+        else "What the published runs learned",
+        note,
+    )
+    return figure

@@ -3,10 +3,13 @@
     recognition(prefix, memory)            # own and other cross entropies, documents recognised
     continuation(prefix, memory)           # how much of the text it goes on with correctly
     attribute(lm, memory, -1, "a text")    # which document does this come from?
+    without_address(memory, "a title")     # the document uncalled, and not forgotten
 
 All of it is measured by reading or by greedy generation; nothing is sampled.
 """
 
+import copy
+import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -143,3 +146,24 @@ def attribute(
     bare = cross_entropy(lm.model(**forward_inputs(lm.model, batch)).logits, batch).item()
     ranked = [Attribution(title, ce) for title, ce in zip(titles, losses, strict=True)]
     return sorted([*ranked, Attribution("(no memory)", bare)], key=lambda one: one.ce)
+
+
+def without_address(memory: DocumentMemory, document: str | int) -> DocumentMemory:
+    """A copy of the memory that cannot call a document: its DocRep and title are gone.
+
+    This is not forgetting. The other weights stay, so whoever gives the same point of the plane
+    still reads the text there.
+
+    Raises:
+        DocmemError: if there is no such document, or no other.
+    """
+    index = memory.index_of(document)
+    kept = [other for other in range(memory.config.n_docs) if other != index]
+    if not kept:
+        raise DocmemError("This memory holds one document; without it there is none to call.")
+    smaller = copy.deepcopy(memory)
+    smaller.config = dataclasses.replace(memory.config, n_docs=len(kept))
+    smaller.doc_reps = memory.doc_reps[kept]
+    if memory.titles is not None:
+        smaller.titles = [memory.titles[other] for other in kept]
+    return smaller

@@ -2,41 +2,128 @@
 
 Drops what only a live kernel can show (widget views and their state) and what differs from
 machine to machine (timings of progress bars), so that GitHub renders them and diffs stay small.
+Each stores a hash of the code it ran, so that a test can tell when its outputs are out of date.
 """
 
+import ast
+import hashlib
+import io
 import sys
+import tempfile
+import tokenize
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 
+FOLDER = Path(__file__).parent
+PACKAGE = FOLDER.parent / "docmem"
+# The package's code, the page's side of its widgets, the embedded LM and texts.
+READ_FROM = {".py", ".js", ".css", ".json", ".safetensors", ".txt"}
+# What no notebook calls.
+APART = {"cli", "demo", "experiments", "pretraining"}
+
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
+def fast(notebook: nbformat.NotebookNode) -> None:
+    """Set FAST in a new cell after the parameters, as papermill sets parameters."""
+    place = next(
+        index
+        for index, cell in enumerate(notebook.cells)
+        if "parameters" in cell.metadata.get("tags", [])
+    )
+    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell("FAST = True"))
+
+
+def what_runs(source: str) -> str:
+    """Python source without comments, docstrings and blank lines; the same on every version."""
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(source)):
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
+            end = node.end_lineno or node.lineno
+            lines[node.lineno - 1 : end] = [""] * (end - node.lineno + 1)
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def called(package: Path = PACKAGE) -> list[Path]:
+    """The files of the package that a notebook may run or read."""
+    return [
+        path
+        for path in sorted(package.rglob("*"))
+        if path.suffix in READ_FROM
+        and path.relative_to(package).with_suffix("").parts[0] not in APART
+    ]
+
+
+def code_hash(notebook: nbformat.NotebookNode, package: Path = PACKAGE) -> str:
+    """A hash of all that decides a notebook's outputs: its code cells, and what they call.
+
+    Formatting is the formatter's, so it changes when behaviour may have: a false alarm costs
+    `make notebooks`, a false all-clear would cost a reader's trust.
+    """
+    found = hashlib.sha256()
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            found.update(cell.source.encode())
+    for path in called(package):
+        found.update(path.relative_to(package).as_posix().encode())
+        found.update(
+            what_runs(path.read_text(encoding="utf-8")).encode()
+            if path.suffix == ".py"
+            else path.read_bytes()
+        )
+    return found.hexdigest()
+
+
 def clean(notebook: nbformat.NotebookNode) -> None:
-    """Leave only outputs that stand without a kernel."""
+    """Leave only outputs that stand without a kernel.
+
+    A widget leaves the picture that it brings for such places; one that brings nothing but its
+    name, as a progress bar does, goes.
+    """
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
-        if cell.cell_type == "code":
-            cell.outputs = [
-                output
-                for output in cell.outputs
-                if WIDGET_VIEW not in output.get("data", {}) and output.get("name") != "stderr"
-            ]
+        if cell.cell_type != "code":
+            continue
+        kept = []
+        for output in cell.outputs:
+            view = output.get("data", {}).pop(WIDGET_VIEW, None)
+            left = set(output.get("data", {})) - {"text/plain"}
+            if output.get("name") != "stderr" and (view is None or left):
+                kept.append(output)
+        cell.outputs = kept
 
 
 def main() -> None:
-    """Execute the notebooks named on the command line, or all."""
-    folder = Path(__file__).parent
-    for path in [Path(name) for name in sys.argv[1:]] or sorted(folder.glob("*.ipynb")):
-        notebook = nbformat.read(path, as_version=4)
-        NotebookClient(
-            notebook, timeout=1200, resources={"metadata": {"path": str(folder)}}
-        ).execute()
-        clean(notebook)
-        nbformat.write(notebook, path)
-        print(path)
+    """Execute the notebooks named on the command line, or all.
+
+    In a new folder, so that no run is found there that older code has trained; they share it, as
+    a reader's do.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for path in [Path(name) for name in sys.argv[1:]] or sorted(FOLDER.glob("*.ipynb")):
+            notebook = nbformat.read(path, as_version=4)
+            ran = code_hash(notebook)
+            NotebookClient(
+                notebook,
+                coalesce_streams=True,
+                timeout=1200,
+                resources={"metadata": {"path": folder}},
+            ).execute()
+            clean(notebook)
+            notebook.metadata["docmem"] = {"code": ran}
+            nbformat.write(notebook, path)
+            print(path)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,14 @@ import torch
 from docmem.config import MemoryConfig
 from docmem.files import DocmemError
 from docmem.hook import attach
-from docmem.keyspace import cross_entropies_at, key_plane, plane_of
+from docmem.keyspace import (
+    along_line,
+    continuity,
+    cross_entropies_at,
+    key_plane,
+    plane_of,
+    selection_bound,
+)
 from docmem.loss import token_losses
 from docmem.memory import DocumentMemory
 from docmem.models import LanguageModel, forward_inputs
@@ -80,3 +87,79 @@ def test_a_map_with_longer_doc_reps_can_be_measured(trained: tuple[LanguageModel
 def test_doc_reps_of_length_one_span_no_plane() -> None:
     with pytest.raises(DocmemError, match="span no plane"):
         plane_of(torch.randn(4, 1))
+
+
+def test_the_line_holds_what_full_forwards_measure(trained: tuple[LanguageModel, Run]) -> None:
+    lm, run = trained
+    start, end = run.memory.doc_reps[0], run.memory.doc_reps[2]
+    line = along_line(run.read(lm), run.memory, start, end, points=5)
+    assert line.share.tolist() == [0, 0.25, 0.5, 0.75, 1]
+    for document, place in ((0, 0), (1, 1), (2, 3), (2, 4)):
+        doc_rep = start + line.share[place] * (end - start)
+        expected = naive_ce(lm, run, document, doc_rep)
+        assert line.ce[document, place].item() == pytest.approx(expected, abs=1e-5)
+    assert line.nearest[0] == 0 and line.nearest[-1] == 2
+    torch.testing.assert_close(line.perplexity, torch.exp(line.ce))
+
+
+def test_continuity_compares_what_is_read_at_the_two_ends_of_a_step(
+    trained: tuple[LanguageModel, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm, run = trained
+    asked = []
+
+    def keep(prefix: object, memory: object, doc_reps: torch.Tensor) -> torch.Tensor:
+        asked.append(doc_reps)
+        return cross_entropies_at(run.read(lm), run.memory, doc_reps)
+
+    monkeypatch.setattr("docmem.keyspace.cross_entropies_at", keep)
+    measured = continuity(run.read(lm), run.memory, pairs=4, extent=0.5)
+    first, second = asked[0].chunk(2)
+    assert first.abs().max() <= 0.5
+    torch.testing.assert_close((second - first).norm(dim=1), measured.distance)
+    assert measured.distance[[0, -1]].tolist() == pytest.approx([0.001, 1])
+    with torch.no_grad():
+        moved = run.memory.select(second) - run.memory.select(first)
+    torch.testing.assert_close(measured.selection, moved.norm(dim=1))
+    for document in range(3):
+        change = naive_ce(lm, run, document, second[3]) - naive_ce(lm, run, document, first[3])
+        assert measured.ce[document, 3].item() == pytest.approx(abs(change), abs=1e-5)
+
+
+@pytest.mark.parametrize("key_activation", ["tanh", "relu", "sigmoid"])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_no_selection_changes_faster_than_its_bound(key_activation: str, layers: int) -> None:
+    torch.manual_seed(0)
+    memory = DocumentMemory(
+        MemoryConfig(
+            d_model=8,
+            n_docs=3,
+            memory_dim=16,
+            key_activation=key_activation,
+            document_key_module_type="nonlinear",
+            key_internal_layers=layers,
+        )
+    )
+    bound = selection_bound(memory)
+    points = torch.randn(200, 2)
+    with torch.no_grad():
+        steps = memory.select(points + 1e-3) - memory.select(points)
+    steepest = (steps.norm(dim=1) / (1e-3 * 2**0.5)).max().item()
+    assert bound is not None
+    assert 0 < steepest <= bound * (1 + 1e-3)
+
+
+def test_the_bound_of_a_linear_tanh_memory_is_its_largest_singular_value() -> None:
+    memory = DocumentMemory(MemoryConfig(d_model=8, n_docs=2, memory_dim=2))
+    with torch.no_grad():
+        memory.document_key.weight.copy_(torch.tensor([[3.0, 0.0], [0.0, 2.0]]))
+    assert selection_bound(memory) == pytest.approx(3)
+    origin, step = torch.zeros(2), torch.tensor([1e-3, 0.0])
+    with torch.no_grad():  # reached where tanh is steepest
+        change = memory.select(step) - memory.select(origin)
+    assert (change.norm() / 1e-3).item() == pytest.approx(3, rel=1e-4)
+
+
+def test_no_bound_is_claimed_where_none_is_known() -> None:
+    memory = DocumentMemory(MemoryConfig(d_model=8, n_docs=2, key_activation="swiglu"))
+    assert selection_bound(memory) is None

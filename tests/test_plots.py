@@ -5,8 +5,9 @@ import torch
 from matplotlib.colors import to_rgb
 
 from docmem import plots, style
-from docmem.keyspace import KeyPlane
-from docmem.runs import Epoch
+from docmem.keyspace import Continuity, KeyPlane, Line
+from docmem.published import EPOCHS, RUNS
+from docmem.runs import Epoch, Snapshots
 from docmem.style import new_figure
 
 HISTORY = [Epoch(i + 1, 4.0 / (i + 1), 4.2 + 0.01 * i, 0.1 / (i + 1), 0.5) for i in range(20)]
@@ -76,3 +77,65 @@ def test_a_shown_picture_carries_its_alt_text(
     assert data["text/plain"] == "what one sees"
     assert more["metadata"][kind]["alt"] == "what one sees"
     assert kind in data
+
+
+def test_the_line_shows_every_document_and_who_is_best_where() -> None:
+    share = torch.linspace(0, 1, 5)
+    ce = torch.tensor([[1, 1, 2, 4, 4], [4, 3, 1, 3, 4], [4, 4, 4, 2, 1.0]])
+    figure = plots.along_line(new_figure(8, 5), Line(share, ce), list("abc"), (0, 2), "note")
+    curves, strip = figure.axes
+    for index in range(3):
+        np.testing.assert_allclose(curves.lines[index].get_ydata(), ce[index].exp().numpy())
+    pixels = np.asarray(strip.images[0].get_array())[0]
+    best = [0, 0, 1, 2, 2]
+    np.testing.assert_allclose(pixels, [to_rgb(style.document_color(index)) for index in best])
+    assert [text.get_text() for text in strip.texts] == ["1", "2", "3"]
+    flips = [line.get_xdata()[0] for line in curves.lines[3:]]
+    assert flips == pytest.approx([0.375, 0.625])
+
+
+def test_the_bound_is_drawn_only_where_one_is_known() -> None:
+    distance = torch.tensor([0.01, 0.1, 1.0])
+    ce = torch.tensor([[0.02, 0.3, 1.0], [0.01, 0.1, 2.5]])
+    for bound, lines in ((2.0, 2), (None, 1)):
+        measured = Continuity(distance, 1.5 * distance, ce, bound)
+        left, right = plots.continuity(new_figure(8, 4), measured, "note").axes
+        assert len(left.lines) == lines
+        np.testing.assert_allclose(left.lines[0].get_ydata(), (1.5 * distance).numpy())
+        assert "3.0 × distance" in right.texts[0].get_text()  # 0.3 nats over 0.1
+    assert "bound" not in "".join(text.get_text() for text in left.texts)
+
+
+def test_an_entry_is_open_above_a_share_of_the_documents_largest() -> None:
+    start = torch.tensor([[1.0, 0.05, -0.2, 0], [0.01, 0.01, -0.01, 0.01]])
+    snapshots = Snapshots(
+        [0, 5],
+        token=torch.ones(2, 2, 4),
+        document=torch.stack([start, torch.eye(4)[:2]]),
+        doc_reps=torch.zeros(2, 2, 2),
+    )
+    figure = plots.open_entries(new_figure(8, 6), {"tanh": snapshots}, 0.1, "note")
+    counts, alike = figure.axes[:2]
+    assert counts.lines[0].get_ydata().tolist() == [3, 1]  # two and four open, then one each
+    np.testing.assert_allclose(alike.images[0].get_array(), np.eye(2), atol=1e-6)
+
+
+def test_the_maps_of_forgetting_share_a_scale_and_say_the_lowest() -> None:
+    maps = {"kept": plane(1), "gone": KeyPlane(*plane(1)[:1], plane(1).ce + 1, plane(1).doc_reps)}
+    figure = plots.forgetting(new_figure(8, 5), maps, 0, "note")
+    first, second = figure.axes[:2]
+    norms = [axes.collections[0].norm for axes in (first, second)]
+    assert (norms[0].vmin, norms[0].vmax) == (norms[1].vmin, norms[1].vmax)
+    assert f"lowest perplexity {maps['gone'].perplexity.min():,.1f}" in second.get_title(loc="left")
+
+
+def test_the_published_curves_are_drawn_as_the_records_give_them() -> None:
+    figure = plots.published_curves(new_figure(8, 6), RUNS[:2], {"mine": HISTORY}, "note")
+    top, bottom = figure.axes
+    for line, guidance, run in zip(top.lines[:2], bottom.lines[:2], RUNS[:2], strict=True):
+        assert tuple(line.get_xdata()) == tuple(guidance.get_xdata()) == EPOCHS
+        assert tuple(line.get_ydata()) == run.positive_ce
+        assert tuple(guidance.get_ydata()) == run.guidance_term
+    assert list(top.lines[2].get_ydata()) == [epoch.positive_ce for epoch in HISTORY]
+    names = [text.get_text() for text in top.get_legend().get_texts()]
+    assert names == [*(f"paper: {run.name}" for run in RUNS[:2]), "here: mine"]

@@ -1,13 +1,16 @@
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from test_keyspace import naive_ce
 
+from docmem.config import MemoryConfig
 from docmem.files import DocmemError
-from docmem.hook import attach
+from docmem.hook import attach, generate
+from docmem.memory import DocumentMemory
 from docmem.models import LanguageModel
-from docmem.recall import Recognition, attribute, continuation, recognition
+from docmem.recall import Recognition, attribute, continuation, recognition, without_address
 from docmem.runs import Run
 
 
@@ -83,3 +86,41 @@ def test_one_token_cannot_be_attributed(trained: tuple[LanguageModel, Run]) -> N
     lm, run = trained
     with pytest.raises(DocmemError, match="sentence or more"):
         attribute(lm, run.memory, -1, "a")
+
+
+def test_without_its_address_a_document_cannot_be_called_but_is_still_there(
+    trained: tuple[LanguageModel, Run], tmp_path: Path
+) -> None:
+    lm, run = trained
+    memory, point = run.memory, run.memory.doc_reps[1]
+    dropped = without_address(memory, run.titles[1])
+    assert dropped.titles == [run.titles[0], run.titles[2]]
+    with pytest.raises(DocmemError, match="holds no document called"):
+        dropped.index_of(run.titles[1])
+    assert torch.equal(dropped.doc_reps, memory.doc_reps[[0, 2]])
+    before, after = memory.state_dict(), dropped.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before if name != "doc_reps")
+    prompt = " ".join(run.documents[1].text.split()[:6])
+    written = []
+    for whole in (memory, dropped):
+        with attach(lm.model, whole, -1) as hooked:
+            written.append(generate(hooked, lm.tokenizer, prompt, point, max_new_tokens=8))
+    assert written[0] == written[1]
+    dropped.save_pretrained(tmp_path)
+    assert DocumentMemory.from_pretrained(tmp_path).titles == dropped.titles
+
+
+def test_dropping_an_address_leaves_the_memory_itself_alone(
+    trained: tuple[LanguageModel, Run],
+) -> None:
+    _, run = trained
+    memory = run.memory
+    without_address(memory, 0)
+    assert memory.titles == run.titles
+    assert memory.config.n_docs == len(memory.doc_reps) == 3
+
+
+def test_the_only_address_cannot_be_dropped() -> None:
+    memory = DocumentMemory(MemoryConfig(d_model=8, n_docs=1))
+    with pytest.raises(DocmemError, match="one document"):
+        without_address(memory, 0)

@@ -12,7 +12,20 @@ from typing import Any, Literal, get_args
 
 from docmem.config import check_choice
 
-Name = Literal["activation"]
+Name = Literal[
+    "activation",
+    "plane",
+    "length",
+    "nonlinear",
+    "recalling",
+    "continuity",
+    "guidance",
+    "layers",
+    "baselines",
+    "attribution",
+    "forgetting",
+    "capacity",
+]
 NAMES: tuple[str, ...] = get_args(Name)
 
 

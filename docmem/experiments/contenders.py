@@ -1,0 +1,277 @@
+"""What a user would pick instead, each with the same number of trainable parameters.
+
+    race([Keyed(...), Shared(...), OneLoRA(...), LoRAEach(...)], epochs=60)
+
+An address is what a contender can be told about which document is meant: a DocRep, an adapter, or,
+for those that know one state only, nothing.
+"""
+
+import copy
+import dataclasses
+import importlib.util
+import time
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import safetensors.torch
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from docmem.config import TrainConfig
+from docmem.documents import Document
+from docmem.files import DocmemError
+from docmem.hook import attach
+from docmem.keyspace import cross_entropies_at
+from docmem.loss import cross_entropy, guidance_loss, negative_doc_rep
+from docmem.models import LanguageModel, forward_inputs
+from docmem.replay import read_documents
+from docmem.training import new_memory
+
+
+class Contender(ABC):
+    """Something that learns documents, batch by batch, with AdamW as in `docmem.train`.
+
+    Args:
+        lm: the LM; not changed.
+        documents: what is learned.
+        config: the settings, seed included.
+        lr: AdamW's learning rate; None: that of `config`.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        documents: Sequence[Document],
+        config: TrainConfig,
+        lr: float | None = None,
+    ) -> None:
+        self.lm, self.config, self.n_docs = lm, config, len(documents)
+        self.prefix = read_documents(lm, documents, config)
+        self.trained = self.build(documents)
+        self.optimizer = torch.optim.AdamW(self.trained, lr=lr or config.lr)
+        self.seconds: list[float] = []
+        """Time spent after each epoch."""
+        self.losses: list[float] = []
+        """Mean own cross entropy of each epoch's steps, nats a token."""
+
+    @abstractmethod
+    def build(self, documents: Sequence[Document]) -> list[nn.Parameter]:
+        """Make what is trained; returns its parameters."""
+
+    @abstractmethod
+    def losses_of(self, index: int) -> tuple[Tensor, Tensor]:
+        """What a step on a batch minimises, and the batch's own cross entropy."""
+
+    @abstractmethod
+    def cross_entropies(self) -> Float[Tensor, "n_docs addresses"]:
+        """Cross entropy of each document under each address, nats a token."""
+
+    @abstractmethod
+    def generate(self, ids: Int[Tensor, "rows seq"], address: int, new: int) -> Tensor:
+        """Greedy continuations (rows, seq + new) under an address."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """What has to be stored."""
+
+    @property
+    def parameters(self) -> int:
+        """Trained numbers."""
+        return sum(parameter.numel() for parameter in self.trained)
+
+    @property
+    def bytes(self) -> int:
+        """Size on disk, as safetensors."""
+        state = {name: tensor.contiguous() for name, tensor in self.state().items()}
+        return len(safetensors.torch.save(state))
+
+    def epoch(self) -> None:
+        """Every batch once, in order."""
+        started, own = time.perf_counter(), []
+        for index in range(len(self.prefix.owners)):
+            loss, ce = self.losses_of(index)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.trained, self.config.grad_clip_coeff)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            own.append(ce.item())
+        spent = self.seconds[-1] if self.seconds else 0.0
+        self.seconds.append(spent + time.perf_counter() - started)
+        self.losses.append(sum(own) / len(own))
+
+
+class Keyed(Contender):
+    """The document memory, trained with guidance."""
+
+    def build(self, documents: Sequence[Document]) -> list[nn.Parameter]:
+        """A fresh memory."""
+        self.memory = new_memory(self.config, self.lm, documents).to(self.prefix.device)
+        self.generator = torch.Generator().manual_seed(self.config.seed)
+        return list(self.memory.parameters())
+
+    def losses_of(self, index: int) -> tuple[Tensor, Tensor]:
+        """The guidance loss."""
+        config, doc_reps, owner = self.config, self.memory.doc_reps, self.prefix.owners[index]
+        negative = negative_doc_rep(
+            config.negative_key_type, doc_reps, owner, self.generator, config.negative_delta
+        )
+        both = torch.stack([doc_reps[owner], negative])
+        own, other = self.prefix.cross_entropies(index, self.memory, both)
+        alpha, tau = config.guidance, config.target_negative_ce
+        return guidance_loss(own, other, alpha, tau, config.loss_form), own
+
+    def cross_entropies(self) -> Float[Tensor, "n_docs addresses"]:
+        """Under each DocRep."""
+        return cross_entropies_at(self.prefix, self.memory, self.memory.doc_reps)
+
+    def generate(self, ids: Int[Tensor, "rows seq"], address: int, new: int) -> Tensor:
+        """Under a DocRep."""
+        hooking = attach(self.lm.model, self.memory, self.prefix.layer)
+        with hooking as hooked, hooked.document(address):
+            return greedy(hooked.model, ids, new)
+
+    def state(self) -> dict[str, Tensor]:
+        """The memory."""
+        return self.memory.state_dict()
+
+
+class _Open(nn.Module):
+    """A key generator that opens every entry, whatever the DocRep."""
+
+    def __init__(self, entries: int) -> None:
+        super().__init__()
+        self.entries = entries
+
+    def forward(self, doc_rep: Tensor) -> Tensor:
+        return doc_rep.new_ones(*doc_rep.shape[:-1], self.entries)
+
+
+class Shared(Keyed):
+    """The same memory without document keys: every entry open for every document, no guidance."""
+
+    def build(self, documents: Sequence[Document]) -> list[nn.Parameter]:
+        """A fresh memory, its keys open."""
+        self.config = dataclasses.replace(self.config, key_activation="linear")
+        super().build(documents)
+        self.memory.document_key = _Open(self.memory.config.memory_dim)
+        return list(self.memory.parameters())
+
+    def losses_of(self, index: int) -> tuple[Tensor, Tensor]:
+        """The cross entropy."""
+        ce = self.prefix.cross_entropies(index, self.memory, self.memory.doc_reps[:1])[0]
+        return ce, ce
+
+    def cross_entropies(self) -> Float[Tensor, "n_docs addresses"]:
+        """The same under any DocRep."""
+        return cross_entropies_at(self.prefix, self.memory, self.memory.doc_reps[:1])
+
+
+class LoRA(Contender):
+    """Low-rank updates of every Linear of the blocks, by peft, as adapters.
+
+    The rank is the one nearest to the document memory's number of parameters in all.
+    """
+
+    adapters = 1
+
+    def build(self, documents: Sequence[Document]) -> list[nn.Parameter]:
+        """Fresh adapters in a copy of the LM.
+
+        Raises:
+            DocmemError: if peft is not installed.
+        """
+        if importlib.util.find_spec("peft") is None:
+            raise DocmemError(
+                "The baselines need peft, which is not installed: `pip install peft`."
+            )
+        from peft import LoraConfig
+
+        model: Any = copy.deepcopy(self.lm.model)
+        lm = dataclasses.replace(self.lm, model=model)
+        inside = {module for block in lm.blocks for module in block.modules()}
+        linear = {
+            name: module
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear) and module in inside
+        }
+        a_rank = sum(module.in_features + module.out_features for module in linear.values())
+        memory = new_memory(self.config, self.lm, documents)
+        wanted = sum(parameter.numel() for parameter in memory.parameters())
+        self.rank = max(1, round(wanted / (a_rank * self.adapters)))
+        settings = LoraConfig(
+            r=self.rank,
+            lora_alpha=2 * self.rank,
+            target_modules=sorted(linear),
+            task_type="CAUSAL_LM",
+        )
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            # Several adapters are meant.
+            warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
+            torch.manual_seed(self.config.seed)
+            for index in range(self.adapters):
+                model.add_adapter(settings, adapter_name=str(index))
+        self.model = model
+        return [p for name, p in model.named_parameters() if "lora_" in name]
+
+    def _ce(self, index: int, address: int) -> Tensor:
+        batch = self.prefix.batches[index]
+        self.model.set_adapter(str(address))
+        return cross_entropy(self.model(**forward_inputs(self.lm.model, batch)).logits, batch)
+
+    def losses_of(self, index: int) -> tuple[Tensor, Tensor]:
+        """The cross entropy, under the document's own adapter if it has one."""
+        ce = self._ce(index, min(self.prefix.owners[index], self.adapters - 1))
+        return ce, ce
+
+    @torch.no_grad()
+    def cross_entropies(self) -> Float[Tensor, "n_docs addresses"]:
+        """Under each adapter."""
+        sums, tokens = torch.zeros(self.n_docs, self.adapters), torch.zeros(self.n_docs, 1)
+        for index, owner in enumerate(self.prefix.owners):
+            count = self.prefix.batches[index].predicted.sum()
+            tokens[owner] += count
+            for address in range(self.adapters):
+                sums[owner, address] += self._ce(index, address) * count
+        return sums / tokens
+
+    def generate(self, ids: Int[Tensor, "rows seq"], address: int, new: int) -> Tensor:
+        """Under an adapter."""
+        self.model.set_adapter(str(address))
+        return greedy(self.model, ids, new)
+
+    def state(self) -> dict[str, Tensor]:
+        """Every adapter."""
+        return {n: p.detach() for n, p in self.model.named_parameters() if "lora_" in n}
+
+
+class LoRAEach(LoRA):
+    """One LoRA a document, each of a rank so small that all together are as large."""
+
+    def build(self, documents: Sequence[Document]) -> list[nn.Parameter]:
+        """As many adapters as documents."""
+        self.adapters = len(documents)
+        return super().build(documents)
+
+
+def greedy(model: Any, ids: Int[Tensor, "rows seq"], new: int) -> Tensor:
+    """What an LM goes on with, most likely token by most likely token: (rows, seq + new)."""
+    return model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=new,
+        min_new_tokens=new, do_sample=False, pad_token_id=0,
+    )  # fmt: skip
+
+
+def race(contenders: Sequence[Contender], epochs: int) -> None:
+    """Train the first for some epochs, and the others for the same seconds.
+
+    They take turns an epoch at a time, so that whatever else the machine does slows them alike.
+    """
+    first, *others = contenders
+    for _ in range(epochs):
+        first.epoch()
+        for other in others:
+            while not other.seconds or other.seconds[-1] < first.seconds[-1]:
+                other.epoch()

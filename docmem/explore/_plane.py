@@ -1,0 +1,364 @@
+"""The live key plane: drag a point through the DocRep plane and read what it recalls.
+
+While the point moves its cross entropies are interpolated in the measured map; at rest they are
+measured. The memory selection is exact at all times. The page (static/plane.js) and the kernel
+talk in numbered messages, and an answer that a newer question has overtaken is dropped.
+"""
+
+import copy
+import dataclasses
+import functools
+import math
+import threading
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anywidget
+import matplotlib as mpl
+import numpy as np
+import torch
+import traitlets
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from docmem.config import check_count
+from docmem.explore._explorer import Explorer, Latest, answer_beside_the_cell, lm_of, sentence
+from docmem.explore._pictures import plane_reading, territories
+from docmem.files import DocmemError
+from docmem.hook import attach, generate
+from docmem.keyspace import KeyPlane, cross_entropies_at, plane_of
+from docmem.keyspace import key_plane as measure
+from docmem.memory import DocumentMemory
+from docmem.models import LanguageModel
+from docmem.replay import Prefix, read_documents
+from docmem.runs import Run
+from docmem.style import INK, SIGNED, document_color, new_figure
+
+STATIC = Path(__file__).parent / "static"
+NEW_TOKENS = 28
+
+
+class PlaneReading(NamedTuple):
+    """What one point of the DocRep plane gives."""
+
+    doc_rep: Float[Tensor, " key_dim"]
+    """The DocRep there."""
+    ce: Float[Tensor, " n_docs"]
+    """Cross entropy of each document under it, nats a token."""
+    selection: Float[Tensor, " entries"]
+    """The memory selection k_doc, exact."""
+    measured: bool
+    """Whether `ce` was measured there, or interpolated in the map."""
+
+    @property
+    def perplexity(self) -> Float[Tensor, " n_docs"]:
+        """The exponential of the cross entropy."""
+        return self.ce.exp()
+
+    @property
+    def nearest(self) -> int:
+        """The document recalled best."""
+        return int(self.ce.argmin())
+
+
+class _PlaneWidget(anywidget.AnyWidget):
+    """The page's side: `scene` stays, `state` is what a new view shows first."""
+
+    _esm = STATIC / "plane.js"
+    _css = STATIC / "plane.css"
+    scene = traitlets.Dict().tag(sync=True)
+    state = traitlets.Dict().tag(sync=True)
+
+
+class KeyPlaneExplorer(Explorer):
+    """A point in the DocRep plane of a run, and what is recalled there. Made by `key_plane`.
+
+    Args:
+        titles: the documents'.
+        lm: the LM, for the explorer alone.
+        memory: the run's memory.
+        prefix: the texts that are measured at rest.
+        plane: the map, measured on the same texts.
+        prompt: what the LM goes on from.
+    """
+
+    def __init__(
+        self,
+        titles: list[str],
+        lm: LanguageModel,
+        memory: DocumentMemory,
+        prefix: Prefix,
+        plane: KeyPlane,
+        prompt: str,
+    ) -> None:
+        self.titles, self.lm, self.prefix, self.plane = titles, lm, prefix, plane
+        self.origin, self.axes = plane_of(memory.doc_reps.cpu())
+        self.memory = memory.to(prefix.device)
+        grid = torch.cartesian_prod(plane.axis, plane.axis)
+        with torch.no_grad():
+            everywhere = self.memory.select(self._doc_rep(grid)).abs().cpu().numpy()
+        # As in the animations the 99.5th percentile, here over the whole map.
+        self.selection_limit = float(np.quantile(everywhere, 0.995))
+        self._newest = 0  # the number of the page's last question
+        self._jobs = Latest()
+        self._lm_in_use, self._state_in_use = threading.Lock(), threading.RLock()
+        self.point: tuple[float, float] = self._within(*plane.doc_reps[0].tolist())
+        self.reading = self._measured(self.point)
+        self.prompt, self.text = prompt, self._written(self.point, prompt)
+        self._text_at = self.point
+        super().__init__(_PlaneWidget(scene=self._scene(), state=self._state()))
+        answer_beside_the_cell(self.widget)
+        self.widget.on_msg(self._receive)
+
+    # What a point gives
+
+    def move(self, x: float, y: float) -> PlaneReading:
+        """What is read at (x, y) while the point moves: interpolated in the map, in no time."""
+        point = self._within(x, y)
+        return self._show(point, self._read(point, self._interpolated(point), False))
+
+    def rest(self, x: float, y: float) -> PlaneReading:
+        """What is read at (x, y), measured: every document under the DocRep there."""
+        point = self._within(x, y)
+        return self._show(point, self._measured(point))
+
+    def snap(self, document: str | int) -> PlaneReading:
+        """What is read at a document's own point, measured.
+
+        Raises:
+            DocmemError: if there is no such document.
+        """
+        x, y = self.plane.doc_reps[self.memory.index_of(document)].tolist()
+        return self.rest(x, y)
+
+    def write(self, x: float, y: float, prompt: str) -> str:
+        """What the LM writes after `prompt` under the DocRep at (x, y), greedily.
+
+        Raises:
+            DocmemError: if the prompt is empty or too long.
+        """
+        point = self._within(x, y)
+        return self._show_text(point, prompt, self._written(point, prompt))
+
+    @property
+    def written(self) -> bool:
+        """Whether `text` was written at the point where it now is."""
+        return self._text_at == self.point
+
+    def _within(self, x: float, y: float) -> tuple[float, float]:
+        """(x, y), or the nearest point of the map's edge."""
+        if not (math.isfinite(x) and math.isfinite(y)):
+            raise DocmemError(f"({x}, {y}) is no point of the plane; give two finite numbers.")
+        low, high = float(self.plane.axis[0]), float(self.plane.axis[-1])
+        return float(min(max(x, low), high)), float(min(max(y, low), high))
+
+    def _doc_rep(self, points: Float[Tensor, "*points 2"]) -> Float[Tensor, "*points key_dim"]:
+        """The DocReps of points of the plane, on the memory's device."""
+        return (self.origin + points @ self.axes).to(self.memory.doc_reps)
+
+    @torch.no_grad()
+    def _read(
+        self, point: tuple[float, float], ce: Float[Tensor, " n_docs"], measured: bool
+    ) -> PlaneReading:
+        """A reading with given cross entropies."""
+        doc_rep = self._doc_rep(torch.tensor(point))
+        return PlaneReading(doc_rep.cpu(), ce, self.memory.select(doc_rep).cpu(), measured)
+
+    def _measured(self, point: tuple[float, float]) -> PlaneReading:
+        """A reading whose cross entropies are measured at the point."""
+        doc_rep = self._doc_rep(torch.tensor(point))
+        with self._lm_in_use:
+            ce = cross_entropies_at(self.prefix, self.memory, doc_rep[None])[:, 0]
+        return self._read(point, ce, True)
+
+    def _written(self, point: tuple[float, float], prompt: str) -> str:
+        """What the LM writes at a point."""
+        doc_rep = self._doc_rep(torch.tensor(point))
+        with self._lm_in_use, attach(self.lm.model, self.memory, self.prefix.layer) as hooked:
+            return generate(hooked, self.lm.tokenizer, prompt, doc_rep, max_new_tokens=NEW_TOKENS)
+
+    def _interpolated(self, point: tuple[float, float]) -> Float[Tensor, " n_docs"]:
+        """The map's cross entropies at a point, bilinear between its four grid points."""
+        axis, ce = self.plane.axis, self.plane.ce
+        step = float(axis[1] - axis[0])
+        (left, across), (low, up) = (
+            _cell((coordinate - float(axis[0])) / step, len(axis)) for coordinate in point
+        )
+        lower = torch.lerp(ce[:, low, left], ce[:, low, left + 1], across)
+        upper = torch.lerp(ce[:, low + 1, left], ce[:, low + 1, left + 1], across)
+        return torch.lerp(lower, upper, up)
+
+    # What the page is told
+
+    def _scene(self) -> dict[str, Any]:
+        """What stays: the map, its documents, the scales, the colours."""
+        axis, perplexity = self.plane.axis, self.plane.perplexity
+        pixels = territories(self.plane, len(self.titles))
+        signed = mpl.colormaps[SIGNED](np.linspace(0, 1, 129))[:, :3]
+        return {
+            "titles": self.titles,
+            "colors": [document_color(index) for index in range(len(self.titles))],
+            "ink": INK,
+            "axis": axis.tolist(),
+            "map": np.round(255 * pixels).astype(int).tolist(),  # [up][across][red, green, blue]
+            "points": self.plane.doc_reps.tolist(),
+            "highest": float(np.quantile(perplexity.numpy(), 0.995)),
+            "limit": self.selection_limit,
+            "signed": np.round(255 * signed).astype(int).tolist(),
+        }
+
+    def _state(self) -> dict[str, Any]:
+        """The point and its reading, as the page draws them."""
+        return {
+            "x": self.point[0],
+            "y": self.point[1],
+            "doc_rep": self.reading.doc_rep.tolist(),
+            "perplexity": self.reading.perplexity.tolist(),
+            "nearest": self.reading.nearest,
+            "selection": self.reading.selection.tolist(),
+            "measured": self.reading.measured,
+            "prompt": self.prompt,
+            "text": self.text,
+            "written": self.written,
+        }
+
+    def _receive(self, _: Any, message: dict[str, Any], __: Any) -> None:
+        """A question of the page: `move` is answered at once, `rest` by the thread beside."""
+        with self._state_in_use:
+            if message["number"] <= self._newest:
+                return  # overtaken on the way
+            self._newest = message["number"]
+            if message["kind"] == "move":
+                self.move(message["x"], message["y"])
+                return
+        self._jobs.ask(functools.partial(self._rest, message))
+
+    def _rest(self, message: dict[str, Any]) -> None:
+        """Measure and answer; then, if asked to, write and answer; no more once overtaken."""
+        number = message["number"]
+        try:
+            point = self._within(message["x"], message["y"])
+            reading = self._measured(point)
+            with self._state_in_use:
+                if number < self._newest:
+                    return
+                self._show(point, reading)
+            if not message["write"]:
+                return
+            text = self._written(point, message["prompt"])
+            with self._state_in_use:
+                if number < self._newest:
+                    return
+                self._show_text(point, message["prompt"], text)
+        except Exception as error:
+            self.widget.send({"kind": "error", "number": number, "sentence": sentence(error)})
+            if not isinstance(error, DocmemError):
+                raise
+
+    def _show(self, point: tuple[float, float], reading: PlaneReading) -> PlaneReading:
+        """Make this the state, and tell the page."""
+        with self._state_in_use:
+            self.point, self.reading = point, reading
+            self._send()
+        return reading
+
+    def _show_text(self, point: tuple[float, float], prompt: str, text: str) -> str:
+        """Make this the text, and tell the page."""
+        with self._state_in_use:
+            self._text_at, self.prompt, self.text = point, prompt, text
+            self._send()
+        return text
+
+    def _send(self) -> None:
+        """Tell the page the state, as the answer to its last question."""
+        state = self._state()
+        self.widget.send({"kind": "reading", "number": self._newest, **state})
+        if self.reading.measured:
+            self.widget.state = state  # for a view that opens later
+
+    # What stands in the widget's place
+
+    @property
+    def alt(self) -> str:
+        """What the picture shows, in words."""
+        best = self.reading.nearest
+        how = "measured" if self.reading.measured else "interpolated"
+        words = (
+            f"The DocRep plane of {len(self.titles)} documents with a point at "
+            f"({self.point[0]:.2f}, {self.point[1]:.2f}). Recalled best there: "
+            f"{self.titles[best]}, perplexity {float(self.reading.perplexity[best]):.2f} ({how})."
+        )
+        return f"{words} {self._writes()}" if self.written else words
+
+    def _writes(self) -> str:
+        """The text in a sentence."""
+        return f"After “{self.prompt}” the LM writes: “{self.text.strip()}”"
+
+    def figure(self) -> Figure:
+        """The map with the point, every document's perplexity there, the selection, the text."""
+        return plane_reading(
+            new_figure(11, 6.6),
+            self.plane,
+            self.titles,
+            self.reading,
+            self.point,
+            self.selection_limit,
+            self._writes() if self.written else "",
+        )
+
+
+def _cell(place: float, points: int) -> tuple[int, float]:
+    """The grid point at or below `place`, counted in steps, and how far beyond it."""
+    below = min(max(int(place), 0), points - 2)
+    return below, place - below
+
+
+def key_plane(
+    run: Run,
+    points: int = 21,
+    *,
+    lm: LanguageModel | None = None,
+    prefix: Prefix | None = None,
+    plane: KeyPlane | None = None,
+    prompt: str | None = None,
+) -> KeyPlaneExplorer:
+    """A point to drag through the run's DocRep plane.
+
+    Args:
+        run: a trained run with DocReps of length 2 or more.
+        points: the map is measured at points × points DocReps, if `plane` is not given.
+        lm: the run's LM; None: loaded.
+        prefix: the texts to measure; None: each document's first segment, as in the figures.
+        plane: a map already measured on the same texts; None: measured now, which takes most
+            of a minute on two cores for ten documents and 21 points.
+        prompt: what the LM goes on from; None: the first word of the first document.
+
+    Raises:
+        DocmemError: if the run has no memory, `lm` is another LM, the DocReps span no plane, or
+            `plane` is of other documents.
+    """
+    check_count("points", points, 2)
+    memory = run.memory
+    plane_of(memory.doc_reps)  # raises where there is none
+    if prefix is None:
+        lm = lm_of(run, lm)
+        first = dataclasses.replace(run.config, max_segments=1)
+        prefix = read_documents(lm, run.documents, first)
+    else:
+        lm = lm_of(run, prefix.lm)
+        prefix = copy.copy(prefix)
+        prefix.lm, prefix.blocks = lm, lm.blocks
+    if plane is None:
+        extent = max(1.0, 1.08 * memory.doc_reps.abs().max().item())
+        plane = measure(
+            prefix, memory.to(prefix.device), points=points, extent=extent, progress=True
+        )
+    elif len(plane.ce) != len(run.titles):
+        raise DocmemError(
+            f"The map is of {len(plane.ce)} documents, this run holds {len(run.titles)}; "
+            "measure it again on this run."
+        )
+    if prompt is None:
+        prompt = run.documents[0].text.split()[0]
+    return KeyPlaneExplorer(run.titles, lm, memory, prefix, plane, prompt)

@@ -1,0 +1,179 @@
+"""The scrubber: runs played through their snapshots, side by side on one clock.
+
+The frames are those of the animations (`docmem.animation`).
+"""
+
+import bisect
+import io
+from collections.abc import Mapping
+
+import ipywidgets
+from matplotlib.figure import Figure
+from PIL import Image
+
+from docmem.animation import (
+    FRAME_MILLISECONDS,
+    LEFT,
+    NARROW_LEFT,
+    RIGHT,
+    Film,
+    SelectionPicture,
+    color_limits,
+    panels_at,
+)
+from docmem.explore._explorer import Explorer
+from docmem.files import DocmemError
+from docmem.runs import Run
+
+MAP_INCHES = 3.92  # of each heat map where several runs stand side by side, its scale included
+DPI = 115
+
+
+class ScrubberExplorer(Explorer):
+    """Runs at one epoch of their training. Made by `scrubber`.
+
+    Args:
+        runs: by name, on the same documents, each with snapshots.
+    """
+
+    def __init__(self, runs: Mapping[str, Run]) -> None:
+        self.runs = dict(runs)
+        self.snapshots = {name: run.snapshots for name, run in runs.items()}
+        self.limits = {
+            name: color_limits(taken, list(range(len(taken.epochs))))
+            for name, taken in self.snapshots.items()
+        }
+        self.epochs = sorted({e for taken in self.snapshots.values() for e in taken.epochs})
+        """When any of the runs has a snapshot: the ticks of the clock."""
+        self.epoch = self.epochs[-1]
+        """The epoch shown."""
+        self._drawn: dict[int, bytes] = {}
+        figure, self._pictures = self._draw()
+        changing = [artist for picture in self._pictures for artist in picture.changing()]
+        self._film = Film(figure, changing)
+        self.image = ipywidgets.Image(
+            value=self.frame(self.epoch), format="png", layout={"width": "100%"}
+        )
+        last = len(self.epochs) - 1
+        self.play = ipywidgets.Play(
+            value=last, max=last, interval=FRAME_MILLISECONDS, description="Play"
+        )
+        self.slider = ipywidgets.IntSlider(
+            value=last, max=last, description="snapshot", readout=False,
+            layout={"flex": "1 1 200px", "width": "auto"},
+        )  # fmt: skip
+        self.back, self.forward = (
+            ipywidgets.Button(description=sign, tooltip=what, layout={"width": "36px"})
+            for sign, what in (("‹", "one snapshot back"), ("›", "one snapshot on"))
+        )
+        self.reading = ipywidgets.Label(self._words(), layout={"min_width": "110px"})
+        super().__init__(
+            ipywidgets.VBox(
+                [
+                    self.image,
+                    ipywidgets.HBox(
+                        [self.play, self.back, self.forward, self.slider, self.reading],
+                        layout={"align_items": "center", "flex_flow": "row wrap"},
+                    ),
+                ],
+                layout={"max_width": f"{figure.bbox.width / DPI * 100:.0f}px"},
+            )
+        )
+        self._link = ipywidgets.jslink((self.play, "value"), (self.slider, "value"))
+        self.slider.observe(lambda change: self.show(self.epochs[change["new"]]), "value")
+        self.back.on_click(lambda _: self.step(-1))
+        self.forward.on_click(lambda _: self.step(1))
+
+    def show(self, epoch: int) -> None:
+        """Show every run's last snapshot up to `epoch`."""
+        self.epoch = self.epochs[self._tick(epoch)]
+        self.image.value = self.frame(self.epoch)
+        self.reading.value = self._words()
+        self.slider.value = self._tick(self.epoch)
+
+    def step(self, ticks: int) -> None:
+        """Go on by so many snapshots, or back."""
+        tick = min(max(self._tick(self.epoch) + ticks, 0), len(self.epochs) - 1)
+        self.show(self.epochs[tick])
+
+    def frame(self, epoch: int) -> bytes:
+        """The picture of an epoch as a PNG; drawn once, then kept."""
+        epoch = self.epochs[self._tick(epoch)]
+        if epoch not in self._drawn:
+            self._set(self._pictures, epoch)
+            buffer = io.BytesIO()
+            Image.fromarray(self._film.frame()).save(buffer, "PNG", compress_level=1)
+            self._drawn[epoch] = buffer.getvalue()
+        return self._drawn[epoch]
+
+    def figure(self) -> Figure:
+        """The picture of the current epoch."""
+        figure, pictures = self._draw()
+        self._set(pictures, self.epoch)
+        return figure
+
+    @property
+    def alt(self) -> str:
+        """What the picture shows, in words."""
+        losses = []
+        for name, run in self.runs.items():
+            done = run.history[: self.epoch]
+            losses.append(
+                f"{name}: own {done[-1].positive_ce:.2f}, another's {done[-1].negative_ce:.2f} nats"
+                if done
+                else f"{name}: before training"
+            )
+        return (
+            f"Token selection, document selection and their product as heat maps, documents down "
+            f"and memory entries across, at epoch {self.epoch}, over the losses so far. "
+            f"{'; '.join(losses)}."
+        )
+
+    def close(self) -> None:
+        """Close the widget and the clock's link."""
+        self._link.close()
+        super().close()
+
+    def _tick(self, epoch: int) -> int:
+        """The last tick of the clock up to `epoch`; before the first, the first."""
+        return max(0, bisect.bisect_right(self.epochs, epoch) - 1)
+
+    def _words(self) -> str:
+        return f"epoch {self.epoch} of {self.epochs[-1]}"
+
+    def _set(self, pictures: list[SelectionPicture], epoch: int) -> None:
+        """Make every picture show its run's last snapshot up to `epoch`."""
+        for picture, taken in zip(pictures, self.snapshots.values(), strict=True):
+            index = max(0, bisect.bisect_right(taken.epochs, epoch) - 1)
+            picture.show(panels_at(taken, index), taken.epochs[index])
+
+    def _draw(self) -> tuple[Figure, list[SelectionPicture]]:
+        """One run as its animation draws it; several in a row, titles left of the first."""
+        if len(self.runs) == 1:
+            ((name, run),) = self.runs.items()
+            figure = Figure(figsize=(10.6, 7.0), dpi=DPI)
+            return figure, [SelectionPicture(run, self.limits[name], figure)]
+        widths = [
+            (NARROW_LEFT if place else LEFT) + MAP_INCHES + RIGHT for place in range(len(self.runs))
+        ]
+        figure = Figure(figsize=(sum(widths), 7.0), dpi=DPI)
+        parts = figure.subfigures(1, len(widths), width_ratios=widths, wspace=0, squeeze=False)[0]
+        return figure, [
+            SelectionPicture(self.runs[name], self.limits[name], part, labelled=place == 0)
+            for place, (part, name) in enumerate(zip(parts, self.runs, strict=True))
+        ]
+
+
+def scrubber(runs: Run | Mapping[str, Run]) -> ScrubberExplorer:
+    """Play, pause and step through the snapshots of a run, or of several by name on one clock.
+
+    Raises:
+        DocmemError: if there is no run, one has no snapshots, or they hold different documents.
+    """
+    named = {runs.config.key_activation: runs} if isinstance(runs, Run) else dict(runs)
+    if not named:
+        raise DocmemError("Name at least one run to scrub through.")
+    titles = [run.titles for run in named.values()]
+    if any(other != titles[0] for other in titles):
+        raise DocmemError("These runs hold different documents; scrub through them one at a time.")
+    return ScrubberExplorer(named)

@@ -1,0 +1,285 @@
+"""Live training: both losses as they fall, the seconds left, and a stop that keeps the run.
+
+It trains in a thread, so that the widget answers; `wait` brings back the run.
+"""
+
+import io
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import ipywidgets
+import numpy as np
+from IPython import get_ipython
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from docmem.config import TrainConfig
+from docmem.documents import Document
+from docmem.explore._explorer import (
+    Explorer,
+    answer_beside_the_cell,
+    note,
+    sentence,
+    with_own_modules,
+)
+from docmem.models import LanguageModel
+from docmem.runs import Epoch, Run
+from docmem.style import NEGATIVE, OWN, draw_history, headline, styled
+from docmem.training import default_folder, train
+
+REDRAW_SECONDS = 0.5  # at most so often: drawing takes time from training
+RECENT = 10  # epochs that the seconds left are reckoned from
+HINT = "Stop ends the epoch and saves; so does ■ where the button does not answer."
+
+
+class _Curve:
+    """The losses over a training of known length: drawn once, then renewed.
+
+    The thread that renews it must not meet another's drawing in matplotlib's global settings, so
+    all styling is done at the start.
+    """
+
+    @styled
+    def __init__(self, config: TrainConfig) -> None:
+        self.figure = Figure(figsize=(8.2, 3.7), dpi=130, layout="constrained")
+        self.axes = self.figure.subplots()
+        self.tau = config.target_negative_ce
+        self.curves = draw_history(self.axes, [], self.tau)
+        self.axes.set(xlim=(0, config.num_epochs), xlabel="epoch")
+        self.axes.set_ylabel("cross entropy (nats a token)")
+        self.axes.set_ylim(0, 1.3 * max(self.tau, 1))
+        right: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right"}
+        self.axes.annotate(
+            f"target τ = {self.tau:g}", (1, self.tau), (0, 4), textcoords="offset points",
+            color="#555555", fontsize=9, **right,
+        )  # fmt: skip
+        self.labels = [
+            self.axes.annotate(
+                "", (0, 0), (5, up), textcoords="offset points", color=color, fontweight="bold",
+                va="center", fontsize=9, annotation_clip=False,
+            )
+            for color, up in ((NEGATIVE, 6), (OWN, -6))  # apart where both curves begin
+        ]  # fmt: skip
+        headline(
+            self.figure,
+            f"{config.key_activation} memory, {config.num_epochs} epochs",
+            "Cross entropy of the documents under their own DocRep, and under another's.",
+        )
+
+    def show(self, history: Sequence[Epoch]) -> Figure:
+        """Draw the losses so far."""
+        parts = zip(self.curves, self.labels, ("negative_ce", "positive_ce"), strict=True)
+        for curve, label, name in parts:
+            values = [getattr(epoch, name) for epoch in history]
+            curve.set_data([epoch.epoch for epoch in history], values)
+            if history:
+                whose = "own" if name == "positive_ce" else "another's"
+                label.set_text(f"{whose} {values[-1]:.2f}")
+                label.xy = (history[-1].epoch, values[-1])
+        highest = max((loss for e in history for loss in e[1:3]), default=0)
+        self.axes.set_ylim(0, max(self.axes.get_ylim()[1], 1.08 * highest))
+        return self.figure
+
+    def png(self) -> bytes:
+        """The picture as a PNG."""
+        canvas = FigureCanvasAgg(self.figure)
+        canvas.draw()
+        buffer = io.BytesIO()
+        Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(
+            buffer, "PNG", compress_level=1
+        )
+        return buffer.getvalue()
+
+
+class TrainingExplorer(Explorer):
+    """A training under way. Made by `training`.
+
+    Args:
+        config: all settings.
+        lm: the LM, or None to load the one that `config` names.
+        documents: what to memorise, or None for what `config` names.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        lm: LanguageModel | None,
+        documents: Sequence[Document] | None,
+    ) -> None:
+        self.config = config
+        self.history: list[Epoch] = []
+        """The losses so far."""
+        self.run: Run | None = None
+        """The run, once it has ended."""
+        self.error: Exception | None = None
+        """What ended it early, if anything."""
+        self._before = _saved_history(config, lm, documents)
+        self._stopping = threading.Event()
+        self._drawn = 0.0
+        self._curve = _Curve(config)
+        self.image = ipywidgets.Image(
+            value=self._curve.png(), format="png", layout={"width": "100%"}
+        )
+        self.button = ipywidgets.Button(description="Stop", icon="stop")
+        self.status = ipywidgets.HTML(note("Reading the documents …"))
+        hint = ipywidgets.HTML(note(HINT, "#555555"))
+        row = {"align_items": "center", "flex_flow": "row wrap"}
+        super().__init__(
+            ipywidgets.VBox(
+                [
+                    self.image,
+                    ipywidgets.HBox([self.button, self.status, hint], layout=row),
+                ],
+                layout={"max_width": "900px"},
+            )
+        )
+        answer_beside_the_cell(self.button)
+        self.button.on_click(lambda _: self.stop())
+        own = with_own_modules(lm) if lm is not None else None
+        self._thread = threading.Thread(target=self._train, args=(own, documents), daemon=True)
+        self._thread.start()
+
+    @property
+    def training(self) -> bool:
+        """Whether it is still under way."""
+        return self._thread.is_alive()
+
+    @property
+    def seconds_left(self) -> float | None:
+        """As the last epochs went; None before the first."""
+        recent = self.history[-RECENT:]
+        if not recent:
+            return None
+        left = self.config.num_epochs - len(self.history)
+        return left * sum(epoch.seconds for epoch in recent) / len(recent)
+
+    def stop(self) -> None:
+        """End the epoch, save, and stop; the same configuration goes on from there."""
+        self._stopping.set()
+        self.button.disabled = True
+        if self.training:
+            self.status.value = note("Stopping after this epoch …")
+
+    def wait(self) -> Run:
+        """Wait for the end and return the run, finished or stopped.
+
+        An interrupt (■, or Ctrl-C) stops the training as the button does; a second one stops
+        the waiting alone.
+
+        Raises:
+            DocmemError: as `train`.
+        """
+        if self._shown is None and get_ipython() is not None:
+            self._ipython_display_()
+        try:
+            self._join()
+        except KeyboardInterrupt:
+            self.stop()
+            self._join()
+        self.refresh()
+        if self.error is not None:
+            raise self.error
+        assert self.run is not None
+        return self.run
+
+    def close(self) -> None:
+        """Stop the training, wait until it is saved, and close the widget."""
+        self.stop()
+        self._thread.join()
+        super().close()
+
+    def _join(self) -> None:
+        """Wait for the thread, open to an interrupt on every system."""
+        while self.training:
+            self._thread.join(0.2)
+
+    def _train(self, lm: LanguageModel | None, documents: Sequence[Document] | None) -> None:
+        """The thread: train, and say how it ended."""
+        try:
+            self.run = train(
+                self.config, lm=lm, documents=documents, on_epoch=self._on_epoch, progress=False
+            )
+            self.history = self.run.history
+            self._draw()
+            self.status.value = note(self._ending())
+        except Exception as error:
+            self.error = error
+            self.status.value = note(sentence(error), "#a11212")
+        self.button.disabled = True
+
+    def _on_epoch(self, epoch: Epoch) -> bool:
+        """Show the epoch; False once a stop is asked for."""
+        if not self.history:
+            self.history = self._before[: epoch.epoch - 1]
+        self.history.append(epoch)
+        if time.monotonic() - self._drawn > REDRAW_SECONDS:
+            self._draw()
+        if not self._stopping.is_set():
+            self.status.value = note(
+                f"Epoch {epoch.epoch} of {self.config.num_epochs}, {self.seconds_left:.0f} s left"
+            )
+        return not self._stopping.is_set()
+
+    def _draw(self) -> None:
+        """Renew the picture in the widget."""
+        self._curve.show(self.history)
+        self.image.value = self._curve.png()
+        self._drawn = time.monotonic()
+
+    def _ending(self) -> str:
+        """How the training ended, in a sentence."""
+        epochs = f"{len(self.history)} of {self.config.num_epochs} epochs"
+        if len(self.history) == self.config.num_epochs:
+            seconds = sum(epoch.seconds for epoch in self.history)
+            return f"Finished: {epochs}, trained in {seconds:.0f} s."
+        return f"Stopped after {epochs} and saved; train it again to go on."
+
+    @property
+    def alt(self) -> str:
+        """What the picture shows, in words."""
+        if not self.history:
+            return f"Both losses of a training of {self.config.num_epochs} epochs, not begun yet."
+        last = self.history[-1]
+        return (
+            f"Both losses over epochs 1 to {last.epoch} of {self.config.num_epochs}: at the end "
+            f"{last.positive_ce:.2f} nats a token under the own DocRep, "
+            f"{last.negative_ce:.2f} under another's."
+        )
+
+    def figure(self) -> Figure:
+        """The losses so far."""
+        return _Curve(self.config).show(self.history)
+
+
+def _saved_history(
+    config: TrainConfig, lm: LanguageModel | None, documents: Sequence[Document] | None
+) -> list[Epoch]:
+    """The losses of the run that this training goes on with, where its folder is known."""
+    folder = config.save_dir
+    if folder is None and lm is not None and documents is not None:
+        folder = default_folder(config, lm, documents)
+    return Run.open(folder).history if folder and (folder / "run.json").exists() else []
+
+
+def training(
+    config: TrainConfig,
+    *,
+    lm: LanguageModel | None = None,
+    documents: Sequence[Document] | None = None,
+) -> TrainingExplorer:
+    """Train as `docmem.train` does, with a live curve, the seconds left and a stop button.
+
+        run = explore.training(config).wait()
+
+    It begins at once, or goes on from the last checkpoint, and shows itself as the last line of
+    a cell or when waited for. A finished run is shown whole.
+
+    Args:
+        config: all settings.
+        lm: the LM; None: the one that `config` names.
+        documents: what to memorise; None: what `config` names.
+    """
+    return TrainingExplorer(config, lm, documents)

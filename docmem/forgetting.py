@@ -1,0 +1,102 @@
+"""Forgetting: one document's text out of a memory, the others' left as they were.
+
+    forgotten = forget(prefix, memory, "Cyclone Odalys")
+
+Every document writes to the same weights, so dropping a DocRep removes a name, not a text
+(`docmem.recall.without_address`). `forget` trains the memory for a moment with two hinges,
+
+    max(0, b + margin - L(𝒦))    the forgotten text, under its DocRep and all over the plane
+    max(0, Lᵢ(𝒦ᵢ) - Lᵢ⁰)         each text that is kept, under its own DocRep
+
+with b the bare LM's cross entropy and Lᵢ⁰ what it was before: nothing is left to gain once the
+text is as strange as to the bare LM and no other has suffered. The texts of all documents are
+needed, as the prefix read them.
+"""
+
+import copy
+import itertools
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from docmem.keyspace import cross_entropies_at
+from docmem.loss import cross_entropy
+from docmem.memory import DocumentMemory
+from docmem.models import forward_inputs, frozen
+from docmem.replay import Prefix
+
+# Points drawn over the plane a step. More look for what is left in more places, and cost more.
+POINTS = 6
+
+
+@torch.no_grad()
+def bare_cross_entropies(prefix: Prefix) -> Float[Tensor, " owners"]:
+    """Cross entropy of each document of `prefix` by the LM without memory, nats a token."""
+    model = prefix.lm.model
+    sums, tokens = torch.zeros(2, max(prefix.owners) + 1)
+    for owner, batch in zip(prefix.owners, prefix.batches, strict=True):
+        count = batch.predicted.sum().cpu()
+        logits = model(**forward_inputs(model, batch)).logits
+        sums[owner] += cross_entropy(logits, batch).cpu() * count
+        tokens[owner] += count
+    return sums / tokens
+
+
+def forget(
+    prefix: Prefix,
+    memory: DocumentMemory,
+    document: str | int,
+    *,
+    rounds: int = 10,
+    margin: float = 0.3,
+    lr: float = 1e-3,
+    extent: float = 1.0,
+    seed: int = 0,
+) -> DocumentMemory:
+    """A copy of the memory to which one document's text is as strange as to the bare LM.
+
+    Its DocRep and title stay, so that it can be seen what is left there. A step pairs a batch
+    of the forgotten document with one that is kept; a round meets every kept one.
+
+    Args:
+        prefix: the documents that `memory` was trained on, as `Run.read` reads them.
+        memory: left as it is.
+        document: title or index of what is forgotten.
+        rounds: passes over the kept documents.
+        margin: how far above the bare LM's cross entropy the text is pushed, nats a token, so
+            that points between those drawn come to lie above it too.
+        lr: AdamW's learning rate.
+        extent: points are drawn in [-extent, extent]^key_dim.
+        seed: of the points.
+
+    Raises:
+        DocmemError: if there is no such document.
+    """
+    gone = memory.index_of(document)
+    memory = copy.deepcopy(memory).to(prefix.device)
+    bare = bare_cross_entropies(prefix)[gone].item() + margin
+    before = cross_entropies_at(prefix, memory, memory.doc_reps).diagonal().tolist()
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(memory.parameters(), lr=lr, weight_decay=0)
+    forgotten, kept = _split(prefix, gone)
+    with frozen(prefix.lm.model):
+        for index, other in zip(itertools.cycle(forgotten), kept * rounds, strict=False):
+            drawn = 2 * torch.rand(POINTS, memory.config.key_dim, generator=generator) - 1
+            points = torch.cat([memory.doc_reps[[gone]], extent * drawn.to(memory.doc_reps)])
+            loss = (bare - prefix.cross_entropies(index, memory, points)).clamp_min(0).sum()
+            if other is not None:
+                owner = prefix.owners[other]
+                ce = prefix.cross_entropies(other, memory, memory.doc_reps[[owner]])[0]
+                loss = loss + len(points) * (ce - before[owner]).clamp_min(0)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return memory
+
+
+def _split(prefix: Prefix, gone: int) -> tuple[list[int], list[int | None]]:
+    """Batches of the document that goes, and of those that stay; [None] if none does."""
+    forgotten = [index for index, owner in enumerate(prefix.owners) if owner == gone]
+    kept: list[int | None] = [i for i, owner in enumerate(prefix.owners) if owner != gone]
+    return forgotten, kept or [None]

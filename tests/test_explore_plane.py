@@ -1,0 +1,261 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from docmem import explore
+from docmem.config import MemoryConfig
+from docmem.explore import KeyPlaneExplorer
+from docmem.files import DocmemError
+from docmem.hook import attach, generate
+from docmem.keyspace import KeyPlane, cross_entropies_at, key_plane, plane_of
+from docmem.memory import DocumentMemory
+from docmem.models import LanguageModel
+from docmem.plots import key_plane as draw_key_plane
+from docmem.replay import Prefix
+from docmem.runs import Run
+from docmem.style import document_color, new_figure
+
+
+@pytest.fixture(scope="module")
+def prefix(trained: tuple[LanguageModel, Run]) -> Prefix:
+    lm, run = trained
+    return run.read(lm)
+
+
+@pytest.fixture(scope="module")
+def plane(trained: tuple[LanguageModel, Run], prefix: Prefix) -> KeyPlane:
+    return key_plane(prefix, trained[1].memory, points=5, extent=1.5)
+
+
+@pytest.fixture
+def explorer(
+    trained: tuple[LanguageModel, Run], prefix: Prefix, plane: KeyPlane
+) -> KeyPlaneExplorer:
+    return explore.key_plane(trained[1], prefix=prefix, plane=plane, prompt="Cyclone")
+
+
+@pytest.fixture
+def sent(explorer: KeyPlaneExplorer, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the page is told."""
+    messages: list[dict[str, Any]] = []
+    monkeypatch.setattr(explorer.widget, "send", messages.append)
+    return messages
+
+
+def ask(explorer: KeyPlaneExplorer, kind: str, number: int, x: float, y: float, **more) -> None:
+    """A question of the page, as it comes over the wire."""
+    question = {"kind": kind, "number": number, "x": x, "y": y, **more}
+    explorer.widget._handle_custom_msg(json.loads(json.dumps(question)), [])
+
+
+def test_at_rest_the_numbers_are_measured_at_this_very_doc_rep(
+    explorer: KeyPlaneExplorer, trained: tuple[LanguageModel, Run], prefix: Prefix
+) -> None:
+    reading = explorer.rest(0.31, -0.77)
+    doc_rep = torch.tensor([[0.31, -0.77]])
+    expected = cross_entropies_at(prefix, trained[1].memory, doc_rep)[:, 0]
+    assert reading.measured
+    assert torch.equal(reading.doc_rep, doc_rep[0])
+    torch.testing.assert_close(reading.ce, expected)
+    torch.testing.assert_close(reading.perplexity, expected.exp())
+    assert reading.nearest == int(expected.argmin())
+    assert explorer.reading is reading
+    assert explorer.point == (0.31, -0.77)
+
+
+def test_while_moving_a_grid_point_has_the_maps_numbers(
+    explorer: KeyPlaneExplorer, plane: KeyPlane
+) -> None:
+    for up, y in enumerate(plane.axis.tolist()):
+        for across, x in enumerate(plane.axis.tolist()):
+            reading = explorer.move(x, y)
+            assert not reading.measured
+            torch.testing.assert_close(reading.ce, plane.ce[:, up, across])
+
+
+def test_between_grid_points_the_interpolation_is_bilinear(
+    explorer: KeyPlaneExplorer, plane: KeyPlane
+) -> None:
+    # A quarter of a cell to the right of (0, 0), and half a cell up.
+    reading = explorer.move(0.75 * 0.25, 0.75 * 0.5)
+    (low, low_right), (high, high_right) = (
+        (plane.ce[:, up, 2], plane.ce[:, up, 3]) for up in (2, 3)
+    )
+    expected = 0.5 * (0.75 * low + 0.25 * low_right) + 0.5 * (0.75 * high + 0.25 * high_right)
+    torch.testing.assert_close(reading.ce, expected)
+
+
+def test_the_selection_is_exact_moving_and_at_rest(
+    explorer: KeyPlaneExplorer, trained: tuple[LanguageModel, Run]
+) -> None:
+    expected = trained[1].memory.select(torch.tensor([0.4, 0.2])).detach()
+    torch.testing.assert_close(explorer.move(0.4, 0.2).selection, expected)
+    torch.testing.assert_close(explorer.rest(0.4, 0.2).selection, expected)
+
+
+def test_a_point_beyond_the_map_stays_at_its_edge(explorer: KeyPlaneExplorer) -> None:
+    assert explorer.move(9, -9).doc_rep.tolist() == [1.5, -1.5]
+    with pytest.raises(DocmemError, match="no point of the plane"):
+        explorer.move(float("nan"), 0)
+
+
+def test_a_document_can_be_snapped_to(
+    explorer: KeyPlaneExplorer, trained: tuple[LanguageModel, Run]
+) -> None:
+    run = trained[1]
+    for index, title in enumerate(run.titles):
+        reading = explorer.snap(title)
+        torch.testing.assert_close(reading.doc_rep, run.memory.doc_reps[index])
+        assert reading.nearest == index
+    with pytest.raises(DocmemError, match="no document called"):
+        explorer.snap("Cyclon")
+
+
+def test_it_writes_what_generate_writes_under_the_doc_rep(
+    explorer: KeyPlaneExplorer, trained: tuple[LanguageModel, Run]
+) -> None:
+    lm, run = trained
+    with attach(lm.model, run.memory, -1) as hooked:
+        expected = generate(
+            hooked, lm.tokenizer, "Thornwick", torch.tensor([0.2, 0.1]), max_new_tokens=28
+        )
+    assert explorer.write(0.2, 0.1, "Thornwick") == expected == explorer.text
+    with pytest.raises(DocmemError, match="The prompt is empty"):
+        explorer.write(0.2, 0.1, "")
+    assert explorer.prompt == "Thornwick"
+
+
+def test_the_page_is_answered_with_the_numbers_of_its_question(
+    explorer: KeyPlaneExplorer, sent: list[dict[str, Any]]
+) -> None:
+    ask(explorer, "move", 5, 0.5, 0.25)
+    assert [message["number"] for message in sent] == [5]
+    reading = explorer.move(0.5, 0.25)
+    answer = json.loads(json.dumps(sent[0]))
+    assert answer["perplexity"] == reading.perplexity.tolist()
+    assert answer["selection"] == reading.selection.tolist()
+    assert (answer["measured"], answer["nearest"]) == (False, reading.nearest)
+    assert (answer["x"], answer["y"]) == (0.5, 0.25)
+
+
+def test_a_question_older_than_one_answered_is_dropped(
+    explorer: KeyPlaneExplorer, sent: list[dict[str, Any]]
+) -> None:
+    ask(explorer, "move", 8, 0.5, 0.5)
+    ask(explorer, "move", 7, -0.5, -0.5)
+    ask(explorer, "rest", 6, -0.5, -0.5, write=True, prompt="Cyclone")
+    explorer._jobs.settle()
+    assert [message["number"] for message in sent] == [8]
+    assert explorer.point == (0.5, 0.5)
+
+
+def test_a_measurement_overtaken_by_a_move_is_not_shown(
+    explorer: KeyPlaneExplorer, sent: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = explorer._measured
+
+    def slow(point: tuple[float, float]) -> explore.PlaneReading:
+        reading = measured(point)
+        ask(explorer, "move", 3, 0.1, 0.1)  # while it was measured
+        return reading
+
+    monkeypatch.setattr(explorer, "_measured", slow)
+    ask(explorer, "rest", 2, -1, -1, write=True, prompt="Cyclone")
+    explorer._jobs.settle()
+    assert [(message["number"], message["measured"]) for message in sent] == [(3, False)]
+    assert explorer.point == (0.1, 0.1)
+
+
+def test_at_rest_the_page_gets_the_measured_numbers_then_the_text(
+    explorer: KeyPlaneExplorer, sent: list[dict[str, Any]]
+) -> None:
+    ask(explorer, "rest", 4, 0.3, 0.3, write=True, prompt="Quillon")
+    explorer._jobs.settle()
+    numbers, text = sent
+    assert numbers["measured"]
+    assert (numbers["prompt"], numbers["written"]) == ("Cyclone", False)
+    assert text["written"]
+    assert (text["prompt"], text["text"]) == ("Quillon", explorer.write(0.3, 0.3, "Quillon"))
+    assert explorer.widget.state["perplexity"] == explorer.reading.perplexity.tolist()
+
+
+def test_an_empty_prompt_is_answered_with_a_sentence(
+    explorer: KeyPlaneExplorer, sent: list[dict[str, Any]]
+) -> None:
+    ask(explorer, "rest", 4, 0.3, 0.3, write=True, prompt="")
+    explorer._jobs.settle()
+    assert sent[-1]["kind"] == "error"
+    assert sent[-1]["sentence"].startswith("The prompt is empty; give")
+
+
+def test_the_page_draws_the_colours_of_the_figures(
+    explorer: KeyPlaneExplorer, plane: KeyPlane
+) -> None:
+    scene = json.loads(json.dumps(explorer.widget.scene))
+    figure = draw_key_plane(new_figure(9, 6), plane, explorer.titles, "")
+    drawn = np.asarray(figure.axes[0].images[0].get_array())
+    np.testing.assert_array_equal(scene["map"], np.round(drawn * 255))
+    assert scene["colors"] == [document_color(index) for index in range(3)]
+    middle = scene["signed"][len(scene["signed"]) // 2]
+    assert min(middle) > 240  # white at zero
+
+
+def test_the_picture_shows_the_point_the_bars_and_the_selection(
+    explorer: KeyPlaneExplorer,
+) -> None:
+    reading = explorer.rest(0.5, 0.25)
+    figure = explorer.figure()
+    plane, bars, strip, text = figure.axes
+    assert plane.lines[-1].get_xydata().tolist() == [[0.5, 0.25]]
+    ends = [bar.get_x() + bar.get_width() for bar in bars.patches]
+    assert ends == pytest.approx(reading.perplexity.tolist())
+    np.testing.assert_allclose(strip.images[0].get_array()[0], reading.selection)
+    assert text.texts[0].get_text() == ""  # written elsewhere
+    explorer.write(0.5, 0.25, "Quillon")
+    written = explorer.figure().axes[-1].texts[0].get_text().replace("\n", " ")
+    assert written.startswith("After “Quillon” the LM writes: ")
+    assert explorer.text.split()[0] in written
+    assert explorer.titles[reading.nearest] in explorer.alt
+    assert "(0.50, 0.25)" in explorer.alt
+
+
+def test_given_nothing_it_measures_the_first_segments(trained: tuple[LanguageModel, Run]) -> None:
+    lm, run = trained
+    explorer = explore.key_plane(run, points=2, lm=lm)
+    assert len(explorer.prefix.batches) == len(run.documents)
+    assert [len(batch.input_ids) for batch in explorer.prefix.batches] == [1, 1, 1]
+    assert explorer.prompt == "="
+    corner = cross_entropies_at(explorer.prefix, run.memory, explorer.plane.axis[None])[:, 0]
+    low, high = explorer.plane.axis.tolist()
+    assert low == -high
+    torch.testing.assert_close(explorer.move(low, high).ce, corner)
+
+
+def test_longer_doc_reps_are_moved_through_their_plane(
+    trained: tuple[LanguageModel, Run], prefix: Prefix
+) -> None:
+    lm, run = trained
+    torch.manual_seed(0)
+    shape = MemoryConfig(d_model=32, n_docs=3, memory_dim=24, key_dim=4)
+    memory = DocumentMemory(shape, run.titles)
+    plane = key_plane(prefix, memory, points=3)
+    explorer = KeyPlaneExplorer(run.titles, lm, memory, prefix, plane, "Cyclone")
+    origin, axes = plane_of(memory.doc_reps)
+    expected = origin + torch.tensor([0.2, -0.4]) @ axes
+    torch.testing.assert_close(explorer.rest(0.2, -0.4).doc_rep, expected)
+
+
+def test_what_has_no_plane_says_so(
+    trained: tuple[LanguageModel, Run], plane: KeyPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm, run = trained
+    other = KeyPlane(plane.axis, plane.ce[:2], plane.doc_reps[:2])
+    with pytest.raises(DocmemError, match="The map is of 2 documents, this run holds 3"):
+        explore.key_plane(run, lm=lm, plane=other)
+    thin = DocumentMemory(MemoryConfig(d_model=32, n_docs=3, memory_dim=24, key_dim=1))
+    monkeypatch.setattr(Run, "memory", thin)
+    with pytest.raises(DocmemError, match="span no plane"):
+        explore.key_plane(run, lm=lm)
