@@ -129,8 +129,8 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
     size.set_yticks(places[::-1], list(short.values()), fontsize=9)
     size.set_xlabel("size on disk (MB)")
     size.set_title("Parameters")
-    for label in size.get_yticklabels():
-        label.set_color(INK)
+    for tick in size.get_yticklabels():
+        tick.set_color(INK)
     headline(
         figure,
         "As many parameters, the same seconds: what each knows, and of whom",

@@ -128,7 +128,7 @@ def claims(results: dict[str, Any]) -> list[Claim]:
     further = linear_above("ratio")
     why = (
         f"After epoch {results['epochs'][early]} it does against each depth; later deeper ones "
-        "catch up, as their selections grow"
+        "catch up"
         if all(first) and not all(further)
         else ""
     )
