@@ -8,6 +8,7 @@ Each stores a hash of the code it ran, so that a test can tell when its outputs 
 import ast
 import hashlib
 import io
+import re
 import sys
 import tempfile
 import tokenize
@@ -18,10 +19,8 @@ from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent
 PACKAGE = FOLDER.parent / "docmem"
-# The package's code, the page's side of its widgets, the embedded LM and texts.
-READ_FROM = {".py", ".js", ".css", ".json", ".safetensors", ".txt"}
-# What no notebook calls.
-APART = {"cli", "demo", "experiments", "pretraining"}
+# Beside the modules: the page's side of the widgets, the embedded LM and its texts.
+READ_FROM = {".js", ".css", ".json", ".safetensors", ".txt"}
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -54,33 +53,49 @@ def what_runs(source: str) -> str:
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
-def called(package: Path = PACKAGE) -> list[Path]:
-    """The files of the package that a notebook may run or read."""
-    return [
-        path
-        for path in sorted(package.rglob("*"))
-        if path.suffix in READ_FROM
-        and path.relative_to(package).with_suffix("").parts[0] not in APART
-    ]
+def imported(source: str, package: Path) -> set[Path]:
+    """The package's modules that a source names in its imports, wherever they stand."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    modules = set()
+    for name in names:
+        first, *parts = name.split(".")
+        if first == package.name:  # and importing a.b.c imports a and a.b
+            for length in range(len(parts) + 1):
+                path = package.joinpath(*parts[:length])
+                modules |= {path / "__init__.py", path.with_suffix(".py")}
+    return {path for path in modules if path.is_file()}
+
+
+def used(source: str, package: Path = PACKAGE) -> dict[Path, str]:
+    """The modules that a source imports, those that these import, and so on, with their texts."""
+    modules: dict[Path, str] = {}
+    waiting = imported(source, package)
+    while waiting:
+        path = waiting.pop()
+        modules[path] = path.read_text(encoding="utf-8")
+        waiting |= imported(modules[path], package) - set(modules)
+    return modules
 
 
 def code_hash(notebook: nbformat.NotebookNode, package: Path = PACKAGE) -> str:
-    """A hash of all that decides a notebook's outputs: its code cells, and what they call.
+    """A hash of all that decides a notebook's outputs: its code, and the package's as far as used.
 
-    Formatting is the formatter's, so it changes when behaviour may have: a false alarm costs
-    `make notebooks`, a false all-clear would cost a reader's trust.
+    A change of text is taken for one of behaviour: a false alarm costs `make notebooks`, a false
+    all-clear would cost a reader's trust.
     """
-    found = hashlib.sha256()
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            found.update(cell.source.encode())
-    for path in called(package):
-        found.update(path.relative_to(package).as_posix().encode())
-        found.update(
-            what_runs(path.read_text(encoding="utf-8")).encode()
-            if path.suffix == ".py"
-            else path.read_bytes()
-        )
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    modules = used(re.sub(r"^(\s*)[%!].*", r"\1pass", code, flags=re.MULTILINE), package)
+    found = hashlib.sha256(code.encode())
+    for path in sorted(package.rglob("*")):
+        if path in modules or path.suffix in READ_FROM:
+            found.update(path.relative_to(package).as_posix().encode())
+            text = what_runs(modules[path]).encode() if path in modules else path.read_bytes()
+            found.update(text)
     return found.hexdigest()
 
 
