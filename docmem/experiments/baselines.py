@@ -23,7 +23,7 @@ MOST_SEEDS = 3
 PROMPT = NEW = 16
 """Tokens given, and tokens to go on with."""
 LORA_LR = {"one LoRA": 5e-3, "a LoRA each": 1e-2}
-"""The best of 2.5e-3, 5e-3, 1e-2 and 2e-2 with seed 1."""
+"""For one LoRA the better of 2.5e-3 and 5e-3 with seed 1; for a LoRA each not tuned."""
 NAMES = ("document memory", "without keys", "one LoRA", "a LoRA each")
 COLORS = dict(zip(NAMES, (OWN, GUIDANCE, NEGATIVE, "#AA4499"), strict=True))
 

@@ -79,7 +79,7 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
     shapes = ("o", "s", "^")
     for index, count in enumerate(counts):
         color = document_color(2 * index + 1 if index else 0)
-        band(middle, entries, own[index].T, color, f"{count} documents")
+        band(middle, entries, own[index].T.tolist(), color, f"{count} documents")
         per = [n / count for n in entries]
         right.plot(
             np.repeat(per, own.shape[2]), own[index].ravel(), shapes[index], color=color, ms=6,
