@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, e
 
 import docmem
 from docmem import explore
+from docmem.explore._plane import NEW_TOKENS
 from docmem.keyspace import cross_entropies_at
 from docmem.replay import read_documents
 from docmem.runs import Run
@@ -198,9 +199,9 @@ def test_a_point_is_dragged_through_the_plane_and_the_page_tells_what_the_packag
     exactly = cross_entropies_at(prefix, run.memory, own[None]).exp()[:, 0].tolist()
     for shown, there in zip(perplexities(first), exactly, strict=True):
         assert shown == pytest.approx(there, abs=rounded(shown))
-    prompt = run.documents[0].text.split()[0]
+    prompt = first.get_by_role("textbox", name="Prompt").input_value()
     with docmem.attach(lm.model, run.memory, run.config.hook_memory_layer) as hooked:
-        text = docmem.generate(hooked, lm.tokenizer, prompt, own, max_new_tokens=28)
+        text = docmem.generate(hooked, lm.tokenizer, prompt, own, max_new_tokens=NEW_TOKENS)
     assert written.inner_text().split() == (prompt + text).split()
     first.screenshot(path=PICTURES / "plane_walked.png")
 
