@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from docmem.pretraining import processor_name
 from docmem.runs import version_of
 
 LIBRARIES = ("docmem", "torch", "transformers", "peft", "numpy", "matplotlib")
@@ -125,16 +126,6 @@ def in_fresh_process(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def processor() -> str:
-    """The CPU's name."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
 def cores() -> int:
     """Cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -147,7 +138,7 @@ def machine() -> dict[str, Any]:
     cuda = torch.cuda.is_available()
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "processor": processor(),
+        "processor": processor_name(),
         "cores": cores(),
         "threads": torch.get_num_threads(),
         "memory_gb": round(pages / 1e9, 1),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import random
@@ -17,11 +16,11 @@ from torch import Tensor
 
 from benchmarks.measure import alternate, in_fresh_process, now, seconds_of
 from docmem.figures import draw_figures
-from docmem.hook import attach, generate
-from docmem.keyspace import KeyPlane, key_plane
+from docmem.hook import attach, generate, write_on
+from docmem.keyspace import KeyPlane, key_plane, reach
 from docmem.loss import cross_entropy
+from docmem.measured import first_segments
 from docmem.models import LanguageModel, forward_inputs
-from docmem.replay import read_documents
 from docmem.runs import Run
 
 Numbers = dict[str, Any]
@@ -43,8 +42,7 @@ def plane(run: Run, lm: LanguageModel, points: int, sampled: int) -> tuple[KeyPl
     Returns:
         The plane, and the numbers: seconds, and by how much the two ways' losses differ at most.
     """
-    first = dataclasses.replace(run.config, max_segments=1)
-    batches = read_documents(lm, run.documents, first).batches
+    batches = first_segments(run, lm).batches
     memory, model = run.memory, lm.model
 
     @torch.no_grad()
@@ -56,7 +54,7 @@ def plane(run: Run, lm: LanguageModel, points: int, sampled: int) -> tuple[KeyPl
                 for batch in batches
             ]
 
-    extent = max(1.0, 1.08 * memory.doc_reps.abs().max().item())
+    extent = reach(memory.doc_reps)
     axis = torch.linspace(-extent, extent, points)
     cells = [(up, across) for up in range(points) for across in range(points)]
     chosen = random.Random(0).sample(cells, sampled)
@@ -71,7 +69,7 @@ def plane(run: Run, lm: LanguageModel, points: int, sampled: int) -> tuple[KeyPl
     plain(memory.doc_reps[0])  # warm-up
     read_plainly(chosen[: sampled // 2])
     started = now()
-    prefix = read_documents(lm, run.documents, first)
+    prefix = first_segments(run, lm)
     measured = key_plane(prefix, memory, points=points, extent=extent)
     seconds = now() - started
     read_plainly(chosen[sampled // 2 :])
@@ -128,18 +126,8 @@ def generation(run: Run, lm: LanguageModel, pairs: int, new_tokens: int) -> Numb
     options: dict[str, Any] = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens}
     model: Any = lm.model
 
-    @torch.no_grad()
     def bare() -> str:
-        inputs = lm.tokenizer(prompt, return_tensors="pt").to(model.device)
-        written = model.generate(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            do_sample=False,
-            pad_token_id=lm.tokenizer.pad_token_id,
-            **options,
-        )
-        length = inputs["input_ids"].shape[1]
-        return lm.tokenizer.decode(written[0, length:], skip_special_tokens=True)
+        return write_on(model, lm.tokenizer, prompt, **options)
 
     def under_a_document() -> str:
         with attach(model, memory, run.config.hook_memory_layer) as hooked:

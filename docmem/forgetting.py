@@ -17,30 +17,14 @@ import copy
 import itertools
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from docmem.keyspace import cross_entropies_at
-from docmem.loss import cross_entropy
+from docmem.keyspace import bare_cross_entropies, cross_entropies_at
 from docmem.memory import DocumentMemory
-from docmem.models import forward_inputs, frozen
+from docmem.models import frozen
 from docmem.replay import Prefix
 
 # Points drawn over the plane a step. More look for what is left in more places, and cost more.
 POINTS = 6
-
-
-@torch.no_grad()
-def bare_cross_entropies(prefix: Prefix) -> Float[Tensor, " owners"]:
-    """Cross entropy of each document of `prefix` by the LM without memory, nats a token."""
-    model = prefix.lm.model
-    sums, tokens = torch.zeros(2, max(prefix.owners) + 1)
-    for owner, batch in zip(prefix.owners, prefix.batches, strict=True):
-        count = batch.predicted.sum().cpu()
-        logits = model(**forward_inputs(model, batch)).logits
-        sums[owner] += cross_entropy(logits, batch).cpu() * count
-        tokens[owner] += count
-    return sums / tokens
 
 
 def forget(

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from docmem.models import TokenBatch, forward_inputs
+from docmem.models import TokenBatch, forward_inputs, forward_until
 
 # Logits of about this many bytes at once, so that a large vocabulary does not fill the memory.
 CHUNK_BYTES = {"cpu": 64_000_000, "cuda": 1_000_000_000}
@@ -71,26 +71,10 @@ def head_losses(
     return loss(x, head.weight, head.bias, target.to(x.device))
 
 
-class _Reached(Exception):  # noqa: N818 - a signal, not an error
-    """The head has been called; the rest of the forward is not needed."""
-
-
-def before_head(model: nn.Module, inputs: dict[str, Any]) -> Float[Tensor, "batch seq d_model"]:
+def before_head(model: nn.Module, batch: TokenBatch) -> Float[Tensor, "batch seq d_model"]:
     """What a causal LM's own forward hands to its head; the head is not run."""
-    caught: list[Tensor] = []
-
-    def catch(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        caught.append(arguments[0])
-        raise _Reached
-
-    handle = cast(Any, model).get_output_embeddings().register_forward_pre_hook(catch)
-    try:
-        model(**inputs)
-    except _Reached:
-        pass
-    finally:
-        handle.remove()
-    return caught[0]
+    head = cast(Any, model).get_output_embeddings()
+    return forward_until(model, batch, head.register_forward_pre_hook)[0]
 
 
 @torch.no_grad()

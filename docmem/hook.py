@@ -127,7 +127,6 @@ def attach(model: nn.Module, memory: DocumentMemory, layer: int = -1) -> Iterato
         handle.remove()
 
 
-@torch.no_grad()
 def generate(
     hooked: Hooked,
     tokenizer: Any,
@@ -140,13 +139,26 @@ def generate(
     """Continue a prompt under a document; greedy unless `options` (of transformers) say otherwise.
 
     Raises:
+        DocmemError: as `write_on`; or if there is no such document.
+    """
+    with hooked.document(document):
+        return write_on(hooked.model, tokenizer, prompt, max_new_tokens=max_new_tokens, **options)
+
+
+@torch.no_grad()
+def write_on(
+    model: Any, tokenizer: Any, prompt: str, *, max_new_tokens: int = 40, **options: Any
+) -> str:
+    """Continue a prompt by an LM as it is; greedy unless `options` (of transformers) say otherwise.
+
+    Raises:
         DocmemError: if the prompt is empty, or with the continuation exceeds the LM's context.
     """
     check_count("max_new_tokens", max_new_tokens)
-    inputs = tokenizer(prompt, return_tensors="pt").to(hooked.model.device)
+    inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
     length = inputs["input_ids"].shape[1]
     needed = length + max_new_tokens
-    context = getattr(text_config(hooked.model), "max_position_embeddings", needed)
+    context = getattr(text_config(model), "max_position_embeddings", needed)
     if length == 0:
         raise DocmemError("The prompt is empty; give the LM at least one word to go on from.")
     if needed > context:
@@ -154,11 +166,10 @@ def generate(
             f"The prompt has {length} tokens and {max_new_tokens} more were asked for, "
             f"but the LM's context is {context} tokens. Shorten one of them."
         )
-    with hooked.document(document):
-        written = hooked.model.generate(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            max_new_tokens=max_new_tokens,
-            **{"do_sample": False, "pad_token_id": tokenizer.pad_token_id, **options},
-        )
+    written = model.generate(
+        input_ids=inputs["input_ids"],
+        attention_mask=inputs["attention_mask"],
+        max_new_tokens=max_new_tokens,
+        **{"do_sample": False, "pad_token_id": tokenizer.pad_token_id, **options},
+    )
     return tokenizer.decode(written[0, length:], skip_special_tokens=True)

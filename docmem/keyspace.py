@@ -9,6 +9,7 @@ Every value is measured: each point of a grid or line is a DocRep, under which e
 text is read. Cost: points² · documents readings of the suffix for a plane.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +19,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from docmem.files import DocmemError
+from docmem.loss import cross_entropy
 from docmem.memory import DocumentMemory
-from docmem.models import text_config
+from docmem.models import forward_inputs, text_config
 from docmem.replay import Prefix
 
 # Logits of about this many numbers at once: large enough for the matmul, small enough for a laptop.
@@ -73,23 +75,52 @@ def plane_of(doc_reps: Float[Tensor, "n_docs key_dim"]) -> tuple[Tensor, Tensor]
     return as_tensor(np.asarray(fitted.mean_)), as_tensor(np.asarray(fitted.components_))
 
 
+def reach(points: Float[Tensor, "n_docs axes"]) -> float:
+    """How far a map extends from the origin: to 1, or a little beyond the furthest point."""
+    return max(1.0, 1.08 * points.abs().max().item())
+
+
 @torch.no_grad()
+def by_document(
+    prefix: Prefix, n_docs: int, read: Callable[[int], Float[Tensor, " readings"]]
+) -> Float[Tensor, "n_docs readings"]:
+    """Mean over each document's batches, by their predicted tokens, of what `read` says of one.
+
+    Args:
+        prefix: whose batches are read.
+        n_docs: documents.
+        read: from the index of a batch to its cross entropies, nats a token.
+    """
+    owners = torch.tensor(prefix.owners)
+    ce = torch.stack([read(index).cpu() for index in range(len(owners))])
+    counts = torch.stack([batch.predicted.sum().cpu() for batch in prefix.batches])[:, None]
+    sums = torch.zeros(n_docs, ce.shape[1]).index_add_(0, owners, ce * counts)
+    return sums / torch.zeros(n_docs, 1).index_add_(0, owners, counts.float())
+
+
 def cross_entropies_at(
     prefix: Prefix, memory: DocumentMemory, doc_reps: Float[Tensor, "points key_dim"]
 ) -> Float[Tensor, "n_docs points"]:
     """Cross entropy of each document of `prefix` under each DocRep, nats a token."""
-    sums = torch.zeros(memory.config.n_docs, len(doc_reps))
-    tokens = torch.zeros(memory.config.n_docs, 1)
     vocabulary = text_config(prefix.lm.model).vocab_size
-    for index, (owner, batch) in enumerate(zip(prefix.owners, prefix.batches, strict=True)):
-        at_once = max(1, LOGITS_AT_ONCE // (batch.input_ids.numel() * vocabulary))
-        ce = torch.cat(
-            [prefix.cross_entropies(index, memory, part) for part in doc_reps.split(at_once)]
-        )
-        count = batch.predicted.sum().cpu()
-        sums[owner] += ce.cpu() * count
-        tokens[owner] += count
-    return sums / tokens
+
+    def read(index: int) -> Tensor:
+        at_once = max(1, LOGITS_AT_ONCE // (prefix.batches[index].input_ids.numel() * vocabulary))
+        parts = doc_reps.split(at_once)
+        return torch.cat([prefix.cross_entropies(index, memory, part) for part in parts])
+
+    return by_document(prefix, memory.config.n_docs, read)
+
+
+def bare_cross_entropies(prefix: Prefix) -> Float[Tensor, " owners"]:
+    """Cross entropy of each document of `prefix` by the LM without memory, nats a token."""
+    model = prefix.lm.model
+
+    def read(index: int) -> Tensor:
+        batch = prefix.batches[index]
+        return cross_entropy(model(**forward_inputs(model, batch)).logits, batch)[None]
+
+    return by_document(prefix, max(prefix.owners) + 1, read)[:, 0]
 
 
 def key_plane(

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from docmem.files import load_tensors, save_tensors
-from docmem.keyspace import KeyPlane, key_plane
+from docmem.keyspace import KeyPlane, key_plane, reach
 from docmem.models import LanguageModel
 from docmem.recall import Continuation, Recognition, continuation, recognition
-from docmem.replay import read_documents
+from docmem.replay import Prefix, read_documents
 from docmem.runs import Run
 
 
@@ -57,6 +57,11 @@ def measure(run: Run, load: Loader | None = None) -> Recall:
     return Recall(Recognition(kept["ce"]), Continuation(*kept["continued"].tolist()))
 
 
+def first_segments(run: Run, lm: LanguageModel) -> Prefix:
+    """The first segment of each of the run's documents: what maps of the plane are read with."""
+    return read_documents(lm, run.documents, dataclasses.replace(run.config, max_segments=1))
+
+
 def measure_plane(run: Run, load: Loader | None = None, points: int = 21) -> KeyPlane:
     """The DocRep plane of a run, over [-1, 1]² or as far as its DocReps reach.
 
@@ -69,10 +74,9 @@ def measure_plane(run: Run, load: Loader | None = None, points: int = 21) -> Key
     def found() -> dict[str, Tensor]:
         lm = (load or run.load_lm)()
         run.check_lm(lm)
-        first = dataclasses.replace(run.config, max_segments=1)
-        prefix = read_documents(lm, run.documents, first)
+        prefix = first_segments(run, lm)
         memory = run.memory.to(prefix.device)
-        extent = max(1.0, 1.08 * memory.doc_reps.abs().max().item())
+        extent = reach(memory.doc_reps)
         plane = key_plane(prefix, memory, points=points, extent=extent, progress=True)
         return plane._asdict()
 

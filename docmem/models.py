@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,6 +181,39 @@ def forward_inputs(model: nn.Module, batch: TokenBatch) -> dict[str, Any]:
         positions = batch.attention_mask.long().cumsum(1) - 1
         inputs["position_ids"] = positions.clamp_min(0)
     return inputs
+
+
+class _Reached(Exception):  # noqa: N818 - a signal, not an error
+    """The module has been called; the rest of the forward is not needed."""
+
+
+def forward_until(
+    model: nn.Module, batch: TokenBatch, register: Callable[[Callable[..., None]], Any]
+) -> Any:
+    """Run a forward as far as a hook, and no further.
+
+    Args:
+        model: a causal LM.
+        batch: what it reads.
+        register: `register_forward_hook` or `register_forward_pre_hook` of a module of it.
+
+    Returns:
+        The hook's last argument: the module's output, or its positional arguments.
+    """
+    caught: list[Any] = []
+
+    def catch(*arguments: Any) -> None:
+        caught.append(arguments[-1])
+        raise _Reached
+
+    handle = register(catch)
+    try:
+        model(**forward_inputs(model, batch))
+    except _Reached:
+        pass
+    finally:
+        handle.remove()
+    return caught[0]
 
 
 def placement(num_gpus: int) -> dict[str, Any]:

@@ -93,6 +93,15 @@ def _square(axes: Axes, extent: float) -> None:
     axes.set_ylabel("second coordinate")
 
 
+def territories(plane: KeyPlane, n_docs: int) -> np.ndarray:
+    """The colours of a map, (points, points, 3): the document recalled best, deeper if better."""
+    best, nearest = plane.ce.min(0).values.numpy(), plane.nearest.numpy()
+    floor, ceiling = best.min(), max(float(plane.ce.median()), best.min() + 1e-6)
+    depth = np.clip((ceiling - best) / (ceiling - floor), 0, 1)[..., None]
+    colors = np.array([to_rgb(document_color(index)) for index in range(n_docs)])
+    return 1 - depth * 0.8 * (1 - colors[nearest])
+
+
 @styled
 def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str) -> Figure:
     """The territories: each point coloured by the document it recalls best, deeper where better.
@@ -105,14 +114,10 @@ def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str)
     """
     axes = figure.subplots()
     extent = float(plane.axis[-1])
-    best, nearest = plane.ce.min(0).values.numpy(), plane.nearest.numpy()
-    floor, ceiling = best.min(), max(float(plane.ce.median()), best.min() + 1e-6)
-    depth = np.clip((ceiling - best) / (ceiling - floor), 0, 1)[..., None]
-    colors = np.array([to_rgb(document_color(index)) for index in range(len(titles))])
     half_cell = float(plane.axis[1] - plane.axis[0]) / 2
     reach = extent + half_cell
     axes.imshow(
-        1 - depth * 0.8 * (1 - colors[nearest]), origin="lower",
+        territories(plane, len(titles)), origin="lower",
         extent=(-reach, reach, -reach, reach), interpolation="nearest",
     )  # fmt: skip
     _square(axes, reach)

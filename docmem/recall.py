@@ -14,15 +14,14 @@ import math
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from docmem.files import DocmemError
 from docmem.hook import attach
-from docmem.keyspace import cross_entropies_at
-from docmem.loss import cross_entropy
+from docmem.keyspace import bare_cross_entropies, cross_entropies_at
 from docmem.memory import DocumentMemory
-from docmem.models import LanguageModel, forward_inputs
+from docmem.models import LanguageModel
 from docmem.replay import Prefix
 
 
@@ -67,7 +66,6 @@ class Continuation(NamedTuple):
     """By the LM without memory."""
 
 
-@torch.no_grad()
 def continuation(
     prefix: Prefix, memory: DocumentMemory, prompt_tokens: int = 16, new_tokens: int = 16
 ) -> Continuation:
@@ -75,20 +73,17 @@ def continuation(
 
     Segments too short for it are passed over; if all are, the shares are not numbers.
     """
-    prompts, answers, owners = [], [], []
-    for owner, batch in zip(prefix.owners, prefix.batches, strict=True):
-        for ids, mask in zip(*batch, strict=True):
-            tokens = ids[mask]
-            if len(tokens) >= prompt_tokens + new_tokens:
-                prompts.append(tokens[:prompt_tokens])
-                answers.append(tokens[prompt_tokens : prompt_tokens + new_tokens])
-                owners.append(owner)
-    if not prompts:
+    ids, wanted, own = prompts(prefix, prompt_tokens, new_tokens)
+    if not len(own):
         return Continuation(math.nan, math.nan, math.nan)
-    ids, wanted, own = torch.stack(prompts), torch.stack(answers), torch.tensor(owners)
 
     def right(doc_reps: Tensor | None) -> float:
-        written = _greedy(prefix, memory, ids, doc_reps, new_tokens)
+        if doc_reps is None:
+            written = greedy(prefix.lm.model, ids, new_tokens)
+        else:
+            hooking = attach(prefix.lm.model, memory, prefix.layer)
+            with hooking as hooked, hooked.document(doc_reps):
+                written = greedy(hooked.model, ids, new_tokens)
         return (written == wanted).float().mean().item()
 
     n_docs = memory.config.n_docs
@@ -100,22 +95,37 @@ def continuation(
     )
 
 
-def _greedy(
-    prefix: Prefix, memory: DocumentMemory, ids: Tensor, doc_reps: Tensor | None, new_tokens: int
-) -> Tensor:
-    """Greedy continuations (rows, new_tokens), a DocRep a row; None: without the memory."""
-    model: Any = prefix.lm.model
-    options = {
-        "attention_mask": torch.ones_like(ids),
-        "max_new_tokens": new_tokens,
-        "min_new_tokens": new_tokens,
-        "do_sample": False,
-        "pad_token_id": 0,
-    }
-    if doc_reps is None:
-        return model.generate(input_ids=ids, **options)[:, ids.shape[1] :]
-    with attach(model, memory, prefix.layer) as hooked, hooked.document(doc_reps):
-        return model.generate(input_ids=ids, **options)[:, ids.shape[1] :]
+def prompts(
+    prefix: Prefix, given: int, new: int
+) -> tuple[Int[Tensor, "rows given"], Int[Tensor, "rows new"], Int[Tensor, " rows"]]:
+    """The first tokens of every segment, the next ones, and whose they are, a row a segment.
+
+    Segments too short for both are passed over.
+    """
+    rows, owners = [], []
+    for owner, batch in zip(prefix.owners, prefix.batches, strict=True):
+        for ids, mask in zip(*batch, strict=True):
+            if mask.sum() >= given + new:
+                rows.append(ids[mask][: given + new])
+                owners.append(owner)
+    if not rows:
+        return torch.empty(0, given).long(), torch.empty(0, new).long(), torch.empty(0).long()
+    both = torch.stack(rows)
+    return both[:, :given], both[:, given:], torch.tensor(owners)
+
+
+@torch.no_grad()
+def greedy(model: Any, ids: Int[Tensor, "rows given"], new: int) -> Int[Tensor, "rows new"]:
+    """What an LM goes on with, most likely token by most likely token, to the full length."""
+    written = model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=new,
+        min_new_tokens=new,
+        do_sample=False,
+        pad_token_id=0,
+    )
+    return written[:, ids.shape[1] :]
 
 
 class Attribution(NamedTuple):
@@ -143,7 +153,7 @@ def attribute(
     memory = memory.to(prefix.device)
     losses = cross_entropies_at(prefix, memory, memory.doc_reps)[0].tolist()
     titles = memory.titles or [str(index) for index in range(memory.config.n_docs)]
-    bare = cross_entropy(lm.model(**forward_inputs(lm.model, batch)).logits, batch).item()
+    bare = bare_cross_entropies(prefix)[0].item()
     ranked = [Attribution(title, ce) for title, ce in zip(titles, losses, strict=True)]
     return sorted([*ranked, Attribution("(no memory)", bare)], key=lambda one: one.ce)
 

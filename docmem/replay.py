@@ -35,6 +35,7 @@ from docmem.models import (
     TokenBatch,
     find_blocks,
     forward_inputs,
+    forward_until,
     frozen,
     resolve_layer,
 )
@@ -162,20 +163,10 @@ class Prefix:
     @torch.no_grad()
     def _read(self, batch: TokenBatch) -> Tensor:
         """One forward up to the hooked block; what follows is not run."""
-        caught: list[Any] = []
-
-        def keep(_: nn.Module, __: Any, output: Any) -> None:
-            caught.append(output)
-            raise _Reached
-
-        handle = self.blocks[self.layer].register_forward_hook(keep)
-        try:
-            self.lm.model(**forward_inputs(self.lm.model, batch))
-        except _Reached:
-            self.returns_tuple = isinstance(caught[0], tuple)
-        finally:
-            handle.remove()
-        return hidden_states_of(caught[0]).detach()
+        block = self.blocks[self.layer]
+        output = forward_until(self.lm.model, batch, block.register_forward_hook)
+        self.returns_tuple = isinstance(output, tuple)
+        return hidden_states_of(output).detach()
 
     def states(self, index: int) -> Float[Tensor, "batch seq d_model"]:
         """The hidden states of one batch, on the hooked block's device."""
@@ -212,7 +203,7 @@ class Prefix:
         if self.head is None:
             return token_losses(self._resume(batch, hidden_states), batch)[batch.predicted]
         with passing_over(self.blocks, self.layer, self.returns_tuple, hidden_states):
-            x = before_head(self.lm.model, forward_inputs(self.lm.model, batch))
+            x = before_head(self.lm.model, batch)
         predicted = batch.predicted
         return head_losses(x[:, :-1][predicted], self.head, batch.input_ids[:, 1:][predicted])
 
@@ -252,7 +243,3 @@ def read_documents(lm: LanguageModel, documents: Sequence[Document], config: Tra
         config.gpu_cache_gb,
         config.cpu_cache_gb,
     )
-
-
-class _Reached(Exception):  # noqa: N818 - a signal, not an error
-    """The hooked block has answered; the rest of the forward is not needed."""

@@ -226,7 +226,7 @@ def test_recalling_counts_tokens_before_the_first_error(
 ) -> None:
     run = small.run(1)
     prefix = small.read(run)
-    ids, wanted, owners = recalling.prompts(prefix)
+    ids, wanted, owners = recalling.prompts(prefix, recalling.PROMPT, recalling.NEW)
     lengths = []
     with attach(prefix.lm.model, run.memory) as hooked:
         for prompt, truth, owner in zip(ids, wanted, owners.tolist(), strict=True):
@@ -249,7 +249,7 @@ def test_conditions_differ_by_the_memory_alone(small: Lab) -> None:
     run = small.run(1)
     prefix = small.read(run)
     tokenizer, model = prefix.lm.tokenizer, prefix.lm.model
-    ids, _, owners = recalling.prompts(prefix)
+    ids, _, owners = recalling.prompts(prefix, recalling.PROMPT, recalling.NEW)
     texts = {
         name: tokenizer.batch_decode(rows, skip_special_tokens=True)
         for name, rows in recalling.continuations(prefix, run, ids, owners).items()

@@ -73,7 +73,7 @@ def test_the_head_is_found_where_its_output_is_the_logits(family: str):
         return
     assert found is lm.model.get_output_embeddings()
     inputs = forward_inputs(lm.model, batch)
-    logits = found(before_head(lm.model, inputs))
+    logits = found(before_head(lm.model, batch))
     assert torch.equal(logits, lm.model(**inputs).logits)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in lm.model.modules())
 

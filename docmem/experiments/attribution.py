@@ -20,8 +20,7 @@ from docmem.documents import Document, segments
 from docmem.experiments.drawing import dots
 from docmem.experiments.lab import Claim, Lab, spread, verdict
 from docmem.experiments.paired import clearly_above
-from docmem.forgetting import bare_cross_entropies
-from docmem.keyspace import plane_of
+from docmem.keyspace import bare_cross_entropies, plane_of
 from docmem.memory import DocumentMemory
 from docmem.models import LanguageModel
 from docmem.replay import Prefix

@@ -16,6 +16,7 @@ from torch import Tensor
 from docmem.experiments.contenders import Contender, Keyed, LoRA, LoRAEach, Shared, race
 from docmem.experiments.drawing import dots
 from docmem.experiments.lab import Claim, Lab, spread, verdict
+from docmem.recall import prompts
 from docmem.style import GUIDANCE, INK, NEGATIVE, OWN, headline, styled
 
 QUESTION = "What does a document memory give that a LoRA of its size does not?"
@@ -32,7 +33,7 @@ def measure(lab: Lab) -> dict[str, Any]:
     """Of each contender and seed: losses by seconds, cross entropies, recall, sizes."""
     results: dict[str, Any] = {name: [] for name in NAMES}
     documents = lab.documents()
-    for seed in range(1, min(lab.seeds, MOST_SEEDS) + 1):
+    for seed in lab.seed_numbers(MOST_SEEDS):
         config = lab.config(seed=seed)
         contenders: dict[str, Contender] = {
             "document memory": Keyed(lab.lm, documents, config),
@@ -70,21 +71,14 @@ def own_and_other(values: Float[Tensor, "n_docs addresses"]) -> tuple[float, flo
     return own.mean().item(), rest.item()
 
 
-@torch.no_grad()
 def continued(contender: Contender, addresses: int) -> Float[Tensor, "n_docs addresses"]:
     """Share of tokens that each document is continued with correctly under each address."""
-    owners, rows = [], []
-    for owner, batch in zip(contender.prefix.owners, contender.prefix.batches, strict=True):
-        for ids, mask in zip(*batch, strict=True):
-            owners.append(owner)
-            rows.append(ids[mask][: PROMPT + NEW])
-    tokens, documents = torch.stack(rows), torch.tensor(owners)
+    ids, wanted, owners = prompts(contender.prefix, PROMPT, NEW)
     shares = torch.empty(contender.n_docs, addresses)
     for address in range(addresses):
-        written = contender.generate(tokens[:, :PROMPT], address, NEW)
-        right = (written == tokens)[:, PROMPT:].float().mean(1).cpu()
+        right = (contender.generate(ids, address, NEW) == wanted).float().mean(1).cpu()
         for document in range(contender.n_docs):
-            shares[document, address] = right[documents == document].mean()
+            shares[document, address] = right[owners == document].mean()
     return shares
 
 

@@ -30,7 +30,7 @@ def measure(lab: Lab) -> dict[str, Any]:
     `cells` is [documents][entries][seed]; `gained` is how far the own cross entropy in training
     fell over the last tenth of the epochs.
     """
-    seeds = range(1, min(lab.seeds, MOST_SEEDS) + 1)
+    seeds = lab.seed_numbers(MOST_SEEDS)
     cells = [
         [[cell(lab, seed, count, entries) for seed in seeds] for entries in ENTRIES]
         for count in DOCUMENTS

@@ -24,9 +24,10 @@ from docmem.config import TrainConfig
 from docmem.documents import Document
 from docmem.files import DocmemError
 from docmem.hook import attach
-from docmem.keyspace import cross_entropies_at
+from docmem.keyspace import by_document, cross_entropies_at
 from docmem.loss import cross_entropy, guidance_loss, negative_doc_rep
 from docmem.models import LanguageModel, forward_inputs
+from docmem.recall import greedy
 from docmem.replay import read_documents
 from docmem.training import new_memory
 
@@ -71,7 +72,7 @@ class Contender(ABC):
 
     @abstractmethod
     def generate(self, ids: Int[Tensor, "rows seq"], address: int, new: int) -> Tensor:
-        """Greedy continuations (rows, seq + new) under an address."""
+        """Greedy continuations (rows, new) under an address."""
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
@@ -226,16 +227,14 @@ class LoRA(Contender):
         ce = self._ce(index, min(self.prefix.owners[index], self.adapters - 1))
         return ce, ce
 
-    @torch.no_grad()
     def cross_entropies(self) -> Float[Tensor, "n_docs addresses"]:
         """Under each adapter."""
-        sums, tokens = torch.zeros(self.n_docs, self.adapters), torch.zeros(self.n_docs, 1)
-        for index, owner in enumerate(self.prefix.owners):
-            count = self.prefix.batches[index].predicted.sum()
-            tokens[owner] += count
-            for address in range(self.adapters):
-                sums[owner, address] += self._ce(index, address) * count
-        return sums / tokens
+        addresses = range(self.adapters)
+        return by_document(
+            self.prefix,
+            self.n_docs,
+            lambda index: torch.stack([self._ce(index, address) for address in addresses]),
+        )
 
     def generate(self, ids: Int[Tensor, "rows seq"], address: int, new: int) -> Tensor:
         """Under an adapter."""
@@ -254,14 +253,6 @@ class LoRAEach(LoRA):
         """As many adapters as documents."""
         self.adapters = len(documents)
         return super().build(documents)
-
-
-def greedy(model: Any, ids: Int[Tensor, "rows seq"], new: int) -> Tensor:
-    """What an LM goes on with, most likely token by most likely token: (rows, seq + new)."""
-    return model.generate(
-        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=new,
-        min_new_tokens=new, do_sample=False, pad_token_id=0,
-    )  # fmt: skip
 
 
 def race(contenders: Sequence[Contender], epochs: int) -> None:

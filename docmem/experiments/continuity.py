@@ -10,12 +10,11 @@ jump doubles it.
 
 from typing import Any
 
-import matplotlib as mpl
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from docmem.experiments.drawing import dots
+from docmem.experiments.drawing import dots, shade
 from docmem.experiments.lab import Claim, Lab, spread, verdict
 from docmem.keyspace import along_line, selection_bound
 from docmem.runs import Run
@@ -114,7 +113,7 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
     left.set_ylim(0, 1.2)
     left.set_ylabel("steepest ratio seen,\nas a share of its bound")
     for place, name in enumerate(ACTIVATIONS):
-        color = mpl.colors.to_hex(mpl.colormaps["plasma"](place / len(ACTIVATIONS)))
+        color = shade(place, len(ACTIVATIONS))
         for number, seed in enumerate(results[name]["seeds"]):
             right.plot(
                 range(HALVINGS + 1), seed["ce"], "o-", ms=4, lw=1.3, color=color, alpha=0.7,

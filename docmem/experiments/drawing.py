@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
@@ -15,6 +16,11 @@ def dots(axes: Axes, groups: Mapping[str, Sequence[float]], color: str = INK) ->
         axes.plot([place - 0.25, place + 0.25], [np.mean(values)] * 2, color=color, lw=2)
     axes.set_xticks(range(len(groups)), list(groups))
     axes.set_xlim(-0.6, len(groups) - 0.4)
+
+
+def shade(place: int, count: int) -> str:
+    """The colour of one of `count` settings that have an order."""
+    return mpl.colors.to_hex(mpl.colormaps["plasma"](place / count))
 
 
 def band(

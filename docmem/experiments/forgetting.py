@@ -17,8 +17,8 @@ from torch import Tensor
 from docmem.documents import Document
 from docmem.experiments.drawing import dots
 from docmem.experiments.lab import Claim, Lab, spread, verdict
-from docmem.forgetting import bare_cross_entropies, forget
-from docmem.keyspace import cross_entropies_at, key_plane
+from docmem.forgetting import forget
+from docmem.keyspace import bare_cross_entropies, cross_entropies_at, key_plane
 from docmem.memory import DocumentMemory
 from docmem.recall import recognition, without_address
 from docmem.replay import Prefix, read_documents
@@ -46,7 +46,7 @@ def measure(lab: Lab) -> dict[str, Any]:
     `places` the DocReps that the memory has: both of the first seed.
     """
     ways: dict[str, Any] = {name: {"seeds": []} for name in WAYS}
-    for seed in range(1, min(lab.seeds, MOST_SEEDS) + 1):
+    for seed in lab.seed_numbers(MOST_SEEDS):
         run = lab.run(seed)
         gone = (seed - 1) % len(run.documents)
         kept = [document for index, document in enumerate(run.documents) if index != gone]

@@ -40,8 +40,8 @@ def measure(lab: Lab) -> dict[str, Any]:
     for group, changes in GROUPS.items():
         results[group] = {}
         for name, change in changes.items():
-            most = lab.seeds if "guidance" in change else min(lab.seeds, MOST_SEEDS)
-            runs = [lab.run(seed, **{**START, **change}) for seed in range(1, most + 1)]
+            seeds = lab.seed_numbers(None if "guidance" in change else MOST_SEEDS)
+            runs = [lab.run(seed, **{**START, **change}) for seed in seeds]
             results[group][name] = [one_run(lab, run) for run in runs]
     return results
 

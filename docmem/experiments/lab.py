@@ -86,9 +86,13 @@ class Lab:
         config = dataclasses.replace(config, save_dir=folder)
         return train(config, lm=self.lm, documents=documents)
 
+    def seed_numbers(self, most: int | None = None) -> range:
+        """The seeds 1, 2, … of a setting, at most so many where it is expensive."""
+        return range(1, min(self.seeds, most or self.seeds) + 1)
+
     def runs(self, documents: Sequence[Document] | None = None, **changes: Any) -> list[Run]:
         """The same settings with every seed."""
-        return [self.run(seed, documents, **changes) for seed in range(1, self.seeds + 1)]
+        return [self.run(seed, documents, **changes) for seed in self.seed_numbers()]
 
     def read(self, run: Run) -> Prefix:
         """The run's documents as its prefix reads them."""

@@ -6,10 +6,9 @@ memory adds, but every step has to go forward and back through them.
 
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from docmem.experiments.drawing import band, dots
+from docmem.experiments.drawing import band, dots, shade
 from docmem.experiments.lab import Claim, Lab, spread, verdict
 from docmem.experiments.paired import clearly_above
 from docmem.models import find_blocks, resolve_layer
@@ -32,7 +31,7 @@ def measure(lab: Lab) -> dict[str, Any]:
     for block in range(count):
         change: dict[str, Any] = {} if block == usual else {"hook_memory_layer": block}
         seeds = []
-        for seed in range(1, min(lab.seeds, MOST_SEEDS) + 1):
+        for seed in lab.seed_numbers(MOST_SEEDS):
             run = lab.run(seed, **change)
             known = recognition(lab.read(run), run.memory)
             seeds.append(
@@ -80,7 +79,7 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
     left, right = figure.add_subplot(grid[0, :3]), figure.add_subplot(grid[0, 3:])
     blocks = results["blocks"]
     for place, (block, seeds) in enumerate(blocks.items()):
-        color = mpl.colors.to_hex(mpl.colormaps["plasma"](place / len(blocks)))
+        color = shade(place, len(blocks))
         curves = [seed["curve"] for seed in seeds]
         epochs = [float(epoch) for epoch in range(1, len(curves[0]) + 1)]
         band(left, epochs, curves, color, f"after block {block}")

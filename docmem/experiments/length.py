@@ -64,7 +64,7 @@ def measure(lab: Lab) -> dict[str, Any]:
     results: dict[str, Any] = {"segments": lengths}
     for name in PUBLISHED:
         results[name] = []
-        for seed in range(1, min(lab.seeds, MOST_SEEDS) + 1):
+        for seed in lab.seed_numbers(MOST_SEEDS):
             run = lab.run(seed, documents, key_activation=name, **changes)
             sizes = sizes_of(run, tokens_of(lab, run))
             results[name].append(

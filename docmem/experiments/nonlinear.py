@@ -7,13 +7,12 @@ ones leave entries dead for every document.
 
 from typing import Any
 
-import matplotlib as mpl
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from docmem.experiments.activation import OPEN
-from docmem.experiments.drawing import band
+from docmem.experiments.drawing import band, shade
 from docmem.experiments.lab import Claim, Lab, spread, verdict
 from docmem.experiments.paired import clearly_above
 from docmem.style import headline, styled
@@ -76,7 +75,7 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
     panels = figure.subplots(2, 3).flatten()
     for axes, (key, label) in zip(panels, MEASURES.items(), strict=False):
         for place, layers in enumerate(LAYERS):
-            color = mpl.colors.to_hex(mpl.colormaps["plasma"](place / len(LAYERS)))
+            color = shade(place, len(LAYERS))
             name = "1 layer (linear)" if layers == "1" else f"{layers} layers"
             curves = [seed[key] for seed in results[layers]]
             band(axes, results["epochs"], curves, color, name)

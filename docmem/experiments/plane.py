@@ -51,9 +51,9 @@ def measure(lab: Lab) -> dict[str, Any]:
     """Of each setting and seed: how wide and deep the wells are; of the first seed, the grids."""
     results: dict[str, Any] = {"axis": torch.linspace(-1, 1, POINTS).tolist()}
     for name, change in SETTINGS.items():
-        most = SEEDS_NONLINEAR if name in NONLINEAR else lab.seeds
+        most = SEEDS_NONLINEAR if name in NONLINEAR else None
         seeds = []
-        for seed in range(1, min(lab.seeds, most) + 1):
+        for seed in lab.seed_numbers(most):
             run = lab.run(seed, **change)
             memory = run.memory
             origin, axes = plane_of(memory.doc_reps)

@@ -12,7 +12,6 @@ it is not scored.
 import statistics
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 from rouge_score import tokenize  # type: ignore[import-untyped]
 from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
@@ -23,6 +22,7 @@ from docmem.experiments.drawing import dots
 from docmem.experiments.lab import Claim, Lab, spread, verdict
 from docmem.experiments.paired import clearly_above
 from docmem.hook import attach
+from docmem.recall import greedy, prompts
 from docmem.replay import Prefix
 from docmem.runs import Run
 from docmem.style import headline, styled
@@ -51,7 +51,7 @@ def measure(lab: Lab) -> dict[str, Any]:
 
 def scores_of(prefix: Prefix, run: Run) -> dict[str, dict[str, float]]:
     """Mean scores of a run under every condition."""
-    ids, wanted, owners = prompts(prefix)
+    ids, wanted, owners = prompts(prefix, PROMPT, NEW)
     own_words = distinctive_words(run.documents)
     decode = prefix.lm.tokenizer.batch_decode
     truths = decode(wanted, skip_special_tokens=True)
@@ -73,48 +73,19 @@ def scores_of(prefix: Prefix, run: Run) -> dict[str, dict[str, float]]:
     return found
 
 
-def prompts(prefix: Prefix) -> tuple[Tensor, Tensor, Tensor]:
-    """The first tokens of every segment, the next ones, and whose they are, a row a segment.
-
-    Segments too short for both are passed over.
-    """
-    rows, owners = [], []
-    for owner, batch in zip(prefix.owners, prefix.batches, strict=True):
-        for ids, mask in zip(*batch, strict=True):
-            if mask.sum() >= PROMPT + NEW:
-                rows.append(ids[mask][: PROMPT + NEW])
-                owners.append(owner)
-    both = torch.stack(rows)
-    return both[:, :PROMPT], both[:, PROMPT:], torch.tensor(owners)
-
-
-@torch.no_grad()
 def continuations(prefix: Prefix, run: Run, ids: Tensor, owners: Tensor) -> dict[str, Tensor]:
     """Greedy continuations (rows, NEW) under every condition; another's is the next document's."""
-    model: Any = prefix.lm.model
     memory = run.memory
-
-    def write() -> Tensor:
-        written = model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=NEW,
-            min_new_tokens=NEW,
-            do_sample=False,
-            pad_token_id=0,
-        )
-        return written[:, ids.shape[1] :]
-
     found = {}
-    with attach(model, memory, prefix.layer) as hooked:
+    with attach(prefix.lm.model, memory, prefix.layer) as hooked:
         for name, doc_reps in (
             ("own", memory.doc_reps[owners]),
             ("all", None),
             ("another's", memory.doc_reps[(owners + 1) % memory.config.n_docs]),
         ):
             with hooked.document(doc_reps):
-                found[name] = write()
-    found["bare LM"] = write()
+                found[name] = greedy(hooked.model, ids, NEW)
+    found["bare LM"] = greedy(prefix.lm.model, ids, NEW)
     return found
 
 

@@ -12,7 +12,7 @@ from docmem.documents import segments
 from docmem.explore._explorer import Explorer, lm_of, note, sentence
 from docmem.explore._pictures import explanation
 from docmem.files import DocmemError
-from docmem.keyspace import cross_entropies_at, plane_of
+from docmem.keyspace import cross_entropies_at, plane_of, reach
 from docmem.memory import DocumentMemory
 from docmem.models import LanguageModel
 from docmem.recall import attribute
@@ -109,7 +109,7 @@ class AttributionExplorer(Explorer):
             found = cross_entropies_at(prefix, self.memory, origin + grid @ axes)[0]
             return found.reshape(len(up), len(across))
 
-        axis = torch.linspace(-1, 1, COARSE) * max(1.0, 1.08 * points.abs().max().item())
+        axis = torch.linspace(-1, 1, COARSE) * reach(points)
         over_plane = measured(axis, axis)
         point, lowest = _lowest(over_plane, axis, axis)
         step = float(axis[1] - axis[0])

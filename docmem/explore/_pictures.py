@@ -4,25 +4,18 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from docmem import plots
 from docmem.keyspace import KeyPlane
+from docmem.plots import territories
 from docmem.style import FAINT, INK, SIGNED, badge, document_color, headline, styled
 
 if TYPE_CHECKING:
     from docmem.explore._attribution import Explanation
     from docmem.explore._plane import PlaneReading
-
-
-def territories(plane: KeyPlane, n_docs: int) -> np.ndarray:
-    """The map's colours (points, points, 3), as `plots.key_plane` draws them."""
-    axes = plots.key_plane(Figure(), plane, [""] * n_docs, "").axes[0]
-    return np.asarray(axes.images[0].get_array())
 
 
 def _drawable(text: str) -> str:

@@ -6,7 +6,6 @@ talk in numbered messages, and an answer that a newer question has overtaken is 
 """
 
 import copy
-import dataclasses
 import functools
 import math
 import threading
@@ -24,14 +23,16 @@ from torch import Tensor
 
 from docmem.config import check_count
 from docmem.explore._explorer import Explorer, Latest, answer_beside_the_cell, lm_of, sentence
-from docmem.explore._pictures import plane_reading, territories
+from docmem.explore._pictures import plane_reading
 from docmem.files import DocmemError
 from docmem.hook import attach, generate
-from docmem.keyspace import KeyPlane, cross_entropies_at, plane_of
+from docmem.keyspace import KeyPlane, cross_entropies_at, plane_of, reach
 from docmem.keyspace import key_plane as measure
+from docmem.measured import first_segments
 from docmem.memory import DocumentMemory
 from docmem.models import LanguageModel
-from docmem.replay import Prefix, read_documents
+from docmem.plots import territories
+from docmem.replay import Prefix
 from docmem.runs import Run
 from docmem.style import INK, SIGNED, document_color, new_figure
 
@@ -343,16 +344,18 @@ def key_plane(
     plane_of(memory.doc_reps)  # raises where there is none
     if prefix is None:
         lm = lm_of(run, lm)
-        first = dataclasses.replace(run.config, max_segments=1)
-        prefix = read_documents(lm, run.documents, first)
+        prefix = first_segments(run, lm)
     else:
         lm = lm_of(run, prefix.lm)
         prefix = copy.copy(prefix)
         prefix.lm, prefix.blocks = lm, lm.blocks
     if plane is None:
-        extent = max(1.0, 1.08 * memory.doc_reps.abs().max().item())
         plane = measure(
-            prefix, memory.to(prefix.device), points=points, extent=extent, progress=True
+            prefix,
+            memory.to(prefix.device),
+            points=points,
+            extent=reach(memory.doc_reps),
+            progress=True,
         )
     elif len(plane.ce) != len(run.titles):
         raise DocmemError(

@@ -19,7 +19,7 @@ from docmem.documents import Document
 from docmem.explore._explorer import Explorer, lm_of, note, sentence
 from docmem.explore._verbatim import Span, verbatim
 from docmem.files import DocmemError
-from docmem.hook import attach, generate
+from docmem.hook import attach, generate, write_on
 from docmem.loss import token_losses
 from docmem.memory import DocumentMemory
 from docmem.models import LanguageModel, forward_inputs
@@ -127,22 +127,13 @@ class RecallExplorer(Explorer):
         self.table.value = self.html()
         return self.rows
 
-    @torch.no_grad()
     def _write(self, prompt: str, doc_rep: Tensor | None) -> str:
         """What the LM writes under a DocRep, or without memory."""
         lm = self.lm
         if doc_rep is not None:
             with attach(lm.model, self.memory, self.layer) as hooked:
                 return generate(hooked, lm.tokenizer, prompt, doc_rep, max_new_tokens=NEW_TOKENS)
-        batch, model = lm.tokenize([prompt]), cast(Any, lm.model)
-        ids = model.generate(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask.long(),
-            max_new_tokens=NEW_TOKENS,
-            do_sample=False,
-            pad_token_id=lm.tokenizer.pad_token_id,
-        )
-        return self._text(ids[0, batch.input_ids.shape[1] :].tolist())
+        return write_on(lm.model, lm.tokenizer, prompt, max_new_tokens=NEW_TOKENS)
 
     @torch.no_grad()
     def _read_on(
