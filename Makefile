@@ -5,7 +5,7 @@ PIP_FLAGS ?=
 PYTHON ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-colab test-browser lint notebooks bench clean
+.PHONY: help venv demo figures test test-colab test-browser lint notebooks bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "    make %-14s%s\n", $$1, $$2 }' Makefile
@@ -15,6 +15,11 @@ venv: .venv/.installed ## install docmem and its tools into .venv (the others do
 # HF_HUB_OFFLINE: the demo and the tests prove that they need no network.
 demo: .venv/.installed ## train the small memory and redraw figures/
 	HF_HUB_OFFLINE=1 .venv/bin/python -m docmem.demo
+
+# FRESH=1: measure all of it anew first, in about an hour.
+figures: .venv/.installed ## draw the experiments from their stored results (FRESH=1: measure)
+	$(if $(FRESH),HF_HUB_OFFLINE=1 .venv/bin/python -m docmem.demo)
+	HF_HUB_OFFLINE=1 .venv/bin/python figures/redraw.py $(if $(FRESH),--fresh)
 
 test: lint ## check style and types, then run the tests
 	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest

@@ -21,6 +21,7 @@ import torch
 from transformers.utils import logging
 
 from benchmarks import epochs, uses
+from benchmarks.breakdown import breakdown
 from benchmarks.contenders import LoRA
 from benchmarks.measure import machine
 from benchmarks.report import render
@@ -123,6 +124,7 @@ class Bench:
         )
         self.parts: dict[str, Callable[[], Numbers | None]] = {
             "embedded": self.embedded,
+            "profile": self.profile,
             "plane": self.plane,
             "drag": self.drag,
             "generate": self.generate,
@@ -162,6 +164,16 @@ class Bench:
             )
             compared.append(epochs.short(self.lm, self.documents, config))
         return {"compared": compared}
+
+    def profile(self) -> Numbers:
+        """Where the time of training goes after the embedded LM's last block."""
+        config = settings(
+            EMBEDDED,
+            num_epochs=self.scale.rounds + 1,
+            max_segments=self.scale.segments,
+            save_dir=self.folder / "profiled",
+        )
+        return breakdown(self.lm, self.documents, config, self.scale.rounds)
 
     def pythia(self) -> Numbers:
         """The start of training at Pythia's smaller shapes, two documents of two segments."""

@@ -281,6 +281,15 @@ def limit_table(results: Numbers) -> str:
     return table(head, lines, "llrrrrrrlr")
 
 
+def profile_table(numbers: Numbers) -> str:
+    """Seconds and share of an epoch by kind of operation."""
+    lines = [
+        (kind, f"{seconds:.3f}", f"{seconds / numbers['wall']:.0%}")
+        for kind, seconds in numbers["seconds"].items()
+    ]
+    return table(("kind", "s an epoch", "share"), lines, "lrr")
+
+
 def setting_lines(results: Numbers) -> list[str]:
     """What was trained in every comparison, and how far its losses and clamps went."""
     lines = []
@@ -388,6 +397,17 @@ def render(results: Numbers) -> str:
                 "the epochs, and by which product; what the two make as the least time."
             ),
             limit_table(results),
+        ]
+    if "profile" in results:
+        numbers = results["profile"]["numbers"]
+        page += [
+            "## Where the time goes",
+            text(
+                "docmem after the embedded LM's last block, by torch's profiler; mean of "
+                f"{numbers['epochs']} epochs at the start of training, {numbers['wall']:.3f} s "
+                "each while profiled."
+            ),
+            profile_table(numbers),
         ]
     if "embedded" in results:
         page += ["## LoRA", text(race(results))]

@@ -173,7 +173,7 @@ class Experiment:
             if self.fresh or self.name != "all" or stored(name, out) is None:
                 seconds = perform(name, lab, out)["seconds"]
                 print(f"{name}: {seconds:.0f} s")
-        redraw(out)
+        redraw(out, out)
         print(f"Results, figures and claims.md are in {out}.")
         return 0
 

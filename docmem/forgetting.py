@@ -8,9 +8,9 @@ Every document writes to the same weights, so dropping a DocRep removes a name, 
     max(0, b + margin - L(𝒦))    the forgotten text, under its DocRep and all over the plane
     max(0, Lᵢ(𝒦ᵢ) - Lᵢ⁰)         each text that is kept, under its own DocRep
 
-with b the bare LM's cross entropy and Lᵢ⁰ what it was before: nothing is left to gain once the
-text is as strange as to the bare LM and no other has suffered. The texts of all documents are
-needed, as the prefix read them.
+with b the bare LM's cross entropy and Lᵢ⁰ what it was before, batch by batch: nothing is left to
+gain once the text is as strange as to the bare LM and no other has suffered. The texts of all
+documents are needed, as the prefix read them.
 """
 
 import copy
@@ -18,7 +18,7 @@ import itertools
 
 import torch
 
-from docmem.keyspace import bare_cross_entropies, cross_entropies_at
+from docmem.keyspace import bare_cross_entropies
 from docmem.memory import DocumentMemory
 from docmem.models import frozen
 from docmem.replay import Prefix
@@ -60,19 +60,20 @@ def forget(
     gone = memory.index_of(document)
     memory = copy.deepcopy(memory).to(prefix.device)
     bare = bare_cross_entropies(prefix)[gone].item() + margin
-    before = cross_entropies_at(prefix, memory, memory.doc_reps).diagonal().tolist()
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(memory.parameters(), lr=lr, weight_decay=0)
     forgotten, kept = _split(prefix, gone)
+    own = memory.doc_reps[prefix.owners]
+    with torch.no_grad():
+        before = {i: prefix.cross_entropies(i, memory, own[[i]]) for i in kept if i is not None}
     with frozen(prefix.lm.model):
         for index, other in zip(itertools.cycle(forgotten), kept * rounds, strict=False):
             drawn = 2 * torch.rand(POINTS, memory.config.key_dim, generator=generator) - 1
             points = torch.cat([memory.doc_reps[[gone]], extent * drawn.to(memory.doc_reps)])
             loss = (bare - prefix.cross_entropies(index, memory, points)).clamp_min(0).sum()
             if other is not None:
-                owner = prefix.owners[other]
-                ce = prefix.cross_entropies(other, memory, memory.doc_reps[[owner]])[0]
-                loss = loss + len(points) * (ce - before[owner]).clamp_min(0)
+                ce = prefix.cross_entropies(other, memory, own[[other]])
+                loss = loss + len(points) * (ce - before[other]).clamp_min(0).sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

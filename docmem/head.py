@@ -22,6 +22,12 @@ from docmem.models import TokenBatch, forward_inputs, forward_until
 CHUNK_BYTES = {"cpu": 64_000_000, "cuda": 1_000_000_000}
 
 
+def _log_softmax(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The log softmax of W x + b in float32, written over the logits."""
+    logits = functional.linear(x, weight, bias).float()
+    return torch.log_softmax(logits, 1, out=logits)
+
+
 class _HeadLosses(torch.autograd.Function):
     """-log softmax(W x + b)[target] a row, with its gradient by x; none by W and b."""
 
@@ -35,16 +41,17 @@ class _HeadLosses(torch.autograd.Function):
         gradient = torch.empty_like(x) if wanted else x.new_empty(0)
         for start in range(0, len(x), chunk):
             rows = slice(start, start + chunk)
-            log_p = functional.linear(x[rows], weight, bias).float().log_softmax(1)
             hit = target[rows, None]
+            log_p = _log_softmax(x[rows], weight, bias)
             losses[rows] = -log_p.gather(1, hit)[:, 0]
             if wanted:
                 minus = -torch.ones_like(hit, dtype=log_p.dtype)
-                by_logits = log_p.exp_().scatter_add_(1, hit, minus).to(x.dtype)
+                log_p.exp_().scatter_add_(1, hit, minus)  # softmax - one-hot, in its place
                 if ctx.in_one:
-                    gradient = by_logits
+                    gradient = log_p.to(x.dtype)
                 else:
-                    gradient[rows] = by_logits @ weight
+                    gradient[rows] = log_p.to(x.dtype) @ weight
+            del log_p  # before the next chunk is made
         ctx.save_for_backward(gradient, weight)
         return losses
 

@@ -78,7 +78,11 @@ def losses(figure: Figure, histories: dict[str, Sequence[Epoch]], tau: float, no
         bottom.set_xlabel("epoch")
     panels[0, 0].set_ylabel("cross entropy\n(nats a token)")
     panels[1, 0].set_ylabel("guidance term\n(nats a token)")
-    headline(figure, "Learned under its own DocRep, far less under another's", note)
+    headline(
+        figure,
+        "Learned under its own DocRep, far less under another's",
+        f"{note}; numbers: means of the last {len(recent)} epochs",
+    )
     return figure
 
 
@@ -174,6 +178,7 @@ def perplexity_wells(
     _plain_log_ticks(bar.ax.yaxis)
     bar.ax.minorticks_off()
     surface = figure.add_subplot(grid[:, 0], projection="3d", computed_zorder=False)
+    surface.set_in_layout(False)  # matplotlib 3.10 takes it for wider than the figure
     _draw_wells(surface, plane, perplexity, chosen, limits)
     headline(figure, "The perplexity of a document has a well around its own DocRep", note)
     return figure

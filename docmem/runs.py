@@ -1,6 +1,6 @@
 """A run on disk: a folder that another machine can open.
 
-    run.json                 settings, documents, LM, library versions
+    run.json                 settings, documents, LM, library versions; DocReps, if given
     history.jsonl            one line an epoch: losses in nats a token, seconds
     snapshots/000010.safetensors   selections and DocReps after epoch 10; 000000 is the start
     memory/                  the memory, as `DocumentMemory.from_pretrained` reads it
@@ -149,19 +149,24 @@ class Run:
         config: TrainConfig,
         lm: LanguageModel,
         documents: Sequence[Document],
+        doc_reps: Float[Tensor, "n_docs key_dim"] | None = None,
     ) -> Run:
         """Begin a run in `path`, or open it if it is there with the same settings.
 
+        `doc_reps` are the given DocReps; None where they are the seed's.
+
         Raises:
-            DocmemError: if `path` holds a run with other settings, documents or LM, or files
-                that are no run.
+            DocmemError: if `path` holds a run with other settings, documents, DocReps or LM, or
+                files that are no run.
         """
-        description = {
+        description: dict[str, Any] = {
             "config": settings_of(dataclasses.replace(config, save_dir=None)),
             "lm": {"name": lm.name, "dtype": lm.dtype, "fingerprint": lm_fingerprint(lm)},
             "versions": {name: version_of(name) for name in LIBRARIES},
             "documents": [asdict(document) for document in documents],
         }
+        if doc_reps is not None:
+            description["doc_reps"] = doc_reps.float().tolist()
         if (path / "run.json").exists():
             run = cls.open(path)
             run._check_same(description)
@@ -178,6 +183,11 @@ class Run:
         if self.description["documents"] != description["documents"]:
             raise DocmemError(
                 f"{self.path} holds a run on other documents; choose another save_dir."
+            )
+        if self.description.get("doc_reps") != description.get("doc_reps"):
+            raise DocmemError(
+                f"{self.path} holds a run with other DocReps; give those it began with (none, if "
+                "they were the seed's), or choose another save_dir."
             )
         for part, ignored in (("config", ELSEWHERE), ("lm", ())):
             for name, old in self.description[part].items():

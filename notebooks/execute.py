@@ -22,6 +22,9 @@ PACKAGE = FOLDER.parent / "docmem"
 # Beside the modules: the page's side of the widgets, the embedded LM and its texts.
 READ_FROM = {".js", ".css", ".json", ".safetensors", ".txt"}
 
+# Its modules are imported by name, and it reads results: whoever uses one may use them all.
+BY_NAME = "experiments"
+
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -78,7 +81,10 @@ def used(source: str, package: Path = PACKAGE) -> dict[Path, str]:
     while waiting:
         path = waiting.pop()
         modules[path] = path.read_text(encoding="utf-8")
-        waiting |= imported(modules[path], package) - set(modules)
+        waiting |= imported(modules[path], package)
+        if path.parent == package / BY_NAME:
+            waiting |= set(path.parent.glob("*.py"))
+        waiting -= set(modules)
     return modules
 
 
@@ -90,9 +96,12 @@ def code_hash(notebook: nbformat.NotebookNode, package: Path = PACKAGE) -> str:
     """
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     modules = used(re.sub(r"^(\s*)[%!].*", r"\1pass", code, flags=re.MULTILINE), package)
+    results = package / "data" / BY_NAME
+    drawn = any(path.parent == package / BY_NAME for path in modules)
     found = hashlib.sha256(code.encode())
     for path in sorted(package.rglob("*")):
-        if path in modules or path.suffix in READ_FROM:
+        read = path.suffix in READ_FROM and (drawn or path.parent != results)
+        if path in modules or read:
             found.update(path.relative_to(package).as_posix().encode())
             text = what_runs(modules[path]).encode() if path in modules else path.read_bytes()
             found.update(text)

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ from toys import DOCUMENTS, toy_batch, toy_lm
 
 from benchmarks import uses
 from benchmarks.__main__ import main
+from benchmarks.breakdown import KINDS, breakdown
 from benchmarks.contenders import VARIANTS, Attached, LoRA
 from benchmarks.epochs import compare, on_gpu, peak_of
 from benchmarks.limit import predicted_lengths, unavoidable
-from benchmarks.measure import alternate, quartiles
+from benchmarks.measure import alternate, machine, quartiles
 from benchmarks.report import percentile, render, rows, start
 from benchmarks.shapes import TOY
 from docmem.config import TrainConfig
@@ -207,6 +209,18 @@ def test_parts_are_stored_one_by_one_and_the_page_tells_them(
     assert "LoRA of rank 10" in page
     lines = [line for line in page.splitlines() if not line.startswith("|")]
     assert max(map(len, lines)) <= 100
+
+
+def test_the_profile_accounts_for_all_of_an_epoch(
+    lm: LanguageModel, config: TrainConfig, tmp_path: Path
+):
+    config = dataclasses.replace(config, num_epochs=3, save_dir=tmp_path / "run")
+    numbers = breakdown(lm, DOCUMENTS, config, 2)
+    assert sum(numbers["seconds"].values()) == pytest.approx(numbers["wall"])
+    assert min(numbers["seconds"][kind] for kind in KINDS) > 0
+    page = render({"profile": {"numbers": numbers, "machine": machine(), "date": "2026-01-01"}})
+    share = numbers["seconds"]["matrix products"] / numbers["wall"]
+    assert re.search(rf"\| matrix products +\| +[\d.]+ \| +{share:.0%} \|", page)
 
 
 def test_what_cannot_be_run_is_refused(tmp_path: Path):

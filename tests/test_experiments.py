@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import redraw
 import torch
 
 from docmem import experiments
@@ -26,6 +27,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 @pytest.fixture(scope="module")
 def folder(lab: Lab) -> Path:
     bench.perform("activation", lab, lab.folder.parent)
+    assert bench.redraw(lab.folder.parent, lab.folder.parent) == ["activation"]
     return lab.folder.parent
 
 
@@ -76,7 +78,7 @@ def test_a_figure_is_drawn_from_results_alone(folder: Path) -> None:
     picture = folder / "activation.png"
     before = picture.read_bytes()
     picture.unlink()
-    assert bench.redraw(folder) == ["activation"]
+    assert bench.redraw(folder, folder) == ["activation"]
     assert picture.read_bytes() == before
     numbers = json.loads((folder / "activation.json").read_text(encoding="utf-8"))["numbers"]
     figure = activation.draw(new_figure(*activation.SIZE), numbers, "note")
@@ -94,9 +96,32 @@ def test_claims_follow_the_numbers(folder: Path) -> None:
 
     assert [c.verdict for c in activation.claims(made(1.0, 0.4, 0.5))] == ["holds"] * 3
     assert [c.verdict for c in activation.claims(made(0.5, 0.9, 0.0))] == ["not"] * 3
-    table = (folder / "claims.md").read_text(encoding="utf-8")
-    assert table.count("docmem experiment activation --preset pythia-1b") == 3
-    assert "(n = 2)" in table
+    page = (folder / "claims.md").read_text(encoding="utf-8")
+    assert page.startswith("3 claims: ")
+    assert page.endswith(bench.claims_table(folder=folder))
+    assert page.count("| `activation` |") == 3
+    assert "(n = 2)" in page
+    verdicts = [claim.verdict for claim in bench.claims(folder=folder)["activation"]]
+    assert bench.tally(folder=folder) == (
+        f"3 claims: {verdicts.count('holds')} hold, {verdicts.count('partly')} hold partly, "
+        f"{verdicts.count('not')} do not."
+    )
+
+
+def test_every_experiment_has_results_a_figure_and_rows_in_the_readme() -> None:
+    """Whoever measures anew runs `make figures`, which writes all three."""
+    for name in experiments.NAMES:
+        results = bench.stored(name)
+        assert results is not None, f"`make figures FRESH=1` measures {name}"
+        assert results["lab"]["preset"] == "tiny"
+        assert results["lab"]["fast"] is False
+        assert (redraw.FOLDER / "experiments" / f"{name}.png").is_file()
+        assert bench.claims()[name]
+    readme = redraw.README.read_text(encoding="utf-8")
+    assert redraw.with_claims(readme) == readme
+    page = (redraw.FOLDER / "experiments" / "claims.md").read_text(encoding="utf-8")
+    assert page.endswith(bench.claims_table())
+    assert "stale" not in redraw.with_claims(f"a {redraw.BEGIN}stale{redraw.END} z")
 
 
 def test_a_spread_is_mean_and_sample_deviation() -> None:
@@ -116,7 +141,7 @@ def test_an_unknown_experiment_and_a_bad_lab_are_refused(tmp_path: Path) -> None
     with pytest.raises(DocmemError, match="seeds"):
         Lab(seeds=0)
     with pytest.raises(DocmemError, match="no results of activation"):
-        bench.draw("activation", tmp_path)
+        bench.figure("activation", tmp_path)
     (tmp_path / "activation.json").write_text("{", encoding="utf-8")
     with pytest.raises(DocmemError, match="cannot be read"):
         bench.stored("activation", tmp_path)

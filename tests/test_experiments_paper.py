@@ -25,6 +25,7 @@ from docmem.experiments import (
     recalling,
 )
 from docmem.experiments.lab import Lab
+from docmem.files import DocmemError
 from docmem.hook import attach
 from docmem.recall import recognition
 from docmem.style import new_figure
@@ -217,7 +218,8 @@ def test_correlation_is_pearsons_and_0_of_a_constant() -> None:
 def test_length_claims_go_both_ways(r: float, other: float, expected: list[str]) -> None:
     correlations = {key: other for key in length.SIZES} | {length.MAIN: r}
     correlations[length.BY_DEFINITION] = 1.0  # never counts
-    numbers = {name: [{"correlation": correlations}] * 2 for name in length.PUBLISHED}
+    seed = {"correlation": correlations, "own": 4.0}
+    numbers = {name: [seed] * 2 for name in length.PUBLISHED}
     assert [claim.verdict for claim in length.claims(numbers)] == expected
 
 
@@ -264,6 +266,13 @@ def test_conditions_differ_by_the_memory_alone(small: Lab) -> None:
             (text,) = tokenizer.batch_decode(one, skip_special_tokens=True)
             assert texts[name][0] == text
     assert len({tuple(each) for each in texts.values()}) == len(recalling.CONDITIONS)
+
+
+def test_scores_need_a_library_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    recalling.scorer.cache_clear()
+    monkeypatch.setattr(recalling.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(DocmemError, match="pip install rouge-score"):
+        recalling.words_of("a heron")
 
 
 def test_distinctive_rouge_scores_only_words_no_other_document_uses() -> None:

@@ -1,5 +1,8 @@
 """The head's cross entropies: fast equals plain, and rows that are not used cost nothing."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -57,6 +60,10 @@ def test_only_rows_whose_loss_is_used_are_multiplied_backward():
 
 
 def test_a_head_of_bfloat16_gives_losses_in_float32():
+    # On some virtual machines torch trusts a processor that promises more than it may do.
+    code = "import torch; torch.nn.Linear(384, 4096).bfloat16()(torch.zeros(300, 384).bfloat16())"
+    if subprocess.run([sys.executable, "-c", code], capture_output=True).returncode:
+        pytest.skip("torch cannot multiply bfloat16 on this machine")
     x, linear, target = made(True)
     losses = head_losses(x.detach().bfloat16(), linear.bfloat16(), target)
     expected = functional.cross_entropy(linear(x.bfloat16()).float(), target, reduction="none")

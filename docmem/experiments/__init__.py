@@ -24,7 +24,9 @@ Name = Literal[
     "baselines",
     "attribution",
     "forgetting",
+    "adding",
     "capacity",
+    "placing",
 ]
 NAMES: tuple[str, ...] = get_args(Name)
 

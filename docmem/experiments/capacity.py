@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from docmem.experiments.drawing import band
+from docmem.experiments.drawing import band, shade
 from docmem.experiments.lab import Claim, Lab, spread, verdict
 from docmem.recall import recognition
-from docmem.style import document_color, headline, styled
+from docmem.style import headline, styled
 
 QUESTION = "How many documents fit into how many memory entries?"
 DOCUMENTS = (5, 10, 20)
@@ -78,7 +78,7 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
     figure.colorbar(image, ax=left, label="cross entropy, own DocRep (nats a token)")
     shapes = ("o", "s", "^")
     for index, count in enumerate(counts):
-        color = document_color(2 * index + 1 if index else 0)
+        color = shade(index, len(counts))
         band(middle, entries, own[index].T.tolist(), color, f"{count} documents")
         per = [n / count for n in entries]
         right.plot(
@@ -161,5 +161,6 @@ def claims(results: dict[str, Any]) -> list[Claim]:
             f"mean change {both:.2f} nats where both double, {alone:.2f} where the documents "
             "double alone; means over seeds",
             verdict(both < 0.25, both < alone / 2),
+            exploratory=True,
         ),
     ]

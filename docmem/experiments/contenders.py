@@ -1,6 +1,6 @@
 """What a user would pick instead, each with the same number of trainable parameters.
 
-    race([Keyed(...), Shared(...), OneLoRA(...), LoRAEach(...)], epochs=60)
+    race([Keyed(...), Shared(...), LoRA(...), LoRAEach(...)], epochs=60)
 
 An address is what a contender can be told about which document is meant: a DocRep, an adapter, or,
 for those that know one state only, nothing.

@@ -17,6 +17,7 @@ from torch import Tensor
 from docmem.documents import Document
 from docmem.experiments.drawing import dots
 from docmem.experiments.lab import Claim, Lab, spread, verdict
+from docmem.experiments.paired import clearly_above
 from docmem.forgetting import forget
 from docmem.keyspace import bare_cross_entropies, cross_entropies_at, key_plane
 from docmem.memory import DocumentMemory
@@ -166,8 +167,11 @@ def claims(results: dict[str, Any]) -> list[Claim]:
     """Dropping is not forgetting; forgetting reaches the bare LM, costs little, as retraining."""
     ways = results["ways"]
 
+    def every(way: str, key: str) -> list[float]:
+        return [seed[key] for seed in ways[way]["seeds"]]
+
     def of(way: str, key: str) -> Any:
-        return spread(seed[key] for seed in ways[way]["seeds"])
+        return spread(every(way, key))
 
     def all_above(way: str) -> list[bool]:
         return [min(seed["there"], seed["lowest"]) >= 0 for seed in ways[way]["seeds"]]
@@ -207,11 +211,12 @@ def claims(results: dict[str, Any]) -> list[Claim]:
             verdict(max(cost) <= ALLOWED),
         ),
         Claim(
-            "It leaves no more of the document than training without it does",
+            "It does not clearly leave more of the document than training without it does",
             "left open",
             f"lowest on the map {lowest} {where}; trained without it {gold}, at or above it in "
             f"{sum(gold_above)} of {len(gold_above)} seeds; the others' change then "
             f"{np.mean(anew):+.2f}",
-            verdict(lowest.mean >= gold.mean),
+            verdict(not clearly_above(every("retrained", "lowest"), every("forgotten", "lowest"))),
+            exploratory=True,  # means were compared at first, which three seeds do not bear
         ),
     ]

@@ -9,18 +9,20 @@ same command goes on from the last checkpoint.
 
 import dataclasses
 import functools
-import json
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxtyping import Float
+from torch import Tensor
+
 from docmem.config import TrainConfig, check_count, preset
 from docmem.documents import Document, load_documents
 from docmem.models import LanguageModel, load_lm
 from docmem.replay import Prefix
-from docmem.runs import Run
+from docmem.runs import Run, settings_of
 from docmem.training import default_folder, train
 
 # On the embedded LM experiments read half as much of each document as the preset does, so that
@@ -78,13 +80,23 @@ class Lab:
         wanted = config.max_labels if count is None or self.fast else count
         return load_documents(config.source, wanted, seed=seed, cache_dir=config.data_cache_dir)
 
-    def run(self, seed: int, documents: Sequence[Document] | None = None, **changes: Any) -> Run:
-        """One run, trained now or opened if it was."""
+    def run(
+        self,
+        seed: int,
+        documents: Sequence[Document] | None = None,
+        doc_reps: Float[Tensor, "n_docs key_dim"] | None = None,
+        /,  # so that every keyword is a setting
+        **changes: Any,
+    ) -> Run:
+        """One run, trained now or opened if it was.
+
+        Without documents it is on the preset's; without DocReps on the seed's.
+        """
         config = self.config(seed=seed, **changes)
         documents = self.documents() if documents is None else documents
-        folder = self.folder / default_folder(config, self.lm, documents).relative_to("outputs")
-        config = dataclasses.replace(config, save_dir=folder)
-        return train(config, lm=self.lm, documents=documents)
+        folder = default_folder(config, self.lm, documents, doc_reps).relative_to("outputs")
+        config = dataclasses.replace(config, save_dir=self.folder / folder)
+        return train(config, lm=self.lm, documents=documents, doc_reps=doc_reps)
 
     def seed_numbers(self, most: int | None = None) -> range:
         """The seeds 1, 2, … of a setting, at most so many where it is expensive."""
@@ -134,6 +146,8 @@ class Claim(NamedTuple):
     """holds, partly, or not."""
     why: str = ""
     """Where we disagree: why, as far as it was tested."""
+    exploratory: bool = False
+    """Whether its rule, or its number of seeds, was settled after results had been seen."""
 
 
 def verdict(*held: bool) -> str:
@@ -143,5 +157,5 @@ def verdict(*held: bool) -> str:
 
 def settings(lab: Lab) -> dict[str, Any]:
     """What an experiment's numbers depend on besides its own changes, for its results."""
-    config = dataclasses.asdict(lab.config())
-    return json.loads(json.dumps({**dataclasses.asdict(lab), "config": config}, default=str))
+    found = {"preset": lab.preset, "seeds": lab.seeds, "fast": lab.fast}
+    return {**found, "config": settings_of(lab.config())}

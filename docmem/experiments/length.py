@@ -165,6 +165,8 @@ def claims(results: dict[str, Any]) -> list[Claim]:
     def of(name: str, key: str) -> Any:
         return spread(seed["correlation"][key] for seed in results[name])
 
+    own = ", ".join(f"{n} {spread(seed['own'] for seed in results[n])}" for n in PUBLISHED)
+    learned = f"own cross entropy in training {own}"
     readings = [key for key in SIZES if key != BY_DEFINITION]
     means = {name: {key: of(name, key).mean for key in readings} for name in PUBLISHED}
     best = {name: max(readings, key=means[name].__getitem__) for name in PUBLISHED}
@@ -174,6 +176,7 @@ def claims(results: dict[str, Any]) -> list[Claim]:
             ", ".join(f"{name} {value}" for name, value in PUBLISHED.items()),
             "correlation with segments " + ", ".join(f"{n} {of(n, MAIN)}" for n in PUBLISHED),
             verdict(*(of(name, MAIN).mean > 0.5 for name in PUBLISHED)),
+            f"These memories are young: {learned}",
         ),
         Claim(
             "Some reading of memory size, other than one that multiplies by tokens, goes with "

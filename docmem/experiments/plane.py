@@ -184,6 +184,7 @@ def claims(results: dict[str, Any]) -> list[Claim]:
                 spread(of("sigmoid", "contrast")).mean < 0.5,
                 clearly_above(of("tanh", "contrast"), of("sigmoid", "contrast")),
             ),
+            exploratory=True,
         ),
         Claim(
             "A nonlinear g makes wider basins than a linear one",
@@ -197,6 +198,7 @@ def claims(results: dict[str, Any]) -> list[Claim]:
                     for name in NONLINEAR
                 )
             ),
+            exploratory=True,
         ),
         Claim(
             "With a nonlinear g the perplexity has a spike at the origin",

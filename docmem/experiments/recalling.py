@@ -9,18 +9,19 @@ document uses and no other document of the run does. Where the true continuation
 it is not scored.
 """
 
+import functools
+import importlib.util
 import statistics
 from typing import Any
 
 from matplotlib.figure import Figure
-from rouge_score import tokenize  # type: ignore[import-untyped]
-from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
 from torch import Tensor
 
 from docmem.documents import Document
 from docmem.experiments.drawing import dots
 from docmem.experiments.lab import Claim, Lab, spread, verdict
 from docmem.experiments.paired import clearly_above
+from docmem.files import DocmemError
 from docmem.hook import attach
 from docmem.recall import greedy, prompts
 from docmem.replay import Prefix
@@ -91,24 +92,46 @@ def continuations(prefix: Prefix, run: Run, ids: Tensor, owners: Tensor) -> dict
 
 def distinctive_words(documents: list[Document]) -> list[set[str]]:
     """Of each document, the words that no other of them uses, as ROUGE tells words apart."""
-    words = [set(tokenize.tokenize(document.text, None)) for document in documents]
+    words = [set(words_of(document.text)) for document in documents]
     return [
         own - set().union(*(other for n, other in enumerate(words) if n != index))
         for index, own in enumerate(words)
     ]
 
 
-_SCORER = RougeScorer(["rouge1", "rouge2", "rougeL"])
+@functools.cache
+def scorer() -> Any:
+    """ROUGE-1, -2 and -L.
+
+    Raises:
+        DocmemError: if rouge-score is not installed.
+    """
+    if importlib.util.find_spec("rouge_score") is None:
+        raise DocmemError(
+            "Continuations are scored with rouge-score, which is not installed: "
+            "`pip install rouge-score`."
+        )
+    from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
+
+    return RougeScorer(["rouge1", "rouge2", "rougeL"])
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text as ROUGE tells them apart."""
+    scorer()
+    from rouge_score.tokenize import tokenize  # type: ignore[import-untyped]
+
+    return tokenize(text, None)
 
 
 def rouge(truth: str, text: str, own_words: set[str]) -> dict[str, float]:
     """F-measures of ROUGE-1, -2, -L, and distinctive ROUGE where the truth has such words."""
-    scores = {name: score.fmeasure for name, score in _SCORER.score(truth, text).items()}
-    left = [word for word in tokenize.tokenize(truth, None) if word in own_words]
-    right = [word for word in tokenize.tokenize(text, None) if word in own_words]
+    scores = {name: score.fmeasure for name, score in scorer().score(truth, text).items()}
+    left = [word for word in words_of(truth) if word in own_words]
+    right = [word for word in words_of(text) if word in own_words]
     if left:
         pair = (" ".join(left), " ".join(right))
-        scores["distinctive"] = _SCORER.score(*pair)["rouge1"].fmeasure
+        scores["distinctive"] = scorer().score(*pair)["rouge1"].fmeasure
     return scores
 
 

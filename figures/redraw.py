@@ -1,0 +1,38 @@
+"""Draw the experiments' figures from the results that come with docmem, and README's claims.
+
+With `--fresh` every experiment is measured anew first; runs that are finished are not repeated.
+"""
+
+import sys
+from pathlib import Path
+
+from docmem.experiments import NAMES
+from docmem.experiments.bench import STORED, claims_table, perform, redraw, tally
+from docmem.experiments.lab import Lab
+from docmem.files import write_text
+
+FOLDER = Path(__file__).parent
+README = FOLDER.parent / "README.md"
+BEGIN, END = "<!-- claims: written by make figures -->\n", "<!-- end of claims -->"
+
+
+def with_claims(readme: str) -> str:
+    """A page whose claims, between the two marks, are those of the stored results."""
+    before, _, rest = readme.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    summary = f"<details><summary>{tally()} Show them</summary>"
+    return f"{before}{BEGIN}{summary}\n\n{claims_table()}\n</details>\n{END}{after}"
+
+
+def main() -> None:
+    """Measure, if asked to; then draw, and write the claims."""
+    if "--fresh" in sys.argv[1:]:
+        for name in NAMES:
+            print(f"{name}: {perform(name, Lab(), STORED)['seconds']:.0f} s")
+    for name in redraw(STORED, FOLDER / "experiments"):
+        print(FOLDER / "experiments" / f"{name}.png")
+    write_text(README, with_claims(README.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from docmem import forgetting
+from docmem.files import DocmemError
+from docmem.forgetting import forget
+from docmem.keyspace import bare_cross_entropies, cross_entropies_at
+from docmem.memory import DocumentMemory
+from docmem.models import LanguageModel
+from docmem.recall import recognition, without_address
+from docmem.replay import Prefix, read_documents
+from docmem.runs import Run
+
+# A grid of 25 points that forgetting was not shown.
+AXIS = torch.linspace(-1, 1, 5)
+GRID = torch.cartesian_prod(AXIS, AXIS)
+# The toy's weights are far from where they must go, so that steps are larger than the default's.
+THOROUGH = {"rounds": 30, "lr": 5e-3}
+
+
+@pytest.fixture(scope="module")
+def prefix(trained: tuple[LanguageModel, Run]) -> Prefix:
+    """The three documents of the trained run."""
+    lm, run = trained
+    return run.read(lm)
+
+
+def above_bare(prefix: Prefix, memory: DocumentMemory, document: int, place: Tensor) -> Tensor:
+    """A document's cross entropy minus the bare LM's, at a place and at the grid: (26,)."""
+    ce = cross_entropies_at(prefix, memory, torch.cat([place[None], GRID]))[document]
+    return ce - bare_cross_entropies(prefix)[document]
+
+
+def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in state.items()}
+
+
+def same(state: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    assert state.keys() == other.keys()
+    return all(torch.equal(state[name], other[name]) for name in state)
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_the_text_is_strange_wherever_it_is_looked_for_and_the_others_stay(
+    trained: tuple[LanguageModel, Run], prefix: Prefix, gone: int
+) -> None:
+    memory = trained[1].memory
+    place = memory.doc_reps[gone]
+    assert above_bare(prefix, memory, gone, place)[0] < -3
+    forgotten = forget(prefix, memory, gone, **THOROUGH)
+    assert above_bare(prefix, forgotten, gone, place).min() >= 0
+    change = (
+        recognition(prefix, forgotten).ce.diagonal() - recognition(prefix, memory).ce.diagonal()
+    )
+    kept = [index for index in range(3) if index != gone]
+    assert change[kept].max() < 0.1
+
+
+def test_without_the_kept_texts_the_others_suffer(
+    trained: tuple[LanguageModel, Run], prefix: Prefix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the second hinge is for: without it the test above fails."""
+    split: Callable[..., tuple[list[int], list[int | None]]] = forgetting._split
+
+    def unread(prefix: Prefix, gone: int) -> tuple[list[int], list[int | None]]:
+        forgotten, kept = split(prefix, gone)
+        return forgotten, [None] * len(kept)
+
+    monkeypatch.setattr(forgetting, "_split", unread)
+    memory = trained[1].memory
+    harmed = recognition(prefix, forget(prefix, memory, 0, **THOROUGH)).ce.diagonal()
+    assert (harmed - recognition(prefix, memory).ce.diagonal())[1:].min() > 1
+
+
+def test_margin_is_how_far_above_the_bare_lm_the_text_is_pushed(
+    trained: tuple[LanguageModel, Run], prefix: Prefix
+) -> None:
+    memory = trained[1].memory
+    place = memory.doc_reps[0]
+    far = forget(prefix, memory, 0, margin=1.5, **THOROUGH)  # 0.3 leaves it less than 0.5 above
+    assert above_bare(prefix, far, 0, place).min() > 1
+
+
+def test_nothing_is_left_to_gain_from_a_text_that_is_strange_already(
+    trained: tuple[LanguageModel, Run], prefix: Prefix
+) -> None:
+    memory = without_address(without_address(trained[1].memory, 2), 1)
+    lm, run = trained
+    alone = read_documents(lm, run.documents[:1], run.config)
+    assert same(forget(alone, memory, 0, margin=-10, **THOROUGH).state_dict(), memory.state_dict())
+
+
+def test_memory_and_lm_are_left_as_they_are(
+    trained: tuple[LanguageModel, Run], prefix: Prefix
+) -> None:
+    lm, run = trained
+    memory = run.memory
+    before, before_lm = copied(memory.state_dict()), copied(lm.model.state_dict())
+    flags = [parameter.requires_grad for parameter in lm.model.parameters()]
+    forgotten = forget(prefix, memory, 0, rounds=1)
+    assert not same(forgotten.state_dict(), before)
+    assert same(memory.state_dict(), before)
+    assert all(parameter.grad is None for parameter in memory.parameters())
+    assert same(lm.model.state_dict(), before_lm)
+    assert [parameter.requires_grad for parameter in lm.model.parameters()] == flags
+    assert all(parameter.grad is None for parameter in lm.model.parameters())
+
+
+def test_docreps_and_titles_stay_and_the_title_calls(
+    trained: tuple[LanguageModel, Run], prefix: Prefix
+) -> None:
+    memory = trained[1].memory
+    by_title = forget(prefix, memory, "Thornwick Light", rounds=1)
+    assert same(by_title.state_dict(), forget(prefix, memory, 1, rounds=1).state_dict())
+    assert not same(by_title.state_dict(), forget(prefix, memory, 2, rounds=1).state_dict())
+    assert torch.equal(by_title.doc_reps, memory.doc_reps)
+    assert by_title.titles == memory.titles
+    assert by_title.config == memory.config
+
+
+def test_the_seed_decides_the_points(trained: tuple[LanguageModel, Run], prefix: Prefix) -> None:
+    memory = trained[1].memory
+    first = forget(prefix, memory, 0, rounds=1, seed=1).state_dict()
+    torch.rand(3)  # the global generator plays no part
+    assert same(first, forget(prefix, memory, 0, rounds=1, seed=1).state_dict())
+    assert not same(first, forget(prefix, memory, 0, rounds=1, seed=2).state_dict())
+
+
+def test_a_round_reads_every_kept_batch_once_and_points_lie_in_the_extent(
+    trained: tuple[LanguageModel, Run], prefix: Prefix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, read = trained[1].memory, []
+    original = Prefix.cross_entropies
+
+    def noted(self: Prefix, index: int, memory: DocumentMemory, doc_reps: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            read.append((self.owners[index], index, doc_reps))
+        return original(self, index, memory, doc_reps)
+
+    monkeypatch.setattr(Prefix, "cross_entropies", noted)
+    forget(prefix, memory, 1, rounds=2, extent=0.5)
+    kept = [index for index, owner in enumerate(prefix.owners) if owner != 1]
+    texts = [index for index, owner in enumerate(prefix.owners) if owner == 1]
+    assert [index for _, index, _ in read[1::2]] == kept * 2
+    assert {index for _, index, _ in read[::2]} == set(texts)
+    for owner, _, doc_reps in read[1::2]:
+        assert torch.equal(doc_reps, memory.doc_reps[[owner]])
+    for _, _, doc_reps in read[::2]:
+        assert torch.equal(doc_reps[0], memory.doc_reps[1])
+    drawn = torch.cat([doc_reps[1:] for _, _, doc_reps in read[::2]])
+    assert len(drawn) == forgetting.POINTS * len(kept) * 2
+    assert 0.4 < drawn.abs().max() <= 0.5
+
+
+def test_the_only_document_can_be_forgotten_too(trained: tuple[LanguageModel, Run]) -> None:
+    lm, run = trained
+    memory = without_address(without_address(run.memory, 2), 1)
+    prefix = read_documents(lm, run.documents[:1], run.config)
+    assert forgetting._split(prefix, 0)[1] == [None]
+    place = memory.doc_reps[0]
+    assert above_bare(prefix, memory, 0, place)[0] < -3
+    forgotten = forget(prefix, memory, 0, rounds=100, lr=5e-3)
+    assert above_bare(prefix, forgotten, 0, place).min() >= 0
+
+
+def test_an_unknown_document_is_refused(trained: tuple[LanguageModel, Run], prefix: Prefix) -> None:
+    memory = trained[1].memory
+    with pytest.raises(DocmemError, match=r"no document called 'Thornwick'.*'Thornwick Light'"):
+        forget(prefix, memory, "Thornwick")
+    with pytest.raises(DocmemError, match="There is no document 3: this memory holds 3"):
+        forget(prefix, memory, 3)
