@@ -83,6 +83,7 @@ class SelectionPicture:
         limits: for each heat map the value drawn darkest, the same for all snapshots.
         figure: where to draw: empty, 7 inches high; None: a Figure of its own.
         labelled: write the documents' titles, and which curve is which, left of the maps.
+        name: what the memory is called; None: by its activation.
     """
 
     def __init__(
@@ -91,9 +92,11 @@ class SelectionPicture:
         limits: dict[str, float],
         figure: Figure | SubFigure | None = None,
         labelled: bool = True,
+        name: str | None = None,
     ) -> None:
         self.figure = figure or Figure(figsize=(10.6, 7.0), dpi=100)
         self.labelled = labelled
+        self.name = name or run.config.key_activation
         self.history = run.history
         self.epochs = run.config.num_epochs
         self._build(run, limits)
@@ -130,7 +133,7 @@ class SelectionPicture:
         curve.tick_params(labelsize=8)
         self.curves = draw_history(curve, [], tau)
         self.cursor = curve.axvline(0, color=INK, lw=1)
-        headline = f"{run.config.key_activation} memory"
+        headline = f"{self.name} memory"
         if figure is figure.figure:
             headline += ": the entries that hold each document"
         start = 0.127 / width if self.labelled else left

@@ -5,6 +5,7 @@ below, white at zero. Titles say what to see; the line under them says what it i
 """
 
 import base64
+import html
 import textwrap
 from collections.abc import Sequence
 from io import BytesIO
@@ -93,14 +94,18 @@ def png_bytes(figure: Figure) -> bytes:
 def show(picture: Figure | bytes, alt: str) -> None:
     """Display a figure, or the bytes of a GIF, in a notebook, with its alt text.
 
-    The alt text travels as the image's metadata, which JupyterLab reads and every IPython keeps.
+    A figure's travels as the image's metadata, which JupyterLab reads and every IPython keeps. A
+    GIF goes as HTML, since readers of notebooks that have no kernel know no other way to show one.
     """
     from IPython.display import display
 
-    kind = "image/gif" if isinstance(picture, bytes) else "image/png"
-    content = picture if isinstance(picture, bytes) else png_bytes(picture)
-    data = {kind: base64.b64encode(content).decode(), "text/plain": alt}
-    display(data, metadata={kind: {"alt": alt}}, raw=True)
+    if isinstance(picture, bytes):
+        source = f"data:image/gif;base64,{base64.b64encode(picture).decode()}"
+        page = f'<img src="{source}" alt="{html.escape(alt)}">'
+        display({"text/html": page, "text/plain": alt}, raw=True)
+        return
+    data = {"image/png": base64.b64encode(png_bytes(picture)).decode(), "text/plain": alt}
+    display(data, metadata={"image/png": {"alt": alt}}, raw=True)
 
 
 def frame_palette() -> np.ndarray:

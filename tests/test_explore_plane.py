@@ -227,7 +227,7 @@ def test_given_nothing_it_measures_the_first_segments(trained: tuple[LanguageMod
     explorer = explore.key_plane(run, points=2, lm=lm)
     assert len(explorer.prefix.batches) == len(run.documents)
     assert [len(batch.input_ids) for batch in explorer.prefix.batches] == [1, 1, 1]
-    assert explorer.prompt == "="
+    assert explorer.prompt == run.documents[0].title
     corner = cross_entropies_at(explorer.prefix, run.memory, explorer.plane.axis[None])[:, 0]
     low, high = explorer.plane.axis.tolist()
     assert low == -high

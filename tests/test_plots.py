@@ -1,8 +1,12 @@
+import base64
+import io
+
 import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_rgb
+from PIL import Image
 
 from docmem import plots, style
 from docmem.keyspace import Continuity, KeyPlane, Line
@@ -66,17 +70,32 @@ def test_the_animation_palette_holds_every_document_colour_and_white() -> None:
         assert tuple(round(255 * part) for part in to_rgb(color)) in palette
 
 
-@pytest.mark.parametrize(("content", "kind"), [(b"GIF89a", "image/gif"), (None, "image/png")])
-def test_a_shown_picture_carries_its_alt_text(
-    content: bytes | None, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shown_picture_carries_its_alt_text(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda data, **more: shown.append((data, more)))
-    style.show(content or new_figure(1, 1, dpi=20), "what one sees")
-    data, more = shown[0]
-    assert data["text/plain"] == "what one sees"
-    assert more["metadata"][kind]["alt"] == "what one sees"
-    assert kind in data
+    style.show(new_figure(1, 1, dpi=20), "what one sees")
+    style.show(b"GIF89a", 'red & "blue"')
+    (figure, more), (film, _) = shown
+    assert figure["text/plain"] == more["metadata"]["image/png"]["alt"] == "what one sees"
+    assert base64.b64decode(figure["image/png"]).startswith(b"\x89PNG")
+    encoded = base64.b64encode(b"GIF89a").decode()
+    assert f'src="data:image/gif;base64,{encoded}"' in film["text/html"]
+    assert 'alt="red &amp; &quot;blue&quot;"' in film["text/html"]
+    assert film["text/plain"] == 'red & "blue"'
+
+
+def test_few_colours_look_as_all_do() -> None:
+    figure = new_figure(3, 2, dpi=60)
+    figure.subplots().imshow(np.linspace(0, 1, 4000).reshape(40, 100), cmap="magma")
+    whole = io.BytesIO()
+    figure.savefig(whole, format="png")
+    small = style.png_bytes(figure)
+    assert len(small) < 0.6 * len(whole.getvalue())
+    pixels = [
+        np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+        for png in (whole.getvalue(), small)
+    ]
+    assert np.abs(pixels[0] - pixels[1]).max() <= 24
 
 
 def test_the_line_shows_every_document_and_who_is_best_where() -> None:

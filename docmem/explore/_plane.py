@@ -333,7 +333,7 @@ def key_plane(
         prefix: the texts to measure; None: each document's first segment, as in the figures.
         plane: a map already measured on the same texts; None: measured now, which takes most
             of a minute on two cores for ten documents and 21 points.
-        prompt: what the LM goes on from; None: the first word of the first document.
+        prompt: what the LM goes on from; None: the first document's title.
 
     Raises:
         DocmemError: if the run has no memory, `lm` is another LM, the DocReps span no plane, or
@@ -363,5 +363,5 @@ def key_plane(
             "measure it again on this run."
         )
     if prompt is None:
-        prompt = run.documents[0].text.split()[0]
+        prompt = run.documents[0].title
     return KeyPlaneExplorer(run.titles, lm, memory, prefix, plane, prompt)

@@ -6,6 +6,7 @@ continuation, shaded by what each token costs: the darker, the less the LM expec
 
 import html
 import itertools
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
@@ -86,8 +87,9 @@ class RecallExplorer(Explorer):
         self.recall(0, self.prompt, self.other, self.mix)
 
     def opening(self, document: int) -> str:
-        """The first words of a document."""
-        return " ".join(self.texts[document].split()[:PROMPT_WORDS])
+        """The first words of a document, after its title."""
+        body = re.sub(r"^\s*=[^=]*=", "", self.texts[document])
+        return " ".join(body.split()[:PROMPT_WORDS])
 
     def recall(
         self, document: str | int, prompt: str, other: str | int, mix: float = 0.5

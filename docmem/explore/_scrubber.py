@@ -152,14 +152,14 @@ class ScrubberExplorer(Explorer):
         if len(self.runs) == 1:
             ((name, run),) = self.runs.items()
             figure = Figure(figsize=(10.6, 7.0), dpi=DPI)
-            return figure, [SelectionPicture(run, self.limits[name], figure)]
+            return figure, [SelectionPicture(run, self.limits[name], figure, name=name)]
         widths = [
             (NARROW_LEFT if place else LEFT) + MAP_INCHES + RIGHT for place in range(len(self.runs))
         ]
         figure = Figure(figsize=(sum(widths), 7.0), dpi=DPI)
         parts = figure.subfigures(1, len(widths), width_ratios=widths, wspace=0, squeeze=False)[0]
         return figure, [
-            SelectionPicture(self.runs[name], self.limits[name], part, labelled=place == 0)
+            SelectionPicture(self.runs[name], self.limits[name], part, place == 0, name)
             for place, (part, name) in enumerate(zip(parts, self.runs, strict=True))
         ]
 
