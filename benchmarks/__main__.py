@@ -62,8 +62,8 @@ class Scale(NamedTuple):
     rounds: int = 3
     """Timed epochs of each shorter comparison."""
     shapes: tuple[tuple[Shape, tuple[int, ...]], ...] = (
-        (PYTHIA_70M, (-1,)),
-        (PYTHIA_160M, (-1,)),
+        (PYTHIA_70M, (-1, 2, 0)),
+        (PYTHIA_160M, (-1, 5, 0)),
         (PYTHIA_410M, (-1,)),
     )
     """Random LMs on the CPU, and the layers hooked."""

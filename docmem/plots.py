@@ -179,19 +179,27 @@ def perplexity_wells(
     bar.ax.minorticks_off()
     surface = figure.add_subplot(grid[:, 0], projection="3d", computed_zorder=False)
     surface.set_in_layout(False)  # matplotlib 3.10 takes it for wider than the figure
-    _draw_wells(surface, plane, perplexity, chosen, limits)
+    draw_wells(surface, plane, perplexity, chosen, limits)
     headline(figure, "The perplexity of a document has a well around its own DocRep", note)
     return figure
 
 
-def _draw_wells(
+def draw_wells(
     surface: Any,
     plane: KeyPlane,
     perplexity: np.ndarray,
     chosen: Sequence[int],
     limits: tuple[float, float],
 ) -> None:
-    """The lowest of the chosen perplexities as a surface, coloured by whose it is."""
+    """The lowest of some documents' perplexities as a surface, coloured by whose it is.
+
+    Args:
+        surface: 3-d Axes.
+        plane: what was measured.
+        perplexity: of the chosen documents, (chosen, points, points).
+        chosen: their indices.
+        limits: lowest and highest perplexity on the axis.
+    """
     across, up = np.meshgrid(plane.axis.numpy(), plane.axis.numpy())
     bottom, top = np.log10(limits)
     lowest = np.log10(np.minimum(perplexity.min(0), limits[1]))

@@ -145,7 +145,8 @@ def test_plane_reads_each_document_at_each_cell(small: Lab, results: dict[str, A
         # Document 3, up 1, across -1: the last row, the first column.
         corner = prefix.cross_entropies(2, memory, torch.tensor([[-1.0, 1.0]])).item()
     assert numbers["tanh"]["ce"][2][-1][0] == pytest.approx(corner, rel=1e-4)
-    axes = drawn("plane", numbers).axes[2 * len(plane.SETTINGS)]
+    assert numbers["tanh"]["fine"]["ce"][2][-1][0] == pytest.approx(corner, rel=1e-4)
+    axes = panel(drawn("plane", numbers), "document 3")
     texts = {text.get_position(): float(text.get_text()) for text in axes.texts}
     assert texts[0, 2] == pytest.approx(min(math.exp(corner), plane.HIGHEST), rel=0.02)
 

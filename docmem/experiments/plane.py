@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from docmem.experiments.drawing import dots
 from docmem.experiments.lab import Claim, Lab, spread, verdict
 from docmem.experiments.paired import clearly_above
-from docmem.keyspace import cross_entropies_at, plane_of
+from docmem.keyspace import KeyPlane, cross_entropies_at, key_plane, plane_of
+from docmem.plots import draw_wells
 from docmem.style import document_color, headline, styled
 
 QUESTION = "Where in the plane is a document recalled?"
@@ -37,6 +38,8 @@ ZEROS = (0.0,) * SEEDS_NONLINEAR
 POINTS = 10
 CHOSEN = 3
 """Documents whose grids are drawn, the first."""
+FINE = 21
+"""Points a side of the map that is drawn as a surface."""
 HIGHEST = 99.0
 """Perplexities are drawn up to this."""
 MEASURES = {
@@ -60,15 +63,21 @@ def measure(lab: Lab) -> dict[str, Any]:
             axis = torch.tensor(results["axis"])
             square = origin + torch.cartesian_prod(axis, axis).flip(1) @ axes  # up, then across
             points = torch.cat([memory.doc_reps, torch.zeros_like(square[:1]), square])
-            ce = cross_entropies_at(lab.read(run), memory, points)  # (n_docs, points)
+            prefix = lab.read(run)
+            ce = cross_entropies_at(prefix, memory, points)  # (n_docs, points)
             seeds.append(wells(ce))
             if seed == 1:
+                fine = key_plane(prefix, memory, points=FINE)
                 n_docs = len(ce)
                 grids = ce[:CHOSEN, n_docs + 1 :].unflatten(1, (POINTS, POINTS))
                 first = {
                     "ce": grids.tolist(),
                     "own": ce.diagonal()[:CHOSEN].tolist(),
                     "doc_reps": ((memory.doc_reps[:CHOSEN] - origin) @ axes.T).tolist(),
+                    "fine": {
+                        "axis": fine.axis.tolist(),
+                        "ce": [row.round(decimals=4).tolist() for row in fine.ce[:CHOSEN]],
+                    },
                 }
         results[name] = {"seeds": seeds, **first}
     return results
@@ -97,13 +106,29 @@ def wells(ce: torch.Tensor) -> dict[str, float]:
 
 @styled
 def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
-    """The grids of the first seed, a row a document, over the numbers of every seed."""
+    """The wells of the first seed, as surfaces and as grids, over the numbers of every seed."""
     rows = len(results["tanh"]["ce"])
-    parts: Any = figure.subfigures(2, 1, height_ratios=(rows * 1.1, 1))
-    whole, below = parts
+    parts: Any = figure.subfigures(3, 1, height_ratios=(1.25, rows * 1.1, 1))
+    above, whole, below = parts
     panels = whole.subplots(rows, len(SETTINGS), squeeze=False)
     lowest = min(float(np.exp(results[name]["ce"]).min()) for name in SETTINGS)
     norm = LogNorm(min(lowest, HIGHEST / 2), HIGHEST)
+    for column, name in enumerate(SETTINGS):
+        width = 1 / len(SETTINGS)
+        place = (column * width, 0.03, width, 0.87)
+        surface: Any = above.add_axes(place, projection="3d", computed_zorder=False)
+        surface.set_in_layout(False)
+        fine = KeyPlane(
+            torch.tensor(results[name]["fine"]["axis"]),
+            torch.tensor(results[name]["fine"]["ce"]),
+            torch.tensor(results[name]["doc_reps"]),
+        )
+        limits = (min(lowest, HIGHEST / 2), HIGHEST)
+        draw_wells(surface, fine, fine.perplexity.numpy(), range(rows), limits)
+        surface.set(xlabel="", ylabel="", zlabel="")
+        surface.set_box_aspect((1.9, 1.9, 1.0), zoom=0.98)
+        surface.tick_params(labelsize=8, pad=-2)
+        above.text(column * width + 0.03, 0.95, name, fontsize=11, fontweight="bold")
     cells = np.arange(POINTS)
     for column, name in enumerate(SETTINGS):
         for row, axes in enumerate(panels[:, column]):
@@ -141,17 +166,18 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
     headline(
         figure,
         "Perplexity of three documents over the DocRep plane, by activation and depth",
-        f"Numbers in the cells are perplexities, cut at {HIGHEST:.0f}; rings are the documents' "
-        f"DocReps; grids of the first seed, {SEEDS_NONLINEAR} seeds at most with 2 and 3 layers. "
-        f"{note}",
+        "Surfaces: the lowest of the three, a pole at each DocRep. Cells: perplexities. Both are "
+        f"cut at {HIGHEST:.0f}; rings are DocReps; the first seed. With 2 and 3 layers "
+        f"{SEEDS_NONLINEAR} seeds at most. {note}",
     )
     return figure
 
 
-SIZE = (13, 13.5)
+SIZE = (13, 16.5)
 ALT = (
-    "Twelve grids of ten by ten perplexities: three documents down, tanh, sigmoid and key "
-    "generators of 2 and 3 layers across, each with a ring at the document's own DocRep; below, "
+    "Above, surfaces of the perplexity of three documents over the plane, for tanh, sigmoid and "
+    "key generators of 2 and 3 layers; then twelve grids of ten by ten perplexities, the same "
+    "three documents down, each with a ring at the document's own DocRep; below, "
     "width and contrast of the wells and the height at the origin, a dot a seed."
 )
 
