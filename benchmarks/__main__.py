@@ -55,7 +55,7 @@ class Scale(NamedTuple):
     segments: int = 4
     epochs: int = 90
     """Of the whole training of the embedded LM."""
-    after: tuple[int, ...] = (1, 2, 3, 45, 90)
+    after: tuple[int, ...] = (1, 2, 3, 90)
     """Its epochs after which the others run one each; the first of them in a row are the start."""
     layers: tuple[int, ...] = (1, 0)
     """The embedded LM's other layers: the middle and the first block."""
@@ -79,7 +79,7 @@ class Scale(NamedTuple):
     new_tokens: int = 64
     figure_points: int = 21
     """Of the key plane in the figures."""
-    processes: int = 5
+    processes: int = 3
     """Fresh ones, to import in."""
 
 
