@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from drawn import drawn, marks
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ from docmem.keyspace import bare_cross_entropies
 from docmem.recall import recognition, without_address
 from docmem.replay import Prefix
 from docmem.runs import Run
-from docmem.style import NEGATIVE, new_figure
+from docmem.style import NEGATIVE
 
 MINE = ("capacity", "baselines", "attribution", "forgetting")
 
@@ -70,25 +71,10 @@ def results(small: Lab, counted: Lab) -> dict[str, Any]:
     return json.loads(json.dumps(measured, allow_nan=False))
 
 
-def drawn(name: str, numbers: dict[str, Any]) -> Figure:
-    module = experiment(name)
-    return module.draw(new_figure(*module.SIZE), numbers, "what was trained")
-
-
 def titled(figure: Figure, title: str) -> Any:
     """The Axes whose title begins so."""
     (found,) = [axes for axes in figure.axes if axes.get_title("left").startswith(title)]
     return found
-
-
-def marks(axes: Any) -> list[float]:
-    """The heights of the dots on an Axes, in the order they were drawn."""
-    return [
-        height
-        for line in axes.lines
-        if line.get_marker() == "o" and line.get_linestyle() == "None"
-        for height in line.get_ydata()
-    ]
 
 
 def verdicts(name: str, numbers: dict[str, Any]) -> list[str]:

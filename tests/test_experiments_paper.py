@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from drawn import drawn, marks
 from matplotlib.figure import Figure
 
 from docmem.documents import Document
@@ -28,7 +29,6 @@ from docmem.experiments.lab import Lab
 from docmem.files import DocmemError
 from docmem.hook import attach
 from docmem.recall import recognition
-from docmem.style import new_figure
 
 MINE = ("plane", "length", "nonlinear", "recalling", "continuity", "guidance", "layers")
 TWO_SEEDS = ("recalling",)
@@ -60,25 +60,10 @@ def results(small: Lab) -> dict[str, Any]:
     return json.loads(json.dumps(measured, allow_nan=False))
 
 
-def drawn(name: str, numbers: dict[str, Any]) -> Figure:
-    module = experiment(name)
-    return module.draw(new_figure(*module.SIZE), numbers, "what was trained")
-
-
 def panel(figure: Figure, label: str) -> Any:
     """The Axes with this label along either axis."""
     (found,) = [a for a in figure.axes if label in (a.get_ylabel(), a.get_xlabel())]
     return found
-
-
-def marks(axes: Any) -> list[float]:
-    """The heights of the dots on an Axes, in the order they were drawn."""
-    return [
-        height
-        for line in axes.lines
-        if line.get_marker() == "o" and line.get_linestyle() == "None"
-        for height in line.get_ydata()
-    ]
 
 
 @pytest.mark.parametrize("name", MINE)
