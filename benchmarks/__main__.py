@@ -22,7 +22,6 @@ from transformers.utils import logging
 
 from benchmarks import epochs, uses
 from benchmarks.breakdown import breakdown
-from benchmarks.contenders import LoRA
 from benchmarks.measure import machine
 from benchmarks.report import render
 from benchmarks.shapes import (
@@ -38,6 +37,8 @@ from benchmarks.shapes import (
     settings,
     some_documents,
 )
+from docmem.experiments.baselines import LORA_LR
+from docmem.experiments.contenders import LoRA
 from docmem.files import write_json, write_text
 from docmem.keyspace import KeyPlane
 from docmem.models import LanguageModel
@@ -152,7 +153,7 @@ class Bench:
 
     def embedded(self) -> Numbers:
         """A whole training after the last block, LoRA beside it; the start of it at others."""
-        lora = LoRA(build_lm(EMBEDDED), self.documents, self.config)
+        lora = LoRA(self.lm, self.documents, self.config, LORA_LR["one LoRA"])
         whole = epochs.compare(self.lm, self.documents, self.config, self.scale.after, lora)[1]
         compared = [whole]
         for layer in self.scale.layers:

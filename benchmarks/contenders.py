@@ -1,4 +1,4 @@
-"""What else one could do: the authors' procedure, the same with the LM frozen, and LoRA.
+"""What else one could do: the authors' procedure, and the same with the LM frozen.
 
 `Attached` reads every batch in two full forwards of the LM with the memory hooked in, as the
 authors' program does, with docmem's memory, loss and negatives. Where the LM is frozen and pads do
@@ -7,7 +7,6 @@ not count, its losses are docmem's.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -31,7 +30,7 @@ class Passed(NamedTuple):
     positive_ce: float
     """Mean over the steps, nats a token."""
     negative_ce: float
-    """The same under the negative DocRep; not a number where there is none."""
+    """The same under the negative DocRep; not a number where there is none, as for a LoRA."""
     seconds: float
     """Time it took."""
 
@@ -139,76 +138,3 @@ class Attached:
             seconds = now() - started
         positive, negative = (sum(losses) / len(steps) for losses in zip(*steps, strict=True))
         return Passed(positive, negative, seconds)
-
-
-LORA_LR = 5e-3
-
-
-class LoRA:
-    """Low-rank updates of all linear layers of the blocks, by peft: what one would pick instead.
-
-    It reads each batch once, has no negative, and does not know of documents. The rank is the one
-    that comes nearest to the memory's number of trainable parameters.
-
-    Args:
-        lm: the LM; peft changes it in place, so give it one of its own.
-        documents, config: as for docmem; steps and batches are the same.
-        lr: AdamW's learning rate, the best of those tried; see README.md.
-    """
-
-    def __init__(
-        self,
-        lm: LanguageModel,
-        documents: Sequence[Document],
-        config: TrainConfig,
-        lr: float = LORA_LR,
-    ) -> None:
-        from peft import LoraConfig, get_peft_model
-
-        layers = [
-            module
-            for block in lm.blocks
-            for module in block.modules()
-            if isinstance(module, torch.nn.Linear)
-        ]
-        a_rank = sum(layer.in_features + layer.out_features for layer in layers)
-        memory = new_memory(config, lm, documents)
-        self.rank = max(1, round(sum(p.numel() for p in memory.parameters()) / a_rank))
-        self.batches = read_documents(lm, documents, config).batches
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            # peft asks transformers for a method by the name that 5.23 has replaced.
-            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
-            torch.manual_seed(config.seed)
-            lora = LoraConfig(
-                r=self.rank,
-                lora_alpha=2 * self.rank,
-                target_modules=["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"],
-                task_type="CAUSAL_LM",
-            )
-            self.model: Any = get_peft_model(lm.model, lora)
-        self.trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.parameters = sum(p.numel() for p in self.trained)
-        self.clip = config.grad_clip_coeff
-        self.optimizer = torch.optim.AdamW(self.trained, lr=lr)
-
-    def _loss(self, batch: TokenBatch) -> Tensor:
-        inputs = forward_inputs(self.model.get_base_model(), batch)
-        return self.model(**inputs, labels=labels(batch, count_pads=False)).loss
-
-    def warm_up(self) -> None:
-        """One batch forward and backward; nothing is learned."""
-        self._loss(self.batches[0]).backward()
-        self.optimizer.zero_grad()
-
-    def epoch(self) -> Passed:
-        """Every batch once, in order."""
-        started = now()
-        total = 0.0
-        for batch in self.batches:
-            loss = self._loss(batch)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.trained, self.clip)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-            total += loss.item()
-        return Passed(total / len(self.batches), float("nan"), now() - started)

@@ -8,6 +8,7 @@ negative that the clamp has switched off.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import tempfile
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -15,12 +16,13 @@ from typing import Any
 
 import torch
 
-from benchmarks.contenders import VARIANTS, Attached, LoRA, Passed
+from benchmarks.contenders import VARIANTS, Attached, Passed
 from benchmarks.limit import MatmulRate, predicted_lengths, unavoidable
 from benchmarks.measure import in_fresh_process, joules
 from benchmarks.shapes import Shape, random_lm, settings, some_documents
 from docmem.config import DType, TrainConfig
 from docmem.documents import Document
+from docmem.experiments.contenders import LoRA
 from docmem.models import LanguageModel
 from docmem.replay import read_documents
 from docmem.runs import Epoch, Run
@@ -51,6 +53,13 @@ class _Meter:
             self.peak[name] = max(self.peak.get(name, 0), torch.cuda.max_memory_allocated())
         if self._before is not None:
             self.joules.setdefault(name, []).append((joules() or 0.0) - self._before)
+
+
+def lora_epoch(lora: LoRA) -> Passed:
+    """One more epoch of a LoRA."""
+    before = lora.seconds[-1] if lora.seconds else 0.0
+    lora.epoch()
+    return Passed(lora.losses[-1], float("nan"), lora.seconds[-1] - before)
 
 
 def compare(
@@ -110,14 +119,15 @@ def compare(
                 attempt(name, other.epoch)
             rate.measure()
         if lora and not (passed["lora"] and passed["lora"][-1].positive_ce <= ENOUGH):
-            attempt("lora", lora.epoch)
+            attempt("lora", functools.partial(lora_epoch, lora))
         meter.start()
 
     meter = _Meter()
     for name, other in others.items():
         attempt(name, other.warm_up)
     if lora:
-        lora.warm_up()
+        lora.losses_of(0)[0].backward()  # warm-up
+        lora.optimizer.zero_grad()
     meter.start()
     run = train(config, lm=lm, documents=documents, on_epoch=on_epoch, progress=False)
     first = run.history[0]
