@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from PIL import Image
 
 from docmem.runs import Epoch
@@ -74,6 +75,13 @@ def headline(figure: Figure, title: str, subtitle: str) -> None:
     figure.suptitle(title + room, x=0.01, ha="left", fontsize=14, fontweight="bold")
     below = 1 - 0.36 / figure.get_size_inches()[1]
     figure.text(0.01, below, wrapped, ha="left", va="top", fontsize=9.5, color="#555555")
+
+
+def plain_log_ticks(axis: Any) -> None:
+    """Ticks of a logarithmic axis as plain numbers, as 2, 5, 10, 20."""
+    axis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def png_bytes(figure: Figure) -> bytes:
