@@ -45,7 +45,7 @@ def add(
 
     Args:
         prefix: the documents that `memory` was trained on, in its order, then the new one.
-        memory: left as it is.
+        memory: left as it is; the copy lies on the same device.
         title: the new document's; None for a memory without titles.
         rounds: passes over the kept documents.
         rehearse: False leaves the kept texts unread, which harms them.
@@ -63,22 +63,22 @@ def add(
             f"The prefix reads {len(set(prefix.owners))} documents and the memory holds {last}; "
             f"let the prefix read those in their order, and then the new one: {last + 1}."
         )
-    memory = with_place(memory, title).to(prefix.device)
+    larger = with_place(memory, title).to(prefix.device)
     new = [index for index, owner in enumerate(prefix.owners) if owner == last]
     kept = [index for index, owner in enumerate(prefix.owners) if owner != last] * rounds
-    optimizer = torch.optim.AdamW(memory.parameters(), lr=lr, weight_decay=0)
+    optimizer = torch.optim.AdamW(larger.parameters(), lr=lr, weight_decay=0)
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, total_iters=len(kept))
     with frozen(prefix.lm.model):
         for fresh, other in zip(itertools.cycle(new), kept, strict=False):
             for own, index in enumerate((fresh, other) if rehearse else (fresh,)):
-                both = memory.doc_reps[[last, prefix.owners[other]]]
-                ce = prefix.cross_entropies(index, memory, both)
+                both = larger.doc_reps[[last, prefix.owners[other]]]
+                ce = prefix.cross_entropies(index, larger, both)
                 guidance_loss(ce[own], ce[1 - own], guidance, target_negative_ce).backward()
-            torch.nn.utils.clip_grad_norm_(memory.parameters(), 5.0)
+            torch.nn.utils.clip_grad_norm_(larger.parameters(), 5.0)
             optimizer.step()
             optimizer.zero_grad()
             falling.step()
-    return memory
+    return larger.to(memory.doc_reps.device)
 
 
 def with_place(memory: DocumentMemory, title: str | None = None) -> DocumentMemory:

@@ -45,7 +45,7 @@ def forget(
 
     Args:
         prefix: the documents that `memory` was trained on, as `Run.read` reads them.
-        memory: left as it is.
+        memory: left as it is; the copy lies on the same device.
         document: title or index of what is forgotten.
         rounds: passes over the kept documents.
         margin: how far above the bare LM's cross entropy the text is pushed, nats a token, so
@@ -57,7 +57,7 @@ def forget(
     Raises:
         DocmemError: if there is no such document.
     """
-    gone = memory.index_of(document)
+    gone, home = memory.index_of(document), memory.doc_reps.device
     memory = copy.deepcopy(memory).to(prefix.device)
     bare = bare_cross_entropies(prefix)[gone].item() + margin
     generator = torch.Generator().manual_seed(seed)
@@ -77,7 +77,7 @@ def forget(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    return memory
+    return memory.to(home)
 
 
 def _split(prefix: Prefix, gone: int) -> tuple[list[int], list[int | None]]:

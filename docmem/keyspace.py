@@ -9,6 +9,7 @@ Every value is measured: each point of a grid or line is a DocRep, under which e
 text is read. Cost: points² · documents readings of the suffix for a plane.
 """
 
+import copy
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -98,10 +99,18 @@ def by_document(
     return sums / torch.zeros(n_docs, 1).index_add_(0, owners, counts.float())
 
 
+def beside(prefix: Prefix, memory: DocumentMemory) -> DocumentMemory:
+    """The memory where the prefix's hidden states are: itself, or a copy if it lies elsewhere."""
+    if memory.doc_reps.device == prefix.device:
+        return memory
+    return copy.deepcopy(memory).to(prefix.device)
+
+
 def cross_entropies_at(
     prefix: Prefix, memory: DocumentMemory, doc_reps: Float[Tensor, "points key_dim"]
 ) -> Float[Tensor, "n_docs points"]:
-    """Cross entropy of each document of `prefix` under each DocRep, nats a token."""
+    """Cross entropy of each document of `prefix` under each DocRep, nats a token, on the CPU."""
+    memory = beside(prefix, memory)
     vocabulary = text_config(prefix.lm.model).vocab_size
 
     def read(index: int) -> Tensor:
@@ -137,6 +146,7 @@ def key_plane(
         DocmemError: as `plane_of`.
     """
     doc_reps = memory.doc_reps.cpu()
+    memory = beside(prefix, memory)
     origin, axes = plane_of(doc_reps)
     axis = torch.linspace(-extent, extent, points)
     rows = []

@@ -49,7 +49,6 @@ def measure(run: Run, load: Loader | None = None) -> Recall:
 
     def found() -> dict[str, Tensor]:
         prefix, memory = run.read((load or run.load_lm)()), run.memory
-        memory.to(prefix.device)
         shares = torch.tensor(continuation(prefix, memory), dtype=torch.float64)
         return {"ce": recognition(prefix, memory).ce, "continued": shares}
 
@@ -75,7 +74,7 @@ def measure_plane(run: Run, load: Loader | None = None, points: int = 21) -> Key
         lm = (load or run.load_lm)()
         run.check_lm(lm)
         prefix = first_segments(run, lm)
-        memory = run.memory.to(prefix.device)
+        memory = run.memory
         extent = reach(memory.doc_reps)
         plane = key_plane(prefix, memory, points=points, extent=extent, progress=True)
         return plane._asdict()

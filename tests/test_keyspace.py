@@ -6,6 +6,7 @@ from docmem.files import DocmemError
 from docmem.hook import attach
 from docmem.keyspace import (
     along_line,
+    beside,
     continuity,
     cross_entropies_at,
     key_plane,
@@ -163,3 +164,15 @@ def test_the_bound_of_a_linear_tanh_memory_is_its_largest_singular_value() -> No
 def test_no_bound_is_claimed_where_none_is_known() -> None:
     memory = DocumentMemory(MemoryConfig(d_model=8, n_docs=2, key_activation="swiglu"))
     assert selection_bound(memory) is None
+
+
+def test_a_memory_elsewhere_is_copied_to_the_hidden_states_and_stays(
+    trained: tuple[LanguageModel, Run],
+) -> None:
+    lm, run = trained
+    prefix, memory = run.read(lm), run.memory
+    assert beside(prefix, memory) is memory
+    prefix.device = torch.device("meta")
+    copied = beside(prefix, memory)
+    assert {tensor.device.type for tensor in copied.state_dict().values()} == {"meta"}
+    assert {tensor.device.type for tensor in memory.state_dict().values()} == {"cpu"}

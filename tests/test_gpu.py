@@ -1,0 +1,47 @@
+"""On a GPU: what is trained and measured there is what it is on the CPU."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from docmem.adding import add
+from docmem.config import preset
+from docmem.documents import load_documents
+from docmem.experiments import NAMES, experiment, lab
+from docmem.experiments.lab import Lab
+from docmem.forgetting import forget
+from docmem.keyspace import cross_entropies_at
+from docmem.models import load_lm
+from docmem.replay import read_documents
+from docmem.training import train
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+SMALL = {"num_gpus": 1, "max_segments": 1, "num_epochs": 2, "max_labels": 3, "segment_length": 40}
+
+
+def test_a_memory_is_measured_changed_and_handed_back_on_its_own_device(tmp_path: Path) -> None:
+    config = preset("tiny", save_dir=tmp_path, **SMALL)
+    *known, _ = documents = load_documents("encyclopedia", 4)
+    lm = load_lm("tiny", num_gpus=1)
+    memory = train(config, lm=lm, documents=known).memory
+    prefix = read_documents(lm, documents, config)
+    on_cpu = read_documents(load_lm("tiny"), known, config)
+    for changed in (
+        add(prefix, memory, documents[-1].title, rounds=1),
+        forget(read_documents(lm, known, config), memory, 0, rounds=1),
+        memory,
+    ):
+        assert changed.doc_reps.device.type == "cpu"
+    found = cross_entropies_at(read_documents(lm, known, config), memory, memory.doc_reps)
+    expected = cross_entropies_at(on_cpu, memory, memory.doc_reps)
+    torch.testing.assert_close(found, expected, atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_experiment_is_measured(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lab, "FAST", {**lab.FAST, **SMALL})
+    assert experiment(name).measure(Lab(fast=True, seeds=1, folder=tmp_path))
