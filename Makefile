@@ -16,7 +16,7 @@ venv: .venv/.installed ## install docmem and its tools into .venv (the others do
 demo: .venv/.installed ## train the small memory and redraw figures/
 	HF_HUB_OFFLINE=1 .venv/bin/python -m docmem.demo
 
-# FRESH=1: measure all of it anew first, in about an hour.
+# FRESH=1: measure all of it anew first, in an hour and a quarter.
 figures: .venv/.installed ## draw the experiments from their stored results (FRESH=1: measure)
 	$(if $(FRESH),HF_HUB_OFFLINE=1 .venv/bin/python -m docmem.demo)
 	HF_HUB_OFFLINE=1 .venv/bin/python figures/redraw.py $(if $(FRESH),--fresh)

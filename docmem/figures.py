@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from docmem import plots
 from docmem.animation import memory_selection_gif
 from docmem.config import check_count
-from docmem.files import DocmemError, replacing, write_json, write_text
+from docmem.files import DocmemError, replacing, update_json, write_text
 from docmem.keyspace import KeyPlane
 from docmem.measured import measure, measure_plane
 from docmem.models import LanguageModel
@@ -179,7 +179,7 @@ def draw_figures(
         with replacing(folder / name) as temporary:
             temporary.write_bytes(png_bytes(figure))
     write_text(folder / "results.md", report(results, runs))
-    write_json(folder / "results.json", _numbers(runs, results, plane))
+    update_json(folder / "results.json", _numbers(runs, results, plane))
     return results
 
 

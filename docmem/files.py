@@ -61,6 +61,22 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def update_json(path: Path, entries: Mapping[str, Any]) -> None:
+    """Set some entries of the JSON object in `path`; the others stay. A missing file is made.
+
+    Raises:
+        DocmemError: if the file is no JSON object, or cannot be written.
+    """
+    try:
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        known.update(entries)
+    except (OSError, ValueError, AttributeError) as error:
+        raise DocmemError(
+            f"{path} is not a JSON object ({error}). Delete it and run the same command again."
+        ) from error
+    write_json(path, known)
+
+
 def save_tensors(
     path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]
 ) -> None:

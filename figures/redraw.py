@@ -1,5 +1,7 @@
 """Draw the experiments' figures from the results that come with docmem, and README's claims.
 
+Every number drawn goes to results.json beside those of the demo.
+
 With `--fresh` every experiment is measured anew first; runs that are finished are not repeated.
 """
 
@@ -7,9 +9,9 @@ import sys
 from pathlib import Path
 
 from docmem.experiments import NAMES
-from docmem.experiments.bench import STORED, claims_table, perform, redraw, tally
+from docmem.experiments.bench import STORED, claims_table, perform, redraw, stored, tally
 from docmem.experiments.lab import Lab
-from docmem.files import write_text
+from docmem.files import DocmemError, update_json, write_text
 
 FOLDER = Path(__file__).parent
 README = FOLDER.parent / "README.md"
@@ -24,15 +26,30 @@ def with_claims(readme: str) -> str:
     return f"{before}{BEGIN}{summary}\n\n{claims_table()}\n</details>\n{END}{after}"
 
 
-def main() -> None:
-    """Measure, if asked to; then draw, and write the claims."""
+def main() -> int:
+    """Measure, if asked to; then draw, and write the claims; returns the exit status."""
+    try:
+        measure_and_draw()
+    except DocmemError as error:
+        print(f"docmem: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted; the same command goes on from the last save.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def measure_and_draw() -> None:
+    """Measure every experiment, if asked to; draw them, and write numbers and claims."""
     if "--fresh" in sys.argv[1:]:
         for name in NAMES:
             print(f"{name}: {perform(name, Lab(), STORED)['seconds']:.0f} s")
-    for name in redraw(STORED, FOLDER / "experiments"):
+    drawn = redraw(STORED, FOLDER / "experiments")
+    for name in drawn:
         print(FOLDER / "experiments" / f"{name}.png")
+    update_json(FOLDER / "results.json", {"experiments": {name: stored(name) for name in drawn}})
     write_text(README, with_claims(README.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,7 @@
 """The laboratory: runs shared and resumed, results stored, figures drawn from results alone."""
 
 import dataclasses
+import functools
 import json
 import math
 from pathlib import Path
@@ -11,12 +12,14 @@ import pytest
 import redraw
 import torch
 
-from docmem import experiments
+from docmem import experiments, training
 from docmem.cli import main
 from docmem.experiments import activation, bench, experiment
+from docmem.experiments import lab as laboratory
 from docmem.experiments.lab import FAST, Lab, spread, verdict
 from docmem.files import DocmemError
 from docmem.style import new_figure
+from docmem.training import new_memory
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +66,10 @@ def test_results_are_the_numbers_of_the_runs(lab: Lab, folder: Path) -> None:
                 selection = run.memory.select(run.memory.doc_reps)
             count = int((selection.abs() > activation.OPEN).sum())
             assert seed["active"] == pytest.approx(count / selection.numel(), rel=1e-6)
+            untrained = new_memory(run.config, lab.lm, run.documents)
+            before = untrained.select(untrained.doc_reps)
+            count = int((before.abs() > activation.OPEN).sum())
+            assert seed["active_untrained"] == pytest.approx(count / before.numel(), rel=1e-6)
             pairs = [
                 (selection[i] - selection[j]).norm().item()
                 for i in range(len(selection))
@@ -90,7 +97,7 @@ def test_claims_follow_the_numbers(folder: Path) -> None:
     def made(sigmoid: float, relu: float, negative: float) -> dict[str, Any]:
         return {
             "sigmoid": {"seeds": [{"active": sigmoid}, {"active": sigmoid}]},
-            "relu": {"seeds": [{"active": relu}, {"active": relu}]},
+            "relu": {"seeds": [{"active": relu, "active_untrained": 0.5}] * 2},
             "tanh": {"seeds": [{"negative": negative}, {"negative": negative}]},
         }
 
@@ -109,12 +116,15 @@ def test_claims_follow_the_numbers(folder: Path) -> None:
 
 
 def test_every_experiment_has_results_a_figure_and_rows_in_the_readme() -> None:
-    """Whoever measures anew runs `make figures`, which writes all three."""
+    """Whoever measures anew runs `make figures`, which writes all of them."""
+    drawn = json.loads((redraw.FOLDER / "results.json").read_text(encoding="utf-8"))
+    assert tuple(drawn["experiments"]) == experiments.NAMES
     for name in experiments.NAMES:
         results = bench.stored(name)
         assert results is not None, f"`make figures FRESH=1` measures {name}"
         assert results["lab"]["preset"] == "tiny"
         assert results["lab"]["fast"] is False
+        assert drawn["experiments"][name] == results
         assert (redraw.FOLDER / "experiments" / f"{name}.png").is_file()
         assert bench.claims()[name]
     readme = redraw.README.read_text(encoding="utf-8")
@@ -170,6 +180,23 @@ def test_the_command_performs_what_is_missing(
     assert main(["experiment", "activation", "--fast", "--out", str(folder)]) == 0
     assert performed == ["activation", "activation"]
     assert f"are in {folder}" in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_an_experiment_without_a_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`on_epoch` answers False as Ctrl-C does: train then returns what is not finished."""
+    monkeypatch.chdir(tmp_path)
+    whole = training.train
+    stopped = functools.partial(whole, on_epoch=lambda _: False)
+    monkeypatch.setattr(laboratory, "train", stopped)
+    command = ["experiment", "recalling", "--fast", "--seeds", "1", "--out", "results"]
+    assert main(command) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert not Path("results").exists()
+    monkeypatch.setattr(laboratory, "train", whole)
+    assert main(command) == 0
+    assert Path("results/recalling.json").is_file()
 
 
 def test_settings_say_all_that_the_numbers_depend_on(folder: Path, lab: Lab) -> None:

@@ -12,7 +12,7 @@ import torch
 from drawn import drawn, marks
 from matplotlib.figure import Figure
 
-from docmem.documents import Document
+from docmem.documents import Document, segments
 from docmem.experiments import (
     continuity,
     experiment,
@@ -148,13 +148,13 @@ def test_wells_are_as_wide_and_deep_as_they_are() -> None:
 
 def made_up_planes(**values: dict[str, float]) -> dict[str, Any]:
     """Three seeds of each setting with these values, and a little more from seed to seed."""
-    kinds = ("tanh", "sigmoid", *plane.NONLINEAR)
+    short = {plane.FEWER: "fewer", **dict.fromkeys(plane.NONLINEAR, "deep")}
     return {
         name: {"seeds": [
-            {key: value + 0.001 * seed for key, value in
-             values["deep" if name in plane.NONLINEAR else name].items()} for seed in range(3)
+            {key: value + 0.001 * seed for key, value in values[short.get(name, name)].items()}
+            for seed in range(3)
         ]}
-        for name in kinds
+        for name in plane.TESTED
     }  # fmt: skip
 
 
@@ -163,19 +163,25 @@ def test_plane_claims_go_both_ways() -> None:
         tanh={"within": 0.05, "half": 0.1, "contrast": 3.0, "origin": 0.0},
         sigmoid={"within": 0.9, "half": 0.3, "contrast": 0.1, "origin": 0.0},
         deep={"within": 0.4, "half": 0.4, "contrast": 3.0, "origin": 0.5},
+        fewer={"within": 0.01},
     )
     assert [claim.verdict for claim in plane.claims(published)] == ["holds"] * 4
     opposite = made_up_planes(
         tanh={"within": 0.5, "half": 0.4, "contrast": 0.5, "origin": 0.0},
         sigmoid={"within": 0.1, "half": 0.3, "contrast": 3.0, "origin": 0.0},
         deep={"within": 0.1, "half": 0.1, "contrast": 3.0, "origin": -0.5},
+        fewer={"within": 0.5},
     )
     assert [claim.verdict for claim in plane.claims(opposite)] == ["not"] * 4
+    assert plane.claims(published)[0].why == ""
+    assert plane.claims(opposite)[0].why.startswith("Fewer entries do not narrow it: with 32")
+    opposite[plane.FEWER]["seeds"] = [{"within": 0.3 + 0.001 * seed} for seed in range(3)]
+    assert plane.claims(opposite)[0].why.startswith("Fewer entries narrow it: with 32")
 
 
 def test_length_measures_the_last_selections(small: Lab, results: dict[str, Any]) -> None:
     run = small.run(1, key_activation="relu")
-    (seed,) = results["length"]["relu"]
+    (seed,) = results["length"]["whole"]["relu"]
     token, document = run.snapshots.token[-1], run.snapshots.document[-1]
     for index, (asked, opened) in enumerate(zip(token.tolist(), document.tolist(), strict=True)):
         product = [a * b for a, b in zip(asked, opened, strict=True)]
@@ -203,10 +209,26 @@ def test_correlation_is_pearsons_and_0_of_a_constant() -> None:
                                                        (0.2, 0.2, ["not"] * 2)])  # fmt: skip
 def test_length_claims_go_both_ways(r: float, other: float, expected: list[str]) -> None:
     correlations = {key: other for key in length.SIZES} | {length.MAIN: r}
-    correlations[length.BY_DEFINITION] = 1.0  # never counts
+    correlations |= dict.fromkeys((length.BY_DEFINITION, *length.CONTROLS), 1.0)  # never count
     seed = {"correlation": correlations, "own": 4.0}
-    numbers = {name: [seed] * 2 for name in length.PUBLISHED}
-    assert [claim.verdict for claim in length.claims(numbers)] == expected
+    numbers = {part: {name: [seed] * 2 for name in length.PUBLISHED} for part in length.PARTS}
+    assert [claim.verdict for claim in length.claims(numbers)] == expected * 2
+
+
+def test_documents_are_cut_to_the_lengths_that_a_seed_deals() -> None:
+    texts = [" ".join(f"{title}{n}" for n in range(60)) for title in "abcdefghij"]
+    whole = [Document(text[0], text) for text in texts]
+    first, second = (length.cut(whole, seed, 10) for seed in (1, 2))
+    assert first == length.cut(whole, 1, 10)
+    for shorter in (first, second):
+        counts = [len(segments(document.text, 10)) for document in shorter]
+        assert sorted(counts) == sorted(length.LENGTHS)
+        for document, before in zip(shorter, whole, strict=True):
+            assert document.title == before.title
+            assert before.text.startswith(document.text)
+    assert [len(one.text) for one in first] != [len(one.text) for one in second]
+    short = Document("short", "three words only")
+    assert length.cut([short], 1, 10) == [short]
 
 
 def test_recalling_counts_tokens_before_the_first_error(

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from docmem.experiments.drawing import dots
-from docmem.experiments.lab import Claim, Lab, spread, verdict
+from docmem.experiments.lab import Claim, Lab, all_hold, spread, verdict
 from docmem.recall import recognition
 from docmem.style import SIGNED, document_color, headline, styled
 
@@ -35,7 +37,8 @@ def measure(lab: Lab) -> dict[str, Any]:
             known = recognition(lab.read(run), memory)
             seeds.append(
                 {
-                    "active": (selection.abs() > OPEN).float().mean().item(),
+                    "active": share_open(selection),
+                    "active_untrained": share_open(run.snapshots.document[0]),
                     "negative": (selection < -OPEN).float().mean().item(),
                     "l2": selection.norm(dim=1).mean().item(),
                     "distance": torch.pdist(selection).mean().item(),
@@ -48,6 +51,11 @@ def measure(lab: Lab) -> dict[str, Any]:
                 first = selection.tolist()
         results[name] = {"seeds": seeds, "selection": first}
     return results
+
+
+def share_open(selection: Float[Tensor, "n_docs entries"]) -> float:
+    """Share of the entries that a document opens, mean over documents."""
+    return (selection.abs() > OPEN).float().mean().item()
 
 
 @styled
@@ -85,7 +93,11 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
         dots(axes, {n: [seed[key] for seed in results[n]["seeds"]] for n in ACTIVATIONS})
         axes.set_ylim(0)
         axes.set_ylabel(label)
-    headline(figure, "Sigmoid opens everything, relu some, tanh signs them", note)
+    sigmoid, _, tanh = claims(results)
+    title = "Which entries a document opens, by activation"
+    if all_hold(sigmoid, tanh):
+        title = "Sigmoid opens every entry, relu fewer, tanh with both signs"
+    headline(figure, title, note)
     return figure
 
 
@@ -117,6 +129,10 @@ def claims(results: dict[str, Any]) -> list[Claim]:
             "sparse",
             f"share of active entries {relu}",
             verdict(relu.mean < 0.6),
+            f"Of a linear g about half are positive before anything is trained: "
+            f"{of('relu', 'active_untrained')}"
+            if relu.mean >= 0.6
+            else "",
         ),
         Claim(
             "Tanh selects with both signs",

@@ -16,8 +16,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from docmem.adding import add, with_place
-from docmem.experiments.drawing import dots
-from docmem.experiments.lab import Claim, Lab, spread, verdict
+from docmem.experiments.drawing import dots, plane_map
+from docmem.experiments.lab import SEEDS_ADDED, Claim, Lab, all_hold, spread, verdict
 from docmem.keyspace import bare_cross_entropies, key_plane, reach
 from docmem.memory import DocumentMemory
 from docmem.recall import recognition
@@ -25,7 +25,6 @@ from docmem.replay import Prefix, read_documents
 from docmem.style import FAINT, GUIDANCE, INK, OWN, badge, headline, styled
 
 QUESTION = "Can an eleventh document be learnt without harming the ten?"
-MOST_SEEDS = 3
 DOCUMENTS = 11
 """With the new one, which is the last."""
 ROUNDS = 20
@@ -59,7 +58,7 @@ def measure(lab: Lab) -> dict[str, Any]:
     *known, new = documents = lab.documents(DOCUMENTS)
     ways: dict[str, Any] = {name: {"seeds": []} for name in WAYS}
     extent = 1.0
-    for seed in lab.seed_numbers(MOST_SEEDS):
+    for seed in lab.seed_numbers():
         run, anew = lab.run(seed, known), lab.run(seed, documents)
         prefix = read_documents(lab.lm, documents, run.config)
         kept = sum(owner < len(known) for owner in prefix.owners)
@@ -144,20 +143,12 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
     for column, name in enumerate(MAPS):
         axes = figure.add_subplot(grid[0, 2 * column : 2 * column + 2])
         maps.append(axes)
-        values = np.array(ways[name]["map"])
-        half = extent * (1 + 1 / (len(values) - 1))
-        image = axes.imshow(
-            values, origin="lower", cmap="Blues_r", vmin=lowest, vmax=0,
-            extent=(-half, half, -half, half), interpolation="nearest",
-        )  # fmt: skip
+        image = plane_map(axes, ways[name]["map"], extent, "Blues_r", (lowest, 0))
         *others, (across, up) = ways[name]["places"]
         for x, y in others:
             axes.plot(x, y, "o", ms=5, color=INK, mec="white", mew=0.8)
         badge(axes, across, up, len(others))
         axes.set_title(WAYS[name] + (": its place is free" if name == "trained" else ""))
-        axes.set_xticks((-1, 0, 1))
-        axes.set_yticks((-1, 0, 1))
-        axes.set_xlabel("DocRep, first coordinate")
     maps[0].set_ylabel("second coordinate")
     figure.colorbar(
         image, ax=maps, label="lowest cross entropy of any\ndocument - bare LM's", aspect=14,
@@ -186,7 +177,10 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
     right.set_yticks((-0.1, 0, 0.1, 1, 10), ("-0.1", "0", "0.1", "1", "10"))
     right.set_ylabel("change of the others' own\ncross entropy (nats a token)")
     right.set_title(f"What it cost: each other document a dot, ± {ALLOWED:g} shaded")
-    headline(figure, "A new document among those a memory knows", note)
+    title = "A new document among those a memory knows"
+    if all_hold(*claims(results)[:3]):
+        title = "Read in turn with the others' texts, a new document is learned and they stay"
+    headline(figure, title, note)
     return figure
 
 
@@ -217,6 +211,7 @@ def claims(results: dict[str, Any]) -> list[Claim]:
             "left open",
             f"its own cross entropy {new}, theirs before {before}; recognised {told} of {count}",
             verdict(new.mean - before.mean <= NEAR),
+            exploratory=SEEDS_ADDED,
         ),
         Claim(
             f"Adding it costs no other document {ALLOWED:g} nats",
@@ -224,6 +219,7 @@ def claims(results: dict[str, Any]) -> list[Claim]:
             f"change of the others' own cross entropy {np.mean(cost):+.2f}, at most "
             f"{max(cost):+.2f}",
             verdict(max(cost) < ALLOWED),
+            exploratory=SEEDS_ADDED,
         ),
         Claim(
             "Training on the new text alone harms the others",
@@ -231,6 +227,7 @@ def claims(results: dict[str, Any]) -> list[Claim]:
             f"change of the others' own cross entropy {np.mean(harm):+.2f}, at most "
             f"{max(harm):+.2f}",
             verdict(float(np.mean(harm)) > HARM),
+            exploratory=SEEDS_ADDED,
         ),
         Claim(
             "Adding is no worse than training on all of them anew",
@@ -238,5 +235,6 @@ def claims(results: dict[str, Any]) -> list[Claim]:
             f"mean own cross entropy of all {eleven}, anew {anew}; {readings['added']:,} batches "
             f"read, anew {readings['anew']:,}",
             verdict(eleven.mean - anew.mean <= NEAR),
+            exploratory=SEEDS_ADDED,
         ),
     ]

@@ -20,7 +20,7 @@ from docmem.documents import Document, segments
 from docmem.experiments.drawing import dots
 from docmem.experiments.lab import Claim, Lab, spread, verdict
 from docmem.experiments.paired import clearly_above
-from docmem.keyspace import bare_cross_entropies, plane_of
+from docmem.keyspace import bare_cross_entropies, beside, plane_of
 from docmem.memory import DocumentMemory
 from docmem.models import LanguageModel
 from docmem.replay import Prefix
@@ -67,6 +67,7 @@ def explained(
     prefix: Prefix, memory: DocumentMemory, doc_reps: Float[Tensor, "points key_dim"]
 ) -> Float[Tensor, "passages points"]:
     """Cross entropy of each passage under each DocRep, nats a token."""
+    memory = beside(prefix, memory)
     rows = [prefix.cross_entropies(i, memory, doc_reps) for i in range(len(prefix.batches))]
     return torch.stack(rows).cpu()
 
@@ -74,6 +75,7 @@ def explained(
 def descend(prefix: Prefix, memory: DocumentMemory) -> Float[Tensor, "passages key_dim"]:
     """The DocRep that explains each passage best, by descent in the plane of the DocReps."""
     doc_reps = memory.doc_reps.cpu()
+    memory = beside(prefix, memory)
     origin, axes = plane_of(doc_reps)
     reach = max(1.0, ((doc_reps - origin) @ axes.T).abs().max().item())
     axis = torch.linspace(-reach, reach, GRID)
@@ -102,7 +104,7 @@ def measure(lab: Lab) -> dict[str, Any]:
     strangers = dataclasses.replace(lab, fast=False).documents(2 * known)[known:]
     seeds, hits = [], []
     for run in lab.runs():
-        memory = run.memory.to(lm.device)
+        memory = run.memory
         scores: dict[str, list[float]] = {}
         right: dict[str, Tensor] = {}
         accuracy: dict[str, dict[str, float]] = {}
@@ -113,7 +115,7 @@ def measure(lab: Lab) -> dict[str, Any]:
             scores[name] = (ce.min(1).values - bare_cross_entropies(prefix)).tolist()
             if name in ("seen", "unseen"):
                 points = descend(prefix, memory)
-                nearest = torch.cdist(points, memory.doc_reps.cpu()).argmin(1)
+                nearest = torch.cdist(points, memory.doc_reps).argmin(1)
                 right[name] = (ce.argmin(1) == owners).float()
                 accuracy[name] = {
                     "lowest": right[name].mean().item(),

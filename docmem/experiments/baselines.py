@@ -126,9 +126,12 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
     size.set_title("Parameters")
     for tick in size.get_yticklabels():
         tick.set_color(INK)
+    title = "As many parameters, the same seconds: what each knows, and of whom"
+    if claims(results)[0].verdict == "not":
+        title = "Without keys a memory learns faster; with them it knows whose text it is"
     headline(
         figure,
-        "As many parameters, the same seconds: what each knows, and of whom",
+        title,
         f"{len(results[NAMES[0]])} seeds. One address serves as own and another's where there "
         f"is only one. {note}",
     )

@@ -99,7 +99,8 @@ def claims(names: Iterable[str] = NAMES, folder: Path = STORED) -> dict[str, lis
 def claims_table(names: Iterable[str] = NAMES, folder: Path = STORED) -> str:
     """The claims of some experiments as a Markdown table."""
     rows = [
-        "| claim | published | here: mean ± sd over seeds | | `docmem experiment` |",
+        "| claim | published | here: mean ± sd over seeds | | on Pythia-1B: "
+        "`docmem experiment … --preset pythia-1b` |",
         "|---|---|---|---|---|",
     ]
     for name, found in claims(names, folder).items():

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from docmem.experiments.drawing import band, shade
-from docmem.experiments.lab import Claim, Lab, spread, verdict
+from docmem.experiments.lab import Claim, Lab, all_hold, spread, verdict
 from docmem.recall import recognition
 from docmem.style import headline, styled
 
@@ -94,9 +94,12 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
         axes.legend(frameon=False, fontsize=9)
     middle.set_title("by entries")
     right.set_title("by entries a document")
+    title = "What a memory of each size knows of its documents"
+    if all_hold(*claims(results)[:3]):
+        title = "More entries hold more documents"
     headline(
         figure,
-        "What a memory of each size knows of its documents",
+        title,
         f"{own.shape[2]} seeds, {results['epochs']} epochs a cell. {note}",
     )
     return figure

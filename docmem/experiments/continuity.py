@@ -2,10 +2,10 @@
 
 The paper argues that g is Lipschitz, so that near DocReps select near memories and perplexity
 changes smoothly. Measured on straight lines between DocReps: the ratio of change to step for
-g(𝒦), the selection k_doc, and every document's cross entropy. For a linear g the exact constant
-is known, the largest singular value of W_g, and no ratio may exceed it. For the cross entropy
-none is known; but if it has one, halving the step leaves the steepest ratio as it is, while a
-jump doubles it.
+g(𝒦), the selection k_doc, and every document's cross entropy, of its first segment. For a linear g
+the exact constant is known, the largest singular value of W_g, and no ratio may exceed it. For the
+cross entropy none is known; but if it has one, halving the step leaves the steepest ratio as it
+is, while a jump doubles it.
 """
 
 from typing import Any
@@ -15,16 +15,17 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from docmem.experiments.drawing import dots, shade
-from docmem.experiments.lab import Claim, Lab, spread, verdict
+from docmem.experiments.lab import Claim, Lab, all_hold, spread, verdict
 from docmem.keyspace import along_line, selection_bound
+from docmem.measured import first_segments
 from docmem.runs import Run
-from docmem.style import FAINT, INK, document_color, headline, styled
+from docmem.style import FAINT, INK, document_color, headline, plain_log_ticks, styled
 
 QUESTION = "Does a small step of the DocRep make a small change of what is recalled?"
 ACTIVATIONS = ("sigmoid", "relu", "tanh")
-HALVINGS = 3
+HALVINGS = 2
 POINTS = 5 * 2**HALVINGS + 1
-"""Places along a line: steps of 1/5 of it, halved three times."""
+"""Places along a line: steps of 1/5 of it, halved twice."""
 ROUNDING = 1e-3
 """A ratio of float32 numbers may exceed its bound by this share."""
 
@@ -53,7 +54,7 @@ def steepest_of(lab: Lab, run: Run) -> tuple[dict[str, Any], list[list[float]]]:
     `ce` has the steepest at the widest step first, then at half of it, and so on; `seen` is the
     share of its exact constant that g reaches on the lines.
     """
-    memory, prefix = run.memory, lab.read(run)
+    memory, prefix = run.memory, first_segments(run, lab.lm)
     linear = memory.document_key
     assert isinstance(linear, nn.Linear)  # as every preset's
     exact = torch.linalg.matrix_norm(linear.weight, 2).item()
@@ -123,13 +124,18 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
     right.plot(range(HALVINGS + 1), [jump * 2**n for n in range(HALVINGS + 1)], color=FAINT,
                lw=1.2, ls=(0, (4, 3)), label="what a jump would do")  # fmt: skip
     right.set_yscale("log")
+    plain_log_ticks(right.yaxis)
+    right.set_ylim(top=jump * 2 ** (HALVINGS + 2))  # room for the legend
     right.set_xticks(range(HALVINGS + 1), [f"1/{5 * 2**n}" for n in range(HALVINGS + 1)])
     right.set_xlabel("step, as a share of the line")
     right.set_ylabel("steepest cross entropy seen\n(nats a token, a unit of DocRep)")
-    right.legend(frameon=False, fontsize=9)
+    right.legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
+    title = "Change of g, of the selection and of the cross entropy on lines between DocReps"
+    if all_hold(*claims(results)):
+        title = "Small steps of a DocRep make small changes, and nothing jumps"
     headline(
         figure,
-        "Change of g, of the selection and of the cross entropy on lines between DocReps",
+        title,
         f"Above, the first line of the first seed; below, the steepest of all lines. {note}",
     )
     return figure

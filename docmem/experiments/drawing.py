@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
 
 from docmem.style import INK
 
@@ -16,6 +17,33 @@ def dots(axes: Axes, groups: Mapping[str, Sequence[float]], color: str = INK) ->
         axes.plot([place - 0.25, place + 0.25], [np.mean(values)] * 2, color=color, lw=2)
     axes.set_xticks(range(len(groups)), list(groups))
     axes.set_xlim(-0.6, len(groups) - 0.4)
+
+
+def plane_map(
+    axes: Axes,
+    values: Sequence[Sequence[float]],
+    extent: float,
+    cmap: str,
+    limits: tuple[float, float],
+) -> AxesImage:
+    """Values over the square [-extent, extent]² of the DocRep plane, [up][across].
+
+    Args:
+        axes: where to draw.
+        values: one a point.
+        extent: half the side of the square.
+        cmap: name of the colour map.
+        limits: values at its ends.
+    """
+    reach = extent * (1 + 1 / (len(values) - 1))
+    axes.set_xticks((-1, 0, 1))
+    axes.set_yticks((-1, 0, 1))
+    axes.set_xlabel("DocRep, first coordinate")
+    lowest, highest = limits
+    return axes.imshow(
+        np.array(values), origin="lower", cmap=cmap, vmin=lowest, vmax=highest,
+        extent=(-reach, reach, -reach, reach), interpolation="nearest",
+    )  # fmt: skip
 
 
 def shade(place: int, count: int) -> str:

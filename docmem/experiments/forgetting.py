@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from docmem.documents import Document
-from docmem.experiments.drawing import dots
-from docmem.experiments.lab import Claim, Lab, spread, verdict
+from docmem.experiments.drawing import dots, plane_map
+from docmem.experiments.lab import SEEDS_ADDED, Claim, Lab, all_hold, spread, verdict
 from docmem.experiments.paired import clearly_above
 from docmem.forgetting import forget
 from docmem.keyspace import bare_cross_entropies, cross_entropies_at, key_plane
@@ -27,7 +27,6 @@ from docmem.runs import Run
 from docmem.style import FAINT, GUIDANCE, INK, NEGATIVE, OWN, SIGNED, badge, headline, styled
 
 QUESTION = "Is a forgotten document gone, for whoever looks anywhere in the plane?"
-MOST_SEEDS = 3
 POINTS = 21
 """Points a side of the map that is searched."""
 ALLOWED = 0.1
@@ -47,7 +46,7 @@ def measure(lab: Lab) -> dict[str, Any]:
     `places` the DocReps that the memory has: both of the first seed.
     """
     ways: dict[str, Any] = {name: {"seeds": []} for name in WAYS}
-    for seed in lab.seed_numbers(MOST_SEEDS):
+    for seed in lab.seed_numbers():
         run = lab.run(seed)
         gone = (seed - 1) % len(run.documents)
         kept = [document for index, document in enumerate(run.documents) if index != gone]
@@ -103,21 +102,13 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
     for column, (name, title) in enumerate(WAYS.items()):
         axes = figure.add_subplot(grid[0, column])
         maps.append(axes)
-        values = np.array(ways[name]["map"])
-        reach = extent * (1 + 1 / (len(values) - 1))
-        image = axes.imshow(
-            values, origin="lower", cmap=SIGNED, vmin=-largest, vmax=largest,
-            extent=(-reach, reach, -reach, reach), interpolation="nearest",
-        )  # fmt: skip
+        image = plane_map(axes, ways[name]["map"], extent, SIGNED, (-largest, largest))
         for index, (x, y) in enumerate(ways[name]["places"]):
             if name in ("trained", "forgotten") and index == results["gone"]:
                 badge(axes, x, y, index)
             else:
                 axes.plot(x, y, "o", ms=4, color=INK, mec="white", mew=0.6)
         axes.set_title(title)
-        axes.set_xticks((-1, 0, 1))
-        axes.set_yticks((-1, 0, 1))
-        axes.set_xlabel("DocRep, first coordinate")
     maps[0].set_ylabel("second coordinate")
     figure.colorbar(
         image, ax=maps, label="cross entropy of document 1\n- bare LM's (nats a token)", aspect=14,
@@ -131,7 +122,7 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
         dots(left, {WAYS[n]: [seed[key] for seed in ways[n]["seeds"]] for n in WAYS}, color)
         left.plot([], [], color=color, lw=2, label=label)
     left.axhline(0, color=INK, lw=1)
-    left.annotate("bare LM", (3.55, 0), (0, 3), textcoords="offset points", ha="right")
+    left.annotate("bare LM", (-0.55, 0), (0, 3), textcoords="offset points")
     left.set_ylabel("its cross entropy\n- bare LM's (nats a token)")
     left.legend(frameon=False, loc="upper left")
     left.set_title("What is left of the document")
@@ -139,7 +130,10 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
     right.axhspan(-ALLOWED, ALLOWED, color=FAINT, alpha=0.2, lw=0)
     right.set_ylabel("change of the others' own\ncross entropy (nats a token)")
     right.set_title(f"What it cost: each other document a dot, ± {ALLOWED:g} shaded")
-    headline(figure, "What four ways of removing a document leave of it", note)
+    title = "What four ways of removing a document leave of it"
+    if all_hold(*claims(results)[:2]):
+        title = "Dropping a DocRep leaves its text in the memory; forgetting takes it out"
+    headline(figure, title, note)
     return figure
 
 
@@ -194,6 +188,7 @@ def claims(results: dict[str, Any]) -> list[Claim]:
             "left open",
             f"{dropped} {where}",
             verdict(dropped.mean < -1),
+            exploratory=SEEDS_ADDED,
         ),
         Claim(
             "A few rounds of training bring a document back to the bare LM, at its own DocRep and "
@@ -202,6 +197,7 @@ def claims(results: dict[str, Any]) -> list[Claim]:
             f"{there} {where} at its DocRep, {lowest} at the lowest point of the map; at or above "
             f"it everywhere in {sum(above)} of {len(above)} seeds",
             verdict(all(above), any(above)),
+            exploratory=SEEDS_ADDED,
         ),
         Claim(
             f"Forgetting one costs no other document {ALLOWED:g} nats",
@@ -209,6 +205,7 @@ def claims(results: dict[str, Any]) -> list[Claim]:
             f"change of the others' own cross entropy {np.mean(cost):+.2f}, at most "
             f"{max(cost):+.2f}, at least {min(cost):+.2f}",
             verdict(max(cost) <= ALLOWED),
+            exploratory=SEEDS_ADDED,
         ),
         Claim(
             "It does not clearly leave more of the document than training without it does",

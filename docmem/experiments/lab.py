@@ -91,12 +91,18 @@ class Lab:
         """One run, trained now or opened if it was.
 
         Without documents it is on the preset's; without DocReps on the seed's.
+
+        Raises:
+            KeyboardInterrupt: if Ctrl-C ended the training: half of one is no result.
         """
         config = self.config(seed=seed, **changes)
         documents = self.documents() if documents is None else documents
         folder = default_folder(config, self.lm, documents, doc_reps).relative_to("outputs")
         config = dataclasses.replace(config, save_dir=self.folder / folder)
-        return train(config, lm=self.lm, documents=documents, doc_reps=doc_reps)
+        run = train(config, lm=self.lm, documents=documents, doc_reps=doc_reps)
+        if not run.finished:
+            raise KeyboardInterrupt
+        return run
 
     def seed_numbers(self, most: int | None = None) -> range:
         """The seeds 1, 2, … of a setting, at most so many where it is expensive."""
@@ -150,9 +156,18 @@ class Claim(NamedTuple):
     """Whether its rule, or its number of seeds, was settled after results had been seen."""
 
 
+SEEDS_ADDED = True
+"""Why a claim is exploratory: three seeds of it had been seen when all of them were asked for."""
+
+
 def verdict(*held: bool) -> str:
     """Holds if all parts of a claim do, not if none does, else partly."""
     return "holds" if all(held) else "partly" if any(held) else "not"
+
+
+def all_hold(*claims: Claim) -> bool:
+    """Whether each of some claims holds, for a title that says so."""
+    return all(claim.verdict == "holds" for claim in claims)
 
 
 def settings(lab: Lab) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from docmem.experiments.drawing import band, dots, shade
-from docmem.experiments.lab import Claim, Lab, spread, verdict
+from docmem.experiments.lab import Claim, Lab, all_hold, spread, verdict
 from docmem.experiments.paired import clearly_above
 from docmem.models import find_blocks, resolve_layer
 from docmem.recall import recognition
@@ -109,9 +109,12 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
         axes.set_ylim(0)
         axes.set_xlabel("memory after block")
         axes.set_ylabel(label)
+    title = "The memory after each block: what an epoch brings, and what a second brings"
+    if all_hold(claims(results)[0]):
+        title = "For the same seconds, a memory after the last block learns most"
     headline(
         figure,
-        "The memory after each block: what an epoch brings, and what a second brings",
+        title,
         f"Mean in a band of one standard deviation; at most {MOST_SEEDS} seeds; dashed: the "
         f"seconds in which the last block's memory is trained. {note}",
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from docmem.experiments.activation import OPEN
 from docmem.experiments.drawing import band, shade
-from docmem.experiments.lab import Claim, Lab, spread, verdict
+from docmem.experiments.lab import Claim, Lab, all_hold, spread, verdict
 from docmem.experiments.paired import clearly_above
 from docmem.style import headline, styled
 
@@ -88,9 +88,13 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
         *panels[0].get_legend_handles_labels(), frameon=False, title="key generator",
         alignment="left", loc="center", fontsize=12, title_fontsize=12,
     )  # fmt: skip
+    more_open, _, more_dead = claims(results)
+    title = "What depth in the key generator does to the selections of relu"
+    if all_hold(more_open, more_dead):
+        title = "A deeper key generator opens fewer entries and leaves more of them dead"
     headline(
         figure,
-        "What depth in the key generator does to the selections of relu",
+        title,
         f"Mean over seeds in a band of one standard deviation; of {results['entries']} entries; "
         f"random negatives. {note}",
     )

@@ -72,7 +72,7 @@ def measure(lab: Lab) -> dict[str, Any]:
         dealt = from_lm[torch.randperm(len(documents), generator=generator)]
         for name, doc_reps in {"orthogonal": None, "lm": from_lm, "shuffled": dealt}.items():
             run = lab.run(seed, documents, doc_reps)
-            memory = run.memory.to(lab.lm.device)
+            memory = run.memory
             known, continued = recall_of(run, lambda: lab.lm)
             places[name]["seeds"].append({
                 "own": known.own,
@@ -140,9 +140,9 @@ def likeness(documents: Sequence[Document]) -> np.ndarray:
 def neighbours(alike: np.ndarray, memory: DocumentMemory) -> dict[str, float]:
     """Rank correlation of likeness with nearness of DocReps, and with cosines of selections."""
     selections = functional.normalize(memory.select(memory.doc_reps), dim=1)
-    cosines = (selections @ selections.T).cpu().numpy()
+    cosines = (selections @ selections.T).numpy()
     return {
-        "near": rank_correlation(alike, nearness(memory.doc_reps.cpu())),
+        "near": rank_correlation(alike, nearness(memory.doc_reps)),
         "selected": rank_correlation(alike, cosines),
     }
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from docmem.documents import Document
 from docmem.experiments.drawing import dots
-from docmem.experiments.lab import Claim, Lab, spread, verdict
+from docmem.experiments.lab import Claim, Lab, all_hold, spread, verdict
 from docmem.experiments.paired import clearly_above
 from docmem.files import DocmemError
 from docmem.hook import attach
@@ -150,9 +150,12 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
         "bare LM: no memory\n\ndistinctive: only words that\nno other document uses",
         va="center", linespacing=1.5, transform=panels[-1].transAxes,
     )  # fmt: skip
+    title = "How much of a text comes back, under whose memory"
+    if all_hold(*claims(results)):
+        title = "A text comes back under its own memory, far less under any other"
     headline(
         figure,
-        "How much of a text comes back, under whose memory",
+        title,
         f"Greedy continuations of {NEW} tokens after the first {PROMPT} of every segment, which "
         f"the memory was trained on. {note}",
     )
