@@ -233,5 +233,5 @@ def test_words_about_the_code_do_not_make_a_notebook_old_and_code_does(tmp_path:
 def test_a_notebook_uses_what_its_imports_import_and_not_the_commands() -> None:
     modules = used("from docmem import explore")
     names = {path.relative_to(ROOT / "docmem").with_suffix("").as_posix() for path in modules}
-    assert {"__init__", "training", "hook", "explore/_plane", "plots"} <= names
+    assert {"__init__", "training", "hook", "explore/_plane", "plots/_plane"} <= names
     assert not {"cli", "demo", "pretraining", "experiments/__init__"} & names
