@@ -104,7 +104,10 @@ def test_to_a_single_document_it_is_added_opposite() -> None:
     memory = DocumentMemory(MemoryConfig(d_model=8, n_docs=1))
     larger = with_place(memory)
     assert larger.titles is None
-    torch.testing.assert_close(larger.doc_reps[1], -memory.doc_reps[0], atol=0.1, rtol=0)
+    known, placed = larger.doc_reps
+    assert placed.norm() <= known.norm() + 1e-6
+    # Nowhere is farther than the opposite, and of the places tried one comes within a hundredth.
+    assert torch.dist(known, placed) > 0.99 * 2 * known.norm()
 
 
 def test_what_cannot_be_added_is_said(trained: tuple[LanguageModel, Run], prefix: Prefix) -> None:
