@@ -5,6 +5,7 @@ figures into `figures/`, and prints a table. Interrupted, the same command goes 
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from docmem.config import TrainConfig, preset
@@ -25,25 +26,35 @@ def demo_configs() -> dict[str, TrainConfig]:
     }
 
 
-def main() -> int:
-    """Run the demo; return 0, or 1 if something the reader can mend stopped it."""
+def exit_status(job: Callable[[], int]) -> int:
+    """What a job answers; 1 if something the reader can mend stopped it, 130 if Ctrl-C did."""
     try:
-        lm, documents = load_lm("tiny"), load_documents("encyclopedia", 10)
-        runs = []
-        for config in demo_configs().values():
-            runs.append(train(config, lm=lm, documents=documents))
-            if not runs[-1].finished:
-                print("Stopped and saved; run the same command to go on.", file=sys.stderr)
-                return 130
-        results = draw_figures(runs, Path("figures"), lm=lm)
+        return job()
     except DocmemError as error:
         print(f"docmem: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted; the same command goes on from the last save.", file=sys.stderr)
         return 130
+
+
+def demo() -> int:
+    """Train, draw, print; returns 0, or 130 if Ctrl-C ended a training."""
+    lm, documents = load_lm("tiny"), load_documents("encyclopedia", 10)
+    runs = []
+    for config in demo_configs().values():
+        runs.append(train(config, lm=lm, documents=documents))
+        if not runs[-1].finished:
+            print("Stopped and saved; run the same command to go on.", file=sys.stderr)
+            return 130
+    results = draw_figures(runs, Path("figures"), lm=lm)
     print(f"\n{table(results, len(documents))}\n\nThe figures are in figures/.")
     return 0
+
+
+def main() -> int:
+    """Run the demo; returns its exit status."""
+    return exit_status(demo)
 
 
 if __name__ == "__main__":

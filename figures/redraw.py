@@ -8,10 +8,11 @@ With `--fresh` every experiment is measured anew first; runs that are finished a
 import sys
 from pathlib import Path
 
+from docmem.demo import exit_status
 from docmem.experiments import NAMES
 from docmem.experiments.bench import STORED, claims_table, perform, redraw, stored, tally
 from docmem.experiments.lab import Lab
-from docmem.files import DocmemError, update_json, write_text
+from docmem.files import update_json, write_text
 
 FOLDER = Path(__file__).parent
 README = FOLDER.parent / "README.md"
@@ -26,21 +27,8 @@ def with_claims(readme: str) -> str:
     return f"{before}{BEGIN}{summary}\n\n{claims_table()}\n</details>\n{END}{after}"
 
 
-def main() -> int:
-    """Measure, if asked to; then draw, and write the claims; returns the exit status."""
-    try:
-        measure_and_draw()
-    except DocmemError as error:
-        print(f"docmem: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Interrupted; the same command goes on from the last save.", file=sys.stderr)
-        return 130
-    return 0
-
-
-def measure_and_draw() -> None:
-    """Measure every experiment, if asked to; draw them, and write numbers and claims."""
+def measure_and_draw() -> int:
+    """Measure every experiment, if asked to; draw them, and write numbers and claims; 0."""
     if "--fresh" in sys.argv[1:]:
         for name in NAMES:
             print(f"{name}: {perform(name, Lab(), STORED)['seconds']:.0f} s")
@@ -49,7 +37,8 @@ def measure_and_draw() -> None:
         print(FOLDER / "experiments" / f"{name}.png")
     update_json(FOLDER / "results.json", {"experiments": {name: stored(name) for name in drawn}})
     write_text(README, with_claims(README.read_text(encoding="utf-8")))
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(measure_and_draw))
