@@ -136,7 +136,8 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
     headline(
         figure,
         title,
-        f"Above, the first line of the first seed; below, the steepest of all lines. {note}",
+        "Cross entropies of first segments. Above, the first line of the first seed; below, the "
+        f"steepest of all lines. {note}",
     )
     return figure
 
