@@ -37,13 +37,13 @@ from benchmarks.shapes import (
     settings,
     some_documents,
 )
-from docmem.experiments.baselines import LORA_LR
-from docmem.experiments.contenders import LoRA
-from docmem.files import write_json, write_text
-from docmem.keyspace import KeyPlane
-from docmem.models import LanguageModel
-from docmem.runs import Run
-from docmem.training import train
+from docmem.core.files import write_json, write_text
+from docmem.evaluation.plane import KeyPlane
+from docmem.experiments.baselines import LoRA
+from docmem.experiments.studies.baselines import LORA_LR
+from docmem.lm.loading import LanguageModel
+from docmem.training.run import Run
+from docmem.training.train import train
 
 Numbers = dict[str, Any]
 HERE = Path(__file__).parent

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
 
-from docmem.config import TrainConfig
 from docmem.documents import Document
-from docmem.models import LanguageModel
-from docmem.runs import Epoch
-from docmem.training import train
+from docmem.lm.loading import LanguageModel
+from docmem.training.config import TrainConfig
+from docmem.training.run import Epoch
+from docmem.training.train import train
 
 Numbers = dict[str, Any]
 

@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.measure import now
-from docmem.config import TrainConfig
+from docmem.core.hook import attach
+from docmem.core.loss import guidance_loss, negative_doc_rep
 from docmem.documents import Document
-from docmem.hook import attach
-from docmem.loss import guidance_loss, negative_doc_rep
-from docmem.models import LanguageModel, TokenBatch, forward_inputs, frozen
-from docmem.replay import read_documents
-from docmem.training import new_memory
+from docmem.lm.forward import TokenBatch, forward_inputs, frozen
+from docmem.lm.hidden_states import read_documents
+from docmem.lm.loading import LanguageModel
+from docmem.training.config import TrainConfig
+from docmem.training.train import new_memory
 
 
 class Passed(NamedTuple):

@@ -20,13 +20,13 @@ from benchmarks.contenders import VARIANTS, Attached, Passed
 from benchmarks.limit import MatmulRate, predicted_lengths, unavoidable
 from benchmarks.measure import in_fresh_process, joules
 from benchmarks.shapes import Shape, random_lm, settings, some_documents
-from docmem.config import DType, TrainConfig
 from docmem.documents import Document
-from docmem.experiments.contenders import LoRA
-from docmem.models import LanguageModel
-from docmem.replay import read_documents
-from docmem.runs import Epoch, Run
-from docmem.training import train
+from docmem.experiments.baselines import LoRA
+from docmem.lm.hidden_states import read_documents
+from docmem.lm.loading import DType, LanguageModel
+from docmem.training.config import TrainConfig
+from docmem.training.run import Epoch, Run
+from docmem.training.train import train
 
 Numbers = dict[str, Any]
 ENOUGH = 2.0  # own cross entropy at which the race with LoRA ends, nats a token

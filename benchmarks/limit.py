@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.measure import median, seconds_of
-from docmem.models import TokenBatch
+from docmem.lm.forward import TokenBatch
 
 
 class Work(NamedTuple):

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from docmem.pretraining import processor_name
-from docmem.runs import version_of
+from docmem.lm.pretraining import processor_name
+from docmem.training.run import version_of
 
 LIBRARIES = ("docmem", "torch", "transformers", "peft", "numpy", "matplotlib")
 ROOT = Path(__file__).resolve().parent.parent

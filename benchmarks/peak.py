@@ -11,8 +11,8 @@ from pathlib import Path
 from benchmarks.contenders import VARIANTS, Attached
 from benchmarks.measure import resident
 from benchmarks.shapes import TOY, build_lm, settings, some_documents
-from docmem.config import TrainConfig
-from docmem.training import train
+from docmem.training.config import TrainConfig
+from docmem.training.train import train
 
 
 def work(contender: str, shape: str, config: TrainConfig) -> None:

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig
 
-from docmem.config import DType, TrainConfig, preset
 from docmem.documents import Document, load_documents
-from docmem.models import DTYPES, TINY, LanguageModel, load_lm
+from docmem.lm.loading import DTYPES, TINY, DType, LanguageModel, load_lm
+from docmem.training.config import TrainConfig, preset
 
 
 class Shape(NamedTuple):

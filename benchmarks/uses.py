@@ -15,13 +15,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import alternate, in_fresh_process, now, seconds_of
-from docmem.figures import draw_figures
-from docmem.hook import attach, generate, write_on
-from docmem.keyspace import KeyPlane, key_plane, reach
-from docmem.loss import cross_entropy
-from docmem.measured import first_segments
-from docmem.models import LanguageModel, forward_inputs
-from docmem.runs import Run
+from docmem.core.hook import attach
+from docmem.evaluation.cached import first_segments
+from docmem.evaluation.plane import KeyPlane, key_plane, reach
+from docmem.lm.forward import forward_inputs
+from docmem.lm.generation import generate, write_on
+from docmem.lm.head import cross_entropy
+from docmem.lm.loading import LanguageModel
+from docmem.plots.figures import draw_figures
+from docmem.training.run import Run
 
 Numbers = dict[str, Any]
 PROMPT_WORDS = 24

@@ -15,15 +15,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from docmem.config import MemoryConfig, TrainConfig, preset
+    from docmem.core.config import MemoryConfig
+    from docmem.core.hook import attach
+    from docmem.core.loss import guidance_loss
+    from docmem.core.memory import DocumentMemory
     from docmem.documents import Document, load_documents, segments
-    from docmem.files import DocmemError
-    from docmem.hook import attach, generate
-    from docmem.loss import guidance_loss
-    from docmem.memory import DocumentMemory
-    from docmem.models import LanguageModel, load_lm
-    from docmem.runs import Run
-    from docmem.training import train
+    from docmem.errors import DocmemError
+    from docmem.lm.generation import generate
+    from docmem.lm.loading import LanguageModel, load_lm
+    from docmem.training.config import TrainConfig, preset
+    from docmem.training.run import Run
+    from docmem.training.train import train
 
     __version__: str
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from docmem.files import DocmemError, load_tensors, save_tensors
+from docmem.core.files import load_tensors, save_tensors
+from docmem.errors import DocmemError
 
 
 def save_checkpoint(

@@ -7,18 +7,16 @@ A document comes from the embedded encyclopedia of an invented world (no LM can 
 from a folder of .txt or .md files, or from WikiText at document level.
 """
 
-import difflib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from docmem.config import check_count
-from docmem.files import DocmemError
+from docmem.errors import DocmemError, check_count, did_you_mean
 
 ENCYCLOPEDIA = Path(__file__).parent / "data" / "encyclopedia"
 WIKITEXT = "EleutherAI/wikitext_document_level"
@@ -96,12 +94,6 @@ def read_wikitext(name: str, cache_dir: Path | None) -> list[Document]:
             "with a network and give that cache as data_cache_dir, with HF_HUB_OFFLINE=1."
         ) from error
     return [Document(title_of(page, otherwise="untitled"), page) for page in pages]
-
-
-def did_you_mean(title: str, titles: Iterable[str]) -> str:
-    """A question naming the nearest of `titles`, to end an error with; empty if none is near."""
-    near = difflib.get_close_matches(title, list(titles), n=3, cutoff=0.3)
-    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def choose(

@@ -8,11 +8,11 @@ With `--fresh` every experiment is measured anew first; runs that are finished a
 import sys
 from pathlib import Path
 
-from docmem.demo import exit_status
+from docmem.cli.demo import exit_status
+from docmem.core.files import update_json, write_text
 from docmem.experiments import NAMES
-from docmem.experiments.bench import STORED, claims_table, perform, redraw, stored, tally
-from docmem.experiments.lab import Lab
-from docmem.files import update_json, write_text
+from docmem.experiments.pool import Lab
+from docmem.experiments.runner import STORED, claims_table, perform, redraw, stored, tally
 
 FOLDER = Path(__file__).parent
 README = FOLDER.parent / "README.md"

@@ -20,12 +20,14 @@ import torch
 from toys import DOCUMENTS, WIDTH, quick_config, toy_batch, toy_lm, toy_tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from docmem.config import MemoryConfig, TrainConfig
+from docmem.core.config import MemoryConfig
+from docmem.core.memory import DocumentMemory
 from docmem.documents import Document
-from docmem.memory import DocumentMemory
-from docmem.models import LanguageModel, TokenBatch
-from docmem.runs import Epoch, Run
-from docmem.training import train
+from docmem.lm.forward import TokenBatch
+from docmem.lm.loading import LanguageModel
+from docmem.training.config import TrainConfig
+from docmem.training.run import Epoch, Run
+from docmem.training.train import train
 
 torch.set_num_threads(1)
 

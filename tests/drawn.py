@@ -5,7 +5,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from docmem.experiments import experiment
-from docmem.style import new_figure
+from docmem.plots.style import new_figure
 
 
 def drawn(name: str, numbers: dict[str, Any]) -> Figure:

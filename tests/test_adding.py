@@ -3,15 +3,16 @@ import dataclasses
 import pytest
 import torch
 
-from docmem.adding import add, free_place, with_place
-from docmem.config import MemoryConfig
+from docmem.core.config import MemoryConfig
+from docmem.core.memory import DocumentMemory
 from docmem.documents import Document
-from docmem.files import DocmemError
-from docmem.memory import DocumentMemory
-from docmem.models import LanguageModel
-from docmem.recall import recognition
-from docmem.replay import Prefix, read_documents
-from docmem.runs import Run
+from docmem.editing.add import add
+from docmem.editing.doc_reps import free_place, with_place
+from docmem.errors import DocmemError
+from docmem.evaluation.recall import recognition
+from docmem.lm.hidden_states import Prefix, read_documents
+from docmem.lm.loading import LanguageModel
+from docmem.training.run import Run
 
 NEW = Document(
     "Marrow Bridge",

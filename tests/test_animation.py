@@ -7,7 +7,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from docmem.animation import (
+from docmem.lm.loading import LanguageModel
+from docmem.plots.animation import (
     HOLD_MILLISECONDS,
     SelectionPicture,
     color_limits,
@@ -17,8 +18,7 @@ from docmem.animation import (
     spaced_snapshots,
     write_gif,
 )
-from docmem.models import LanguageModel
-from docmem.runs import Run
+from docmem.training.run import Run
 
 
 @pytest.mark.parametrize(("count", "frames"), [(151, 50), (51, 50), (50, 50), (1000, 50), (7, 3)])

@@ -21,10 +21,11 @@ from benchmarks.limit import predicted_lengths, unavoidable
 from benchmarks.measure import alternate, machine, quartiles
 from benchmarks.report import percentile, render, rows, start
 from benchmarks.shapes import TOY
-from docmem.config import TrainConfig
-from docmem.experiments.contenders import LoRA
-from docmem.models import LanguageModel, TokenBatch
-from docmem.runs import Run
+from docmem.experiments.baselines import LoRA
+from docmem.lm.forward import TokenBatch
+from docmem.lm.loading import LanguageModel
+from docmem.training.config import TrainConfig
+from docmem.training.run import Run
 
 
 @pytest.mark.parametrize("layer", [0, 1, -1])

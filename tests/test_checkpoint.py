@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from docmem.checkpoint import load_checkpoint, save_checkpoint
-from docmem.files import DocmemError
+from docmem.errors import DocmemError
 
 
 class Tied(nn.Module):

@@ -3,11 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from docmem.cli import commands, main, named_preset
-from docmem.config import PRESETS, TrainConfig
-from docmem.hook import attach, generate
-from docmem.models import LanguageModel
-from docmem.runs import Run
+from docmem.cli.main import commands, main, named_preset
+from docmem.core.hook import attach
+from docmem.lm.generation import generate
+from docmem.lm.loading import LanguageModel
+from docmem.training.config import PRESETS, TrainConfig
+from docmem.training.run import Run
 
 PAPER = [
     "train",
@@ -105,7 +106,7 @@ def run_folder(
 ) -> Path:
     """A finished run, its LM served by name."""
     lm, run = trained
-    monkeypatch.setattr("docmem.runs.load_lm", lambda *_, **__: lm)
+    monkeypatch.setattr("docmem.training.run.load_lm", lambda *_, **__: lm)
     shutil.copytree(run.path, tmp_path / "run")
     return tmp_path / "run"
 

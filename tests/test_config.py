@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from docmem.config import PRESETS, MemoryConfig, TrainConfig, preset
-from docmem.files import DocmemError
+from docmem.core.config import MemoryConfig
+from docmem.errors import DocmemError
+from docmem.training.config import PRESETS, TrainConfig, preset
 
 BAD_TRAIN_VALUES = [
     ("max_labels", 0),

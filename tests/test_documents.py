@@ -16,7 +16,7 @@ from docmem.documents import (
     segments,
     title_of,
 )
-from docmem.files import DocmemError
+from docmem.errors import DocmemError
 
 ARTICLES = sorted(ENCYCLOPEDIA.glob("*.txt"))
 LETTERS = [Document(letter, f"{letter} text") for letter in "ABCDEFGHIJ"]

@@ -6,8 +6,9 @@ import re
 import torch
 
 from docmem.documents import load_documents, segments
-from docmem.loss import cross_entropy
-from docmem.models import TINY, forward_inputs, load_lm
+from docmem.lm.forward import forward_inputs
+from docmem.lm.head import cross_entropy
+from docmem.lm.loading import TINY, load_lm
 
 
 def test_the_embedded_lm_is_a_small_gpt_neox_in_fp16() -> None:

@@ -13,13 +13,13 @@ import redraw
 import torch
 
 from docmem import experiments, training
-from docmem.cli import main
+from docmem.cli.main import main
+from docmem.errors import DocmemError
 from docmem.experiments import activation, bench, experiment
 from docmem.experiments import lab as laboratory
-from docmem.experiments.lab import FAST, Lab, spread, verdict
-from docmem.files import DocmemError
-from docmem.style import new_figure
-from docmem.training import new_memory
+from docmem.experiments.pool import FAST, Lab, spread, verdict
+from docmem.plots.style import new_figure
+from docmem.training.train import new_memory
 
 
 @pytest.fixture(scope="module")

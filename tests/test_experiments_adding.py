@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from docmem.evaluation.recall import recognition
 from docmem.experiments import adding, lab
-from docmem.experiments.lab import Lab
-from docmem.keyspace import bare_cross_entropies
-from docmem.recall import recognition
-from docmem.replay import read_documents
-from docmem.style import new_figure
+from docmem.experiments.pool import Lab
+from docmem.lm.cross_entropy import bare_cross_entropies
+from docmem.lm.hidden_states import read_documents
+from docmem.plots.style import new_figure
 
 
 @pytest.fixture(scope="module")

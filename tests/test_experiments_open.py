@@ -15,16 +15,17 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from docmem.documents import Document
+from docmem.editing.doc_reps import without_address
+from docmem.editing.forget import forget
+from docmem.errors import DocmemError
+from docmem.evaluation.recall import recognition
 from docmem.experiments import attribution, baselines, capacity, experiment, forgetting, lab
-from docmem.experiments.contenders import Keyed, LoRA, LoRAEach, Shared, race
-from docmem.experiments.lab import Lab
-from docmem.files import DocmemError
-from docmem.forgetting import forget
-from docmem.keyspace import bare_cross_entropies
-from docmem.recall import recognition, without_address
-from docmem.replay import Prefix
-from docmem.runs import Run
-from docmem.style import NEGATIVE
+from docmem.experiments.baselines import Keyed, LoRA, LoRAEach, Shared, race
+from docmem.experiments.pool import Lab
+from docmem.lm.cross_entropy import bare_cross_entropies
+from docmem.lm.hidden_states import Prefix
+from docmem.plots.style import NEGATIVE
+from docmem.training.run import Run
 
 MINE = ("capacity", "baselines", "attribution", "forgetting")
 

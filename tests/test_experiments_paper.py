@@ -12,7 +12,10 @@ import torch
 from drawn import drawn, marks
 from matplotlib.figure import Figure
 
+from docmem.core.hook import attach
 from docmem.documents import Document, segments
+from docmem.errors import DocmemError
+from docmem.evaluation.recall import recognition
 from docmem.experiments import (
     continuity,
     experiment,
@@ -25,10 +28,7 @@ from docmem.experiments import (
     plane,
     recalling,
 )
-from docmem.experiments.lab import Lab
-from docmem.files import DocmemError
-from docmem.hook import attach
-from docmem.recall import recognition
+from docmem.experiments.pool import Lab
 
 MINE = ("plane", "length", "nonlinear", "recalling", "continuity", "guidance", "layers")
 TWO_SEEDS = ("recalling",)

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from docmem.documents import Document
+from docmem.editing.place import doc_reps_from_lm, mean_states
+from docmem.evaluation.recall import recognition
 from docmem.experiments import lab, placing
-from docmem.experiments.attribution import passages
-from docmem.experiments.lab import Lab
-from docmem.keyspace import bare_cross_entropies
-from docmem.placing import doc_reps_from_lm, mean_states
-from docmem.recall import recognition
-from docmem.replay import Prefix
-from docmem.style import new_figure
+from docmem.experiments.pool import Lab
+from docmem.experiments.studies.attribution import passages
+from docmem.lm.cross_entropy import bare_cross_entropies
+from docmem.lm.hidden_states import Prefix
+from docmem.plots.style import new_figure
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from docmem import explore
+from docmem.core.hook import attach
+from docmem.errors import DocmemError
+from docmem.evaluation.plane import KeyPlane, key_plane
 from docmem.explore import _explorer
 from docmem.explore._explorer import WIDGET_VIEW, Explorer, Latest, with_own_modules
-from docmem.files import DocmemError
-from docmem.hook import attach
-from docmem.keyspace import KeyPlane, key_plane
-from docmem.models import LanguageModel, forward_inputs
-from docmem.runs import Run, lm_fingerprint
+from docmem.lm.forward import forward_inputs
+from docmem.lm.loading import LanguageModel
+from docmem.training.run import Run, lm_fingerprint
 
 
 @pytest.fixture(scope="module")

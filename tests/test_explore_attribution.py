@@ -3,15 +3,15 @@ import pytest
 import torch
 
 from docmem import explore
-from docmem.config import MemoryConfig
+from docmem.core.config import MemoryConfig
+from docmem.core.memory import DocumentMemory
+from docmem.errors import DocmemError
+from docmem.evaluation.attribution import attribute
 from docmem.explore import AttributionExplorer
-from docmem.files import DocmemError
-from docmem.keyspace import cross_entropies_at
-from docmem.memory import DocumentMemory
-from docmem.models import LanguageModel
-from docmem.recall import attribute
-from docmem.replay import Prefix
-from docmem.runs import Run
+from docmem.lm.cross_entropy import cross_entropies_at
+from docmem.lm.hidden_states import Prefix
+from docmem.lm.loading import LanguageModel
+from docmem.training.run import Run
 
 TEXT = "Two white flashes every twenty seconds"
 

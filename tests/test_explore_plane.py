@@ -6,17 +6,19 @@ import pytest
 import torch
 
 from docmem import explore
-from docmem.config import MemoryConfig
+from docmem.core.config import MemoryConfig
+from docmem.core.hook import attach
+from docmem.core.memory import DocumentMemory
+from docmem.errors import DocmemError
+from docmem.evaluation.plane import KeyPlane, key_plane, plane_of
 from docmem.explore import KeyPlaneExplorer
-from docmem.files import DocmemError
-from docmem.hook import attach, generate
-from docmem.keyspace import KeyPlane, cross_entropies_at, key_plane, plane_of
-from docmem.memory import DocumentMemory
-from docmem.models import LanguageModel
+from docmem.lm.cross_entropy import cross_entropies_at
+from docmem.lm.generation import generate
+from docmem.lm.hidden_states import Prefix
+from docmem.lm.loading import LanguageModel
 from docmem.plots import key_plane as draw_key_plane
-from docmem.replay import Prefix
-from docmem.runs import Run
-from docmem.style import document_color, new_figure
+from docmem.plots.style import document_color, new_figure
+from docmem.training.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,16 @@ from matplotlib.colors import to_rgb
 from toys import DOCUMENTS
 
 from docmem import explore
+from docmem.core.hook import attach
+from docmem.errors import DocmemError
 from docmem.explore import RecallExplorer, Span, verbatim
 from docmem.explore._recall import _shade, tint
-from docmem.files import DocmemError
-from docmem.hook import attach, generate
-from docmem.loss import token_losses
-from docmem.models import LanguageModel, forward_inputs
-from docmem.runs import Run
-from docmem.style import DOCUMENT_COLORS, INK
+from docmem.lm.forward import forward_inputs
+from docmem.lm.generation import generate
+from docmem.lm.head import token_losses
+from docmem.lm.loading import LanguageModel
+from docmem.plots.style import DOCUMENT_COLORS, INK
+from docmem.training.run import Run
 
 SOURCE = "the storm drowned the low island of Sallow, and went home at 9.5 knots"
 

@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 
 from docmem import explore
-from docmem.animation import Film, SelectionPicture, color_limits, panels_at
-from docmem.files import DocmemError
-from docmem.models import LanguageModel
-from docmem.runs import Run
+from docmem.errors import DocmemError
+from docmem.lm.loading import LanguageModel
+from docmem.plots.animation import Film, SelectionPicture, color_limits, panels_at
+from docmem.training.run import Run
 
 
 def pixels(png: bytes) -> np.ndarray:

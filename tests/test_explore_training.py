@@ -7,11 +7,11 @@ import pytest
 from toys import DOCUMENTS, assert_same
 
 from docmem import explore
-from docmem.config import TrainConfig
+from docmem.errors import DocmemError
 from docmem.explore import TrainingExplorer, _training
-from docmem.files import DocmemError
-from docmem.models import LanguageModel
-from docmem.runs import Epoch, Run
+from docmem.lm.loading import LanguageModel
+from docmem.training.config import TrainConfig
+from docmem.training.run import Epoch, Run
 
 
 def begin(config: TrainConfig, lm: LanguageModel) -> TrainingExplorer:

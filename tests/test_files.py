@@ -8,8 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from docmem.files import (
-    DocmemError,
+from docmem.core.files import (
     load_tensors,
     replacing,
     save_tensors,
@@ -17,6 +16,7 @@ from docmem.files import (
     write_json,
     write_text,
 )
+from docmem.errors import DocmemError
 
 
 def names(folder: Path) -> set[str]:

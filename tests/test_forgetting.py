@@ -5,14 +5,15 @@ import torch
 from torch import Tensor
 
 from docmem import forgetting
-from docmem.files import DocmemError
-from docmem.forgetting import forget
-from docmem.keyspace import bare_cross_entropies, cross_entropies_at
-from docmem.memory import DocumentMemory
-from docmem.models import LanguageModel
-from docmem.recall import recognition, without_address
-from docmem.replay import Prefix, read_documents
-from docmem.runs import Run
+from docmem.core.memory import DocumentMemory
+from docmem.editing.doc_reps import without_address
+from docmem.editing.forget import forget
+from docmem.errors import DocmemError
+from docmem.evaluation.recall import recognition
+from docmem.lm.cross_entropy import bare_cross_entropies, cross_entropies_at
+from docmem.lm.hidden_states import Prefix, read_documents
+from docmem.lm.loading import LanguageModel
+from docmem.training.run import Run
 
 # A grid of 25 points that forgetting was not shown.
 AXIS = torch.linspace(-1, 1, 5)

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 from toys import CONTEXT, FAMILIES, toy_batch, toy_lm
 
-from docmem.files import DocmemError
-from docmem.hook import Hooked, attach, generate
-from docmem.memory import DocumentMemory
-from docmem.models import LanguageModel, TokenBatch
+from docmem.core.hook import Hooked, attach
+from docmem.core.memory import DocumentMemory
+from docmem.errors import DocmemError
+from docmem.lm.forward import TokenBatch
+from docmem.lm.generation import generate
+from docmem.lm.loading import LanguageModel
 
 NEW = 8
 ROWS = torch.tensor([[1.0, 0.2], [-0.6, 0.9], [0.3, -1.1]])

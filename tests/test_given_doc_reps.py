@@ -8,11 +8,11 @@ import pytest
 import torch
 from toys import DOCUMENTS, assert_same, at, files
 
-from docmem.config import TrainConfig
-from docmem.files import DocmemError
-from docmem.models import LanguageModel
-from docmem.runs import ELSEWHERE, Run, settings_of
-from docmem.training import default_folder, new_memory, train
+from docmem.errors import DocmemError
+from docmem.lm.loading import LanguageModel
+from docmem.training.config import TrainConfig
+from docmem.training.run import ELSEWHERE, Run, settings_of
+from docmem.training.train import default_folder, new_memory, train
 
 PLACES = torch.tensor([[1.0, 0.1], [-0.5, 0.7], [0.3, -1.2]])
 

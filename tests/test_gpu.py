@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from docmem.adding import add
-from docmem.config import preset
 from docmem.documents import load_documents
+from docmem.editing.add import add
+from docmem.editing.forget import forget
 from docmem.experiments import NAMES, experiment, lab
-from docmem.experiments.lab import Lab
-from docmem.forgetting import forget
-from docmem.keyspace import cross_entropies_at
-from docmem.models import load_lm
-from docmem.replay import read_documents
-from docmem.training import train
+from docmem.experiments.pool import Lab
+from docmem.lm.cross_entropy import cross_entropies_at
+from docmem.lm.hidden_states import read_documents
+from docmem.lm.loading import load_lm
+from docmem.training.config import preset
+from docmem.training.train import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from toys import FAMILIES, WIDTH, toy_batch, toy_lm
 
 from docmem import head
-from docmem.head import before_head, head_losses, plain_head
-from docmem.models import forward_inputs
+from docmem.lm.forward import forward_inputs
+from docmem.lm.head import before_head, head_losses, plain_head
 
 VOCABULARY, ROWS = 50, 23
 CAPPED = ("gemma2",)  # these do more to their logits than the head does

@@ -6,11 +6,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from toys import BLOCKS, FAMILIES, WIDTH, toy_batch, toy_lm
 
-from docmem.config import MemoryConfig
-from docmem.files import DocmemError
-from docmem.hook import attach
-from docmem.memory import DocumentMemory
-from docmem.models import LanguageModel, TokenBatch, forward_inputs
+from docmem.core.config import MemoryConfig
+from docmem.core.hook import attach
+from docmem.core.memory import DocumentMemory
+from docmem.errors import DocmemError
+from docmem.lm.forward import TokenBatch, forward_inputs
+from docmem.lm.loading import LanguageModel
 
 ROWS = torch.tensor([[1.0, 0.2], [-0.6, 0.9], [0.3, -1.1]])
 

@@ -1,22 +1,17 @@
 import pytest
 import torch
 
-from docmem.config import MemoryConfig
-from docmem.files import DocmemError
-from docmem.hook import attach
-from docmem.keyspace import (
-    along_line,
-    beside,
-    continuity,
-    cross_entropies_at,
-    key_plane,
-    plane_of,
-    selection_bound,
-)
-from docmem.loss import token_losses
-from docmem.memory import DocumentMemory
-from docmem.models import LanguageModel, forward_inputs
-from docmem.runs import Run
+from docmem.core.config import MemoryConfig
+from docmem.core.hook import attach
+from docmem.core.memory import DocumentMemory
+from docmem.errors import DocmemError
+from docmem.evaluation.continuity import continuity, selection_bound
+from docmem.evaluation.plane import along_line, key_plane, plane_of
+from docmem.lm.cross_entropy import beside, cross_entropies_at
+from docmem.lm.forward import forward_inputs
+from docmem.lm.head import token_losses
+from docmem.lm.loading import LanguageModel
+from docmem.training.run import Run
 
 
 def naive_ce(lm: LanguageModel, run: Run, document: int, doc_rep: torch.Tensor) -> float:
@@ -47,7 +42,7 @@ def test_points_in_small_portions_give_the_same_map(
     lm, run = trained
     doc_reps = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
     at_once = cross_entropies_at(run.read(lm), run.memory, doc_reps)
-    monkeypatch.setattr("docmem.keyspace.LOGITS_AT_ONCE", 1)
+    monkeypatch.setattr("docmem.evaluation.plane.LOGITS_AT_ONCE", 1)
     one_by_one = cross_entropies_at(run.read(lm), run.memory, doc_reps)
     torch.testing.assert_close(at_once, one_by_one, atol=1e-5, rtol=0)
 
@@ -113,7 +108,7 @@ def test_continuity_compares_what_is_read_at_the_two_ends_of_a_step(
         asked.append(doc_reps)
         return cross_entropies_at(run.read(lm), run.memory, doc_reps)
 
-    monkeypatch.setattr("docmem.keyspace.cross_entropies_at", keep)
+    monkeypatch.setattr("docmem.evaluation.plane.cross_entropies_at", keep)
     measured = continuity(run.read(lm), run.memory, pairs=4, extent=0.5)
     first, second = asked[0].chunk(2)
     assert first.abs().max() <= 0.5

@@ -10,12 +10,12 @@ import torch
 from toys import files, toy_lm
 
 from docmem import measured
-from docmem.files import DocmemError
-from docmem.keyspace import key_plane
-from docmem.measured import measure, measure_plane
-from docmem.models import LanguageModel
-from docmem.recall import continuation, recognition
-from docmem.runs import Run
+from docmem.errors import DocmemError
+from docmem.evaluation.cached import measure, measure_plane
+from docmem.evaluation.plane import key_plane
+from docmem.evaluation.recall import continuation, recognition
+from docmem.lm.loading import LanguageModel
+from docmem.training.run import Run
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from docmem.config import MemoryConfig
-from docmem.files import DocmemError
-from docmem.memory import DocumentMemory
+from docmem.core.config import MemoryConfig
+from docmem.core.memory import DocumentMemory
+from docmem.errors import DocmemError
 
 D_MODEL, ENTRIES, DOCS, WIDTH = 16, 8, 5, 6
 

@@ -9,17 +9,10 @@ import transformers
 from torch import nn
 from toys import BLOCKS, CONTEXT, FAMILIES, toy_lm
 
-from docmem.files import DocmemError
-from docmem.models import (
-    TINY,
-    LanguageModel,
-    TokenBatch,
-    find_blocks,
-    forward_inputs,
-    frozen,
-    load_lm,
-    resolve_layer,
-)
+from docmem.core.blocks import find_blocks, resolve_layer
+from docmem.errors import DocmemError
+from docmem.lm.forward import TokenBatch, forward_inputs, frozen
+from docmem.lm.loading import TINY, LanguageModel, load_lm
 
 TEXTS = ["Thornwick Light stands on the Shrike", "the Sea", "a granite tower"]
 

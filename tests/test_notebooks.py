@@ -202,7 +202,7 @@ def test_words_about_the_code_do_not_make_a_notebook_old_and_code_does(tmp_path:
     (package / "explore/static").mkdir(parents=True)
     module, page = package / "loss.py", package / "explore/static/plane.js"
     (package / "__init__.py").write_text("")
-    (package / "explore/__init__.py").write_text("from docmem.loss import loss")
+    (package / "explore/__init__.py").write_text("from docmem.core.loss import loss")
     page.write_text("draw(1)")
     source = "%pip install docmem\nfrom docmem import explore"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
@@ -220,7 +220,7 @@ def test_words_about_the_code_do_not_make_a_notebook_old_and_code_does(tmp_path:
     assert hashed(described.replace("2 * x", "3 * x")) != plain
     assert hashed(described.replace("#123456", "#123457")) != plain
 
-    (package / "cli.py").write_text("from docmem.loss import loss")  # which nobody imports
+    (package / "cli.py").write_text("from docmem.core.loss import loss")  # which nobody imports
     notebook.cells.append(nbformat.v4.new_markdown_cell("prose"))
     assert hashed(described) == plain
     page.write_text("draw(2)")

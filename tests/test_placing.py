@@ -5,13 +5,13 @@ import torch
 from sklearn.decomposition import PCA
 from toys import DOCUMENTS, quick_config
 
-from docmem.config import MemoryConfig
+from docmem.core.config import MemoryConfig
+from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, segments
-from docmem.files import DocmemError
-from docmem.memory import DocumentMemory
-from docmem.models import LanguageModel
-from docmem.placing import doc_reps_from_lm, mean_states
-from docmem.replay import Prefix, read_documents
+from docmem.editing.place import doc_reps_from_lm, mean_states
+from docmem.errors import DocmemError
+from docmem.lm.hidden_states import Prefix, read_documents
+from docmem.lm.loading import LanguageModel
 
 MORE = [*DOCUMENTS, Document("Heron", "A grey heron stands in the reeds and counts the boats .")]
 

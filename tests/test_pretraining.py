@@ -7,11 +7,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import docmem.pretraining as pretraining
-from docmem.config import PretrainConfig
-from docmem.files import DocmemError
-from docmem.models import load_lm
-from docmem.pretraining import batch_at, held_out_ce, learning_rate, pretrain, split_paragraphs
+import docmem.lm.pretraining as pretraining
+from docmem.errors import DocmemError
+from docmem.lm.loading import load_lm
+from docmem.lm.pretraining import (
+    PretrainConfig,
+    batch_at,
+    held_out_ce,
+    learning_rate,
+    pretrain,
+    split_paragraphs,
+)
 
 SENTENCES = [
     f"On day {n} the keeper of light {n * 7 % 31} wrote {n * n} lamps into the harbour book."

@@ -3,7 +3,7 @@
 import pytest
 
 from docmem import published
-from docmem.published import EPOCHS, RUNS, TITLES, PublishedRun
+from docmem.evaluation.published import EPOCHS, RUNS, TITLES, PublishedRun
 
 EACH = pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
 

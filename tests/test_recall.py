@@ -5,13 +5,16 @@ import pytest
 import torch
 from test_keyspace import naive_ce
 
-from docmem.config import MemoryConfig
-from docmem.files import DocmemError
-from docmem.hook import attach, generate
-from docmem.memory import DocumentMemory
-from docmem.models import LanguageModel
-from docmem.recall import Recognition, attribute, continuation, recognition, without_address
-from docmem.runs import Run
+from docmem.core.config import MemoryConfig
+from docmem.core.hook import attach
+from docmem.core.memory import DocumentMemory
+from docmem.editing.doc_reps import without_address
+from docmem.errors import DocmemError
+from docmem.evaluation.attribution import attribute
+from docmem.evaluation.recall import Recognition, continuation, recognition
+from docmem.lm.generation import generate
+from docmem.lm.loading import LanguageModel
+from docmem.training.run import Run
 
 
 def test_recognition_equals_full_forwards(trained: tuple[LanguageModel, Run]) -> None:

@@ -9,14 +9,17 @@ import torch
 from torch import Tensor
 from toys import BLOCKS, FAMILIES, toy_batch, toy_lm
 
-from docmem.config import TrainConfig
+from docmem.core.hook import attach
+from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, segments
-from docmem.files import DocmemError
-from docmem.hook import attach
-from docmem.loss import cross_entropy
-from docmem.memory import DocumentMemory
-from docmem.models import LanguageModel, TokenBatch, forward_inputs
-from docmem.replay import HiddenStateStore, Prefix, passing_over, read_documents
+from docmem.errors import DocmemError
+from docmem.lm.forward import TokenBatch, forward_inputs
+from docmem.lm.head import cross_entropy
+from docmem.lm.hidden_states import Prefix, read_documents
+from docmem.lm.loading import LanguageModel
+from docmem.lm.skip import passing_over
+from docmem.lm.store import HiddenStateStore
+from docmem.training.config import TrainConfig
 
 ROWS = torch.tensor([[1.0, 0.2], [-0.6, 0.9], [0.3, -1.1]])
 BATCHES = [toy_batch(), toy_batch((30, 4), seed=1)]

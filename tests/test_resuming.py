@@ -9,10 +9,10 @@ from collections.abc import Callable
 import pytest
 from toys import Killed, assert_same, at, raising
 
-import docmem.runs
-import docmem.training
-from docmem.config import TrainConfig
-from docmem.runs import Run
+import docmem.training.run
+import docmem.training.trainer
+from docmem.training.config import TrainConfig
+from docmem.training.run import Run
 
 EPOCHS = 7
 
@@ -127,7 +127,7 @@ import os, signal, sys
 from pathlib import Path
 import safetensors.torch, torch
 from toys import DOCUMENTS, quick_config, toy_lm
-from docmem.training import train
+from docmem.training.train import train
 
 torch.set_num_threads(1)
 save = safetensors.torch.save_file

@@ -9,12 +9,12 @@ import pytest
 import safetensors.torch
 from toys import DOCUMENTS, Killed, assert_same, at, files, raising, toy_lm
 
-from docmem.config import TrainConfig
 from docmem.documents import Document
-from docmem.files import DocmemError
-from docmem.models import LanguageModel
-from docmem.runs import Run
-from docmem.training import train
+from docmem.errors import DocmemError
+from docmem.lm.loading import LanguageModel
+from docmem.training.config import TrainConfig
+from docmem.training.run import Run
+from docmem.training.train import train
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint_before(

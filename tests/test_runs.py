@@ -10,11 +10,11 @@ import pytest
 import torch
 from toys import DOCUMENTS, quick_config, toy_lm
 
-from docmem.config import TrainConfig
-from docmem.files import DocmemError
-from docmem.models import LanguageModel
-from docmem.runs import Run, config_of, lm_fingerprint, settings_of
-from docmem.training import train
+from docmem.errors import DocmemError
+from docmem.lm.loading import LanguageModel
+from docmem.training.config import TrainConfig
+from docmem.training.run import Run, config_of, lm_fingerprint, settings_of
+from docmem.training.train import train
 
 
 @pytest.fixture

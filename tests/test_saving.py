@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from docmem.config import MemoryConfig
-from docmem.files import DocmemError
-from docmem.memory import DocumentMemory
+from docmem.core.config import MemoryConfig
+from docmem.core.memory import DocumentMemory
+from docmem.errors import DocmemError
 
 
 def make(titles: list[str] | None = None, **changes) -> DocumentMemory:

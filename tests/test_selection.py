@@ -3,10 +3,11 @@
 import torch
 from toys import toy_batch
 
-from docmem.memory import DocumentMemory
-from docmem.models import LanguageModel, forward_inputs
-from docmem.replay import Prefix
-from docmem.selection import Selection, memory_selection
+from docmem.core.memory import DocumentMemory
+from docmem.lm.forward import forward_inputs
+from docmem.lm.hidden_states import Prefix
+from docmem.lm.loading import LanguageModel
+from docmem.training.selection import Selection, memory_selection
 
 
 def test_token_selection_is_the_mean_over_each_documents_real_tokens(

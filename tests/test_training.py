@@ -11,16 +11,16 @@ from torch import Tensor
 from torch.nn import functional
 from toys import toy_lm
 
-from docmem.config import TrainConfig
+from docmem.core.hook import attach
+from docmem.core.loss import negative_doc_rep
+from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, segments
-from docmem.files import DocmemError
-from docmem.hook import attach
-from docmem.loss import negative_doc_rep
-from docmem.memory import DocumentMemory
-from docmem.models import LanguageModel
-from docmem.runs import Run
-from docmem.selection import memory_selection
-from docmem.training import default_folder, new_memory, train
+from docmem.errors import DocmemError
+from docmem.lm.loading import LanguageModel
+from docmem.training.config import TrainConfig
+from docmem.training.run import Run
+from docmem.training.selection import memory_selection
+from docmem.training.train import default_folder, new_memory, train
 
 
 def read(lm: LanguageModel, memory: DocumentMemory, layer: int, texts, doc_rep: Tensor) -> Tensor:

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from docmem.config import TrainConfig
 from docmem.documents import Document
-from docmem.models import LanguageModel, TokenBatch
-from docmem.pretraining import train_tokenizer
-from docmem.runs import Epoch, Run
+from docmem.lm.forward import TokenBatch
+from docmem.lm.loading import LanguageModel
+from docmem.lm.pretraining import train_tokenizer
+from docmem.training.config import TrainConfig
+from docmem.training.run import Epoch, Run
 
 DOCUMENTS = [
     Document(

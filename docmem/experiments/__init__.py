@@ -10,7 +10,7 @@ wherever there are seeds, and drawing takes nothing else: a figure is redrawn wi
 import importlib
 from typing import Any, Literal, get_args
 
-from docmem.config import check_choice
+from docmem.errors import check_choice
 
 Name = Literal[
     "activation",

@@ -1,199 +1,270 @@
-"""Baselines: what a user would pick instead of a document memory.
+"""What a user would pick instead, each with the same number of trainable parameters.
 
-The paper leaves it open. One LoRA for all documents, one LoRA a document, and a memory without
-document keys are trained with as many parameters, for the same seconds, taking turns with the
-document memory on the same machine.
+    race([Keyed(...), Shared(...), LoRA(...), LoRAEach(...)], epochs=60)
+
+An address is what a contender can be told about which document is meant: a DocRep, an adapter, or,
+for those that know one state only, nothing.
 """
 
+import copy
+import dataclasses
+import importlib.util
+import time
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+import safetensors.torch
 import torch
-from jaxtyping import Float
-from matplotlib.figure import Figure
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
-from docmem.experiments.contenders import Contender, Keyed, LoRA, LoRAEach, Shared, race
-from docmem.experiments.drawing import dots
-from docmem.experiments.lab import Claim, Lab, spread, verdict
-from docmem.experiments.paired import clearly_above
-from docmem.recall import prompts
-from docmem.style import GUIDANCE, INK, NEGATIVE, OWN, headline, styled
-
-QUESTION = "What does a document memory give that a LoRA of its size does not?"
-MOST_SEEDS = 3
-PROMPT = NEW = 16
-"""Tokens given, and tokens to go on with."""
-LORA_LR = {"one LoRA": 5e-3, "a LoRA each": 2e-2}
-"""The best with seed 1 of 2.5e-3, 5e-3 and 1e-2, and of these, 2e-2 and 4e-2."""
-NAMES = ("document memory", "without keys", "one LoRA", "a LoRA each")
-COLORS = dict(zip(NAMES, (OWN, GUIDANCE, NEGATIVE, "#AA4499"), strict=True))
+from docmem.core.hook import attach
+from docmem.core.loss import guidance_loss, negative_doc_rep
+from docmem.documents import Document
+from docmem.errors import DocmemError
+from docmem.lm.cross_entropy import by_document, cross_entropies_at
+from docmem.lm.forward import forward_inputs
+from docmem.lm.generation import greedy
+from docmem.lm.head import cross_entropy
+from docmem.lm.hidden_states import read_documents
+from docmem.lm.loading import LanguageModel
+from docmem.training.config import TrainConfig
+from docmem.training.train import new_memory
 
 
-def measure(lab: Lab) -> dict[str, Any]:
-    """Of each contender and seed: losses by seconds, cross entropies, recall, sizes."""
-    results: dict[str, Any] = {name: [] for name in NAMES}
-    documents = lab.documents()
-    for seed in lab.seed_numbers(MOST_SEEDS):
-        config = lab.config(seed=seed)
-        contenders: dict[str, Contender] = {
-            "document memory": Keyed(lab.lm, documents, config),
-            "without keys": Shared(lab.lm, documents, config),
-            "one LoRA": LoRA(lab.lm, documents, config, LORA_LR["one LoRA"]),
-            "a LoRA each": LoRAEach(lab.lm, documents, config, LORA_LR["a LoRA each"]),
-        }
-        race(list(contenders.values()), config.num_epochs)
-        for name, contender in contenders.items():
-            ce = contender.cross_entropies()
-            own, other = own_and_other(ce)
-            right, wrong = own_and_other(continued(contender, ce.shape[1]))
-            results[name].append(
-                {
-                    "own": own,
-                    "other": other,
-                    "continued_own": right,
-                    "continued_other": wrong,
-                    "parameters": contender.parameters,
-                    "bytes": contender.bytes,
-                    "seconds": contender.seconds,
-                    "losses": contender.losses,
-                }
-            )
-    return results
+class Contender(ABC):
+    """Something that learns documents, batch by batch, with AdamW as in `docmem.train`.
+
+    Args:
+        lm: the LM; not changed.
+        documents: what is learned.
+        config: the settings, seed included.
+        lr: AdamW's learning rate; None: that of `config`.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        documents: Sequence[Document],
+        config: TrainConfig,
+        lr: float | None = None,
+    ) -> None:
+        self.lm, self.config, self.n_docs = lm, config, len(documents)
+        self.prefix = read_documents(lm, documents, config)
+        self.trained = self.build(documents)
+        self.optimizer = torch.optim.AdamW(self.trained, lr=lr or config.lr)
+        self.seconds: list[float] = []
+        """Time spent after each epoch."""
+        self.losses: list[float] = []
+        """Mean own cross entropy of each epoch's steps, nats a token."""
+
+    @abstractmethod
+    def build(self, documents: Sequence[Document]) -> list[nn.Parameter]:
+        """Make what is trained; returns its parameters."""
+
+    @abstractmethod
+    def losses_of(self, index: int) -> tuple[Tensor, Tensor]:
+        """What a step on a batch minimises, and the batch's own cross entropy."""
+
+    @abstractmethod
+    def cross_entropies(self) -> Float[Tensor, "n_docs addresses"]:
+        """Cross entropy of each document under each address, nats a token."""
+
+    @abstractmethod
+    def generate(self, ids: Int[Tensor, "rows seq"], address: int, new: int) -> Tensor:
+        """Greedy continuations (rows, new) under an address."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """What has to be stored."""
+
+    @property
+    def parameters(self) -> int:
+        """Trained numbers."""
+        return sum(parameter.numel() for parameter in self.trained)
+
+    @property
+    def bytes(self) -> int:
+        """Size on disk, as safetensors."""
+        state = {name: tensor.contiguous() for name, tensor in self.state().items()}
+        return len(safetensors.torch.save(state))
+
+    def epoch(self) -> None:
+        """Every batch once, in order."""
+        started, own = time.perf_counter(), []
+        for index in range(len(self.prefix.owners)):
+            loss, ce = self.losses_of(index)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.trained, self.config.grad_clip_coeff)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            own.append(ce.item())
+        spent = self.seconds[-1] if self.seconds else 0.0
+        self.seconds.append(spent + time.perf_counter() - started)
+        self.losses.append(sum(own) / len(own))
 
 
-def own_and_other(values: Float[Tensor, "n_docs addresses"]) -> tuple[float, float]:
-    """Mean under the own address, and under the others'; one address serves as both."""
-    n_docs, addresses = values.shape
-    if addresses == 1:
-        return values.mean().item(), values.mean().item()
-    own = values.diagonal()
-    rest = (values.sum() - own.sum()) / (n_docs * (addresses - 1))
-    return own.mean().item(), rest.item()
+class Keyed(Contender):
+    """The document memory, trained with guidance."""
 
+    def build(self, documents: Sequence[Document]) -> list[nn.Parameter]:
+        """A fresh memory."""
+        self.memory = new_memory(self.config, self.lm, documents).to(self.prefix.device)
+        self.generator = torch.Generator().manual_seed(self.config.seed)
+        return list(self.memory.parameters())
 
-def continued(contender: Contender, addresses: int) -> Float[Tensor, "n_docs addresses"]:
-    """Share of tokens that each document is continued with correctly under each address."""
-    ids, wanted, owners = prompts(contender.prefix, PROMPT, NEW)
-    shares = torch.empty(contender.n_docs, addresses)
-    for address in range(addresses):
-        right = (contender.generate(ids, address, NEW) == wanted).float().mean(1).cpu()
-        for document in range(contender.n_docs):
-            shares[document, address] = right[owners == document].mean()
-    return shares
-
-
-@styled
-def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
-    """Losses over seconds; cross entropies, recall and size of each contender."""
-    grid = figure.add_gridspec(1, 4, width_ratios=(1.5, 1.25, 1.25, 0.9))
-    race_, ce, recall, size = (figure.add_subplot(grid[0, column]) for column in range(4))
-    for name in NAMES:
-        for number, seed in enumerate(results[name]):
-            race_.plot(
-                seed["seconds"], seed["losses"], color=COLORS[name], lw=1.5, alpha=0.75,
-                label=name if number == 0 else None,
-            )  # fmt: skip
-    race_.set_ylim(0)
-    race_.set_xlim(0)
-    race_.set_xlabel("seconds of training")
-    race_.set_ylabel("own cross entropy in training\n(nats a token)")
-    race_.legend(frameon=False)
-    race_.set_title("Learning")
-    short = {name: name.replace(" ", "\n", 1) for name in NAMES}
-    for axes, kind, scale, label, title in (
-        (ce, "", 1, "cross entropy (nats a token)", "Who knows what"),
-        (recall, "continued_", 100, "tokens continued correctly (%)", "Recall"),
-    ):
-        for key, color, what in (("own", OWN, "own"), ("other", NEGATIVE, "another's")):
-            values = {short[n]: [scale * seed[kind + key] for seed in results[n]] for n in NAMES}
-            dots(axes, values, color)
-            axes.plot([], [], color=color, lw=2, label=f"{what} address")
-        axes.set_ylim(0)
-        axes.set_ylabel(label)
-        axes.set_title(title)
-        axes.tick_params(axis="x", labelsize=9, rotation=45)
-    ce.legend(frameon=False, fontsize=9)
-    places = np.arange(len(NAMES))
-    megabytes = [results[name][0]["bytes"] / 1e6 for name in NAMES]
-    size.barh(places[::-1], megabytes, color=[COLORS[name] for name in NAMES], height=0.6)
-    for place, name, value in zip(places[::-1], NAMES, megabytes, strict=True):
-        thousands = results[name][0]["parameters"] / 1000
-        size.text(0.03 * max(megabytes), place, f"{thousands:.0f} k, {value:.2f} MB",
-                  color="white", va="center", fontsize=9)  # fmt: skip
-    size.set_yticks(places[::-1], list(short.values()), fontsize=9)
-    size.set_xlabel("size on disk (MB)")
-    size.set_title("Parameters")
-    for tick in size.get_yticklabels():
-        tick.set_color(INK)
-    title = "As many parameters, the same seconds: what each knows, and of whom"
-    if claims(results)[0].verdict == "not":
-        title = "Without keys a memory learns faster; with them it knows whose text it is"
-    headline(
-        figure,
-        title,
-        f"{len(results[NAMES[0]])} seeds. One address serves as own and another's where there "
-        f"is only one. {note}",
-    )
-    return figure
-
-
-SIZE = (13, 4.8)
-ALT = (
-    "Document memory, memory without keys, one LoRA, a LoRA a document: own cross entropy over "
-    "seconds of training; cross entropy and share of tokens continued correctly under the own and "
-    "another's address, a dot a seed; parameters and size on disk."
-)
-
-
-def claims(results: dict[str, Any]) -> list[Claim]:
-    """Against each baseline: is the memory as good on its own documents, and does it separate?"""
-
-    def of(name: str, key: str) -> Any:
-        return spread(seed[key] for seed in results[name])
-
-    def every(name: str) -> list[float]:
-        return [seed["own"] for seed in results[name]]
-
-    def better(name: str) -> bool:
-        return clearly_above(every(name), every("document memory"))
-
-    def worse(name: str) -> bool:
-        return clearly_above(every("document memory"), every(name))
-
-    memory = of("document memory", "own")
-    gaps = {name: [seed["other"] - seed["own"] for seed in results[name]] for name in NAMES}
-    gap = {name: spread(gaps[name]) for name in NAMES}
-    epochs = {name: spread(len(seed["losses"]) for seed in results[name]) for name in NAMES}
-    found = []
-    for name in NAMES[1:]:
-        own = of(name, "own")
-        found.append(
-            Claim(
-                f"A document memory knows its documents better than {TITLES[name]} (partly: no "
-                "worse), at the same parameters and seconds",
-                "left open",
-                f"own cross entropy {memory} nats in {epochs['document memory'].mean:.0f} epochs, "
-                f"against {own} in {epochs[name].mean:.0f}; tokens continued correctly "
-                f"{of('document memory', 'continued_own')} against {of(name, 'continued_own')}",
-                verdict(better(name), not worse(name)),
-            )
+    def losses_of(self, index: int) -> tuple[Tensor, Tensor]:
+        """The guidance loss."""
+        config, doc_reps, owner = self.config, self.memory.doc_reps, self.prefix.owners[index]
+        negative = negative_doc_rep(
+            config.negative_key_type, doc_reps, owner, self.generator, config.negative_delta
         )
-    return [
-        *found,
-        Claim(
-            "Only with addresses are documents told apart; a document memory separates them "
-            "more than a LoRA a document does",
-            "left open",
-            f"another's minus own cross entropy {gap['document memory']} nats, a LoRA a document "
-            f"{gap['a LoRA each']}; 0 by construction for the others",
-            verdict(clearly_above(gaps["document memory"], gaps["a LoRA each"])),
-        ),
-    ]
+        both = torch.stack([doc_reps[owner], negative])
+        own, other = self.prefix.cross_entropies(index, self.memory, both)
+        alpha, tau = config.guidance, config.target_negative_ce
+        return guidance_loss(own, other, alpha, tau, config.loss_form), own
+
+    def cross_entropies(self) -> Float[Tensor, "n_docs addresses"]:
+        """Under each DocRep."""
+        return cross_entropies_at(self.prefix, self.memory, self.memory.doc_reps)
+
+    def generate(self, ids: Int[Tensor, "rows seq"], address: int, new: int) -> Tensor:
+        """Under a DocRep."""
+        hooking = attach(self.lm.model, self.memory, self.prefix.layer)
+        with hooking as hooked, hooked.document(address):
+            return greedy(hooked.model, ids, new)
+
+    def state(self) -> dict[str, Tensor]:
+        """The memory."""
+        return self.memory.state_dict()
 
 
-TITLES = {
-    "without keys": "a memory without document keys",
-    "one LoRA": "one LoRA for all",
-    "a LoRA each": "one LoRA a document",
-}
+class _Open(nn.Module):
+    """A key generator that opens every entry, whatever the DocRep."""
+
+    def __init__(self, entries: int) -> None:
+        super().__init__()
+        self.entries = entries
+
+    def forward(self, doc_rep: Tensor) -> Tensor:
+        return doc_rep.new_ones(*doc_rep.shape[:-1], self.entries)
+
+
+class Shared(Keyed):
+    """The same memory without document keys: every entry open for every document, no guidance."""
+
+    def build(self, documents: Sequence[Document]) -> list[nn.Parameter]:
+        """A fresh memory, its keys open."""
+        self.config = dataclasses.replace(self.config, key_activation="linear")
+        super().build(documents)
+        self.memory.document_key = _Open(self.memory.config.memory_dim)
+        return list(self.memory.parameters())
+
+    def losses_of(self, index: int) -> tuple[Tensor, Tensor]:
+        """The cross entropy."""
+        ce = self.prefix.cross_entropies(index, self.memory, self.memory.doc_reps[:1])[0]
+        return ce, ce
+
+    def cross_entropies(self) -> Float[Tensor, "n_docs addresses"]:
+        """The same under any DocRep."""
+        return cross_entropies_at(self.prefix, self.memory, self.memory.doc_reps[:1])
+
+
+class LoRA(Contender):
+    """Low-rank updates of every Linear of the blocks, by peft, as adapters.
+
+    The rank is the one nearest to the document memory's number of parameters in all.
+    """
+
+    adapters = 1
+
+    def build(self, documents: Sequence[Document]) -> list[nn.Parameter]:
+        """Fresh adapters in a copy of the LM.
+
+        Raises:
+            DocmemError: if peft is not installed.
+        """
+        if importlib.util.find_spec("peft") is None:
+            raise DocmemError(
+                "The baselines need peft, which is not installed: `pip install peft`."
+            )
+        from peft import LoraConfig
+
+        model: Any = copy.deepcopy(self.lm.model)
+        lm = dataclasses.replace(self.lm, model=model)
+        inside = {module for block in lm.blocks for module in block.modules()}
+        linear = {
+            name: module
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear) and module in inside
+        }
+        a_rank = sum(module.in_features + module.out_features for module in linear.values())
+        memory = new_memory(self.config, self.lm, documents)
+        wanted = sum(parameter.numel() for parameter in memory.parameters())
+        self.rank = max(1, round(wanted / (a_rank * self.adapters)))
+        settings = LoraConfig(
+            r=self.rank,
+            lora_alpha=2 * self.rank,
+            target_modules=sorted(linear),
+            task_type="CAUSAL_LM",
+        )
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            # Several adapters are meant.
+            warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
+            torch.manual_seed(self.config.seed)
+            for index in range(self.adapters):
+                model.add_adapter(settings, adapter_name=str(index))
+        self.model = model
+        return [p for name, p in model.named_parameters() if "lora_" in name]
+
+    def _ce(self, index: int, address: int) -> Tensor:
+        batch = self.prefix.batches[index]
+        self.model.set_adapter(str(address))
+        return cross_entropy(self.model(**forward_inputs(self.lm.model, batch)).logits, batch)
+
+    def losses_of(self, index: int) -> tuple[Tensor, Tensor]:
+        """The cross entropy, under the document's own adapter if it has one."""
+        ce = self._ce(index, min(self.prefix.owners[index], self.adapters - 1))
+        return ce, ce
+
+    def cross_entropies(self) -> Float[Tensor, "n_docs addresses"]:
+        """Under each adapter."""
+        addresses = range(self.adapters)
+        return by_document(
+            self.prefix,
+            self.n_docs,
+            lambda index: torch.stack([self._ce(index, address) for address in addresses]),
+        )
+
+    def generate(self, ids: Int[Tensor, "rows seq"], address: int, new: int) -> Tensor:
+        """Under an adapter."""
+        self.model.set_adapter(str(address))
+        return greedy(self.model, ids, new)
+
+    def state(self) -> dict[str, Tensor]:
+        """Every adapter."""
+        return {n: p.detach() for n, p in self.model.named_parameters() if "lora_" in n}
+
+
+class LoRAEach(LoRA):
+    """One LoRA a document, each of a rank so small that all together are as large."""
+
+    def build(self, documents: Sequence[Document]) -> list[nn.Parameter]:
+        """As many adapters as documents."""
+        self.adapters = len(documents)
+        return super().build(documents)
+
+
+def race(contenders: Sequence[Contender], epochs: int) -> None:
+    """Train the first for some epochs, and the others for the same seconds.
+
+    They take turns an epoch at a time, so that whatever else the machine does slows them alike.
+    """
+    first, *others = contenders
+    for _ in range(epochs):
+        first.epoch()
+        for other in others:
+            while not other.seconds or other.seconds[-1] < first.seconds[-1]:
+                other.epoch()

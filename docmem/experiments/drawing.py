@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
-from docmem.style import INK
+from docmem.plots.style import INK
 
 
 def dots(axes: Axes, groups: Mapping[str, Sequence[float]], color: str = INK) -> None:

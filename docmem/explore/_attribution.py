@@ -8,17 +8,18 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from docmem.core.memory import DocumentMemory
 from docmem.documents import segments
+from docmem.errors import DocmemError
+from docmem.evaluation.attribution import attribute
+from docmem.evaluation.plane import plane_of, reach
 from docmem.explore._explorer import Explorer, lm_of, note, sentence
 from docmem.explore._pictures import explanation
-from docmem.files import DocmemError
-from docmem.keyspace import cross_entropies_at, plane_of, reach
-from docmem.memory import DocumentMemory
-from docmem.models import LanguageModel
-from docmem.recall import attribute
-from docmem.replay import Prefix
-from docmem.runs import Run
-from docmem.style import new_figure, png_bytes
+from docmem.lm.cross_entropy import cross_entropies_at
+from docmem.lm.hidden_states import Prefix
+from docmem.lm.loading import LanguageModel
+from docmem.plots.style import new_figure, png_bytes
+from docmem.training.run import Run
 
 COARSE, FINE = 15, 5  # points a side of the map, and of each refinement around its lowest point
 REFINEMENTS = 3

@@ -13,10 +13,10 @@ from IPython import get_ipython
 from IPython.display import DisplayHandle, display
 from matplotlib.figure import Figure
 
-from docmem.files import DocmemError
-from docmem.models import LanguageModel
-from docmem.runs import Run
-from docmem.style import INK, png_bytes
+from docmem.errors import DocmemError
+from docmem.lm.loading import LanguageModel
+from docmem.plots.style import INK, png_bytes
+from docmem.training.run import Run
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 

@@ -9,9 +9,9 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from docmem.keyspace import KeyPlane
+from docmem.evaluation.plane import KeyPlane
 from docmem.plots import territories
-from docmem.style import FAINT, INK, SIGNED, badge, document_color, headline, styled
+from docmem.plots.style import FAINT, INK, SIGNED, badge, document_color, headline, styled
 
 if TYPE_CHECKING:
     from docmem.explore._attribution import Explanation

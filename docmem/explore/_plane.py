@@ -21,20 +21,21 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from docmem.config import check_count
+from docmem.core.hook import attach
+from docmem.core.memory import DocumentMemory
+from docmem.errors import DocmemError, check_count
+from docmem.evaluation.cached import first_segments
+from docmem.evaluation.plane import KeyPlane, plane_of, reach
+from docmem.evaluation.plane import key_plane as measure
 from docmem.explore._explorer import Explorer, Latest, answer_beside_the_cell, lm_of, sentence
 from docmem.explore._pictures import plane_reading
-from docmem.files import DocmemError
-from docmem.hook import attach, generate
-from docmem.keyspace import KeyPlane, cross_entropies_at, plane_of, reach
-from docmem.keyspace import key_plane as measure
-from docmem.measured import first_segments
-from docmem.memory import DocumentMemory
-from docmem.models import LanguageModel
+from docmem.lm.cross_entropy import cross_entropies_at
+from docmem.lm.generation import generate
+from docmem.lm.hidden_states import Prefix
+from docmem.lm.loading import LanguageModel
 from docmem.plots import territories
-from docmem.replay import Prefix
-from docmem.runs import Run
-from docmem.style import INK, SIGNED, document_color, new_figure
+from docmem.plots.style import INK, SIGNED, document_color, new_figure
+from docmem.training.run import Run
 
 STATIC = Path(__file__).parent / "static"
 NEW_TOKENS = 28

@@ -16,17 +16,19 @@ from jaxtyping import Float
 from matplotlib.colors import to_hex, to_rgb
 from torch import Tensor
 
+from docmem.core.hook import attach
+from docmem.core.memory import DocumentMemory
 from docmem.documents import Document
+from docmem.errors import DocmemError
 from docmem.explore._explorer import Explorer, lm_of, note, sentence
 from docmem.explore._verbatim import Span, verbatim
-from docmem.files import DocmemError
-from docmem.hook import attach, generate, write_on
-from docmem.loss import token_losses
-from docmem.memory import DocumentMemory
-from docmem.models import LanguageModel, forward_inputs
-from docmem.replay import Prefix
-from docmem.runs import Run
-from docmem.style import INK, document_color
+from docmem.lm.forward import forward_inputs
+from docmem.lm.generation import generate, write_on
+from docmem.lm.head import token_losses
+from docmem.lm.hidden_states import Prefix
+from docmem.lm.loading import LanguageModel
+from docmem.plots.style import INK, document_color
+from docmem.training.run import Run
 
 PROMPT_WORDS = 8
 NEW_TOKENS = 40

@@ -1,6 +1,6 @@
 """The scrubber: runs played through their snapshots, side by side on one clock.
 
-The frames are those of the animations (`docmem.animation`).
+The frames are those of the animations (`docmem.plots.animation`).
 """
 
 import bisect
@@ -11,7 +11,9 @@ import ipywidgets
 from matplotlib.figure import Figure
 from PIL import Image
 
-from docmem.animation import (
+from docmem.errors import DocmemError
+from docmem.explore._explorer import Explorer
+from docmem.plots.animation import (
     FRAME_MILLISECONDS,
     LEFT,
     NARROW_LEFT,
@@ -21,9 +23,7 @@ from docmem.animation import (
     color_limits,
     panels_at,
 )
-from docmem.explore._explorer import Explorer
-from docmem.files import DocmemError
-from docmem.runs import Run
+from docmem.training.run import Run
 
 MAP_INCHES = 3.92  # of each heat map where several runs stand side by side, its scale included
 DPI = 115

@@ -16,7 +16,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from docmem.config import TrainConfig
 from docmem.documents import Document
 from docmem.explore._explorer import (
     Explorer,
@@ -25,10 +24,11 @@ from docmem.explore._explorer import (
     sentence,
     with_own_modules,
 )
-from docmem.models import LanguageModel
-from docmem.runs import Epoch, Run
-from docmem.style import NEGATIVE, OWN, draw_history, headline, styled
-from docmem.training import default_folder, train
+from docmem.lm.loading import LanguageModel
+from docmem.plots.style import NEGATIVE, OWN, draw_history, headline, styled
+from docmem.training.config import TrainConfig
+from docmem.training.run import Epoch, Run
+from docmem.training.train import default_folder, train
 
 REDRAW_SECONDS = 0.5  # at most so often: drawing takes time from training
 RECENT = 10  # epochs that the seconds left are reckoned from

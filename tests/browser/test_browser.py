@@ -20,9 +20,9 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, e
 import docmem
 from docmem import explore
 from docmem.explore._plane import NEW_TOKENS
-from docmem.keyspace import cross_entropies_at
-from docmem.replay import read_documents
-from docmem.runs import Run
+from docmem.lm.cross_entropy import cross_entropies_at
+from docmem.lm.hidden_states import read_documents
+from docmem.training.run import Run
 
 ROOT = Path(__file__).parents[2]
 PICTURES = ROOT / "outputs" / "browser"

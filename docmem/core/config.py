@@ -1,0 +1,54 @@
+"""The shape of a document memory (section 3 of the paper)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from docmem.errors import DocmemError, check_choice, check_count
+
+KeyModule = Literal["linear", "nonlinear"]
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """The shape of a document memory. Names are those of the authors' program where it has one.
+
+    Raises:
+        DocmemError: if a value cannot work, or one of the `key_internal_…` is given without a
+            nonlinear key generator.
+    """
+
+    d_model: int
+    """Width of the LM's hidden states."""
+    n_docs: int
+    """Documents, each with one DocRep."""
+    memory_dim: int = 32
+    """Memory entries."""
+    key_dim: int = 2
+    """Length of a DocRep 𝒦."""
+    key_activation: str = "tanh"
+    """act_key on the key generator's output: relu, tanh, sigmoid, swiglu, or any activation of
+    transformers."""
+    lm_act: str = "gelu"
+    """act_lm on token keys and output."""
+    document_key_module_type: KeyModule = "linear"
+    """The key generator g: one Linear, or a stack of them."""
+    key_internal_dim: int | None = None
+    """Width H inside a nonlinear g; None: memory_dim."""
+    key_internal_activation: str | None = None
+    """Activation inside a nonlinear g; None: relu."""
+    key_internal_layers: int | None = None
+    """Hidden layers n of a nonlinear g, 1 being the linear case; None: 2."""
+
+    def __post_init__(self) -> None:
+        for name in ("d_model", "n_docs", "memory_dim", "key_dim"):
+            check_count(name, getattr(self, name))
+        check_choice("document_key_module_type", self.document_key_module_type, KeyModule)
+        for name in ("key_internal_dim", "key_internal_layers"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
+        for name in ("key_internal_dim", "key_internal_layers", "key_internal_activation"):
+            if self.document_key_module_type == "linear" and getattr(self, name) is not None:
+                raise DocmemError(
+                    f"{name} is {getattr(self, name)!r}, but the key generator is linear and has "
+                    'nothing inside. Set document_key_module_type to "nonlinear", or leave it out.'
+                )

@@ -1,0 +1,261 @@
+"""The memory: a bank of entries that a document opens with its own soft mask.
+
+One block's output h becomes (section 3 of the paper)
+
+    k_tok = act_lm(W_u h + b_u)          token key: what the token asks of each entry
+    k_doc = act_key(g(𝒦))                document key: which entries the document opens
+    m     = W_d (k_tok ⊙ k_doc) + b_d    values
+    out   = h + act_lm(W_o m + b_o)      output, added to the block's own
+
+with 𝒦 the document's DocRep, a short vector that is fixed and never trained, and g the key
+generator. Without a DocRep, k_doc is left out: all entries are open.
+"""
+
+import json
+import math
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelHubMixin, snapshot_download
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from docmem.core.config import MemoryConfig
+from docmem.core.files import load_tensors, save_tensors, write_json
+from docmem.errors import DocmemError, did_you_mean
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+Activation = Callable[[Tensor], Tensor]
+
+
+def swiglu(x: Float[Tensor, "*batch twice"]) -> Float[Tensor, "*batch once"]:
+    """The first half of the last dimension times the silu of the second."""
+    first, second = x.chunk(2, dim=-1)
+    return first * functional.silu(second)
+
+
+def activation(name: str) -> Activation:
+    """The activation called `name`, one of transformers' that have no weights of their own.
+
+    Raises:
+        DocmemError: if there is none of that name.
+    """
+    from transformers.activations import ACT2FN
+
+    if name not in ACT2FN or list(ACT2FN[name].parameters()):
+        known = ", ".join(sorted(set(ACT2FN) - {"prelu", "xielu"}))
+        raise DocmemError(
+            f"There is no activation {name!r} to use here; choose one of {known}. "
+            "A key_activation may also be swiglu."
+        )
+    return ACT2FN[name]
+
+
+def orthogonal_(module: nn.Module) -> None:
+    """Give a Linear orthogonal weights of gain √2 and a zero bias, as every one here starts."""
+    if isinstance(module, nn.Linear):
+        nn.init.orthogonal_(module.weight, gain=math.sqrt(2))
+        nn.init.zeros_(module.bias)
+
+
+class _Apply(nn.Module):
+    """An activation as a layer of a Sequential."""
+
+    def __init__(self, function: Activation) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def key_generator(config: MemoryConfig) -> nn.Module:
+    """g: from a DocRep (…, key_dim) to the input of act_key (…, memory_dim).
+
+    Linear: one Linear. Nonlinear with n ≥ 2 hidden layers of width H: Linear(key_dim, H), act,
+    then n - 1 times Linear(H, H), act, then Linear(H, memory_dim); n = 1 is the linear case.
+    For swiglu the last width is 2 · memory_dim.
+    """
+    out = config.memory_dim * (2 if config.key_activation == "swiglu" else 1)
+    layers = config.key_internal_layers or 2
+    if config.document_key_module_type == "linear" or layers == 1:
+        return nn.Linear(config.key_dim, out)
+    width = config.key_internal_dim or config.memory_dim
+    act = activation(config.key_internal_activation or "relu")
+    stack: list[nn.Module] = [nn.Linear(config.key_dim, width), _Apply(act)]
+    for _ in range(layers - 1):
+        stack += [nn.Linear(width, width), _Apply(act)]
+    return nn.Sequential(*stack, nn.Linear(width, out))
+
+
+class DocumentMemory(nn.Module, ModelHubMixin):
+    """A document memory for hidden states of width d_model.
+
+    Its state dict holds `doc_reps` (n_docs, key_dim), `token_key`, `document_key`, `values` and
+    `output`, and nothing else. `save_pretrained`, `from_pretrained` and `push_to_hub` come with
+    huggingface_hub; weights are safetensors, always read strictly.
+
+    Args:
+        config: the shape.
+        titles: the documents' titles, in the order of the DocReps, so that they can be called
+            by name; None: by index only.
+
+    Raises:
+        DocmemError: if an activation is unknown, or titles and DocReps differ in number.
+    """
+
+    doc_reps: Tensor
+
+    def __init__(self, config: MemoryConfig, titles: Sequence[str] | None = None) -> None:
+        super().__init__()
+        if titles is not None and len(titles) != config.n_docs:
+            raise DocmemError(f"{len(titles)} titles were given for {config.n_docs} documents.")
+        self.config = config
+        self.titles = list(titles) if titles is not None else None
+        self.act_lm = activation(config.lm_act)
+        gated = config.key_activation == "swiglu"
+        self.act_key = swiglu if gated else activation(config.key_activation)
+        doc_reps = torch.empty(config.n_docs, config.key_dim)
+        self.register_buffer("doc_reps", nn.init.orthogonal_(doc_reps, gain=math.sqrt(2)))
+        self.token_key = nn.Linear(config.d_model, config.memory_dim)
+        self.document_key = key_generator(config)
+        self.values = nn.Linear(config.memory_dim, config.d_model)
+        self.output = nn.Linear(config.d_model, config.d_model)
+        self.apply(orthogonal_)
+
+    def select(self, doc_rep: Float[Tensor, "*batch key_dim"]) -> Float[Tensor, "*batch entries"]:
+        """The memory selection of a DocRep: k_doc = act_key(g(𝒦))."""
+        return self.act_key(self.document_key(doc_rep))
+
+    def ask(self, h: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch entries"]:
+        """The token keys of hidden states: k_tok = act_lm(W_u h + b_u)."""
+        return self.act_lm(self.token_key(h.to(self.token_key.weight.dtype)))
+
+    def answer(
+        self, h: Float[Tensor, "*batch seq d_model"], key: Float[Tensor, "*points seq entries"]
+    ) -> Float[Tensor, "*points seq d_model"]:
+        """Hidden states with the memory's output added: h + act_lm(W_o (W_d key + b_d) + b_o).
+
+        `key` is the token key, times the document key if there is one; it may have more leading
+        dimensions than h, as one for each of several DocReps.
+        """
+        if key.numel() > self.config.memory_dim**2:
+            # More tokens than entries: less work to multiply W_o W_d out first.
+            weight = self.output.weight @ self.values.weight
+            output = functional.linear(key, weight, self.output(self.values.bias))
+        else:
+            output = self.output(self.values(key))
+        return h + self.act_lm(output).to(h.dtype)
+
+    def forward(
+        self, h: Float[Tensor, "batch seq d_model"], doc_rep: Tensor | None = None
+    ) -> Float[Tensor, "batch seq d_model"]:
+        """Hidden states with the memory's output added.
+
+        Args:
+            h: a block's output.
+            doc_rep: one DocRep (key_dim,), one a row (batch, key_dim), or None for all entries.
+
+        Raises:
+            DocmemError: if the DocRep's shape fits neither.
+        """
+        key = self.ask(h)  # (batch, seq, memory_dim)
+        if doc_rep is not None:
+            batch, key_dim = h.shape[0], self.config.key_dim
+            if doc_rep.shape not in ((key_dim,), (batch, key_dim)):
+                raise DocmemError(
+                    f"A DocRep of shape {tuple(doc_rep.shape)} does not fit hidden states of shape "
+                    f"{tuple(h.shape)}; give ({key_dim},), or one a row: ({batch}, {key_dim})."
+                )
+            selection = self.select(doc_rep)  # (memory_dim,) or (batch, memory_dim)
+            key = key * (selection if doc_rep.dim() == 1 else selection[:, None])
+        return self.answer(h, key)
+
+    def index_of(self, document: str | int) -> int:
+        """The index of a document called by title or index.
+
+        Raises:
+            DocmemError: if there is no such document; the nearest titles are named.
+        """
+        if not isinstance(document, str):
+            document = operator.index(document)
+            if not -self.config.n_docs <= document < self.config.n_docs:
+                raise DocmemError(
+                    f"There is no document {document}: this memory holds {self.config.n_docs}, "
+                    f"0 to {self.config.n_docs - 1}."
+                )
+            return document % self.config.n_docs
+        titles = self.titles or []
+        if document not in titles:
+            hint = did_you_mean(document, titles)
+            raise DocmemError(f"This memory holds no document called {document!r}.{hint}")
+        return titles.index(document)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, **options: Any
+    ) -> "DocumentMemory":
+        """Load a memory from a local folder or a Hugging Face id; options are huggingface_hub's.
+
+        Raises:
+            DocmemError: if there is none, or its files are damaged or do not fit together.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **options)
+        except (OSError, ValueError, TypeError) as error:
+            raise DocmemError(
+                f"{pretrained_model_name_or_path} does not hold a document memory that can be "
+                f"read: {error}. Give a folder that save_pretrained wrote, or a hub id in reach."
+            ) from error
+
+    def save_whole(self, folder: Path) -> None:
+        """Write config and weights over those in `folder`, each whole or not at all."""
+        self._save_pretrained(folder)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Called by `save_pretrained`, which also writes a model card."""
+        save_tensors(save_directory / WEIGHTS, self.state_dict(), {"titles": self.titles})
+        write_json(save_directory / CONFIG, asdict(self.config))
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        map_location: str = "cpu",
+        **_: Any,
+    ) -> "DocumentMemory":
+        """Called by `from_pretrained`: from a local folder, else from the hub."""
+        folder = Path(model_id)
+        if not folder.is_dir():
+            folder = Path(
+                snapshot_download(
+                    model_id,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    force_download=force_download,
+                    local_files_only=local_files_only,
+                    token=token,
+                    allow_patterns=[WEIGHTS, CONFIG],
+                )
+            )
+        config = MemoryConfig(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+        tensors, metadata = load_tensors(folder / WEIGHTS)
+        memory = cls(config, metadata["titles"])
+        try:
+            memory.load_state_dict(tensors, strict=True)
+        except RuntimeError as error:
+            raise DocmemError(f"{folder / WEIGHTS} does not fit its config: {error}") from error
+        return memory.to(map_location)

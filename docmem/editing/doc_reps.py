@@ -1,0 +1,75 @@
+"""DocReps appended, dropped, and the place that is farthest from all of them.
+
+Nothing is trained here: these change which vectors call a document, not what the weights hold.
+"""
+
+import copy
+import dataclasses
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from docmem.core.memory import DocumentMemory
+from docmem.documents import check_titles
+from docmem.errors import DocmemError
+
+# Places tried for a new DocRep.
+TRIED = 10_000
+
+
+def with_place(memory: DocumentMemory, title: str | None = None) -> DocumentMemory:
+    """A copy of the memory with one more DocRep, at the freest place; nothing is trained.
+
+    Raises:
+        DocmemError: if the title is missing, not wanted or taken.
+    """
+    if (title is None) != (memory.titles is None):
+        raise DocmemError(
+            "This memory calls its documents by title; give the new one a title too."
+            if title is None
+            else f"This memory has no titles, so none can be {title!r}; leave the title out."
+        )
+    larger = copy.deepcopy(memory)
+    larger.config = dataclasses.replace(memory.config, n_docs=memory.config.n_docs + 1)
+    larger.doc_reps = torch.cat([memory.doc_reps, free_place(memory.doc_reps)[None]])
+    if memory.titles is not None and title is not None:
+        larger.titles = [*memory.titles, title]
+        check_titles(larger.titles)
+    return larger
+
+
+def free_place(doc_reps: Float[Tensor, "n_docs key_dim"]) -> Float[Tensor, " key_dim"]:
+    """The place whose nearest DocRep is farthest, no farther out than the farthest DocRep.
+
+    The best of many places drawn evenly within that distance, always the same ones.
+    """
+    key_dim = doc_reps.shape[1]
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.randn(TRIED, key_dim, generator=generator)
+    direction /= direction.norm(dim=1, keepdim=True)
+    out = torch.rand(TRIED, 1, generator=generator) ** (1 / key_dim)
+    known = doc_reps.cpu()
+    places = known.norm(dim=1).max() * out * direction
+    return places[torch.cdist(places, known).min(1).values.argmax()].to(doc_reps)
+
+
+def without_address(memory: DocumentMemory, document: str | int) -> DocumentMemory:
+    """A copy of the memory that cannot call a document: its DocRep and title are gone.
+
+    This is not forgetting. The other weights stay, so whoever gives the same point of the plane
+    still reads the text there.
+
+    Raises:
+        DocmemError: if there is no such document, or no other.
+    """
+    index = memory.index_of(document)
+    kept = [other for other in range(memory.config.n_docs) if other != index]
+    if not kept:
+        raise DocmemError("This memory holds one document; without it there is none to call.")
+    smaller = copy.deepcopy(memory)
+    smaller.config = dataclasses.replace(memory.config, n_docs=len(kept))
+    smaller.doc_reps = memory.doc_reps[kept]
+    if memory.titles is not None:
+        smaller.titles = [memory.titles[other] for other in kept]
+    return smaller

@@ -1,0 +1,87 @@
+"""Forgetting: one document's text out of a memory, the others' left as they were.
+
+    forgotten = forget(prefix, memory, "Cyclone Odalys")
+
+Every document writes to the same weights, so dropping a DocRep removes a name, not a text
+(`docmem.evaluation.recall.without_address`). `forget` trains the memory for a moment with two hinges,
+
+    max(0, b + margin - L(𝒦))    the forgotten text, under its DocRep and all over the plane
+    max(0, Lᵢ(𝒦ᵢ) - Lᵢ⁰)         each text that is kept, under its own DocRep
+
+with b the bare LM's cross entropy and Lᵢ⁰ what it was before, batch by batch: nothing is left to
+gain once the text is as strange as to the bare LM and no other has suffered. The texts of all
+documents are needed, as the prefix read them.
+"""
+
+import copy
+import itertools
+
+import torch
+
+from docmem.core.memory import DocumentMemory
+from docmem.lm.cross_entropy import bare_cross_entropies
+from docmem.lm.forward import frozen
+from docmem.lm.hidden_states import Prefix
+
+# Points drawn over the plane a step. More look for what is left in more places, and cost more.
+POINTS = 6
+
+
+def forget(
+    prefix: Prefix,
+    memory: DocumentMemory,
+    document: str | int,
+    *,
+    rounds: int = 10,
+    margin: float = 0.3,
+    lr: float = 1e-3,
+    extent: float = 1.0,
+    seed: int = 0,
+) -> DocumentMemory:
+    """A copy of the memory to which one document's text is as strange as to the bare LM.
+
+    Its DocRep and title stay, so that it can be seen what is left there. A step pairs a batch
+    of the forgotten document with one that is kept; a round meets every kept one.
+
+    Args:
+        prefix: the documents that `memory` was trained on, as `Run.read` reads them.
+        memory: left as it is; the copy lies on the same device.
+        document: title or index of what is forgotten.
+        rounds: passes over the kept documents.
+        margin: how far above the bare LM's cross entropy the text is pushed, nats a token, so
+            that points between those drawn come to lie above it too.
+        lr: AdamW's learning rate.
+        extent: points are drawn in [-extent, extent]^key_dim.
+        seed: of the points.
+
+    Raises:
+        DocmemError: if there is no such document.
+    """
+    gone, home = memory.index_of(document), memory.doc_reps.device
+    memory = copy.deepcopy(memory).to(prefix.device)
+    bare = bare_cross_entropies(prefix)[gone].item() + margin
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(memory.parameters(), lr=lr, weight_decay=0)
+    forgotten, kept = _split(prefix, gone)
+    own = memory.doc_reps[prefix.owners]
+    with torch.no_grad():
+        before = {i: prefix.cross_entropies(i, memory, own[[i]]) for i in kept if i is not None}
+    with frozen(prefix.lm.model):
+        for index, other in zip(itertools.cycle(forgotten), kept * rounds, strict=False):
+            drawn = 2 * torch.rand(POINTS, memory.config.key_dim, generator=generator) - 1
+            points = torch.cat([memory.doc_reps[[gone]], extent * drawn.to(memory.doc_reps)])
+            loss = (bare - prefix.cross_entropies(index, memory, points)).clamp_min(0).sum()
+            if other is not None:
+                ce = prefix.cross_entropies(other, memory, own[[other]])
+                loss = loss + len(points) * (ce - before[other]).clamp_min(0).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return memory.to(home)
+
+
+def _split(prefix: Prefix, gone: int) -> tuple[list[int], list[int | None]]:
+    """Batches of the document that goes, and of those that stay; [None] if none does."""
+    forgotten = [index for index, owner in enumerate(prefix.owners) if owner == gone]
+    kept: list[int | None] = [i for i, owner in enumerate(prefix.owners) if owner != gone]
+    return forgotten, kept or [None]

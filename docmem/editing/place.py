@@ -1,0 +1,55 @@
+"""Placing: DocReps that say what documents are about, from the LM's own hidden states.
+
+    doc_reps = doc_reps_from_lm(prefix, n_docs=10, key_dim=2)
+    run = train(config, lm=lm, documents=documents, doc_reps=doc_reps)
+
+The seed's orthogonal DocReps put documents anywhere. Here a document lies where the mean of the
+hidden states that the memory reads lies among the other documents' means, seen along their first
+principal components. Each column is centred and as long as those of the orthogonal DocReps, and
+columns stay orthogonal to each other, so only the arrangement of the documents is new.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from docmem.errors import DocmemError
+from docmem.lm.hidden_states import Prefix
+
+# A principal component this much smaller than the first is rounding, no direction.
+ROUNDING = 1e-5
+
+
+def mean_states(prefix: Prefix, n_docs: int) -> Float[Tensor, "n_docs d_model"]:
+    """The mean hidden state of each document's tokens, pads left out, on the CPU."""
+    sums = torch.zeros(n_docs, prefix.lm.d_model, dtype=torch.float64)
+    counts = torch.zeros(n_docs, 1)
+    for index, (owner, batch) in enumerate(zip(prefix.owners, prefix.batches, strict=True)):
+        real = batch.attention_mask.to(prefix.device)
+        sums[owner] += prefix.states(index)[real].double().sum(0).cpu()
+        counts[owner] += real.sum().cpu()
+    return sums / counts
+
+
+def doc_reps_from_lm(prefix: Prefix, n_docs: int, key_dim: int) -> Float[Tensor, "n_docs key_dim"]:
+    """DocReps from the mean hidden states of the documents that `prefix` read.
+
+    The means are centred and projected on their first `key_dim` principal components; each
+    column gets the norm √2. Of each column the entry that is largest in size is positive.
+
+    Raises:
+        DocmemError: if the documents' means do not span `key_dim` directions.
+    """
+    means = mean_states(prefix, n_docs)
+    scores, sizes, _ = torch.linalg.svd(means - means.mean(0), full_matrices=False)
+    directions = int((sizes > ROUNDING * sizes[0]).sum())
+    if directions < key_dim:
+        raise DocmemError(
+            f"The mean hidden states of {n_docs} documents span {directions} directions, and a "
+            f"key_dim of {key_dim} takes as many; give more documents, or a smaller key_dim."
+        )
+    columns = scores[:, :key_dim]
+    largest = columns.gather(0, columns.abs().argmax(0)[None])
+    return (math.sqrt(2) * columns * largest.sign()).float()

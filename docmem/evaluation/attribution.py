@@ -1,0 +1,44 @@
+"""Attribution: which document does a text come from?
+
+attribute(lm, memory, -1, "a text")    # documents and the base LM, the likeliest first
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from docmem.core.memory import DocumentMemory
+from docmem.errors import DocmemError
+from docmem.lm.cross_entropy import bare_cross_entropies, cross_entropies_at
+from docmem.lm.hidden_states import Prefix
+from docmem.lm.loading import LanguageModel
+
+
+class Attribution(NamedTuple):
+    """How well a text is explained by one document."""
+
+    title: str
+    """The document, or `(no memory)` for the bare LM."""
+    ce: float
+    """Cross entropy of the text under it, nats a token."""
+
+
+@torch.no_grad()
+def attribute(
+    lm: LanguageModel, memory: DocumentMemory, layer: int, text: str
+) -> list[Attribution]:
+    """Rank the documents, and the LM without memory, by the text's cross entropy, lowest first.
+
+    Raises:
+        DocmemError: if the text is shorter than two tokens or longer than the LM's context.
+    """
+    batch = lm.tokenize([text])
+    if batch.input_ids.shape[1] < 2:
+        raise DocmemError("A text of one token says too little; give a sentence or more.")
+    prefix = Prefix(lm, [batch], [0], layer)
+    memory = memory.to(prefix.device)
+    losses = cross_entropies_at(prefix, memory, memory.doc_reps)[0].tolist()
+    titles = memory.titles or [str(index) for index in range(memory.config.n_docs)]
+    bare = bare_cross_entropies(prefix)[0].item()
+    ranked = [Attribution(title, ce) for title, ce in zip(titles, losses, strict=True)]
+    return sorted([*ranked, Attribution("(no memory)", bare)], key=lambda one: one.ce)

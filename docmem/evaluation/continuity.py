@@ -1,0 +1,75 @@
+"""Continuity: near DocReps select near memories, and perplexity changes smoothly (Lipschitz bounds).
+
+continuity(cache, memory).bound      # no selection changes faster than this
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from docmem.core.memory import DocumentMemory
+from docmem.lm.cross_entropy import cross_entropies_at
+from docmem.lm.hidden_states import Prefix
+
+# The steepest slope of an activation.
+SLOPES = {"relu": 1.0, "tanh": 1.0, "sigmoid": 0.25, "linear": 1.0}
+
+
+class Continuity(NamedTuple):
+    """What changes when a DocRep moves: pairs of DocReps, and what is read at both."""
+
+    distance: Float[Tensor, " pairs"]
+    """Between the two DocReps."""
+    selection: Float[Tensor, " pairs"]
+    """Between their memory selections, in the L2 norm."""
+    ce: Float[Tensor, "n_docs pairs"]
+    """Between each document's cross entropies, nats a token."""
+    bound: float | None
+    """No selection changes more than this, a unit of distance; None where no bound is known."""
+
+
+def selection_bound(memory: DocumentMemory) -> float | None:
+    """A Lipschitz constant of k_doc = act_key(g(𝒦)): it changes by no more a unit of distance.
+
+    The steepest slope of each activation times the largest singular value of each Linear. None
+    for an activation whose slope is not listed.
+    """
+    config = memory.config
+    linears = [part for part in memory.document_key.modules() if isinstance(part, nn.Linear)]
+    inside = [config.key_internal_activation or "relu"] * (len(linears) - 1)
+    bound = 1.0
+    for activation in (config.key_activation, *inside):
+        if activation not in SLOPES:
+            return None
+        bound *= SLOPES[activation]
+    for linear in linears:
+        bound *= torch.linalg.matrix_norm(linear.weight.detach(), 2).item()
+    return bound
+
+
+@torch.no_grad()
+def continuity(
+    prefix: Prefix, memory: DocumentMemory, *, pairs: int = 100, extent: float = 1.0, seed: int = 0
+) -> Continuity:
+    """Move DocReps in random directions, by 0.001 to 1, and measure what changes.
+
+    The first of each pair lies anywhere in [-extent, extent]^key_dim; the distances are spread
+    evenly on a logarithmic scale.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    key_dim = memory.config.key_dim
+    first = extent * (2 * torch.rand(pairs, key_dim, generator=generator) - 1)
+    direction = torch.randn(pairs, key_dim, generator=generator)
+    distance = torch.logspace(-3, 0, pairs)
+    second = first + distance[:, None] * direction / direction.norm(dim=1, keepdim=True)
+    both = torch.cat([first, second])
+    selections = memory.select(both.to(memory.doc_reps)).cpu()
+    ce = cross_entropies_at(prefix, memory, both)
+    return Continuity(
+        distance,
+        (selections[pairs:] - selections[:pairs]).norm(dim=1),
+        (ce[:, pairs:] - ce[:, :pairs]).abs(),
+        selection_bound(memory),
+    )

@@ -1,0 +1,128 @@
+"""The DocRep plane: how well each document is recalled from every point of it.
+
+    plane = key_plane(prefix, memory, points=25)
+    plane.ce[3]               # cross entropy of document 3, nats a token, over the map
+    line = along_line(prefix, memory, memory.doc_reps[0], memory.doc_reps[4])
+    continuity(prefix, memory).bound      # no selection changes faster than this
+
+Every value is measured: each point of a grid or line is a DocRep, under which every document's
+text is read. Cost: points² · documents readings of the suffix for a plane.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from docmem.core.memory import DocumentMemory
+from docmem.errors import DocmemError
+from docmem.lm.cross_entropy import beside, cross_entropies_at
+from docmem.lm.hidden_states import Prefix
+
+
+class KeyPlane(NamedTuple):
+    """Cross entropies over a square of the DocRep plane."""
+
+    axis: Float[Tensor, " points"]
+    """Coordinates of the grid, the same across and up."""
+    ce: Float[Tensor, "n_docs points points"]
+    """Cross entropy of each document at each point, nats a token: [document, up, across]."""
+    doc_reps: Float[Tensor, "n_docs 2"]
+    """The documents' own points."""
+
+    @property
+    def perplexity(self) -> Float[Tensor, "n_docs points points"]:
+        """The exponential of the cross entropy."""
+        return self.ce.exp()
+
+    @property
+    def nearest(self) -> Int[Tensor, "points points"]:
+        """The document that each point recalls best."""
+        return self.ce.argmin(0)
+
+
+def plane_of(doc_reps: Float[Tensor, "n_docs key_dim"]) -> tuple[Tensor, Tensor]:
+    """A plane through the DocReps: its origin (key_dim,) and two axes (2, key_dim).
+
+    For key_dim 2 it is the DocRep space itself; beyond, the first two principal components.
+
+    Raises:
+        DocmemError: if key_dim is 1, which has no plane, or too few documents span one.
+    """
+    n_docs, key_dim = doc_reps.shape
+    if key_dim == 2:
+        return torch.zeros(2), torch.eye(2)
+    if min(n_docs, key_dim) < 2:
+        raise DocmemError(
+            f"{n_docs} DocReps of length {key_dim} span no plane; "
+            "it takes two documents and a key_dim of 2 or more."
+        )
+    from sklearn.decomposition import PCA
+
+    fitted = PCA(n_components=2).fit(doc_reps.numpy())
+    as_tensor = torch.from_numpy
+    return as_tensor(np.asarray(fitted.mean_)), as_tensor(np.asarray(fitted.components_))
+
+
+def reach(points: Float[Tensor, "n_docs axes"]) -> float:
+    """How far a map extends from the origin: to 1, or a little beyond the furthest point."""
+    return max(1.0, 1.08 * points.abs().max().item())
+
+
+def key_plane(
+    prefix: Prefix,
+    memory: DocumentMemory,
+    *,
+    points: int = 25,
+    extent: float = 1.0,
+    progress: bool = False,
+) -> KeyPlane:
+    """Measure the square [-extent, extent]² of the DocRep plane at points × points DocReps.
+
+    Raises:
+        DocmemError: as `plane_of`.
+    """
+    doc_reps = memory.doc_reps.cpu()
+    memory = beside(prefix, memory)
+    origin, axes = plane_of(doc_reps)
+    axis = torch.linspace(-extent, extent, points)
+    rows = []
+    for up in tqdm(axis.tolist(), desc="key plane", unit="row", disable=not progress):
+        coordinates = torch.stack([axis, torch.full_like(axis, up)], dim=1)  # (points, 2)
+        rows.append(cross_entropies_at(prefix, memory, origin + coordinates @ axes))
+    return KeyPlane(axis, torch.stack(rows, dim=1), (doc_reps - origin) @ axes.T)
+
+
+class Line(NamedTuple):
+    """Cross entropies along a straight line between two DocReps."""
+
+    share: Float[Tensor, " points"]
+    """How far along: 0 at the start, 1 at the end."""
+    ce: Float[Tensor, "n_docs points"]
+    """Cross entropy of each document at each point, nats a token."""
+
+    @property
+    def perplexity(self) -> Float[Tensor, "n_docs points"]:
+        """The exponential of the cross entropy."""
+        return self.ce.exp()
+
+    @property
+    def nearest(self) -> Int[Tensor, " points"]:
+        """The document that each point recalls best."""
+        return self.ce.argmin(0)
+
+
+def along_line(
+    prefix: Prefix,
+    memory: DocumentMemory,
+    start: Float[Tensor, " key_dim"],
+    end: Float[Tensor, " key_dim"],
+    points: int = 41,
+) -> Line:
+    """Read every document of `prefix` at `points` DocReps on the line from `start` to `end`."""
+    share = torch.linspace(0, 1, points)
+    doc_reps = torch.lerp(start.cpu(), end.cpu(), share[:, None])
+    return Line(share, cross_entropies_at(prefix, memory, doc_reps))

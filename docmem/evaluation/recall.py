@@ -1,0 +1,111 @@
+"""What a memory gives back: recognition, continuation, attribution.
+
+    recognition(prefix, memory)            # own and other cross entropies, documents recognised
+    continuation(prefix, memory)           # how much of the text it goes on with correctly
+    attribute(lm, memory, -1, "a text")    # which document does this come from?
+    without_address(memory, "a title")     # the document uncalled, and not forgotten
+
+All of it is measured by reading or by greedy generation; nothing is sampled.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from docmem.core.hook import attach
+from docmem.core.memory import DocumentMemory
+from docmem.lm.cross_entropy import cross_entropies_at
+from docmem.lm.generation import greedy
+from docmem.lm.hidden_states import Prefix
+
+
+class Recognition(NamedTuple):
+    """How well DocReps tell documents apart."""
+
+    ce: Float[Tensor, "n_docs n_docs"]
+    """Cross entropy of each document's text (down) under each DocRep (across), nats a token."""
+
+    @property
+    def own(self) -> float:
+        """Mean cross entropy under the own DocRep, nats a token."""
+        return self.ce.diagonal().mean().item()
+
+    @property
+    def other(self) -> float:
+        """Mean cross entropy under the other documents' DocReps, nats a token."""
+        n_docs = len(self.ce)
+        if n_docs < 2:
+            return float("nan")
+        return ((self.ce.sum() - self.ce.diagonal().sum()) / (n_docs * (n_docs - 1))).item()
+
+    @property
+    def recognised(self) -> int:
+        """Documents whose text costs least under their own DocRep."""
+        return int((self.ce.argmin(1) == torch.arange(len(self.ce))).sum())
+
+
+def recognition(prefix: Prefix, memory: DocumentMemory) -> Recognition:
+    """Read every document of `prefix` under every DocRep."""
+    return Recognition(cross_entropies_at(prefix, memory, memory.doc_reps))
+
+
+class Continuation(NamedTuple):
+    """Share of the following tokens that greedy generation gets right, over all segments."""
+
+    own: float
+    """Under the own DocRep."""
+    other: float
+    """Under another document's, averaged over the others."""
+    none: float
+    """By the LM without memory."""
+
+
+def continuation(
+    prefix: Prefix, memory: DocumentMemory, prompt_tokens: int = 16, new_tokens: int = 16
+) -> Continuation:
+    """Give the LM the first tokens of every segment and count the next ones it gets right.
+
+    Segments too short for it are passed over; if all are, the shares are not numbers.
+    """
+    ids, wanted, own = prompts(prefix, prompt_tokens, new_tokens)
+    if not len(own):
+        return Continuation(math.nan, math.nan, math.nan)
+
+    def right(doc_reps: Tensor | None) -> float:
+        if doc_reps is None:
+            written = greedy(prefix.lm.model, ids, new_tokens)
+        else:
+            hooking = attach(prefix.lm.model, memory, prefix.layer)
+            with hooking as hooked, hooked.document(doc_reps):
+                written = greedy(hooked.model, ids, new_tokens)
+        return (written == wanted).float().mean().item()
+
+    n_docs = memory.config.n_docs
+    others = [right(memory.doc_reps[(own + step) % n_docs]) for step in range(1, n_docs)]
+    return Continuation(
+        right(memory.doc_reps[own]),
+        sum(others) / len(others) if others else float("nan"),
+        right(None),
+    )
+
+
+def prompts(
+    prefix: Prefix, given: int, new: int
+) -> tuple[Int[Tensor, "rows given"], Int[Tensor, "rows new"], Int[Tensor, " rows"]]:
+    """The first tokens of every segment, the next ones, and whose they are, a row a segment.
+
+    Segments too short for both are passed over.
+    """
+    rows, owners = [], []
+    for owner, batch in zip(prefix.owners, prefix.batches, strict=True):
+        for ids, mask in zip(*batch, strict=True):
+            if mask.sum() >= given + new:
+                rows.append(ids[mask][: given + new])
+                owners.append(owner)
+    if not rows:
+        return torch.empty(0, given).long(), torch.empty(0, new).long(), torch.empty(0).long()
+    both = torch.stack(rows)
+    return both[:, :given], both[:, given:], torch.tensor(owners)

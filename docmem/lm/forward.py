@@ -1,0 +1,83 @@
+"""One forward of the frozen LM: what goes in, how far it runs, and that nothing of it learns."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+
+class TokenBatch(NamedTuple):
+    """Tokens of several segments, padded on the left."""
+
+    input_ids: Int[Tensor, "batch seq"]
+    attention_mask: Bool[Tensor, "batch seq"]
+
+    @property
+    def predicted(self) -> Bool[Tensor, "batch predicted"]:
+        """Which of tokens 1… are predicted from a real token: pads never count in a loss."""
+        return self.attention_mask[:, 1:] & self.attention_mask[:, :-1]
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Within: no parameter of `model` requires a gradient and dropout is off. After: as before."""
+    required = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.requires_grad_(False)
+        model.eval()
+        yield
+    finally:
+        for parameter, flag in required.items():
+            parameter.requires_grad_(flag)
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def forward_inputs(model: nn.Module, batch: TokenBatch) -> dict[str, Any]:
+    """The keyword arguments of one forward: positions count from each row's first real token."""
+    inputs: dict[str, Any] = {
+        "input_ids": batch.input_ids,
+        "attention_mask": batch.attention_mask.long(),
+        "use_cache": False,
+    }
+    if "position_ids" in inspect.signature(model.forward).parameters:
+        positions = batch.attention_mask.long().cumsum(1) - 1
+        inputs["position_ids"] = positions.clamp_min(0)
+    return inputs
+
+
+class _Reached(Exception):  # noqa: N818 - a signal, not an error
+    """The module has been called; the rest of the forward is not needed."""
+
+
+def forward_until(
+    model: nn.Module, batch: TokenBatch, register: Callable[[Callable[..., None]], Any]
+) -> Any:
+    """Run a forward as far as a hook, and no further.
+
+    Args:
+        model: a causal LM.
+        batch: what it reads.
+        register: `register_forward_hook` or `register_forward_pre_hook` of a module of it.
+
+    Returns:
+        The hook's last argument: the module's output, or its positional arguments.
+    """
+    caught: list[Any] = []
+
+    def catch(*arguments: Any) -> None:
+        caught.append(arguments[-1])
+        raise _Reached
+
+    handle = register(catch)
+    try:
+        model(**forward_inputs(model, batch))
+    except _Reached:
+        pass
+    finally:
+        handle.remove()
+    return caught[0]

@@ -1,0 +1,387 @@
+"""Making the embedded LM: a small GPT-NeoX (the class of Pythia) from a folder of plain prose.
+
+    pretrain(PretrainConfig(text=Path("my_prose"), out=Path("my_lm")))
+
+leaves in `out` a model folder that `load_lm` opens: fp16 safetensors, tokenizer and a model
+card whose every number was measured here. Killed at any moment, the same call continues from
+the last checkpoint and ends with the same weights. Memory: four times the parameters in fp32,
+and the token stream (8 bytes a token).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from torch.nn import functional
+from tqdm.auto import tqdm
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
+
+from docmem.checkpoint import load_checkpoint, save_checkpoint
+from docmem.core.files import write_json, write_text
+from docmem.errors import DocmemError, check_at_least, check_count, check_positive
+from docmem.lm.pretraining import PretrainConfig
+
+END_OF_TEXT = "<|endoftext|>"
+PADDING = "<|padding|>"
+# Prose set for print has curly quotes and dashes; encyclopedias and keyboards have ASCII.
+PLAIN_PUNCTUATION = str.maketrans(
+    {"‘": "'", "’": "'", "“": '"', "”": '"', "—": " - ", "–": "-", "\u2060": "", "\u00a0": " "}
+)
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """What is pretrained, on what, and for how long."""
+
+    text: Path
+    """Folder of .txt files, one paragraph a line."""
+    out: Path = Path("outputs/tiny")
+    """Folder for the model; its `work` subfolder holds the checkpoint."""
+    vocab_size: int = 4096
+    """Entries of the byte-level BPE."""
+    d_model: int = 384
+    """Width of the residual stream."""
+    layers: int = 4
+    """Blocks."""
+    heads: int = 6
+    """Attention heads a block."""
+    context: int = 512
+    """Tokens a sequence, and the longest the LM can read."""
+    tokens: int = 12_000_000
+    """Tokens to train on, repeats included."""
+    batch_size: int = 4
+    """Sequences a step."""
+    lr: float = 1.2e-3
+    """Peak learning rate: 2 % warm-up, then linear to zero."""
+    weight_decay: float = 0.1
+    """AdamW's decay of every matrix."""
+    held_out: float = 0.02
+    """Share of the paragraphs kept for the held-out cross entropy."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Matmuls in bf16 (autocast) are faster where the processor has them."""
+    seed: int = 1
+    """Seeds the split, the initial weights and the order of the data."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "vocab_size", "d_model", "layers", "heads", "context", "tokens", "batch_size",
+        ):  # fmt: skip
+            check_count(name, getattr(self, name))
+        if self.d_model % (2 * self.heads):
+            raise DocmemError(
+                f"d_model is {self.d_model}; it must be a multiple of twice the {self.heads} heads."
+            )
+        check_positive("lr", self.lr)
+        check_at_least("weight_decay", self.weight_decay, 0)
+        if not 0 < self.held_out < 1:
+            raise DocmemError(f"held_out is {self.held_out}; it must lie between 0 and 1.")
+
+
+def read_paragraphs(folder: Path) -> list[str]:
+    """The non-empty lines of every .txt file in `folder`, in name order, in ASCII punctuation.
+
+    Raises:
+        DocmemError: if the folder holds no .txt file, or one is not UTF-8.
+    """
+    files = sorted(folder.glob("*.txt"))
+    if not files:
+        raise DocmemError(f"{folder} holds no .txt file. Give a folder of plain-text prose.")
+    paragraphs = []
+    for file in files:
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise DocmemError(
+                f"{file} is not UTF-8 text: {error}. Convert it, or take it out of the folder."
+            ) from error
+        paragraphs += [line.strip().translate(PLAIN_PUNCTUATION) for line in lines if line.strip()]
+    return paragraphs
+
+
+def split_paragraphs(
+    paragraphs: list[str], held_out: float, seed: int
+) -> tuple[list[str], list[str]]:
+    """Training and held-out paragraphs, each kept in reading order; the choice is by `seed`."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(paragraphs), generator=generator)
+    held = set(chosen[: max(1, round(len(paragraphs) * held_out))].tolist())
+    training = [text for index, text in enumerate(paragraphs) if index not in held]
+    return training, [paragraphs[index] for index in sorted(held)]
+
+
+def train_tokenizer(
+    paragraphs: list[str], vocab_size: int, context: int
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE like Pythia's, fitted to the training paragraphs."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT, PADDING],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(paragraphs, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=END_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        unk_token=END_OF_TEXT,
+        pad_token=PADDING,
+        padding_side="left",
+        model_max_length=context,
+    )
+
+
+def token_stream(tokenizer: PreTrainedTokenizerFast, paragraphs: list[str]) -> torch.Tensor:
+    """All paragraphs as one stream of token ids, (n_tokens,), each ended by the end-of-text id."""
+    end = cast(int, tokenizer.eos_token_id)
+    encoded = tokenizer.backend_tokenizer.encode_batch(paragraphs, add_special_tokens=False)
+    return torch.tensor([token for encoding in encoded for token in (*encoding.ids, end)])
+
+
+def batch_at(
+    stream: torch.Tensor, step: int, batch_size: int, context: int, seed: int
+) -> torch.Tensor:
+    """The sequences of one step, (batch_size, context + 1): a function of seed and step alone.
+
+    Each pass over the stream cuts it at another offset and visits the cuts in another order.
+    """
+    per_pass = (len(stream) - context - 1) // context
+    rows = []
+    for index in range(step * batch_size, (step + 1) * batch_size):
+        round_, place = divmod(index, per_pass)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + round_)
+        offset = int(torch.randint(context, (1,), generator=generator))
+        start = offset + int(torch.randperm(per_pass, generator=generator)[place]) * context
+        start = min(start, len(stream) - context - 1)
+        rows.append(stream[start : start + context + 1])
+    return torch.stack(rows)
+
+
+def next_token_ce(model: GPTNeoXForCausalLM, tokens: torch.Tensor) -> torch.Tensor:
+    """Mean cross entropy, in nats a token, of each token of (batch, length) given those before."""
+    logits = model(input_ids=tokens[:, :-1], use_cache=False).logits.float()
+    return functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+
+
+@torch.no_grad()
+def held_out_ce(
+    model: GPTNeoXForCausalLM, stream: torch.Tensor, context: int, batch_size: int
+) -> float:
+    """Cross entropy, nats a token, over `stream` cut into consecutive full contexts."""
+    count = (len(stream) - 1) // context
+    if count < 1:
+        raise DocmemError(
+            f"The held-out text has {len(stream)} tokens, fewer than one context of {context}. "
+            "Give more text, or a larger --held-out."
+        )
+    starts = torch.arange(count) * context
+    windows = torch.stack([stream[start : start + context + 1] for start in starts])
+    losses = [
+        next_token_ce(model, batch).item() * len(batch) for batch in windows.split(batch_size)
+    ]
+    return math.fsum(losses) / count
+
+
+def learning_rate(config: PretrainConfig, step: int, steps: int) -> float:
+    """Linear warm-up over 2 % of the steps, then linear decay to zero."""
+    warm_up = max(1, steps // 50)
+    return config.lr * min((step + 1) / warm_up, (steps - step) / (steps - warm_up + 1))
+
+
+def build_lm(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> GPTNeoXForCausalLM:
+    """A GPT-NeoX of the configured shape with Pythia's choices, but embedding and head tied.
+
+    Tying is what lets four blocks of width 384 fit in 20 MB of fp16.
+    """
+    torch.manual_seed(config.seed)
+    return GPTNeoXForCausalLM(
+        GPTNeoXConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.d_model,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            intermediate_size=4 * config.d_model,
+            max_position_embeddings=config.context,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def build_optimizer(config: PretrainConfig, model: GPTNeoXForCausalLM) -> torch.optim.AdamW:
+    """AdamW that decays matrices and leaves norms and biases alone."""
+    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
+    return torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": config.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ],
+        lr=config.lr,
+        betas=(0.9, 0.95),
+        fused=True,
+    )
+
+
+def pretrain(config: PretrainConfig) -> Path:
+    """Train tokenizer and LM, write the model folder, and return its path.
+
+    Raises:
+        DocmemError: if the text is unusable or the folder belongs to another configuration.
+    """
+    work = config.out / "work"
+    settings = {key: str(value) for key, value in asdict(config).items() if key != "out"}
+    settings_path = work / "config.json"
+    if settings_path.exists() and json.loads(settings_path.read_text()) != settings:
+        raise DocmemError(
+            f"{config.out} holds a pretraining with other settings. "
+            "Choose another --out, or delete it to start anew."
+        )
+    training, held = split_paragraphs(read_paragraphs(config.text), config.held_out, config.seed)
+    tokenizer = train_tokenizer(training, config.vocab_size, config.context)
+    stream, held_stream = token_stream(tokenizer, training), token_stream(tokenizer, held)
+    if len(stream) < 2 * (config.context + 1):
+        raise DocmemError(
+            f"The text has {len(stream)} tokens, fewer than two contexts of {config.context}. "
+            "Give more text."
+        )
+    model = build_lm(config, tokenizer)
+    optimizer = build_optimizer(config, model)
+    steps = math.ceil(config.tokens / (config.batch_size * config.context))
+    progress: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": []}
+    checkpoint = work / "checkpoint.safetensors"
+    write_json(settings_path, settings)
+    if checkpoint.exists():
+        progress = load_checkpoint(checkpoint, model, optimizer, {})
+    history: list[dict[str, float]] = progress["history"]
+    started = time.perf_counter() - progress["seconds"]
+    bar = tqdm(range(progress["step"], steps), initial=progress["step"], total=steps, unit="step")
+    for step in bar:
+        rate = learning_rate(config, step, steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        batch = batch_at(stream, step, config.batch_size, config.context, config.seed)
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+            loss = next_token_ce(model, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        bar.set_postfix(loss=f"{loss.item():.2f}")
+        done = step + 1
+        if done % max(1, steps // 40) == 0 or done == steps:
+            history.append(
+                {
+                    "step": done,
+                    "tokens": done * config.batch_size * config.context,
+                    "training_ce": round(loss.item(), 4),
+                    "held_out_ce": round(
+                        held_out_ce(model, held_stream, config.context, config.batch_size), 4
+                    ),
+                    "seconds": round(time.perf_counter() - started, 1),
+                }
+            )
+            bar.write(json.dumps(history[-1]))
+            seconds = time.perf_counter() - started
+            save_checkpoint(
+                checkpoint,
+                model,
+                optimizer,
+                {},
+                {"step": done, "seconds": seconds, "history": history},
+            )
+    half = model.half()
+    half.save_pretrained(config.out)
+    tokenizer.save_pretrained(config.out)
+    final = held_out_ce(half.float(), held_stream, config.context, config.batch_size)
+    lines = "".join(json.dumps(entry) + "\n" for entry in history)
+    write_text(config.out / "pretraining.jsonl", lines)
+    write_text(
+        config.out / "README.md",
+        model_card(config, half, len(stream), len(held_stream), final, history),
+    )
+    return config.out
+
+
+def processor_name() -> str:
+    """The processor as the system names it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def model_card(
+    config: PretrainConfig,
+    model: GPTNeoXForCausalLM,
+    training_tokens: int,
+    held_out_tokens: int,
+    final_ce: float,
+    history: list[dict[str, float]],
+) -> str:
+    """The README of the model folder, every number taken from the run that made it."""
+    files = "\n".join(f"- {file.stem}" for file in sorted(config.text.glob("*.txt")))
+    defaults = asdict(PretrainConfig(text=config.text))
+    changed = " ".join(
+        f"--{name} {value}"
+        for name, value in asdict(config).items()
+        if name not in ("text", "out") and value != defaults[name]
+    )
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    last = history[-1]
+    rows = {
+        "shape": f"{config.layers} blocks, d_model {config.d_model}, {config.heads} heads, "
+        f"context {config.context}",
+        "vocabulary": f"{config.vocab_size} (byte-level BPE), embedding and head tied",
+        "parameters": f"{parameters:,}, stored in fp16",
+        "training text": f"{training_tokens:,} tokens of public-domain prose, listed below",
+        "tokens seen": f"{last['tokens']:,.0f}",
+        "held-out cross entropy": f"{final_ce:.3f} nats a token, over {held_out_tokens:,} tokens: "
+        f"{config.held_out:.0%} of the paragraphs, never trained on (fp16 weights)",
+        "hardware": f"{platform.machine()}, {processor_name()}, {torch.get_num_threads()} threads, "
+        f"{last['seconds'] / 60:.0f} minutes",
+        "software": f"torch {torch.__version__}, matmuls in {config.precision}",
+        "seed": f"{config.seed}",
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+license: mit
+---
+
+# The embedded LM
+
+A small GPT-NeoX, the class of Pythia, for trying document memory on a laptop. It writes
+grammatical period prose and knows next to nothing, which is the point: what it recalls of an
+invented encyclopedia was put there by the memory. It is no assistant and no source of facts.
+
+| | |
+|---|---|
+{table}
+
+```
+docmem pretrain --text FOLDER {changed}
+```
+
+`pretraining.jsonl` holds the losses on the way. Curly quotes and dashes of the prose were
+written as ASCII. The training text, one file a work:
+
+{files}
+"""

@@ -1,0 +1,107 @@
+"""Drawings of what lies between DocReps: a way through the plane, and how smooth it is."""
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from docmem.evaluation.continuity import Continuity
+from docmem.evaluation.plane import Line
+from docmem.plots.style import (
+    FAINT,
+    GUIDANCE,
+    INK,
+    badge,
+    document_color,
+    headline,
+    plain_log_ticks,
+    styled,
+)
+
+
+@styled
+def along_line(
+    figure: Figure, line: Line, titles: Sequence[str], ends: tuple[int, int], note: str
+) -> Figure:
+    """Perplexity of every document on the way from one DocRep to another, and who is best where.
+
+    Args:
+        figure: an empty Figure.
+        line: what was measured.
+        titles: the documents'.
+        ends: indices of the documents at its start and its end.
+        note: what was trained, for the line under the title.
+    """
+    axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=(1, 0.09))
+    share, perplexity = line.share.tolist(), line.perplexity.numpy()
+    for index, values in enumerate(perplexity):
+        bold = index in ends
+        axes.plot(
+            share, values, color=document_color(index), lw=2.6 if bold else 1.1,
+            alpha=1 if bold else 0.55, zorder=3 if bold else 2,
+        )  # fmt: skip
+    axes.set_yscale("log")
+    axes.set_ylim(1, 1.3 * perplexity[list(ends)].max())
+    plain_log_ticks(axes.yaxis)
+    axes.set_ylabel("perplexity")
+    step = (share[1] - share[0]) / 2
+    nearest = line.nearest.numpy()
+    colors = np.array([to_rgb(document_color(index)) for index in range(len(titles))])
+    strip.imshow(
+        colors[nearest][None], aspect="auto", interpolation="nearest",
+        extent=(share[0] - step, share[-1] + step, 0, 1),
+    )  # fmt: skip
+    starts = [0, *(np.flatnonzero(np.diff(nearest)) + 1).tolist()]
+    for start, stop in zip(starts, [*starts[1:], len(nearest)], strict=True):
+        badge(strip, (share[start] + share[stop - 1]) / 2, 0.5, int(nearest[start]))
+        if start:
+            axes.axvline(share[start] - step, color=FAINT, lw=1, ls=(0, (4, 3)), zorder=1)
+    strip.set_ylim(0, 1)
+    strip.set_yticks([])
+    strip.set_ylabel("best", rotation=0, ha="right", va="center")
+    strip.set_xlim(share[0] - step, share[-1] + step)
+    strip.set_xlabel("share of the way from the first DocRep to the second")
+    for place, index, values in ((0, ends[0], perplexity), (-1, ends[1], perplexity)):
+        badge(axes, share[place], float(values[index, place]), index, clip_on=False)
+    first, second = (textwrap.shorten(titles[index], 40, placeholder=" …") for index in ends)
+    headline(figure, f"From {first} to {second}: who is recalled on the way", note)
+    return figure
+
+
+@styled
+def continuity(figure: Figure, measured: Continuity, note: str) -> Figure:
+    """How much selection and cross entropy change, against how far the DocRep moved.
+
+    Args:
+        figure: an empty Figure.
+        measured: pairs of DocReps, and what differs between them.
+        note: what was trained, for the line under the title.
+    """
+    left, right = figure.subplots(1, 2, sharex=True)
+    distance = measured.distance.numpy()
+    left.loglog(distance, measured.selection.numpy(), "o", ms=4.5, color=GUIDANCE, alpha=0.7, mew=0)
+    if measured.bound is not None:
+        left.loglog(distance, measured.bound * distance, color=INK, lw=1.4)
+        left.annotate(
+            f"bound: {measured.bound:.2f} × distance", (distance[0], measured.bound * distance[-1]),
+            va="top", fontweight="bold",
+        )  # fmt: skip
+    left.set_ylabel("change of the selection (L2)")
+    left.set_title("Memory selection")
+    for index, change in enumerate(measured.ce.numpy()):
+        right.loglog(distance, change, "o", ms=3.6, color=document_color(index), alpha=0.65, mew=0)
+    steepest = (measured.ce / measured.distance).max().item()
+    right.loglog(distance, steepest * distance, color=FAINT, lw=1.4, ls=(0, (4, 3)))
+    right.annotate(
+        f"steepest seen: {steepest:.1f} × distance", (distance[0], steepest * distance[-1]),
+        color="#555555", va="top", fontweight="bold",
+    )  # fmt: skip
+    right.set_ylim(bottom=1e-5)
+    right.set_ylabel("change of the cross entropy (nats a token)")
+    right.set_title("Cross entropy, a colour a document")
+    for axes in (left, right):
+        axes.set_xlabel("distance between the two DocReps")
+    headline(figure, "A small step of the DocRep is a small change of what is recalled", note)
+    return figure

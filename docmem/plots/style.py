@@ -1,0 +1,154 @@
+"""The visual language, in one place: colours, type, titles, and how a drawing leaves matplotlib.
+
+A document has the same colour and number everywhere. Signed values are red above zero, blue
+below, white at zero. Titles say what to see; the line under them says what it is.
+"""
+
+import base64
+import html
+import textwrap
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from PIL import Image
+
+from docmem.training.run import Epoch
+
+# Paul Tol's muted scheme, made for colour-blind readers, and an orange as the tenth.
+DOCUMENT_COLORS = (
+    "#332288", "#88CCEE", "#44AA99", "#117733", "#999933",
+    "#DDCC77", "#CC6677", "#882255", "#AA4499", "#EE7733",
+)  # fmt: skip
+OWN, NEGATIVE, GUIDANCE, INK, FAINT = "#117733", "#EE7733", "#332288", "#222222", "#8A8A8A"
+SIGNED = "RdBu_r"
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+
+def new_figure(width: float, height: float, dpi: int = 150) -> Figure:
+    """A Figure of width × height inches that belongs to no window and needs no closing."""
+    return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+
+
+def styled(function: Any) -> Any:
+    """Draw within docmem's style, leaving matplotlib's global settings alone."""
+
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        with mpl.rc_context(STYLE):
+            return function(*args, **kwargs)
+
+    inner.__doc__, inner.__name__ = function.__doc__, function.__name__
+    return inner
+
+
+def document_color(index: int) -> str:
+    """The colour of document `index`; after ten they come round again, told apart by number."""
+    return DOCUMENT_COLORS[index % len(DOCUMENT_COLORS)]
+
+
+def headline(figure: Figure, title: str, subtitle: str) -> None:
+    """A title that says what to see, over a line that says what it is."""
+    wrapped = textwrap.fill(subtitle, int(figure.get_size_inches()[0] * 14))
+    room = "\n" * (1 + wrapped.count("\n"))
+    figure.suptitle(title + room, x=0.01, ha="left", fontsize=14, fontweight="bold")
+    below = 1 - 0.36 / figure.get_size_inches()[1]
+    figure.text(0.01, below, wrapped, ha="left", va="top", fontsize=9.5, color="#555555")
+
+
+def plain_log_ticks(axis: Any) -> None:
+    """Ticks of a logarithmic axis as plain numbers, as 2, 5, 10, 20."""
+    axis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """The figure as a PNG of 256 colours, which look the same and take a third of the room.
+
+    They are chosen to cover what is there, so that rare colours are kept as well as common ones.
+    """
+    whole, small = BytesIO(), BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(whole, format="png")
+    with Image.open(whole) as opened:
+        rgb = opened.convert("RGB")
+    few = rgb.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(small, format="PNG", optimize=True)
+    return small.getvalue()
+
+
+def show(picture: Figure | bytes, alt: str) -> None:
+    """Display a figure, or the bytes of a GIF, in a notebook, with its alt text.
+
+    A figure's travels as the image's metadata, which JupyterLab reads and every IPython keeps. A
+    GIF goes as HTML, since readers of notebooks that have no kernel know no other way to show one.
+    """
+    from IPython.display import display
+
+    if isinstance(picture, bytes):
+        source = f"data:image/gif;base64,{base64.b64encode(picture).decode()}"
+        page = f'<img src="{source}" alt="{html.escape(alt)}">'
+        display({"text/html": page, "text/plain": alt}, raw=True)
+        return
+    data = {"image/png": base64.b64encode(png_bytes(picture)).decode(), "text/plain": alt}
+    display(data, metadata={"image/png": {"alt": alt}}, raw=True)
+
+
+def frame_palette() -> np.ndarray:
+    """The colours of an animation, (255, 3) bytes: the signed map, the documents, inks.
+
+    One of the 256 that a GIF can have is left free, for what does not change.
+    Fixed, not fitted, so that a value has the same colour in every frame and every GIF.
+    """
+    signed = mpl.colormaps[SIGNED](np.linspace(0, 1, 41))[:, :3]
+    inks = [np.array(to_rgb(color)) for color in (OWN, NEGATIVE, INK, *DOCUMENT_COLORS)]
+    faded = [1 - share * (1 - ink) for ink in inks for share in (1, 0.7, 0.4)]
+    greys = np.linspace(0, 0.95, 255 - len(signed) - len(faded) - 1)[:, None].repeat(3, 1)
+    return np.round(np.concatenate([signed, faded, greys, [[1, 1, 1]]]) * 255).astype(np.uint8)
+
+
+def draw_history(axes: Axes, history: Sequence[Epoch], tau: float) -> list[Line2D]:
+    """Both cross entropies over epochs, on an existing Axes, τ dashed; returns the two curves."""
+    epochs = [epoch.epoch for epoch in history]
+    axes.axhline(tau, color=FAINT, lw=1, ls=(0, (4, 3)))
+    curves = []
+    for name, color, label in (
+        ("negative_ce", NEGATIVE, "another's DocRep"),
+        ("positive_ce", OWN, "own DocRep"),
+    ):
+        values = [getattr(epoch, name) for epoch in history]
+        curves += axes.plot(epochs, values, color=color, lw=1.8, label=label)
+    return curves
+
+
+def badge(axes: Axes, x: float, y: float, index: int, **options: Any) -> None:
+    """The number of document `index`, from 1, on a disc of its colour."""
+    color = document_color(index)
+    dark = np.dot(to_rgb(color), (0.299, 0.587, 0.114)) < 0.55
+    axes.scatter(x, y, s=190, color=color, edgecolor="white", lw=1.6, zorder=5, **options)
+    axes.text(
+        x, y, str(index + 1), ha="center", va="center_baseline", fontsize=8, zorder=6,
+        color="white" if dark else INK, fontweight="bold", **{"clip_on": True, **options},
+    )  # fmt: skip

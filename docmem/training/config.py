@@ -1,0 +1,193 @@
+"""What can be set: the memory's shape, the training's settings, the presets.
+
+Both configurations are frozen, say the unit of each field under it, and refuse a value that
+cannot work with a sentence. Names are those of the paper's program where it has one.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from docmem.core.config import MemoryConfig
+from docmem.errors import DocmemError, check_at_least, check_choice, check_count, check_positive
+
+KeyModule = Literal["linear", "nonlinear"]
+Negative = Literal["other", "random", "zero", "perturb"]
+LossForm = Literal["squared", "absolute"]
+DType = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything a run depends on. The defaults are the preset `tiny`."""
+
+    # The LM
+    lm_name: str = "tiny"
+    """The LM: tiny, pythia or llama2 (with lm_size), a Hugging Face id, or a folder."""
+    lm_size: str | None = None
+    """Its size, for pythia (as 1b) and llama2 (as 7b); other names say it all."""
+    num_gpus: int = 0
+    """GPUs to use: 0 is the CPU; several spread the LM's layers over them."""
+    lm_cache_dir: Path | None = None
+    """Where downloaded LMs are kept; none: Hugging Face's own cache."""
+    dtype: DType = "float32"
+    """Number format of the LM; the memory is always float32."""
+
+    # The documents
+    documents: str | None = None
+    """encyclopedia, wikitext-103, wikitext-2, or a folder of text files; none: encyclopedia for
+    the LM tiny, wikitext-103 for any other."""
+    data_cache_dir: Path | None = None
+    """Where downloaded documents are kept; none: Hugging Face's own cache."""
+    titles: tuple[str, ...] = ()
+    """Titles to memorise, in this order; none: the first, or for WikiText a choice by seed."""
+    max_labels: int = 10
+    """Documents, at most."""
+    segment_length: int = 64
+    """Words a segment; the next starts half a segment later."""
+    max_segments: Annotated[int, tyro.conf.arg(aliases=("--max_segements",))] = 4
+    """Segments a document, at most."""
+    max_length: int = 256
+    """Tokens a segment, at most."""
+
+    # The memory
+    key_dim: int = 2
+    """Length of a DocRep."""
+    key_activation: str = "tanh"
+    """What makes a selection of the key generator's output: relu, tanh, sigmoid, swiglu, or any
+    activation of transformers."""
+    hook_memory_dim: int = 128
+    """Memory entries."""
+    hook_memory_layer: int = -1
+    """Index of the hooked block, from 0; negative counts from the end."""
+    lm_act: str = "gelu"
+    """Activation of token keys and output."""
+    document_key_module_type: KeyModule = "linear"
+    """From DocRep to memory selection: linear or nonlinear."""
+    key_internal_dim: int | None = None
+    """Width inside a nonlinear key generator; none: the memory entries."""
+    key_internal_activation: str | None = None
+    """Activation inside a nonlinear key generator; none: relu."""
+    key_internal_layers: int | None = None
+    """Hidden layers of a nonlinear key generator; none: 2."""
+
+    # The loss
+    negative_key_type: Negative = "other"
+    """The negative DocRep: another document's, random, zero, or the own one perturbed."""
+    negative_delta: float = 0.1
+    """Size of the perturbation, for the negative perturb."""
+    target_negative_ce: float = 4.5
+    """τ: the cross entropy wanted under a negative DocRep, nats a token."""
+    guidance: float = 1.0
+    """α: the weight of the guidance term."""
+    loss_form: LossForm = "squared"
+    """The guidance term: clamped square, as the authors' program; absolute, as the paper."""
+
+    # The optimisation
+    batch_size: int = 16
+    """Segments a step, all of one document."""
+    lr: float = 4e-3
+    """AdamW's learning rate, constant."""
+    num_accumulation_steps: int = 1
+    """Batches whose gradients make one step."""
+    grad_clip_coeff: float = 5.0
+    """The gradient norm is clipped at this."""
+    num_epochs: int = 90
+    """Passes over the documents."""
+    save_freq: int = 1
+    """Epochs between snapshots; the checkpoint is renewed with them."""
+    seed: int = 1
+    """Seeds the choice of WikiText pages, the initial memory and the negatives."""
+    save_dir: Path | None = None
+    """Folder of the run; none: one under outputs/, named after the settings."""
+    gpu_cache_gb: float = 8.0
+    """Hidden states kept on the GPU, before they move to CPU memory."""
+    cpu_cache_gb: float = 8.0
+    """Hidden states kept in CPU memory, before they move to disk."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            # The paper's command line writes an absent value as the word none.
+            if field.default is None and str(getattr(self, field.name)).lower() == "none":
+                object.__setattr__(self, field.name, None)
+        for name in ("lm_cache_dir", "data_cache_dir", "save_dir"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, Path(getattr(self, name)))
+        for name in (
+            "max_labels", "segment_length", "max_segments", "key_dim", "hook_memory_dim",
+            "batch_size", "num_accumulation_steps", "num_epochs", "save_freq",
+        ):  # fmt: skip
+            check_count(name, getattr(self, name))
+        for name in ("key_internal_dim", "key_internal_layers"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
+        check_count("max_length", self.max_length, 2)
+        check_count("num_gpus", self.num_gpus, 0)
+        for name in (
+            "negative_delta", "target_negative_ce", "guidance", "gpu_cache_gb", "cpu_cache_gb",
+        ):  # fmt: skip
+            check_at_least(name, getattr(self, name), 0)
+        for name in ("lr", "grad_clip_coeff"):
+            check_positive(name, getattr(self, name))
+        check_choice("negative_key_type", self.negative_key_type, Negative)
+        check_choice("loss_form", self.loss_form, LossForm)
+        check_choice("dtype", self.dtype, DType)
+        check_choice("document_key_module_type", self.document_key_module_type, KeyModule)
+
+    @property
+    def lm(self) -> str:
+        """The LM's name as `load_lm` takes it: `pythia` and `1b` are `pythia-1b`."""
+        sized = self.lm_name in ("pythia", "llama2") and self.lm_size
+        return f"{self.lm_name}-{self.lm_size}" if sized else self.lm_name
+
+    @property
+    def source(self) -> str:
+        """The documents' source as `load_documents` takes it."""
+        return self.documents or ("encyclopedia" if self.lm == "tiny" else "wikitext-103")
+
+    def memory_config(self, d_model: int, n_docs: int) -> MemoryConfig:
+        """The memory these settings describe, for an LM of width `d_model`."""
+        return MemoryConfig(
+            d_model=d_model,
+            n_docs=n_docs,
+            memory_dim=self.hook_memory_dim,
+            key_dim=self.key_dim,
+            key_activation=self.key_activation,
+            lm_act=self.lm_act,
+            document_key_module_type=self.document_key_module_type,
+            key_internal_dim=self.key_internal_dim,
+            key_internal_activation=self.key_internal_activation,
+            key_internal_layers=self.key_internal_layers,
+        )
+
+
+PRESETS = {
+    "tiny": TrainConfig(),
+    "pythia-1b": TrainConfig(
+        lm_name="pythia",
+        lm_size="1b",
+        num_gpus=1,
+        segment_length=128,
+        max_segments=10,
+        hook_memory_dim=32,
+        hook_memory_layer=15,
+        guidance=0.1,
+        lr=1e-3,
+        num_epochs=500,
+        save_freq=10,
+    ),
+}
+
+
+def preset(name: str, **changes: Any) -> TrainConfig:
+    """The preset `name` (`tiny` or `pythia-1b`) with some fields changed.
+
+    Raises:
+        DocmemError: if there is no such preset.
+    """
+    if name not in PRESETS:
+        raise DocmemError(f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
+    return dataclasses.replace(PRESETS[name], **changes)
