@@ -14,11 +14,11 @@ venv: .venv/.installed ## install docmem and its tools into .venv (the others do
 
 # HF_HUB_OFFLINE: the demo and the tests prove that they need no network.
 demo: .venv/.installed ## train the small memory and redraw figures/
-	HF_HUB_OFFLINE=1 .venv/bin/python -m docmem.demo
+	HF_HUB_OFFLINE=1 .venv/bin/python -m docmem.cli.demo
 
 # FRESH=1: measure all of it anew first, in an hour and a quarter.
 figures: .venv/.installed ## draw the experiments from their stored results (FRESH=1: measure)
-	$(if $(FRESH),HF_HUB_OFFLINE=1 .venv/bin/python -m docmem.demo)
+	$(if $(FRESH),HF_HUB_OFFLINE=1 .venv/bin/python -m docmem.cli.demo)
 	HF_HUB_OFFLINE=1 .venv/bin/python figures/redraw.py $(if $(FRESH),--fresh)
 
 test: lint ## check style and types, then run the tests

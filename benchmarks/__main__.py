@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers.utils import logging
 
-from benchmarks import epochs, uses
+from benchmarks import epochs, inference
 from benchmarks.breakdown import breakdown
 from benchmarks.measure import machine
 from benchmarks.report import render
@@ -149,7 +149,7 @@ class Bench:
     @cached_property
     def measured_plane(self) -> tuple[KeyPlane, Numbers]:
         """The run's key plane, measured once for the plane and the dragging."""
-        return uses.plane(self.run, self.lm, self.scale.points, self.scale.sampled)
+        return inference.plane(self.run, self.lm, self.scale.points, self.scale.sampled)
 
     def embedded(self) -> Numbers:
         """A whole training after the last block, LoRA beside it; the start of it at others."""
@@ -193,7 +193,7 @@ class Bench:
         return {"compared": compared}
 
     def memory(self) -> Numbers:
-        """Peak memory of each contender, at the paper's batch."""
+        """Peak memory of each baseline, at the paper's batch."""
         shape = self.scale.peak_shape.name
         names = ("original", "frozen", "docmem")
         return {"lm": shape, "bytes": {name: epochs.peak_of(shape, name) for name in names}}
@@ -205,19 +205,19 @@ class Bench:
     def drag(self) -> Numbers:
         """A point dragged through the key plane."""
         plane = self.measured_plane[0]
-        return uses.dragging(self.run, self.lm, plane, self.scale.moves, self.scale.rests)
+        return inference.dragging(self.run, self.lm, plane, self.scale.moves, self.scale.rests)
 
     def generate(self) -> Numbers:
         """Generation under a document."""
-        return uses.generation(self.run, self.lm, self.scale.pairs, self.scale.new_tokens)
+        return inference.generation(self.run, self.lm, self.scale.pairs, self.scale.new_tokens)
 
     def figures(self) -> Numbers:
         """Opening the run and drawing all its figures."""
-        return uses.figures(self.run, self.scale.figure_points)
+        return inference.figures(self.run, self.scale.figure_points)
 
     def importing(self) -> Numbers:
         """`import docmem`."""
-        return uses.importing(self.scale.processes)
+        return inference.importing(self.scale.processes)
 
     def gpu(self) -> Numbers | None:
         """Pythia's larger shapes in bf16; None without a GPU."""
@@ -229,7 +229,7 @@ class Bench:
         return {"compared": compared}
 
 
-def stored(folder: Path) -> Numbers:
+def load_results(folder: Path) -> Numbers:
     """What results.json in a folder holds, by part; empty if there is none."""
     path = folder / "results.json"
     return json.loads(path.read_text(encoding="utf-8"))["parts"] if path.exists() else {}
@@ -254,7 +254,7 @@ def main(given: list[str] | None = None) -> int:
         sys.exit("--fast measures nothing of worth; give it a folder of its own with --out.")
     out, started = options.out or HERE, time.monotonic()
     logging.disable_progress_bar()
-    results = stored(out)
+    results = load_results(out)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(FAST if options.fast else FULL, options.gpu_epochs, Path(folder))
         names = options.only or list(bench.parts)

@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 from docmem.documents import Document
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
-from docmem.training.run import Epoch
+from docmem.training.history import Epoch
 from docmem.training.train import train
 
 Numbers = dict[str, Any]
@@ -48,7 +48,7 @@ def breakdown(
             profiler.stop()
 
     run = train(config, lm=lm, documents=documents, on_epoch=on_epoch, progress=False)
-    wall = sum(epoch.seconds for epoch in run.history[1:]) / epochs
+    wall = sum(epoch.seconds for epoch in run.load_history()[1:]) / epochs
     kind_of = {f"aten::{name}": kind for kind, names in KINDS.items() for name in names}
     seconds = dict.fromkeys([*KINDS, OTHER], 0.0)
     for event in profiler.key_averages():

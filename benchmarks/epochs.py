@@ -1,4 +1,4 @@
-"""Training: an epoch of each contender in turn, in one process, on the same LM and documents.
+"""Training: an epoch of each baseline in turn, in one process, on the same LM and documents.
 
 docmem trains as a user's program does; after some of its epochs the others run one each. Their
 work does not depend on what was learned so far. docmem's may: it can spare the backward pass of a
@@ -16,20 +16,21 @@ from typing import Any
 
 import torch
 
-from benchmarks.contenders import VARIANTS, Attached, Passed
-from benchmarks.limit import MatmulRate, predicted_lengths, unavoidable
+from benchmarks.baselines import VARIANTS, Attached, Passed
 from benchmarks.measure import in_fresh_process, joules
+from benchmarks.roofline import MatmulRate, predicted_lengths, unavoidable
 from benchmarks.shapes import Shape, random_lm, settings, some_documents
 from docmem.documents import Document
 from docmem.experiments.baselines import LoRA
-from docmem.lm.hidden_states import read_documents
-from docmem.lm.loading import DType, LanguageModel
-from docmem.training.config import TrainConfig
-from docmem.training.run import Epoch, Run
+from docmem.lm.hidden_states import cache_hidden_states
+from docmem.lm.loading import LanguageModel
+from docmem.training.config import DType, TrainConfig
+from docmem.training.history import Epoch
+from docmem.training.run import Run
 from docmem.training.train import train
 
 Numbers = dict[str, Any]
-ENOUGH = 2.0  # own cross entropy at which the race with LoRA ends, nats a token
+ENOUGH = 2.0  # own cross entropy at which the race with LoRA ends, nats per token
 
 
 class _Meter:
@@ -48,7 +49,7 @@ class _Meter:
         self._before = joules() if self.on_gpu else None
 
     def stop(self, name: str) -> None:
-        """End an epoch of the contender `name`."""
+        """End an epoch of the baseline `name`."""
         if self.on_gpu:
             self.peak[name] = max(self.peak.get(name, 0), torch.cuda.max_memory_allocated())
         if self._before is not None:
@@ -69,7 +70,7 @@ def compare(
     after: Collection[int],
     lora: LoRA | None = None,
 ) -> tuple[Run, Numbers]:
-    """Train by docmem; after the epochs named, run one epoch of each other contender.
+    """Train by docmem; after the epochs named, run one epoch of each other baseline.
 
     Args:
         lm: the LM, frozen.
@@ -79,15 +80,15 @@ def compare(
         lora: runs an epoch after each of docmem's until its cross entropy is low enough.
 
     Returns:
-        docmem's run, and the numbers: seconds of every epoch by contender, losses of the first
+        docmem's run, and the numbers: seconds of every epoch by baseline, losses of the first
         epoch, work and matmul rates.
     """
-    prefix = read_documents(lm, documents, config)
-    steps = [predicted_lengths(batch) for batch in prefix.batches]
-    layer, device = prefix.layer, prefix.device
-    rows = [len(batch.input_ids) for batch in prefix.batches]
-    longest = [batch.input_ids.shape[1] for batch in prefix.batches]
-    del prefix
+    cache = cache_hidden_states(lm, documents, config)
+    steps = [predicted_lengths(batch) for batch in cache.batches]
+    layer, device = cache.layer, cache.device
+    rows = [len(batch.input_ids) for batch in cache.batches]
+    longest = [batch.input_ids.shape[1] for batch in cache.batches]
+    del cache
     work = unavoidable(lm.model.config, layer, config.hook_memory_dim, steps)
     tokens = sum(map(sum, steps))
     vocabulary = lm.model.config.vocab_size
@@ -97,7 +98,7 @@ def compare(
     too_large: list[str] = []
 
     def attempt(name: str, action: Callable[[], Passed | None]) -> None:
-        """Run a contender; one that needs more memory than the GPU has is left out from then on."""
+        """Run a baseline; one that needs more memory than the GPU has is left out from then on."""
         if name in too_large:
             return
         meter.start()
@@ -130,7 +131,7 @@ def compare(
         lora.optimizer.zero_grad()
     meter.start()
     run = train(config, lm=lm, documents=documents, on_epoch=on_epoch, progress=False)
-    first = run.history[0]
+    first = run.load_history()[0]
     numbers: Numbers = {
         "lm": lm.name,
         "layer": layer,
@@ -146,10 +147,10 @@ def compare(
         "alpha": config.guidance,
         "after": sorted(after),
         "seconds": {name: [one.seconds for one in all_] for name, all_ in passed.items() if all_}
-        | {"docmem": [epoch.seconds for epoch in run.history]},
+        | {"docmem": [epoch.seconds for epoch in run.load_history()]},
         "positive_ce": {name: [one.positive_ce for one in all_] for name, all_ in passed.items()}
-        | {"docmem": [epoch.positive_ce for epoch in run.history]},
-        "guidance": [epoch.guidance for epoch in run.history],
+        | {"docmem": [epoch.positive_ce for epoch in run.load_history()]},
+        "guidance": [epoch.guidance for epoch in run.load_history()],
         "work": work._asdict(),
         "rates": rate.rates,
         "rate": rate.best,
@@ -166,7 +167,7 @@ def compare(
         numbers["lora"] = {
             "rank": lora.rank,
             "parameters": lora.parameters,
-            "memory_parameters": sum(p.numel() for p in run.memory.parameters()),
+            "memory_parameters": sum(p.numel() for p in run.load_memory().parameters()),
         }
     return run, numbers
 
@@ -181,9 +182,9 @@ def short(lm: LanguageModel, documents: Sequence[Document], config: TrainConfig)
         return compare(lm, documents, config, range(1, rounds + 1))[1]
 
 
-def peak_of(shape: str, contender: str) -> int:
+def peak_of(shape: str, baseline: str) -> int:
     """Peak memory of one training step on the CPU, in bytes, measured in a process of its own."""
-    return int(in_fresh_process("-m", "benchmarks.peak", shape, contender))
+    return int(in_fresh_process("-m", "benchmarks.peak", shape, baseline))
 
 
 def on_gpu(

@@ -36,20 +36,20 @@ def seconds_of(action: Callable[[], object]) -> float:
 
 
 def alternate(
-    contenders: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1
+    baselines: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1
 ) -> dict[str, list[float]]:
     """Seconds of each call: A B C, C B A, A B C …, so that noise and drift hit all alike.
 
     Args:
-        contenders: what to call, by name.
+        baselines: what to call, by name.
         rounds: how often each is timed.
         warm_up: rounds before that, not recorded.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    seconds: dict[str, list[float]] = {name: [] for name in baselines}
     for number in range(warm_up + rounds):
-        order = list(contenders) if number % 2 == 0 else list(reversed(contenders))
+        order = list(baselines) if number % 2 == 0 else list(reversed(baselines))
         for name in order:
-            took = seconds_of(contenders[name])
+            took = seconds_of(baselines[name])
             if number >= warm_up:
                 seconds[name].append(took)
     return seconds

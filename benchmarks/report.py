@@ -7,8 +7,8 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks.limit import Work
 from benchmarks.measure import median, quartiles
+from benchmarks.roofline import Work
 
 Numbers = dict[str, Any]
 EMPTY = ""
@@ -25,7 +25,7 @@ class Row(NamedTuple):
 
 
 def start(compared: Numbers) -> list[float]:
-    """Epochs of docmem while training starts, those that the other contenders alternate with.
+    """Epochs of docmem while training starts, those that the other baselines alternate with.
 
     The first epoch is the warm-up; then one for each round until the others pause.
     """
@@ -171,7 +171,7 @@ def rows(results: Numbers) -> list[Row]:
         row("the same, against one full forward a point", "≥ 20×", "plane", _plane_ratio),
         row("dragging a point, 95th percentile", "≤ 100 ms", "drag", _move),
         row("letting it go, 95th percentile", "≤ 1 s", "drag", _rest),
-        row("generate under a document, against the bare LM", "≤ +3 %", "generate", _generate),
+        row("generate under a document, against the base LM", "≤ +3 %", "generate", _generate),
         row(
             "opening a run and drawing all its figures, the first time",
             "≤ 15 s",
@@ -232,7 +232,7 @@ def place(compared: Numbers) -> tuple[str, str]:
 
 
 def training_table(results: Numbers) -> str:
-    """Epochs of every contender at every shape and layer."""
+    """Epochs of every baseline at every shape and layer."""
     lines = []
     for compared in compared_of(results):
         took = {name: compared["seconds"][name] for name in compared["seconds"] if name != "docmem"}
@@ -259,7 +259,7 @@ def training_table(results: Numbers) -> str:
                 )
             )
     head = (
-        "LM", "after block", "contender", "s an epoch", "quartiles", "tokens/s", "original / it",
+        "LM", "after block", "baseline", "s an epoch", "quartiles", "tokens/s", "original / it",
         "of limit", "J an epoch", "GPU peak",
     )  # fmt: skip
     return table(head, lines, "lllrrrrrrr")
@@ -319,7 +319,7 @@ def setting_lines(results: Numbers) -> list[str]:
     return lines
 
 
-def race(results: Numbers) -> str:
+def train_for_equal_time(results: Numbers) -> str:
     """The race of docmem and LoRA to the same cross entropy."""
     compared = results["embedded"]["numbers"]["compared"][0]
     lora = compared["lora"]
@@ -385,7 +385,7 @@ def render(results: Numbers) -> str:
         page += [
             "## Training",
             text(
-                "Medians, contenders in turn in one process. docmem's first row is the start of "
+                "Medians, baselines in turn in one process. docmem's first row is the start of "
                 "training, when nothing is clamped or little; a second row, where there is one, "
                 "is a whole training. The clamp's share stands under the settings below."
             ),
@@ -410,7 +410,7 @@ def render(results: Numbers) -> str:
             profile_table(numbers),
         ]
     if "embedded" in results:
-        page += ["## LoRA", text(race(results))]
+        page += ["## LoRA", text(train_for_equal_time(results))]
     if "memory" in results:
         numbers = results["memory"]["numbers"]
         told = ", ".join(f"{name} {gigabytes(n)}" for name, n in numbers["bytes"].items())

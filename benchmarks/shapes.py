@@ -13,8 +13,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig
 
 from docmem.documents import Document, load_documents
-from docmem.lm.loading import DTYPES, TINY, DType, LanguageModel, load_lm
-from docmem.training.config import TrainConfig, preset
+from docmem.lm.loading import DTYPES, TINY, LanguageModel, load_lm
+from docmem.training.config import DType, TrainConfig, preset
 
 
 class Shape(NamedTuple):

@@ -3,7 +3,7 @@
     docs = docmem.load_documents("encyclopedia", max_documents=10)
     lm = docmem.load_lm("tiny")
     run = docmem.train(docmem.preset("tiny"), lm=lm, documents=docs)
-    with docmem.attach(lm.model, run.memory, layer=-1) as hooked:
+    with docmem.attach(lm.model, run.load_memory(), layer=-1) as hooked:
         print(docmem.generate(hooked, lm.tokenizer, "The storm", document=docs[0].title))
 
 Names are imported at first use, so that `import docmem` takes no time.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from docmem.core.memory import DocumentMemory
     from docmem.documents import Document, load_documents, segments
     from docmem.errors import DocmemError
-    from docmem.lm.generation import generate
+    from docmem.lm.generation import ALL_ENTRIES, generate
     from docmem.lm.loading import LanguageModel, load_lm
     from docmem.training.config import TrainConfig, preset
     from docmem.training.run import Run
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "ALL_ENTRIES",
     "DocmemError",
     "Document",
     "DocumentMemory",
@@ -49,21 +50,22 @@ __all__ = [
 ]
 
 _MODULES = {
-    "DocmemError": "files",
+    "ALL_ENTRIES": "lm.generation",
+    "DocmemError": "errors",
     "Document": "documents",
-    "DocumentMemory": "memory",
-    "LanguageModel": "models",
-    "MemoryConfig": "config",
-    "Run": "runs",
-    "TrainConfig": "config",
-    "attach": "hook",
-    "generate": "hook",
-    "guidance_loss": "loss",
+    "DocumentMemory": "core.memory",
+    "LanguageModel": "lm.loading",
+    "MemoryConfig": "core.config",
+    "Run": "training.run",
+    "TrainConfig": "training.config",
+    "attach": "core.hook",
+    "generate": "lm.generation",
+    "guidance_loss": "core.loss",
     "load_documents": "documents",
-    "load_lm": "models",
-    "preset": "config",
+    "load_lm": "lm.loading",
+    "preset": "training.config",
     "segments": "documents",
-    "train": "training",
+    "train": "training.train",
 }
 
 

@@ -18,7 +18,7 @@ import torch
 
 from docmem.errors import DocmemError, check_count, did_you_mean
 
-ENCYCLOPEDIA = Path(__file__).parent / "data" / "encyclopedia"
+ENCYCLOPEDIA = Path(__file__).parent / "assets" / "encyclopedia"
 WIKITEXT = "EleutherAI/wikitext_document_level"
 WIKITEXT_CONFIGS = {"wikitext-103": "wikitext-103-raw-v1", "wikitext-2": "wikitext-2-raw-v1"}
 

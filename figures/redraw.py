@@ -1,18 +1,23 @@
 """Draw the experiments' figures from the results that come with docmem, and README's claims.
 
-Every number drawn goes to results.json beside those of the demo.
-
 With `--fresh` every experiment is measured anew first; runs that are finished are not repeated.
 """
 
 import sys
 from pathlib import Path
 
-from docmem.cli.demo import exit_status
-from docmem.core.files import update_json, write_text
+from docmem.cli.main import exit_status
+from docmem.core.files import write_text
 from docmem.experiments import NAMES
-from docmem.experiments.pool import Lab
-from docmem.experiments.runner import STORED, claims_table, perform, redraw, stored, tally
+from docmem.experiments.pool import RunPool
+from docmem.experiments.runner import (
+    STORED,
+    claims_table,
+    load_results,
+    redraw,
+    run_experiment,
+    tally,
+)
 
 FOLDER = Path(__file__).parent
 README = FOLDER.parent / "README.md"
@@ -31,11 +36,13 @@ def measure_and_draw() -> int:
     """Measure every experiment, if asked to; draw them, and write numbers and claims; 0."""
     if "--fresh" in sys.argv[1:]:
         for name in NAMES:
-            print(f"{name}: {perform(name, Lab(), STORED)['seconds']:.0f} s")
+            print(f"{name}: {run_experiment(name, RunPool(), STORED)['seconds']:.0f} s")
     drawn = redraw(STORED, FOLDER / "experiments")
     for name in drawn:
         print(FOLDER / "experiments" / f"{name}.png")
-    update_json(FOLDER / "results.json", {"experiments": {name: stored(name) for name in drawn}})
+    update_json(
+        FOLDER / "results.json", {"experiments": {name: load_results(name) for name in drawn}}
+    )
     write_text(README, with_claims(README.read_text(encoding="utf-8")))
     return 0
 

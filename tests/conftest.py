@@ -26,7 +26,8 @@ from docmem.documents import Document
 from docmem.lm.forward import TokenBatch
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
-from docmem.training.run import Epoch, Run
+from docmem.training.history import Epoch
+from docmem.training.run import Run
 from docmem.training.train import train
 
 torch.set_num_threads(1)

@@ -39,12 +39,12 @@ def test_fewer_snapshots_than_frames_are_all_shown() -> None:
 def test_the_product_panel_is_the_product_of_the_others(
     trained: tuple[LanguageModel, Run],
 ) -> None:
-    token, document, product = panels_at(trained[1].snapshots, -1).values()
+    token, document, product = panels_at(trained[1].load_snapshots(), -1).values()
     np.testing.assert_array_equal(product.numpy(), (token * document).numpy())
 
 
 def test_one_scale_covers_all_frames(trained: tuple[LanguageModel, Run]) -> None:
-    snapshots = trained[1].snapshots
+    snapshots = trained[1].load_snapshots()
     indices = list(range(len(snapshots.epochs)))
     limits = color_limits(snapshots, indices)
     for name, limit in limits.items():
@@ -81,7 +81,7 @@ def test_a_snapshot_is_drawn_unchanged_and_white_at_zero(
 ) -> None:
     run = trained[1]
     images = [axes.images[0] for axes in selection_figure(run, 1).axes if axes.images]
-    drawn = panels_at(run.snapshots, 1).values()
+    drawn = panels_at(run.load_snapshots(), 1).values()
     for image, values in zip(images, drawn, strict=True):
         np.testing.assert_array_equal(image.get_array(), values.numpy())
         assert image.norm(0.0) == 0.5
@@ -91,10 +91,10 @@ def test_a_snapshot_is_drawn_unchanged_and_white_at_zero(
 def test_a_frame_shows_the_losses_only_up_to_its_epoch(trained: tuple[LanguageModel, Run]) -> None:
     run, limits = trained[1], dict.fromkeys(("token", "document", "product"), 1.0)
     picture = SelectionPicture(run, limits)
-    picture.show(panels_at(run.snapshots, 1), 20)
+    picture.show(panels_at(run.load_snapshots(), 1), 20)
     negative, positive = picture.curves
-    assert list(positive.get_ydata()) == [e.positive_ce for e in run.history[:20]]
-    assert list(negative.get_ydata()) == [e.negative_ce for e in run.history[:20]]
+    assert list(positive.get_ydata()) == [e.positive_ce for e in run.load_history()[:20]]
+    assert list(negative.get_ydata()) == [e.negative_ce for e in run.load_history()[:20]]
     assert list(picture.cursor.get_xdata()) == [20, 20]
     assert picture.epoch.get_text() == "epoch 20 of 60"
 
@@ -104,7 +104,7 @@ def test_a_frame_of_the_animation_is_the_figure_of_its_snapshot(
 ) -> None:
     run = trained[1]
     path = memory_selection_gif(run, tmp_path / "selection.gif")
-    index = len(run.snapshots.epochs) - 1
+    index = len(run.load_snapshots().epochs) - 1
     canvas = FigureCanvasAgg(selection_figure(run, index))
     canvas.draw()
     whole = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)

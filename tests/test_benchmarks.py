@@ -1,4 +1,4 @@
-"""The benchmark: its contenders do docmem's work, its limit counts it, its page tells it."""
+"""The benchmark: its baselines do docmem's work, its limit counts it, its page tells it."""
 
 import copy
 import dataclasses
@@ -12,14 +12,14 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from toys import DOCUMENTS, toy_batch, toy_lm
 
-from benchmarks import uses
+from benchmarks import inference
 from benchmarks.__main__ import main
+from benchmarks.baselines import VARIANTS, Attached
 from benchmarks.breakdown import KINDS, breakdown
-from benchmarks.contenders import VARIANTS, Attached
 from benchmarks.epochs import compare, lora_epoch, on_gpu, peak_of
-from benchmarks.limit import predicted_lengths, unavoidable
 from benchmarks.measure import alternate, machine, quartiles
 from benchmarks.report import percentile, render, rows, start
+from benchmarks.roofline import predicted_lengths, unavoidable
 from benchmarks.shapes import TOY
 from docmem.experiments.baselines import LoRA
 from docmem.lm.forward import TokenBatch
@@ -36,7 +36,7 @@ def test_the_other_contenders_learn_what_docmem_learns_if_pads_do_not_count(
     monkeypatch.setitem(VARIANTS, "original", {"train_lm": True, "count_pads": False})
     config = dataclasses.replace(config, num_epochs=3, hook_memory_layer=layer)
     run, numbers = compare(lm, DOCUMENTS, config, range(1, 4))
-    own = [epoch.positive_ce for epoch in run.history]
+    own = [epoch.positive_ce for epoch in run.load_history()]
     assert own[-1] < own[0] - 0.05
     for name in VARIANTS:
         theirs = numbers["positive_ce"][name]
@@ -160,7 +160,7 @@ def test_the_plain_plane_agrees_with_docmems_and_differs_from_point_to_point(
     trained: tuple[LanguageModel, Run],
 ):
     lm, run = trained
-    plane, numbers = uses.plane(run, lm, points=4, sampled=5)
+    plane, numbers = inference.plane(run, lm, points=4, sampled=5)
     assert numbers["difference"] < 1e-5
     assert len(numbers["plain_seconds"]) == 5
     assert plane.ce.std() > 0.01
@@ -168,7 +168,7 @@ def test_the_plain_plane_agrees_with_docmems_and_differs_from_point_to_point(
 
 def test_generation_alternates_with_the_bare_lm(trained: tuple[LanguageModel, Run]):
     lm, run = trained
-    numbers = uses.generation(run, lm, pairs=2, new_tokens=3)
+    numbers = inference.generation(run, lm, pairs=2, new_tokens=3)
     assert [len(took) for took in numbers["seconds"].values()] == [2, 2]
 
 
@@ -195,7 +195,7 @@ def test_parts_are_stored_one_by_one_and_the_page_tells_them(
     assert list(stored) == ["plane", "generate"]
     met = {row.what: row.met for row in rows(stored)}
     assert met["the same, against one full forward a point"] in (True, False)
-    assert met["generate under a document, against the bare LM"] in (True, False)
+    assert met["generate under a document, against the base LM"] in (True, False)
     assert met["import docmem, beyond import torch"] is None
     assert "| not measured |" in page
     before = stored["plane"]

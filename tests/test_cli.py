@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from docmem.cli.main import commands, main, named_preset
+from docmem.cli.commands import Train
+from docmem.cli.main import main, parse
 from docmem.core.hook import attach
 from docmem.lm.generation import generate
 from docmem.lm.loading import LanguageModel
@@ -66,10 +67,9 @@ PAPER = [
 
 
 def parsed(arguments: list[str]) -> TrainConfig:
-    import tyro
-
-    start = named_preset(arguments)
-    return tyro.cli(commands(start), args=arguments, use_underscores=True).config
+    command = parse(arguments)
+    assert isinstance(command, Train)
+    return command.config
 
 
 def test_the_papers_command_means_the_papers_preset() -> None:
@@ -127,7 +127,7 @@ def test_generate_writes_what_the_lm_writes_under_the_document(
     prompt, title = "Cyclone Odalys crossed", "Cyclone Odalys"
     arguments = ["generate", str(run_folder), "--document", title, "--prompt", prompt]
     assert main([*arguments, "--max_new_tokens", "6"]) == 0
-    with attach(lm.model, run.memory) as hooked:
+    with attach(lm.model, run.load_memory()) as hooked:
         expected = generate(hooked, lm.tokenizer, prompt, title, max_new_tokens=6)
         bare = generate(hooked, lm.tokenizer, prompt, None, max_new_tokens=6)
     assert capsys.readouterr().out == f"{prompt}{expected}\n"

@@ -59,7 +59,9 @@ def test_an_unknown_choice_is_refused_with_the_known_ones(name: str, value: str,
                                   "key_internal_dim", "key_internal_layers"])  # fmt: skip
 def test_a_memory_without_some_size_is_refused(name: str):
     with pytest.raises(DocmemError, match=f"^{name} is 0; .* at least 1"):
-        MemoryConfig(**{"d_model": 8, "n_docs": 2, name: 0})
+        MemoryConfig(
+            **{"d_model": 8, "n_docs": 2, "document_key_module_type": "nonlinear", name: 0}
+        )
 
 
 @pytest.mark.usefixtures("unchecked")

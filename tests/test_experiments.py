@@ -12,61 +12,63 @@ import pytest
 import redraw
 import torch
 
-from docmem import experiments, training
+from docmem import experiments
 from docmem.cli.main import main
 from docmem.errors import DocmemError
-from docmem.experiments import activation, bench, experiment
-from docmem.experiments import lab as laboratory
-from docmem.experiments.pool import FAST, Lab, spread, verdict
+from docmem.experiments import experiment
+from docmem.experiments import pool as laboratory
+from docmem.experiments import runner as bench
+from docmem.experiments.pool import FAST, RunPool, spread, verdict
+from docmem.experiments.studies import activation
 from docmem.plots.style import new_figure
-from docmem.training.train import new_memory
+from docmem.training.setup import new_memory
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    return Lab(fast=True, seeds=2, folder=tmp_path_factory.mktemp("lab") / "runs")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> RunPool:
+    return RunPool(fast=True, seeds=2, folder=tmp_path_factory.mktemp("lab") / "runs")
 
 
 @pytest.fixture(scope="module")
-def folder(lab: Lab) -> Path:
-    bench.perform("activation", lab, lab.folder.parent)
-    assert bench.redraw(lab.folder.parent, lab.folder.parent) == ["activation"]
-    return lab.folder.parent
+def folder(pool: RunPool) -> Path:
+    bench.run_experiment("activation", pool, pool.folder.parent)
+    assert bench.redraw(pool.folder.parent, pool.folder.parent) == ["activation"]
+    return pool.folder.parent
 
 
-def test_a_setting_is_trained_once_and_other_settings_apart(lab: Lab) -> None:
-    first = lab.runs(key_activation="relu")
-    again = lab.runs(key_activation="relu")
+def test_a_setting_is_trained_once_and_other_settings_apart(pool: RunPool) -> None:
+    first = pool.runs(key_activation="relu")
+    again = pool.runs(key_activation="relu")
     assert [run.path for run in first] == [run.path for run in again]
     assert [run.config.seed for run in first] == [1, 2]
-    assert all(run.history[0].seconds == twin.history[0].seconds
+    assert all(run.load_history()[0].seconds == twin.load_history()[0].seconds
                for run, twin in zip(first, again, strict=True))  # fmt: skip
-    others = [lab.run(1, key_activation="relu", guidance=0.5), lab.run(1)]
+    others = [pool.run(1, key_activation="relu", guidance=0.5), pool.run(1)]
     assert len({run.path for run in [*first, *others]}) == 4
 
 
-def test_fast_is_small_whatever_an_experiment_asks_for(lab: Lab) -> None:
-    config = lab.config(num_epochs=500, max_segments=50, guidance=0.25)
+def test_fast_is_small_whatever_an_experiment_asks_for(pool: RunPool) -> None:
+    config = pool.config(num_epochs=500, max_segments=50, guidance=0.25)
     assert config.guidance == 0.25
     assert config.num_epochs == FAST["num_epochs"]
     assert config.max_segments == FAST["max_segments"]
-    assert len(lab.documents(20)) == FAST["max_labels"]
-    assert Lab().config(num_epochs=500).num_epochs == 500
+    assert len(pool.documents(20)) == FAST["max_labels"]
+    assert RunPool().config(num_epochs=500).num_epochs == 500
 
 
-def test_results_are_the_numbers_of_the_runs(lab: Lab, folder: Path) -> None:
-    results = bench.stored("activation", folder)
+def test_results_are_the_numbers_of_the_runs(pool: RunPool, folder: Path) -> None:
+    results = bench.load_results("activation", folder)
     assert results is not None
     assert results["lab"]["seeds"] == 2
     for name in activation.ACTIVATIONS:
         for run, seed in zip(
-            lab.runs(key_activation=name), results["numbers"][name]["seeds"], strict=True
+            pool.runs(key_activation=name), results["numbers"][name]["seeds"], strict=True
         ):
             with torch.no_grad():
-                selection = run.memory.select(run.memory.doc_reps)
+                selection = run.load_memory().select(run.load_memory().doc_reps)
             count = int((selection.abs() > activation.OPEN).sum())
             assert seed["active"] == pytest.approx(count / selection.numel(), rel=1e-6)
-            untrained = new_memory(run.config, lab.lm, run.documents)
+            untrained = new_memory(run.config, pool.lm, run.documents)
             before = untrained.select(untrained.doc_reps)
             count = int((before.abs() > activation.OPEN).sum())
             assert seed["active_untrained"] == pytest.approx(count / before.numel(), rel=1e-6)
@@ -76,7 +78,7 @@ def test_results_are_the_numbers_of_the_runs(lab: Lab, folder: Path) -> None:
                 for j in range(i)
             ]
             assert seed["distance"] == pytest.approx(np.mean(pairs), rel=1e-5)
-    first = lab.run(1, key_activation="tanh").memory
+    first = pool.run(1, key_activation="tanh").load_memory()
     expected = first.select(first.doc_reps).detach()
     assert torch.equal(torch.tensor(results["numbers"]["tanh"]["selection"]), expected)
 
@@ -117,14 +119,12 @@ def test_claims_follow_the_numbers(folder: Path) -> None:
 
 def test_every_experiment_has_results_a_figure_and_rows_in_the_readme() -> None:
     """Whoever measures anew runs `make figures`, which writes all of them."""
-    drawn = json.loads((redraw.FOLDER / "results.json").read_text(encoding="utf-8"))
     assert tuple(drawn["experiments"]) == experiments.NAMES
     for name in experiments.NAMES:
-        results = bench.stored(name)
+        results = bench.load_results(name)
         assert results is not None, f"`make figures FRESH=1` measures {name}"
         assert results["lab"]["preset"] == "tiny"
         assert results["lab"]["fast"] is False
-        assert drawn["experiments"][name] == results
         assert (redraw.FOLDER / "experiments" / f"{name}.png").is_file()
         assert bench.claims()[name]
     readme = redraw.README.read_text(encoding="utf-8")
@@ -147,14 +147,14 @@ def test_an_unknown_experiment_and_a_bad_lab_are_refused(tmp_path: Path) -> None
     with pytest.raises(DocmemError, match=r"nothing.*choose one of activation"):
         experiment("nothing")
     with pytest.raises(DocmemError, match="no preset 'huge'"):
-        Lab(preset="huge")
+        RunPool(preset="huge")
     with pytest.raises(DocmemError, match="seeds"):
-        Lab(seeds=0)
+        RunPool(seeds=0)
     with pytest.raises(DocmemError, match="no results of activation"):
         bench.figure("activation", tmp_path)
     (tmp_path / "activation.json").write_text("{", encoding="utf-8")
     with pytest.raises(DocmemError, match="cannot be read"):
-        bench.stored("activation", tmp_path)
+        bench.load_results("activation", tmp_path)
 
 
 @pytest.mark.parametrize("name", experiments.NAMES)
@@ -167,11 +167,11 @@ def test_an_experiment_has_all_its_parts(name: str) -> None:
 
 
 def test_the_command_performs_what_is_missing(
-    lab: Lab, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pool: RunPool, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     performed: list[str] = []
     monkeypatch.setattr(
-        bench, "perform", lambda name, *_: performed.append(name) or {"seconds": 0.0}
+        bench, "run_experiment", lambda name, *_: performed.append(name) or {"seconds": 0.0}
     )
     monkeypatch.setattr(experiments, "NAMES", ("activation",))
     assert main(["experiment", "all", "--fast", "--out", str(folder)]) == 0
@@ -187,7 +187,7 @@ def test_ctrl_c_ends_an_experiment_without_a_result(
 ) -> None:
     """`on_epoch` answers False as Ctrl-C does: train then returns what is not finished."""
     monkeypatch.chdir(tmp_path)
-    whole = training.train
+    whole = laboratory.train
     stopped = functools.partial(whole, on_epoch=lambda _: False)
     monkeypatch.setattr(laboratory, "train", stopped)
     command = ["experiment", "recalling", "--fast", "--seeds", "1", "--out", "results"]
@@ -199,10 +199,10 @@ def test_ctrl_c_ends_an_experiment_without_a_result(
     assert Path("results/recalling.json").is_file()
 
 
-def test_settings_say_all_that_the_numbers_depend_on(folder: Path, lab: Lab) -> None:
-    results = bench.stored("activation", folder)
+def test_settings_say_all_that_the_numbers_depend_on(folder: Path, pool: RunPool) -> None:
+    results = bench.load_results("activation", folder)
     assert results is not None
-    config = dataclasses.asdict(lab.config())
+    config = dataclasses.asdict(pool.config())
     assert results["lab"]["config"]["guidance"] == config["guidance"]
     assert results["lab"]["fast"] is True
     assert results["versions"]["torch"]

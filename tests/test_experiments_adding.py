@@ -10,43 +10,46 @@ import pytest
 import torch
 
 from docmem.evaluation.recall import recognition
-from docmem.experiments import adding, lab
-from docmem.experiments.pool import Lab
-from docmem.lm.cross_entropy import bare_cross_entropies
-from docmem.lm.hidden_states import read_documents
+from docmem.experiments import pool
+from docmem.experiments.pool import RunPool
+from docmem.experiments.studies import adding
+from docmem.lm.cross_entropy import base_cross_entropies
+from docmem.lm.hidden_states import cache_hidden_states
 from docmem.plots.style import new_figure
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunPool]:
     """A laboratory for tests, with short segments and few entries, rounds and points."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lab, "FAST", {**lab.FAST, "segment_length": 40, "hook_memory_dim": 16})
+        patch.setattr(pool, "FAST", {**pool.FAST, "segment_length": 40, "hook_memory_dim": 16})
         patch.setattr(adding, "POINTS", 3)
         patch.setattr(adding, "ROUNDS", 2)
-        yield Lab(fast=True, seeds=1, folder=tmp_path_factory.mktemp("runs"))
+        yield RunPool(fast=True, seeds=1, folder=tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
-def results(small: Lab) -> dict[str, Any]:
+def results(small: RunPool) -> dict[str, Any]:
     """The experiment's numbers, through JSON."""
     return json.loads(json.dumps(adding.measure(small), allow_nan=False))
 
 
-def test_each_way_is_measured_on_the_memory_it_leaves(small: Lab, results: dict[str, Any]) -> None:
+def test_each_way_is_measured_on_the_memory_it_leaves(
+    small: RunPool, results: dict[str, Any]
+) -> None:
     *known, new = documents = small.documents(adding.DOCUMENTS)
     run, anew = small.run(1, known), small.run(1, documents)
-    prefix = read_documents(small.lm, documents, run.config)
-    added = adding.add(prefix, run.memory, new.title, rounds=2)
+    cache = cache_hidden_states(small.lm, documents, run.config)
+    added = adding.add(cache, run.load_memory(), new.title, epochs=2)
     memories = {
-        "trained": (adding.with_place(run.memory, new.title), 0),
-        "naive": (adding.add(prefix, run.memory, new.title, rounds=2, rehearse=False), 4),
+        "trained": (adding.append_doc_rep(run.load_memory(), new.title), 0),
+        "naive": (adding.add(cache, run.load_memory(), new.title, epochs=2, rehearse=False), 4),
         "added": (added, 8),
-        "anew": (anew.memory, 6),  # two epochs of three documents
+        "anew": (anew.load_memory(), 6),  # two epochs of three documents
     }
     for name, (memory, readings) in memories.items():
         (seed,) = results["ways"][name]["seeds"]
-        found = recognition(prefix, memory)
+        found = recognition(cache, memory)
         assert seed["own"] == pytest.approx(found.ce.diagonal().tolist(), rel=1e-4), name
         assert seed["other"] == pytest.approx(found.other, rel=1e-4), name
         assert (seed["recognised"], seed["readings"]) == (found.recognised, readings), name
@@ -55,8 +58,8 @@ def test_each_way_is_measured_on_the_memory_it_leaves(small: Lab, results: dict[
     extent = results["extent"]
     with torch.no_grad():
         corner = torch.tensor([[-extent, extent]])  # the last row, the first column
-        ce = [prefix.cross_entropies(n, added, corner).item() for n in range(3)]
-    lowest = (torch.tensor(ce) - bare_cross_entropies(prefix)).min().item()
+        ce = [cache.cross_entropies(n, added, corner).item() for n in range(3)]
+    lowest = (torch.tensor(ce) - base_cross_entropies(cache)).min().item()
     assert way["map"][-1][0] == pytest.approx(lowest, abs=1e-3)
 
 

@@ -15,22 +15,30 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from docmem.documents import Document
-from docmem.editing.doc_reps import without_address
+from docmem.editing.doc_reps import drop_doc_rep
 from docmem.editing.forget import forget
 from docmem.errors import DocmemError
 from docmem.evaluation.recall import recognition
-from docmem.experiments import attribution, baselines, capacity, experiment, forgetting, lab
-from docmem.experiments.baselines import Keyed, LoRA, LoRAEach, Shared, race
-from docmem.experiments.pool import Lab
-from docmem.lm.cross_entropy import bare_cross_entropies
-from docmem.lm.hidden_states import Prefix
+from docmem.experiments import experiment, pool
+from docmem.experiments.baselines import (
+    DocumentMemoryBaseline,
+    LoRA,
+    PerDocumentLoRA,
+    UngatedMemory,
+    train_for_equal_time,
+)
+from docmem.experiments.pool import RunPool
+from docmem.experiments.studies import attribution, capacity, forgetting
+from docmem.experiments.studies import baselines as study
+from docmem.lm.cross_entropy import base_cross_entropies
+from docmem.lm.hidden_states import HiddenStateCache
 from docmem.plots.style import NEGATIVE
 from docmem.training.run import Run
 
 MINE = ("capacity", "baselines", "attribution", "forgetting")
 
 
-class Counted(Lab):
+class Counted(RunPool):
     """A laboratory that gives as many documents as asked for, however fast it is."""
 
     def documents(self, count: int | None = None) -> list[Document]:
@@ -39,24 +47,24 @@ class Counted(Lab):
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunPool]:
     """A laboratory for tests, with short segments and few passages, points and rounds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lab, "FAST", {**lab.FAST, "segment_length": 40})
+        patch.setattr(pool, "FAST", {**pool.FAST, "segment_length": 40})
         patch.setattr(capacity, "DOCUMENTS", (2, 3))
         patch.setattr(capacity, "ENTRIES", (16, 32))
         patch.setattr(attribution, "LATER", 2)
         patch.setattr(attribution, "GRID", 3)
         patch.setattr(attribution, "STEPS", 2)
-        patch.setattr(baselines, "PROMPT", 8)
-        patch.setattr(baselines, "NEW", 8)
+        patch.setattr(study, "PROMPT", 8)
+        patch.setattr(study, "NEW", 8)
         patch.setattr(forgetting, "POINTS", 3)
-        patch.setattr(forgetting, "forget", functools.partial(forget, rounds=2))
-        yield Lab(fast=True, seeds=1, folder=tmp_path_factory.mktemp("runs"))
+        patch.setattr(forgetting, "forget", functools.partial(forget, epochs=2))
+        yield RunPool(fast=True, seeds=1, folder=tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
-def counted(small: Lab) -> Lab:
+def counted(small: RunPool) -> RunPool:
     """The same laboratory, with 2 or 3 documents; the LM is shared."""
     same = Counted(fast=True, seeds=2, folder=small.folder)
     same.__dict__["lm"] = small.lm
@@ -64,7 +72,7 @@ def counted(small: Lab) -> Lab:
 
 
 @pytest.fixture(scope="module")
-def results(small: Lab, counted: Lab) -> dict[str, Any]:
+def results(small: RunPool, counted: RunPool) -> dict[str, Any]:
     """The numbers of every experiment, through JSON."""
     measured = {
         name: experiment(name).measure(counted if name == "capacity" else small) for name in MINE
@@ -95,25 +103,25 @@ def test_drawn_from_json_alone_with_claims(name: str, results: dict[str, Any]) -
     assert set(verdicts(name, results[name])) <= {"holds", "partly", "not"}
 
 
-def run_of_size(counted: Lab, count: int, entries: int) -> Run:
+def run_of_size(counted: RunPool, count: int, entries: int) -> Run:
     """The second seed's run on so many documents, with so many entries."""
     sizes = {"max_labels": count, "hook_memory_dim": entries, "num_epochs": capacity.EPOCHS}
     return counted.run(2, counted.documents(count), **sizes)
 
 
-def test_a_cell_is_a_run_of_its_size(counted: Lab, results: dict[str, Any]) -> None:
+def test_a_cell_is_a_run_of_its_size(counted: RunPool, results: dict[str, Any]) -> None:
     numbers = results["capacity"]
     found = []
     for row, count in enumerate((2, 3)):
         for column, entries in enumerate((16, 32)):
             run = run_of_size(counted, count, entries)
             seed = numbers["cells"][row][column][1]
-            ce = recognition(counted.read(run), run.memory).ce
+            ce = recognition(counted.cache_hidden_states(run), run.load_memory()).ce
             assert ce.shape == (count, count)
             assert seed["own"] == pytest.approx(ce.trace().item() / count, rel=1e-4)
             rest = (ce.sum() - ce.trace()).item() / (count * (count - 1))
             assert seed["other"] == pytest.approx(rest, rel=1e-4)
-            first, last = (epoch.positive_ce for epoch in run.history)
+            first, last = (epoch.positive_ce for epoch in run.load_history())
             assert seed["gained"] == pytest.approx(first - last)
             found.append(seed["own"])
     assert len(set(found)) == 4
@@ -165,33 +173,33 @@ def test_beside_compares_along_and_across_the_diagonal() -> None:
 
 
 @pytest.fixture(scope="module")
-def contenders(small: Lab) -> dict[str, Any]:
-    """Each contender, raced for two epochs of the first."""
+def baselines(small: RunPool) -> dict[str, Any]:
+    """Each baseline, raced for two epochs of the first."""
     documents, config = small.documents(), small.config(seed=1)
     before = {name: tensor.clone() for name, tensor in small.lm.model.state_dict().items()}
-    kinds = (Keyed, Shared, LoRA, LoRAEach)
+    kinds = (DocumentMemoryBaseline, UngatedMemory, LoRA, PerDocumentLoRA)
     made = [kind(small.lm, documents, config) for kind in kinds]
     started = [[p.detach().clone() for p in one.trained] for one in made]
-    race(made, 2)
+    train_for_equal_time(made, 2)
     return {
         "lm": before,
-        "started": dict(zip(baselines.NAMES, started, strict=True)),
-        **dict(zip(baselines.NAMES, made, strict=True)),
+        "started": dict(zip(study.NAMES, started, strict=True)),
+        **dict(zip(study.NAMES, made, strict=True)),
     }
 
 
 def test_contenders_are_as_large_and_get_the_same_seconds(
-    contenders: dict[str, Any], results: dict[str, Any]
+    baselines: dict[str, Any], results: dict[str, Any]
 ) -> None:
-    sizes = [contenders[name].parameters for name in baselines.NAMES]
+    sizes = [baselines[name].parameters for name in study.NAMES]
     assert max(sizes) < 1.15 * min(sizes)
     assert len(set(sizes)) > 1
     numbers = results["baselines"]
-    assert [numbers[name][0]["parameters"] for name in baselines.NAMES] == sizes
-    first = contenders["document memory"]
+    assert [numbers[name][0]["parameters"] for name in study.NAMES] == sizes
+    first = baselines["document memory"]
     assert len(first.seconds) == 2
-    for name in baselines.NAMES:
-        one = contenders[name]
+    for name in study.NAMES:
+        one = baselines[name]
         assert one.seconds[-1] >= first.seconds[-1], name
         assert len(one.losses) == len(one.seconds)
         # It stops as soon as it has had them.
@@ -201,33 +209,33 @@ def test_contenders_are_as_large_and_get_the_same_seconds(
         assert 0 < one.bytes - 4 * one.parameters < 0.2 * one.bytes + 4096, name
 
 
-def test_every_contender_learns_and_the_lm_stays(small: Lab, contenders: dict[str, Any]) -> None:
-    for name in baselines.NAMES:
-        one = contenders[name]
+def test_every_contender_learns_and_the_lm_stays(small: RunPool, baselines: dict[str, Any]) -> None:
+    for name in study.NAMES:
+        one = baselines[name]
         moved = [not torch.equal(old, new) for old, new in
-                 zip(contenders["started"][name], one.trained, strict=True)]  # fmt: skip
+                 zip(baselines["started"][name], one.trained, strict=True)]  # fmt: skip
         assert sum(moved) > len(moved) / 2, name
-        own, _ = baselines.own_and_other(one.cross_entropies())
-        assert own < bare_cross_entropies(one.prefix).mean(), name
+        own, _ = study.own_and_other(one.cross_entropies())
+        assert own < base_cross_entropies(one.cache).mean(), name
     now = small.lm.model.state_dict()
-    assert now.keys() == contenders["lm"].keys()
-    assert all(torch.equal(now[name], tensor) for name, tensor in contenders["lm"].items())
+    assert now.keys() == baselines["lm"].keys()
+    assert all(torch.equal(now[name], tensor) for name, tensor in baselines["lm"].items())
     assert not any(parameter.requires_grad for parameter in small.lm.model.parameters())
 
 
-def test_addresses_are_docreps_adapters_or_none(contenders: dict[str, Any]) -> None:
-    shapes = {name: tuple(contenders[name].cross_entropies().shape) for name in baselines.NAMES}
+def test_addresses_are_docreps_adapters_or_none(baselines: dict[str, Any]) -> None:
+    shapes = {name: tuple(baselines[name].cross_entropies().shape) for name in study.NAMES}
     assert shapes == {
         "document memory": (3, 3), "without keys": (3, 1), "one LoRA": (3, 1), "a LoRA each": (3, 3)
     }  # fmt: skip
-    memory = contenders["document memory"]
-    expected = recognition(memory.prefix, memory.memory).ce
+    memory = baselines["document memory"]
+    expected = recognition(memory.cache, memory.memory).ce
     torch.testing.assert_close(memory.cross_entropies(), expected)
     # A LoRA each: adapter 2 alone, read by hand.
-    each = contenders["a LoRA each"]
+    each = baselines["a LoRA each"]
     each.model.set_adapter("2")
-    (index,) = [i for i, owner in enumerate(each.prefix.owners) if owner == 1]
-    ids, mask = each.prefix.batches[index]
+    (index,) = [i for i, doc_id in enumerate(each.cache.doc_ids) if doc_id == 1]
+    ids, mask = each.cache.batches[index]
     assert mask.all()
     with torch.no_grad():
         logits = each.model(input_ids=ids).logits
@@ -237,44 +245,44 @@ def test_addresses_are_docreps_adapters_or_none(contenders: dict[str, Any]) -> N
 
 def test_own_and_other_of_a_matrix_made_by_hand() -> None:
     values = torch.tensor([[1.0, 5.0, 6.0], [7.0, 2.0, 8.0], [9.0, 10.0, 3.0]])
-    assert baselines.own_and_other(values) == pytest.approx((2.0, 45 / 6))
-    assert baselines.own_and_other(torch.tensor([[1.0], [2.0], [6.0]])) == (3.0, 3.0)
+    assert study.own_and_other(values) == pytest.approx((2.0, 45 / 6))
+    assert study.own_and_other(torch.tensor([[1.0], [2.0], [6.0]])) == (3.0, 3.0)
 
 
-def test_recall_counts_tokens_by_document_and_address(small: Lab) -> None:
+def test_recall_counts_tokens_by_document_and_address(small: RunPool) -> None:
     class Parrot:
         """Says the truth to document 0 under address 0, half of it under 1, else nothing."""
 
         n_docs = 2
 
-        def __init__(self, prefix: Prefix) -> None:
-            self.prefix = prefix
+        def __init__(self, cache: HiddenStateCache) -> None:
+            self.cache = cache
 
         def generate(self, ids: Tensor, address: int, new: int) -> Tensor:
-            _, wanted, owners = baselines.prompts(self.prefix, baselines.PROMPT, new)
+            _, wanted, doc_ids = study.prompts(self.cache, study.PROMPT, new)
             said = torch.full_like(wanted, -1)
             right = new if address == 0 else new // 2
-            said[owners == 0, :right] = wanted[owners == 0, :right]
+            said[doc_ids == 0, :right] = wanted[doc_ids == 0, :right]
             return said
 
-    prefix = small.read(small.run(1))
-    shares = baselines.continued.__wrapped__(Parrot(prefix), 2)
+    cache = small.cache_hidden_states(small.run(1))
+    shares = study.continued.__wrapped__(Parrot(cache), 2)
     assert shares.tolist() == [[1.0, 0.5], [0.0, 0.0]]
 
 
 def test_baselines_are_drawn_as_they_were_measured(results: dict[str, Any]) -> None:
     numbers = results["baselines"]
     figure = drawn("baselines", numbers)
-    for line, name in zip(titled(figure, "Learning").lines, baselines.NAMES, strict=True):
+    for line, name in zip(titled(figure, "Learning").lines, study.NAMES, strict=True):
         (seed,) = numbers[name]
         assert line.get_xdata().tolist() == seed["seconds"]
         assert line.get_ydata().tolist() == seed["losses"]
     for title, kind, scale in (("Who knows what", "", 1), ("Recall", "continued_", 100)):
         expected = [scale * numbers[name][0][kind + key] for key in ("own", "other")
-                    for name in baselines.NAMES]  # fmt: skip
+                    for name in study.NAMES]  # fmt: skip
         assert marks(titled(figure, title)) == expected
     bars = [bar.get_width() for bar in titled(figure, "Parameters").patches]
-    assert bars == [numbers[name][0]["bytes"] / 1e6 for name in baselines.NAMES]
+    assert bars == [numbers[name][0]["bytes"] / 1e6 for name in study.NAMES]
 
 
 @pytest.mark.parametrize(
@@ -297,13 +305,13 @@ def test_baselines_claims_go_both_ways(
     assert verdicts("baselines", numbers) == expected
 
 
-def test_lora_needs_a_library_and_says_so(small: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lora_needs_a_library_and_says_so(small: RunPool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(DocmemError, match="pip install peft"):
         LoRA(small.lm, small.documents(), small.config())
 
 
-def test_passages_share_no_word_with_training(small: Lab) -> None:
+def test_passages_share_no_word_with_training(small: RunPool) -> None:
     run = small.run(1)
     words = [f"w{n}" for n in range(300)]
     stranger = Document("Stranger", " ".join(words))
@@ -316,30 +324,30 @@ def test_passages_share_no_word_with_training(small: Lab) -> None:
     for index, document in enumerate(run.documents):
         known = document.text.split()
         assert found["seen"][index] == (index, " ".join(known[:length]))
-        mine = [text for owner, text in found["unseen"] if owner == index]
+        mine = [text for doc_id, text in found["unseen"] if doc_id == index]
         assert mine[0] == " ".join(known[length : 2 * length])
         assert len(mine) == later
 
 
-def test_attribution_scores_are_the_passages(small: Lab, results: dict[str, Any]) -> None:
+def test_attribution_scores_are_the_passages(small: RunPool, results: dict[str, Any]) -> None:
     run = small.run(1)
-    memory, lm = run.memory, small.lm
+    memory, lm = run.load_memory(), small.lm
     numbers = results["attribution"]
     (seed,) = numbers["seeds"]
     groups = attribution.passages(run, [])
     for group in ("seen", "unseen"):
         hits = []
-        for place, (owner, text) in enumerate(groups[group]):
+        for place, (doc_id, text) in enumerate(groups[group]):
             ids = lm.tokenize([text], run.config.max_length).input_ids
             with torch.no_grad():
                 bare = nn.functional.cross_entropy(lm.model(ids).logits[0, :-1], ids[0, 1:])
-            prefix = attribution.read(lm, run, [text])
+            cache = attribution.read(lm, run, [text])
             with torch.no_grad():
-                under = [prefix.cross_entropies(0, memory, one[None]).item()
+                under = [cache.cross_entropies(0, memory, one[None]).item()
                          for one in memory.doc_reps]  # fmt: skip
             score = min(under) - bare.item()
             assert seed["scores"][group][place] == pytest.approx(score, abs=1e-4)
-            hits.append(under.index(min(under)) == owner)
+            hits.append(under.index(min(under)) == doc_id)
         assert seed["accuracy"][group]["lowest"] == pytest.approx(np.mean(hits))
         if group == "unseen":
             assert numbers["hits"] == [float(hit) for hit in hits]
@@ -358,21 +366,21 @@ def test_auc_counts_pairs() -> None:
 
 
 def test_descent_goes_down_from_the_best_point_of_the_grid(
-    small: Lab, monkeypatch: pytest.MonkeyPatch
+    small: RunPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = small.run(1)
-    memory, prefix = run.memory, small.read(run)
+    memory, cache = run.load_memory(), small.cache_hidden_states(run)
     monkeypatch.setattr(attribution, "STEPS", 0)
-    starts = attribution.descend(prefix, memory)
+    starts = attribution.descend(cache, memory)
     reach = max(1.0, memory.doc_reps.abs().max().item())
     axis = [-reach, 0.0, reach]
     grid = torch.tensor([(x, y) for x in axis for y in axis])
-    best = grid[attribution.explained(prefix, memory, grid).argmin(1)]
+    best = grid[attribution.explained(cache, memory, grid).argmin(1)]
     torch.testing.assert_close(starts, best)
     monkeypatch.setattr(attribution, "STEPS", 8)
-    ends = attribution.descend(prefix, memory)
+    ends = attribution.descend(cache, memory)
     before, after = (
-        attribution.explained(prefix, memory, points).diagonal() for points in (starts, ends)
+        attribution.explained(cache, memory, points).diagonal() for points in (starts, ends)
     )
     assert (after < before).all()
 
@@ -412,14 +420,14 @@ def test_attribution_claims_go_both_ways() -> None:
     assert verdicts("attribution", bad) == ["not"] * 5
 
 
-def test_what_is_left_is_read_where_the_docrep_was(small: Lab, results: dict[str, Any]) -> None:
+def test_what_is_left_is_read_where_the_docrep_was(small: RunPool, results: dict[str, Any]) -> None:
     run = small.run(1)
-    memory, kept = run.memory, run.documents[1:]
+    memory, kept = run.load_memory(), run.documents[1:]
     ways = results["forgetting"]["ways"]
     text = forgetting.read(small, run, run.documents[:1])
-    bare = bare_cross_entropies(text)[0].item()
-    cleaned = forget(small.read(run), memory, 0, rounds=2)
-    anew = small.run(1, kept).memory
+    bare = base_cross_entropies(text)[0].item()
+    cleaned = forget(small.cache_hidden_states(run), memory, 0, epochs=2)
+    anew = small.run(1, kept).load_memory()
     memories = {"trained": memory, "dropped": memory, "forgotten": cleaned, "retrained": anew}
     square = [(x, y) for y in (-1.0, 0.0, 1.0) for x in (-1.0, 0.0, 1.0)]
     for name, asked in memories.items():
@@ -432,7 +440,7 @@ def test_what_is_left_is_read_where_the_docrep_was(small: Lab, results: dict[str
         assert np.ravel(ways[name]["map"]) == pytest.approx(values[:9], abs=1e-3), name
         assert seed["there"] == pytest.approx(values[9], abs=1e-3), name
         assert seed["lowest"] == pytest.approx(min(values), abs=1e-3), name
-        rest = asked if name == "retrained" else without_address(asked, 0)
+        rest = asked if name == "retrained" else drop_doc_rep(asked, 0)
         found = recognition(forgetting.read(small, run, kept), rest)
         assert seed["kept"] == pytest.approx(found.ce.diagonal().tolist(), rel=1e-4), name
         assert seed["other"] == pytest.approx(found.other, rel=1e-4), name

@@ -16,45 +16,44 @@ from docmem.core.hook import attach
 from docmem.documents import Document, segments
 from docmem.errors import DocmemError
 from docmem.evaluation.recall import recognition
-from docmem.experiments import (
+from docmem.experiments import experiment, pool
+from docmem.experiments import stats as paired
+from docmem.experiments.pool import RunPool
+from docmem.experiments.studies import (
     continuity,
-    experiment,
     guidance,
-    lab,
     layers,
     length,
     nonlinear,
-    paired,
     plane,
     recalling,
 )
-from docmem.experiments.pool import Lab
 
 MINE = ("plane", "length", "nonlinear", "recalling", "continuity", "guidance", "layers")
 TWO_SEEDS = ("recalling",)
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunPool]:
     """A laboratory for tests, with short segments and few entries; its runs are shared."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lab, "FAST", {**lab.FAST, "segment_length": 40, "hook_memory_dim": 16})
+        patch.setattr(pool, "FAST", {**pool.FAST, "segment_length": 40, "hook_memory_dim": 16})
         patch.setattr(plane, "POINTS", 3)
         patch.setattr(continuity, "POINTS", 2**continuity.HALVINGS + 1)
-        yield Lab(fast=True, seeds=1, folder=tmp_path_factory.mktemp("runs"))
+        yield RunPool(fast=True, seeds=1, folder=tmp_path_factory.mktemp("runs"))
 
 
-def seeds_of(small: Lab, name: str) -> Lab:
+def seeds_of(small: RunPool, name: str) -> RunPool:
     """The laboratory with as many seeds as the experiment is tested with; the LM is shared."""
     if name not in TWO_SEEDS:
         return small
-    two = Lab(fast=True, seeds=2, folder=small.folder)
+    two = RunPool(fast=True, seeds=2, folder=small.folder)
     two.__dict__["lm"] = small.lm
     return two
 
 
 @pytest.fixture(scope="module")
-def results(small: Lab) -> dict[str, Any]:
+def results(small: RunPool) -> dict[str, Any]:
     """The numbers of every experiment, through JSON."""
     measured = {name: experiment(name).measure(seeds_of(small, name)) for name in MINE}
     return json.loads(json.dumps(measured, allow_nan=False))
@@ -80,15 +79,15 @@ def test_drawn_from_json_alone_with_claims(name: str, results: dict[str, Any]) -
         assert "nan" not in claim.ours
 
 
-def test_nonlinear_counts_what_the_snapshots_hold(small: Lab, results: dict[str, Any]) -> None:
+def test_nonlinear_counts_what_the_snapshots_hold(small: RunPool, results: dict[str, Any]) -> None:
     run = small.run(
         1, **nonlinear.SETTINGS, document_key_module_type="nonlinear", key_internal_layers=3
     )
-    assert len(run.memory.document_key) == 7  # three hidden layers, each with its activation
+    assert len(run.load_memory().document_key) == 7  # three hidden layers, each with its activation
     numbers = results["nonlinear"]
-    assert numbers["epochs"] == run.snapshots.epochs
+    assert numbers["epochs"] == run.load_snapshots().epochs
     (found,) = numbers["3"]
-    for index, selection in enumerate(run.snapshots.document.tolist()):
+    for index, selection in enumerate(run.load_snapshots().document.tolist()):
         is_open = [[value > 0.01 for value in row] for row in selection]
         assert found["active"][index] == pytest.approx(np.mean([sum(row) for row in is_open]))
         assert found["dead"][index] == sum(not any(column) for column in zip(*is_open, strict=True))
@@ -120,15 +119,15 @@ def test_nonlinear_claims_go_both_ways() -> None:
     assert verdicts == ["not", "not", "holds"]
 
 
-def test_plane_reads_each_document_at_each_cell(small: Lab, results: dict[str, Any]) -> None:
+def test_plane_reads_each_document_at_each_cell(small: RunPool, results: dict[str, Any]) -> None:
     run = small.run(1, key_activation="tanh")
-    prefix, memory = small.read(run), run.memory
+    cache, memory = small.cache_hidden_states(run), run.load_memory()
     numbers = results["plane"]
     (seed,) = numbers["tanh"]["seeds"]
-    assert seed["own"] == pytest.approx(recognition(prefix, memory).own, rel=1e-4)
+    assert seed["own"] == pytest.approx(recognition(cache, memory).own, rel=1e-4)
     with torch.no_grad():
         # Document 3, up 1, across -1: the last row, the first column.
-        corner = prefix.cross_entropies(2, memory, torch.tensor([[-1.0, 1.0]])).item()
+        corner = cache.cross_entropies(2, memory, torch.tensor([[-1.0, 1.0]])).item()
     assert numbers["tanh"]["ce"][2][-1][0] == pytest.approx(corner, rel=1e-4)
     assert numbers["tanh"]["fine"]["ce"][2][-1][0] == pytest.approx(corner, rel=1e-4)
     axes = panel(drawn("plane", numbers), "document 3")
@@ -179,19 +178,19 @@ def test_plane_claims_go_both_ways() -> None:
     assert plane.claims(opposite)[0].why.startswith("Fewer entries narrow it: with 32")
 
 
-def test_length_measures_the_last_selections(small: Lab, results: dict[str, Any]) -> None:
+def test_length_measures_the_last_selections(small: RunPool, results: dict[str, Any]) -> None:
     run = small.run(1, key_activation="relu")
     (seed,) = results["length"]["whole"]["relu"]
-    token, document = run.snapshots.token[-1], run.snapshots.document[-1]
+    token, document = run.load_snapshots().token[-1], run.load_snapshots().document[-1]
     for index, (asked, opened) in enumerate(zip(token.tolist(), document.tolist(), strict=True)):
         product = [a * b for a, b in zip(asked, opened, strict=True)]
-        tokens = int(small.read(run).batches[index].attention_mask.sum())
+        tokens = int(small.cache_hidden_states(run).batches[index].attention_mask.sum())
         for key, expected in {
             "k_doc, active": sum(abs(value) > 0.01 for value in opened),
             "k_doc, L1": sum(map(abs, opened)),
             "product, L2": math.hypot(*product),
             "product × tokens": sum(map(abs, product)) * tokens,
-            "DocRep, L2": math.hypot(*run.memory.doc_reps[index].tolist()),
+            "DocRep, L2": math.hypot(*run.load_memory().doc_reps[index].tolist()),
         }.items():
             assert seed["sizes"][key][index] == pytest.approx(expected, rel=1e-4), key
     axes = drawn("length", results["length"]).axes[list(length.PUBLISHED).index("relu")]
@@ -232,15 +231,15 @@ def test_documents_are_cut_to_the_lengths_that_a_seed_deals() -> None:
 
 
 def test_recalling_counts_tokens_before_the_first_error(
-    small: Lab, results: dict[str, Any]
+    small: RunPool, results: dict[str, Any]
 ) -> None:
     run = small.run(1)
-    prefix = small.read(run)
-    ids, wanted, owners = recalling.prompts(prefix, recalling.PROMPT, recalling.NEW)
+    cache = small.cache_hidden_states(run)
+    ids, wanted, doc_ids = recalling.prompts(cache, recalling.PROMPT, recalling.NEW)
     lengths = []
-    with attach(prefix.lm.model, run.memory) as hooked:
-        for prompt, truth, owner in zip(ids, wanted, owners.tolist(), strict=True):
-            with hooked.document(owner):
+    with attach(cache.lm.model, run.load_memory()) as hooked:
+        for prompt, truth, doc_id in zip(ids, wanted, doc_ids.tolist(), strict=True):
+            with hooked.document(doc_id):
                 options = {"max_new_tokens": recalling.NEW, "min_new_tokens": recalling.NEW}
                 rows = hooked.model.generate(
                     input_ids=prompt[None], attention_mask=torch.ones_like(prompt[None]),
@@ -255,17 +254,17 @@ def test_recalling_counts_tokens_before_the_first_error(
     assert marks(axes) == expected
 
 
-def test_conditions_differ_by_the_memory_alone(small: Lab) -> None:
+def test_conditions_differ_by_the_memory_alone(small: RunPool) -> None:
     run = small.run(1)
-    prefix = small.read(run)
-    tokenizer, model = prefix.lm.tokenizer, prefix.lm.model
-    ids, _, owners = recalling.prompts(prefix, recalling.PROMPT, recalling.NEW)
+    cache = small.cache_hidden_states(run)
+    tokenizer, model = cache.lm.tokenizer, cache.lm.model
+    ids, _, doc_ids = recalling.prompts(cache, recalling.PROMPT, recalling.NEW)
     texts = {
         name: tokenizer.batch_decode(rows, skip_special_tokens=True)
-        for name, rows in recalling.continuations(prefix, run, ids, owners).items()
+        for name, rows in recalling.continuations(cache, run, ids, doc_ids).items()
     }
-    with attach(model, run.memory) as hooked:
-        for name, document in (("all", None), ("another's", (int(owners[0]) + 1) % 3)):
+    with attach(model, run.load_memory()) as hooked:
+        for name, document in (("all", None), ("another's", (int(doc_ids[0]) + 1) % 3)):
             with hooked.document(document):
                 one = model.generate(
                     input_ids=ids[:1], attention_mask=torch.ones_like(ids[:1]), pad_token_id=0,
@@ -309,12 +308,14 @@ def test_recalling_claims_go_both_ways() -> None:
     assert {claim.verdict for claim in recalling.claims(numbers(0.1, 0.9))} == {"not"}
 
 
-def test_continuity_never_exceeds_the_singular_value(small: Lab, results: dict[str, Any]) -> None:
+def test_continuity_never_exceeds_the_singular_value(
+    small: RunPool, results: dict[str, Any]
+) -> None:
     run = small.run(1, key_activation="relu")
-    weight = run.memory.document_key.weight.detach().numpy()
+    weight = run.load_memory().document_key.weight.detach().numpy()
     (seed,) = results["continuity"]["relu"]["seeds"]
     assert seed["exact"] == pytest.approx(np.linalg.svd(weight)[1][0], rel=1e-5)
-    starts = run.memory.doc_reps.numpy()
+    starts = run.load_memory().doc_reps.numpy()
     ratios = [
         np.linalg.norm(weight @ (end - start)) / np.linalg.norm(end - start)
         for start, end in zip(starts, np.roll(starts, -1, 0), strict=True)
@@ -322,7 +323,11 @@ def test_continuity_never_exceeds_the_singular_value(small: Lab, results: dict[s
     # Along a line a linear g changes evenly, so its ratio is that of the two ends.
     assert seed["g"] == pytest.approx(max(ratios), rel=1e-3)
     line = np.array(results["continuity"]["relu"]["line"])
-    assert np.allclose(line[:, 0], recognition(small.read(run), run.memory).ce[:, 0], atol=1e-4)
+    assert np.allclose(
+        line[:, 0],
+        recognition(small.cache_hidden_states(run), run.load_memory()).ce[:, 0],
+        atol=1e-4,
+    )
     step = np.linalg.norm(starts[1] - starts[0]) / (line.shape[1] - 1)
     assert seed["ce"][-1] >= np.abs(np.diff(line)).max() / step * (1 - 1e-4)
     axes = panel(drawn("continuity", results["continuity"]), "step, as a share of the line")
@@ -347,16 +352,16 @@ def test_continuity_claims_go_both_ways() -> None:
     assert {claim.verdict for claim in continuity.claims(numbers(1.1, 2.0))} == {"not"}
 
 
-def test_guidance_reads_what_its_runs_know(small: Lab, results: dict[str, Any]) -> None:
+def test_guidance_reads_what_its_runs_know(small: RunPool, results: dict[str, Any]) -> None:
     numbers = results["guidance"]
     run = small.run(1, guidance=0.0)
-    prefix, memory = small.read(run), run.memory
+    cache, memory = small.cache_hidden_states(run), run.load_memory()
     (seed,) = numbers["weight α"]["0"]
-    ce = recognition(prefix, memory).ce
+    ce = recognition(cache, memory).ce
     assert seed["own"] == pytest.approx(ce.trace().item() / 3, rel=1e-4)
     assert seed["other"] == pytest.approx((ce.sum() - ce.trace()).item() / 6, rel=1e-4)
     with torch.no_grad():
-        origin = [prefix.cross_entropies(n, memory, torch.zeros(1, 2)).item() for n in range(3)]
+        origin = [cache.cross_entropies(n, memory, torch.zeros(1, 2)).item() for n in range(3)]
     assert seed["origin"] == pytest.approx(np.mean(origin), rel=1e-4)
     # The setting that is changed nowhere is one run.
     shared = numbers["weight α"]["1"]
@@ -392,14 +397,16 @@ def test_guidance_claims_go_both_ways() -> None:
     assert claims[4].why == "Clearly above it: random, zero, perturb"
 
 
-def test_layers_keep_each_blocks_history(small: Lab, results: dict[str, Any]) -> None:
+def test_layers_keep_each_blocks_history(small: RunPool, results: dict[str, Any]) -> None:
     blocks = results["layers"]["blocks"]
     run = small.run(1, hook_memory_layer=1)
     (seed,) = blocks["2"]
-    assert seed["curve"] == [epoch.positive_ce for epoch in run.history]
-    assert seed["own"] == pytest.approx(recognition(small.read(run), run.memory).own, rel=1e-4)
+    assert seed["curve"] == [epoch.positive_ce for epoch in run.load_history()]
+    assert seed["own"] == pytest.approx(
+        recognition(small.cache_hidden_states(run), run.load_memory()).own, rel=1e-4
+    )
     (last,) = blocks["4"]
-    assert last["curve"] == [epoch.positive_ce for epoch in small.run(1).history]
+    assert last["curve"] == [epoch.positive_ce for epoch in small.run(1).load_history()]
     assert results["layers"]["budget_s"] == pytest.approx(2 * last["epoch_s"])
     axes = panel(drawn("layers", results["layers"]), "epoch")
     assert axes.lines[1].get_ydata().tolist() == seed["curve"]

@@ -12,49 +12,52 @@ import torch
 from docmem.documents import Document
 from docmem.editing.place import doc_reps_from_lm, mean_states
 from docmem.evaluation.recall import recognition
-from docmem.experiments import lab, placing
-from docmem.experiments.pool import Lab
+from docmem.experiments import pool
+from docmem.experiments.pool import RunPool
+from docmem.experiments.studies import placing
 from docmem.experiments.studies.attribution import passages
-from docmem.lm.cross_entropy import bare_cross_entropies
-from docmem.lm.hidden_states import Prefix
+from docmem.lm.cross_entropy import base_cross_entropies
+from docmem.lm.hidden_states import HiddenStateCache
 from docmem.plots.style import new_figure
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunPool]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lab, "FAST", {**lab.FAST, "segment_length": 40, "hook_memory_dim": 16})
+        patch.setattr(pool, "FAST", {**pool.FAST, "segment_length": 40, "hook_memory_dim": 16})
         patch.setattr(placing, "SHUFFLES", 20)
-        yield Lab(fast=True, seeds=2, folder=tmp_path_factory.mktemp("runs"))
+        yield RunPool(fast=True, seeds=2, folder=tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
-def results(small: Lab) -> dict[str, Any]:
+def results(small: RunPool) -> dict[str, Any]:
     """The numbers, through JSON."""
     return json.loads(json.dumps(placing.measure(small), allow_nan=False))
 
 
-def test_numbers_are_of_runs_on_those_doc_reps(small: Lab, results: dict[str, Any]) -> None:
+def test_numbers_are_of_runs_on_those_doc_reps(small: RunPool, results: dict[str, Any]) -> None:
     documents, usual = small.documents(), small.run(1)
-    text = small.read(usual)
+    text = small.cache_hidden_states(usual)
     from_lm = doc_reps_from_lm(text, len(documents), 2)
     run = small.run(1, documents, from_lm)
     assert run.path != usual.path
-    assert torch.equal(run.memory.doc_reps, from_lm)
+    assert torch.equal(run.load_memory().doc_reps, from_lm)
     assert results["places"]["lm"]["map"] == pytest.approx(from_lm.numpy())
-    assert results["places"]["orthogonal"]["map"] == pytest.approx(usual.memory.doc_reps.numpy())
+    assert results["places"]["orthogonal"]["map"] == pytest.approx(
+        usual.load_memory().doc_reps.numpy()
+    )
     for name, one in (("lm", run), ("orthogonal", usual)):
         seed = results["places"][name]["seeds"][0]
-        assert seed["own"] == pytest.approx(recognition(text, one.memory).own, rel=1e-4)
+        assert seed["own"] == pytest.approx(recognition(text, one.load_memory()).own, rel=1e-4)
         own, other, right = [], [], []
-        for owner, words in passages(one, [])["unseen"]:
+        for doc_id, words in passages(one, [])["unseen"]:
             batch = small.lm.tokenize([words], one.config.max_length)
-            prefix = Prefix(small.lm, [batch], [0], one.config.hook_memory_layer)
+            cache = HiddenStateCache(small.lm, [batch], [0], one.config.hook_memory_layer)
             with torch.no_grad():
-                ce = prefix.cross_entropies(0, one.memory, one.memory.doc_reps)
-            over = (ce - bare_cross_entropies(prefix)).tolist()
-            right.append(ce.argmin().item() == owner)
-            own.append(over.pop(owner))
+                ce = cache.cross_entropies(0, one.load_memory(), one.load_memory().doc_reps)
+            over = (ce - base_cross_entropies(cache)).tolist()
+            right.append(ce.argmin().item() == doc_id)
+            own.append(over.pop(doc_id))
             other += over
         assert len(own) == results["passages"] > 3
         assert seed["unseen_own"] == pytest.approx(np.mean(own), abs=1e-4)
@@ -104,8 +107,8 @@ def test_chance_is_the_share_of_deals_that_reach_a_correlation(
     assert 0.05 < placing.chance(line, placing.nearness(noise)) < 1
 
 
-def test_selections_follow_where_doc_reps_lie(small: Lab) -> None:
-    memory = small.run(1).memory
+def test_selections_follow_where_doc_reps_lie(small: RunPool) -> None:
+    memory = small.run(1).load_memory()
     selections = memory.select(memory.doc_reps).detach()
     cosines = torch.nn.functional.cosine_similarity(selections[None], selections[:, None], dim=2)
     assert placing.neighbours(cosines.numpy(), memory)["selected"] == pytest.approx(1)
@@ -114,15 +117,15 @@ def test_selections_follow_where_doc_reps_lie(small: Lab) -> None:
 
 
 def test_passages_nearest_their_documents_by_states(
-    small: Lab, results: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    small: RunPool, results: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = small.run(1)
     unseen = placing.Unseen(small.lm, run)
     assert results["by_states"] == pytest.approx(
-        unseen.by_states(mean_states(small.read(run), len(run.documents)))
+        unseen.by_states(mean_states(small.cache_hidden_states(run), len(run.documents)))
     )
     means = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
-    monkeypatch.setattr(placing, "mean_states", lambda *_: means[unseen.owners] * 0.5 + 7)
+    monkeypatch.setattr(placing, "mean_states", lambda *_: means[unseen.doc_ids] * 0.5 + 7)
     assert unseen.by_states(means) == 1
     assert unseen.by_states(means.roll(1, 0)) == 0
 

@@ -21,7 +21,7 @@ from docmem.training.run import Run, lm_fingerprint
 @pytest.fixture(scope="module")
 def plane(trained: tuple[LanguageModel, Run]) -> KeyPlane:
     lm, run = trained
-    return key_plane(run.read(lm), run.memory, points=3)
+    return key_plane(run.cache_hidden_states(lm), run.load_memory(), points=3)
 
 
 def made(trained: tuple[LanguageModel, Run], plane: KeyPlane, name: str) -> Explorer:
@@ -120,7 +120,7 @@ def test_an_lm_with_modules_of_its_own_shares_weights_but_no_hooks(
     batch = lm.tokenize(["Cyclone Odalys crossed the Brannic Sea"])
     with torch.no_grad():
         bare = own.model(**forward_inputs(own.model, batch)).logits
-        with attach(lm.model, run.memory, -1) as hooked, hooked.document(0):
+        with attach(lm.model, run.load_memory(), -1) as hooked, hooked.document(0):
             beside = own.model(**forward_inputs(own.model, batch)).logits
             within = lm.model(**forward_inputs(lm.model, batch)).logits
     assert torch.equal(bare, beside)

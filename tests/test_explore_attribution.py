@@ -9,7 +9,7 @@ from docmem.errors import DocmemError
 from docmem.evaluation.attribution import attribute
 from docmem.explore import AttributionExplorer
 from docmem.lm.cross_entropy import cross_entropies_at
-from docmem.lm.hidden_states import Prefix
+from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
 from docmem.training.run import Run
 
@@ -27,8 +27,8 @@ def test_the_bars_are_what_attribute_measures(
 ) -> None:
     lm, run = trained
     found = explorer.explanation
-    expected = {one.title: one.ce for one in attribute(lm, run.memory, -1, TEXT)}
-    assert found.bare == expected.pop("(no memory)")
+    expected = {one.title: one.ce for one in attribute(lm, run.load_memory(), -1, TEXT)}
+    assert found.bare == expected.pop("(base LM)")
     assert dict(zip(run.titles, found.ce, strict=True)) == expected
     assert run.titles[found.best] == "Thornwick Light"
 
@@ -39,8 +39,8 @@ def test_the_point_is_lower_than_all_of_the_map_and_than_every_document(
     lm, run = trained
     found = explorer.explanation
     assert found.over_plane is not None and found.point is not None and found.lowest is not None
-    prefix = Prefix(lm, [lm.tokenize([TEXT])], [0], -1)
-    ce = cross_entropies_at(prefix, run.memory, torch.tensor([found.point]))[0, 0]
+    cache = HiddenStateCache(lm, [lm.tokenize([TEXT])], [0], -1)
+    ce = cross_entropies_at(cache, run.load_memory(), torch.tensor([found.point]))[0, 0]
     assert found.lowest == pytest.approx(ce.item(), abs=1e-5)
     assert found.lowest <= found.over_plane.min()
     assert found.lowest < min(found.ce)
@@ -52,10 +52,10 @@ def test_the_map_is_measured_up_and_across(
     lm, run = trained
     found = explorer.explanation
     assert found.axis is not None and found.over_plane is not None
-    prefix = Prefix(lm, [lm.tokenize([TEXT])], [0], -1)
+    cache = HiddenStateCache(lm, [lm.tokenize([TEXT])], [0], -1)
     for up, across in ((0, 14), (3, 8)):
         doc_rep = torch.tensor([[found.axis[across], found.axis[up]]])
-        expected = cross_entropies_at(prefix, run.memory, doc_rep)[0, 0]
+        expected = cross_entropies_at(cache, run.load_memory(), doc_rep)[0, 0]
         torch.testing.assert_close(found.over_plane[up, across], expected)
 
 

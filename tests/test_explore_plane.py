@@ -14,7 +14,7 @@ from docmem.evaluation.plane import KeyPlane, key_plane, plane_of
 from docmem.explore import KeyPlaneExplorer
 from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.lm.generation import generate
-from docmem.lm.hidden_states import Prefix
+from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
 from docmem.plots import key_plane as draw_key_plane
 from docmem.plots.style import document_color, new_figure
@@ -22,21 +22,21 @@ from docmem.training.run import Run
 
 
 @pytest.fixture(scope="module")
-def prefix(trained: tuple[LanguageModel, Run]) -> Prefix:
+def cache(trained: tuple[LanguageModel, Run]) -> HiddenStateCache:
     lm, run = trained
-    return run.read(lm)
+    return run.cache_hidden_states(lm)
 
 
 @pytest.fixture(scope="module")
-def plane(trained: tuple[LanguageModel, Run], prefix: Prefix) -> KeyPlane:
-    return key_plane(prefix, trained[1].memory, points=5, extent=1.5)
+def plane(trained: tuple[LanguageModel, Run], cache: HiddenStateCache) -> KeyPlane:
+    return key_plane(cache, trained[1].load_memory(), points=5, extent=1.5)
 
 
 @pytest.fixture
 def explorer(
-    trained: tuple[LanguageModel, Run], prefix: Prefix, plane: KeyPlane
+    trained: tuple[LanguageModel, Run], cache: HiddenStateCache, plane: KeyPlane
 ) -> KeyPlaneExplorer:
-    return explore.key_plane(trained[1], prefix=prefix, plane=plane, prompt="Cyclone")
+    return explore.key_plane(trained[1], cache=cache, plane=plane, prompt="Cyclone")
 
 
 @pytest.fixture
@@ -54,11 +54,11 @@ def ask(explorer: KeyPlaneExplorer, kind: str, number: int, x: float, y: float, 
 
 
 def test_at_rest_the_numbers_are_measured_at_this_very_doc_rep(
-    explorer: KeyPlaneExplorer, trained: tuple[LanguageModel, Run], prefix: Prefix
+    explorer: KeyPlaneExplorer, trained: tuple[LanguageModel, Run], cache: HiddenStateCache
 ) -> None:
     reading = explorer.rest(0.31, -0.77)
     doc_rep = torch.tensor([[0.31, -0.77]])
-    expected = cross_entropies_at(prefix, trained[1].memory, doc_rep)[:, 0]
+    expected = cross_entropies_at(cache, trained[1].load_memory(), doc_rep)[:, 0]
     assert reading.measured
     assert torch.equal(reading.doc_rep, doc_rep[0])
     torch.testing.assert_close(reading.ce, expected)
@@ -93,7 +93,7 @@ def test_between_grid_points_the_interpolation_is_bilinear(
 def test_the_selection_is_exact_moving_and_at_rest(
     explorer: KeyPlaneExplorer, trained: tuple[LanguageModel, Run]
 ) -> None:
-    expected = trained[1].memory.select(torch.tensor([0.4, 0.2])).detach()
+    expected = trained[1].load_memory().select(torch.tensor([0.4, 0.2])).detach()
     torch.testing.assert_close(explorer.move(0.4, 0.2).selection, expected)
     torch.testing.assert_close(explorer.rest(0.4, 0.2).selection, expected)
 
@@ -110,7 +110,7 @@ def test_a_document_can_be_snapped_to(
     run = trained[1]
     for index, title in enumerate(run.titles):
         reading = explorer.snap(title)
-        torch.testing.assert_close(reading.doc_rep, run.memory.doc_reps[index])
+        torch.testing.assert_close(reading.doc_rep, run.load_memory().doc_reps[index])
         assert reading.nearest == index
     with pytest.raises(DocmemError, match="no document called"):
         explorer.snap("Cyclon")
@@ -120,7 +120,7 @@ def test_it_writes_what_generate_writes_under_the_doc_rep(
     explorer: KeyPlaneExplorer, trained: tuple[LanguageModel, Run]
 ) -> None:
     lm, run = trained
-    with attach(lm.model, run.memory, -1) as hooked:
+    with attach(lm.model, run.load_memory(), -1) as hooked:
         expected = generate(
             hooked, lm.tokenizer, "Thornwick", torch.tensor([0.2, 0.1]), max_new_tokens=28
         )
@@ -227,24 +227,24 @@ def test_the_picture_shows_the_point_the_bars_and_the_selection(
 def test_given_nothing_it_measures_the_first_segments(trained: tuple[LanguageModel, Run]) -> None:
     lm, run = trained
     explorer = explore.key_plane(run, points=2, lm=lm)
-    assert len(explorer.prefix.batches) == len(run.documents)
-    assert [len(batch.input_ids) for batch in explorer.prefix.batches] == [1, 1, 1]
+    assert len(explorer.cache.batches) == len(run.documents)
+    assert [len(batch.input_ids) for batch in explorer.cache.batches] == [1, 1, 1]
     assert explorer.prompt == run.documents[0].title
-    corner = cross_entropies_at(explorer.prefix, run.memory, explorer.plane.axis[None])[:, 0]
+    corner = cross_entropies_at(explorer.cache, run.load_memory(), explorer.plane.axis[None])[:, 0]
     low, high = explorer.plane.axis.tolist()
     assert low == -high
     torch.testing.assert_close(explorer.move(low, high).ce, corner)
 
 
 def test_longer_doc_reps_are_moved_through_their_plane(
-    trained: tuple[LanguageModel, Run], prefix: Prefix
+    trained: tuple[LanguageModel, Run], cache: HiddenStateCache
 ) -> None:
     lm, run = trained
     torch.manual_seed(0)
     shape = MemoryConfig(d_model=32, n_docs=3, memory_dim=24, key_dim=4)
     memory = DocumentMemory(shape, run.titles)
-    plane = key_plane(prefix, memory, points=3)
-    explorer = KeyPlaneExplorer(run.titles, lm, memory, prefix, plane, "Cyclone")
+    plane = key_plane(cache, memory, points=3)
+    explorer = KeyPlaneExplorer(run.titles, lm, memory, cache, plane, "Cyclone")
     origin, axes = plane_of(memory.doc_reps)
     expected = origin + torch.tensor([0.2, -0.4]) @ axes
     torch.testing.assert_close(explorer.rest(0.2, -0.4).doc_rep, expected)
@@ -258,6 +258,6 @@ def test_what_has_no_plane_says_so(
     with pytest.raises(DocmemError, match="The map is of 2 documents, this run holds 3"):
         explore.key_plane(run, lm=lm, plane=other)
     thin = DocumentMemory(MemoryConfig(d_model=32, n_docs=3, memory_dim=24, key_dim=1))
-    monkeypatch.setattr(Run, "memory", thin)
+    monkeypatch.setattr(Run, "load_memory", lambda _: thin)
     with pytest.raises(DocmemError, match="span no plane"):
         explore.key_plane(run, lm=lm)

@@ -59,9 +59,9 @@ def test_each_row_is_written_under_its_own_memory(
 ) -> None:
     lm, run = trained
     rows = explorer.recall("Thornwick Light", "Thornwick Light stands", 0, mix=0.25)
-    reps = run.memory.doc_reps
+    reps = run.load_memory().doc_reps
     assert explorer.rows is rows
-    with attach(lm.model, run.memory, -1) as hooked:
+    with attach(lm.model, run.load_memory(), -1) as hooked:
         mixed = 0.75 * reps[1] + 0.25 * reps[0]
         for row, doc_rep in zip(rows[:3], (reps[1], reps[0], mixed), strict=True):
             expected = generate(hooked, lm.tokenizer, "Thornwick Light stands", doc_rep)
@@ -79,7 +79,7 @@ def test_the_true_continuation_is_read_with_the_loss_of_every_token(
     assert following[1:] in explorer.texts[0]
     batch = lm.tokenize(["drowned the low" + following])
     inputs = forward_inputs(lm.model, batch)
-    with torch.no_grad(), attach(lm.model, run.memory, -1) as hooked, hooked.document(0):
+    with torch.no_grad(), attach(lm.model, run.load_memory(), -1) as hooked, hooked.document(0):
         own = token_losses(lm.model(**inputs).logits, batch)[0]
     with torch.no_grad():
         bare = token_losses(lm.model(**inputs).logits, batch)[0]
@@ -119,7 +119,7 @@ def test_no_text_becomes_html(trained: tuple[LanguageModel, Run]) -> None:
         dataclasses.replace(document, title=f"<i>{document.title}", text=text)
         for document, text in zip(DOCUMENTS, [texts[0], texts[1], texts[1]], strict=True)
     ]
-    explorer = RecallExplorer(documents, lm, run.memory, -1)
+    explorer = RecallExplorer(documents, lm, run.load_memory(), -1)
     explorer.recall(0, '<img src="x">', 1)
     shown = explorer.html()
     assert "&lt;img src=&quot;x&quot;&gt;" in shown

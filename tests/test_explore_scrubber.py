@@ -20,13 +20,13 @@ def pixels(png: bytes) -> np.ndarray:
 def test_a_frame_is_the_animations(trained: tuple[LanguageModel, Run]) -> None:
     run = trained[1]
     scrubber = explore.scrubber(run)
-    assert scrubber.epochs == run.snapshots.epochs == [0, 20, 40, 60]
-    limits = color_limits(run.snapshots, [0, 1, 2, 3])
+    assert scrubber.epochs == run.load_snapshots().epochs == [0, 20, 40, 60]
+    limits = color_limits(run.load_snapshots(), [0, 1, 2, 3])
     picture = SelectionPicture(run, limits)
     picture.figure.figure.set_dpi(explore._scrubber.DPI)
     film = Film(picture.figure.figure, picture.changing())
     for index in (2, 0):
-        picture.show(panels_at(run.snapshots, index), run.snapshots.epochs[index])
+        picture.show(panels_at(run.load_snapshots(), index), run.load_snapshots().epochs[index])
         np.testing.assert_array_equal(pixels(scrubber.frame(20 * index)), film.frame())
 
 
@@ -75,9 +75,9 @@ def test_two_runs_keep_one_clock(trained: tuple[LanguageModel, Run], whole: Run)
         scrubber.show(epoch)
         assert long.cursor.get_xdata()[0] == of_long
         assert short.cursor.get_xdata()[0] == of_short
-        index = whole.snapshots.epochs.index(of_short)
+        index = whole.load_snapshots().epochs.index(of_short)
         for image, values in zip(
-            short.images, panels_at(whole.snapshots, index).values(), strict=True
+            short.images, panels_at(whole.load_snapshots(), index).values(), strict=True
         ):
             np.testing.assert_array_equal(image.get_array(), values.numpy())
 
@@ -87,7 +87,7 @@ def test_the_plain_picture_is_of_the_epoch_shown(trained: tuple[LanguageModel, R
     scrubber = explore.scrubber(run)
     scrubber.show(20)
     drawn = [axes.images[0].get_array() for axes in scrubber.figure().axes if axes.images]
-    for image, values in zip(drawn, panels_at(run.snapshots, 1).values(), strict=True):
+    for image, values in zip(drawn, panels_at(run.load_snapshots(), 1).values(), strict=True):
         np.testing.assert_array_equal(image, values.numpy())
 
 

@@ -11,7 +11,8 @@ from docmem.errors import DocmemError
 from docmem.explore import TrainingExplorer, _training
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
-from docmem.training.run import Epoch, Run
+from docmem.training.history import Epoch
+from docmem.training.run import Run
 
 
 def begin(config: TrainConfig, lm: LanguageModel) -> TrainingExplorer:
@@ -40,7 +41,7 @@ def test_it_trains_as_train_does(config: TrainConfig, lm: LanguageModel, whole: 
     explorer = begin(config, lm)
     run = explorer.wait()
     assert_same(run, whole)
-    assert explorer.history == run.history
+    assert explorer.history == run.load_history()
     assert "Finished: 7 of 7 epochs" in explorer.status.value
     assert explorer.button.disabled
 
@@ -54,7 +55,7 @@ def test_stopped_it_leaves_a_run_that_goes_on_to_the_same_numbers(
     go.set()
     run = explorer.wait()
     assert not run.finished
-    assert 1 <= len(run.history) <= 2
+    assert 1 <= len(run.load_history()) <= 2
     assert "and saved; train it again to go on" in explorer.status.value
     again = begin(config, lm)
     assert_same(again.wait(), whole)
@@ -78,7 +79,7 @@ def test_an_interrupt_while_waiting_is_a_clean_stop(
     monkeypatch.setattr(TrainingExplorer, "_join", interrupted)
     run = explorer.wait()
     assert not run.finished
-    assert len(run.history) <= 3
+    assert len(run.load_history()) <= 3
     monkeypatch.setattr(TrainingExplorer, "_join", join)
     assert_same(begin(config, lm).wait(), whole)
 
@@ -102,18 +103,18 @@ def test_the_curve_shows_the_losses_so_far(config: TrainConfig, lm: LanguageMode
     run = explorer.wait()
     axes = explorer.figure().axes[0]
     _, negative, positive = axes.lines
-    assert list(positive.get_ydata()) == [epoch.positive_ce for epoch in run.history]
-    assert list(negative.get_ydata()) == [epoch.negative_ce for epoch in run.history]
+    assert list(positive.get_ydata()) == [epoch.positive_ce for epoch in run.load_history()]
+    assert list(negative.get_ydata()) == [epoch.negative_ce for epoch in run.load_history()]
     assert axes.get_xlim() == (0, 7)
-    assert axes.get_ylim()[1] > max(epoch.negative_ce for epoch in run.history)
-    assert f"{run.history[-1].positive_ce:.2f} nats" in explorer.alt
+    assert axes.get_ylim()[1] > max(epoch.negative_ce for epoch in run.load_history())
+    assert f"{run.load_history()[-1].positive_ce:.2f} nats" in explorer.alt
 
 
 def test_a_finished_run_is_shown_whole_at_once(whole: Run, lm: LanguageModel) -> None:
     config = dataclasses.replace(whole.config, save_dir=whole.path)
     explorer = begin(config, lm)
     assert explorer.wait().finished
-    assert explorer.history == whole.history
+    assert explorer.history == whole.load_history()
 
 
 def test_what_goes_wrong_is_a_sentence_in_the_widget_and_is_raised_by_wait(
@@ -136,7 +137,7 @@ def test_closing_ends_the_training_first(
     assert not explorer.training
     assert explorer.widget.comm is None
     assert config.save_dir
-    assert len(Run.open(config.save_dir).history) <= 2
+    assert len(Run.open(config.save_dir).load_history()) <= 2
 
 
 def test_waiting_shows_it_if_nothing_has_and_renews_the_picture_at_the_end(

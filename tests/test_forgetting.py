@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from docmem import forgetting
 from docmem.core.memory import DocumentMemory
-from docmem.editing.doc_reps import without_address
+from docmem.editing import forget as forgetting
+from docmem.editing.doc_reps import drop_doc_rep
 from docmem.editing.forget import forget
 from docmem.errors import DocmemError
 from docmem.evaluation.recall import recognition
-from docmem.lm.cross_entropy import bare_cross_entropies, cross_entropies_at
-from docmem.lm.hidden_states import Prefix, read_documents
+from docmem.lm.cross_entropy import base_cross_entropies, cross_entropies_at
+from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel
 from docmem.training.run import Run
 
@@ -19,20 +19,22 @@ from docmem.training.run import Run
 AXIS = torch.linspace(-1, 1, 5)
 GRID = torch.cartesian_prod(AXIS, AXIS)
 # The toy's weights are far from where they must go, so that steps are larger than the default's.
-THOROUGH = {"rounds": 30, "lr": 5e-3}
+THOROUGH = {"epochs": 30, "lr": 5e-3}
 
 
 @pytest.fixture(scope="module")
-def prefix(trained: tuple[LanguageModel, Run]) -> Prefix:
+def cache(trained: tuple[LanguageModel, Run]) -> HiddenStateCache:
     """The three documents of the trained run."""
     lm, run = trained
-    return run.read(lm)
+    return run.cache_hidden_states(lm)
 
 
-def above_bare(prefix: Prefix, memory: DocumentMemory, document: int, place: Tensor) -> Tensor:
-    """A document's cross entropy minus the bare LM's, at a place and at the grid: (26,)."""
-    ce = cross_entropies_at(prefix, memory, torch.cat([place[None], GRID]))[document]
-    return ce - bare_cross_entropies(prefix)[document]
+def above_bare(
+    cache: HiddenStateCache, memory: DocumentMemory, document: int, place: Tensor
+) -> Tensor:
+    """A document's cross entropy minus the base LM's, at a place and at the grid: (26,)."""
+    ce = cross_entropies_at(cache, memory, torch.cat([place[None], GRID]))[document]
+    return ce - base_cross_entropies(cache)[document]
 
 
 def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -46,62 +48,60 @@ def same(state: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 @pytest.mark.parametrize("gone", [0, 1, 2])
 def test_the_text_is_strange_wherever_it_is_looked_for_and_the_others_stay(
-    trained: tuple[LanguageModel, Run], prefix: Prefix, gone: int
+    trained: tuple[LanguageModel, Run], cache: HiddenStateCache, gone: int
 ) -> None:
-    memory = trained[1].memory
+    memory = trained[1].load_memory()
     place = memory.doc_reps[gone]
-    assert above_bare(prefix, memory, gone, place)[0] < -3
-    forgotten = forget(prefix, memory, gone, **THOROUGH)
-    assert above_bare(prefix, forgotten, gone, place).min() >= 0
-    change = (
-        recognition(prefix, forgotten).ce.diagonal() - recognition(prefix, memory).ce.diagonal()
-    )
+    assert above_bare(cache, memory, gone, place)[0] < -3
+    forgotten = forget(cache, memory, gone, **THOROUGH)
+    assert above_bare(cache, forgotten, gone, place).min() >= 0
+    change = recognition(cache, forgotten).ce.diagonal() - recognition(cache, memory).ce.diagonal()
     kept = [index for index in range(3) if index != gone]
     assert change[kept].max() < 0.1
 
 
 def test_without_the_kept_texts_the_others_suffer(
-    trained: tuple[LanguageModel, Run], prefix: Prefix, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[LanguageModel, Run], cache: HiddenStateCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the second hinge is for: without it the test above fails."""
     split: Callable[..., tuple[list[int], list[int | None]]] = forgetting._split
 
-    def unread(prefix: Prefix, gone: int) -> tuple[list[int], list[int | None]]:
-        forgotten, kept = split(prefix, gone)
+    def unread(cache: HiddenStateCache, gone: int) -> tuple[list[int], list[int | None]]:
+        forgotten, kept = split(cache, gone)
         return forgotten, [None] * len(kept)
 
     monkeypatch.setattr(forgetting, "_split", unread)
-    memory = trained[1].memory
-    harmed = recognition(prefix, forget(prefix, memory, 0, **THOROUGH)).ce.diagonal()
-    assert (harmed - recognition(prefix, memory).ce.diagonal())[1:].min() > 1
+    memory = trained[1].load_memory()
+    harmed = recognition(cache, forget(cache, memory, 0, **THOROUGH)).ce.diagonal()
+    assert (harmed - recognition(cache, memory).ce.diagonal())[1:].min() > 1
 
 
 def test_margin_is_how_far_above_the_bare_lm_the_text_is_pushed(
-    trained: tuple[LanguageModel, Run], prefix: Prefix
+    trained: tuple[LanguageModel, Run], cache: HiddenStateCache
 ) -> None:
-    memory = trained[1].memory
+    memory = trained[1].load_memory()
     place = memory.doc_reps[0]
-    far = forget(prefix, memory, 0, margin=1.5, **THOROUGH)  # 0.3 leaves it less than 0.5 above
-    assert above_bare(prefix, far, 0, place).min() > 1
+    far = forget(cache, memory, 0, margin=1.5, **THOROUGH)  # 0.3 leaves it less than 0.5 above
+    assert above_bare(cache, far, 0, place).min() > 1
 
 
 def test_nothing_is_left_to_gain_from_a_text_that_is_strange_already(
-    trained: tuple[LanguageModel, Run], prefix: Prefix
+    trained: tuple[LanguageModel, Run], cache: HiddenStateCache
 ) -> None:
-    memory = without_address(without_address(trained[1].memory, 2), 1)
+    memory = drop_doc_rep(drop_doc_rep(trained[1].load_memory(), 2), 1)
     lm, run = trained
-    alone = read_documents(lm, run.documents[:1], run.config)
+    alone = cache_hidden_states(lm, run.documents[:1], run.config)
     assert same(forget(alone, memory, 0, margin=-10, **THOROUGH).state_dict(), memory.state_dict())
 
 
 def test_memory_and_lm_are_left_as_they_are(
-    trained: tuple[LanguageModel, Run], prefix: Prefix
+    trained: tuple[LanguageModel, Run], cache: HiddenStateCache
 ) -> None:
     lm, run = trained
-    memory = run.memory
+    memory = run.load_memory()
     before, before_lm = copied(memory.state_dict()), copied(lm.model.state_dict())
     flags = [parameter.requires_grad for parameter in lm.model.parameters()]
-    forgotten = forget(prefix, memory, 0, rounds=1)
+    forgotten = forget(cache, memory, 0, epochs=1)
     assert not same(forgotten.state_dict(), before)
     assert same(memory.state_dict(), before)
     assert all(parameter.grad is None for parameter in memory.parameters())
@@ -111,44 +111,48 @@ def test_memory_and_lm_are_left_as_they_are(
 
 
 def test_docreps_and_titles_stay_and_the_title_calls(
-    trained: tuple[LanguageModel, Run], prefix: Prefix
+    trained: tuple[LanguageModel, Run], cache: HiddenStateCache
 ) -> None:
-    memory = trained[1].memory
-    by_title = forget(prefix, memory, "Thornwick Light", rounds=1)
-    assert same(by_title.state_dict(), forget(prefix, memory, 1, rounds=1).state_dict())
-    assert not same(by_title.state_dict(), forget(prefix, memory, 2, rounds=1).state_dict())
+    memory = trained[1].load_memory()
+    by_title = forget(cache, memory, "Thornwick Light", epochs=1)
+    assert same(by_title.state_dict(), forget(cache, memory, 1, epochs=1).state_dict())
+    assert not same(by_title.state_dict(), forget(cache, memory, 2, epochs=1).state_dict())
     assert torch.equal(by_title.doc_reps, memory.doc_reps)
     assert by_title.titles == memory.titles
     assert by_title.config == memory.config
 
 
-def test_the_seed_decides_the_points(trained: tuple[LanguageModel, Run], prefix: Prefix) -> None:
-    memory = trained[1].memory
-    first = forget(prefix, memory, 0, rounds=1, seed=1).state_dict()
+def test_the_seed_decides_the_points(
+    trained: tuple[LanguageModel, Run], cache: HiddenStateCache
+) -> None:
+    memory = trained[1].load_memory()
+    first = forget(cache, memory, 0, epochs=1, seed=1).state_dict()
     torch.rand(3)  # the global generator plays no part
-    assert same(first, forget(prefix, memory, 0, rounds=1, seed=1).state_dict())
-    assert not same(first, forget(prefix, memory, 0, rounds=1, seed=2).state_dict())
+    assert same(first, forget(cache, memory, 0, epochs=1, seed=1).state_dict())
+    assert not same(first, forget(cache, memory, 0, epochs=1, seed=2).state_dict())
 
 
 def test_a_round_reads_every_kept_batch_once_and_points_lie_in_the_extent(
-    trained: tuple[LanguageModel, Run], prefix: Prefix, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[LanguageModel, Run], cache: HiddenStateCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory, read = trained[1].memory, []
-    original = Prefix.cross_entropies
+    memory, read = trained[1].load_memory(), []
+    original = HiddenStateCache.cross_entropies
 
-    def noted(self: Prefix, index: int, memory: DocumentMemory, doc_reps: Tensor) -> Tensor:
+    def noted(
+        self: HiddenStateCache, index: int, memory: DocumentMemory, doc_reps: Tensor
+    ) -> Tensor:
         if torch.is_grad_enabled():
-            read.append((self.owners[index], index, doc_reps))
+            read.append((self.doc_ids[index], index, doc_reps))
         return original(self, index, memory, doc_reps)
 
-    monkeypatch.setattr(Prefix, "cross_entropies", noted)
-    forget(prefix, memory, 1, rounds=2, extent=0.5)
-    kept = [index for index, owner in enumerate(prefix.owners) if owner != 1]
-    texts = [index for index, owner in enumerate(prefix.owners) if owner == 1]
+    monkeypatch.setattr(HiddenStateCache, "cross_entropies", noted)
+    forget(cache, memory, 1, epochs=2, extent=0.5)
+    kept = [index for index, doc_id in enumerate(cache.doc_ids) if doc_id != 1]
+    texts = [index for index, doc_id in enumerate(cache.doc_ids) if doc_id == 1]
     assert [index for _, index, _ in read[1::2]] == kept * 2
     assert {index for _, index, _ in read[::2]} == set(texts)
-    for owner, _, doc_reps in read[1::2]:
-        assert torch.equal(doc_reps, memory.doc_reps[[owner]])
+    for doc_id, _, doc_reps in read[1::2]:
+        assert torch.equal(doc_reps, memory.doc_reps[[doc_id]])
     for _, _, doc_reps in read[::2]:
         assert torch.equal(doc_reps[0], memory.doc_reps[1])
     drawn = torch.cat([doc_reps[1:] for _, _, doc_reps in read[::2]])
@@ -158,18 +162,20 @@ def test_a_round_reads_every_kept_batch_once_and_points_lie_in_the_extent(
 
 def test_the_only_document_can_be_forgotten_too(trained: tuple[LanguageModel, Run]) -> None:
     lm, run = trained
-    memory = without_address(without_address(run.memory, 2), 1)
-    prefix = read_documents(lm, run.documents[:1], run.config)
-    assert forgetting._split(prefix, 0)[1] == [None]
+    memory = drop_doc_rep(drop_doc_rep(run.load_memory(), 2), 1)
+    cache = cache_hidden_states(lm, run.documents[:1], run.config)
+    assert forgetting._split(cache, 0)[1] == [None]
     place = memory.doc_reps[0]
-    assert above_bare(prefix, memory, 0, place)[0] < -3
-    forgotten = forget(prefix, memory, 0, rounds=100, lr=5e-3)
-    assert above_bare(prefix, forgotten, 0, place).min() >= 0
+    assert above_bare(cache, memory, 0, place)[0] < -3
+    forgotten = forget(cache, memory, 0, epochs=100, lr=5e-3)
+    assert above_bare(cache, forgotten, 0, place).min() >= 0
 
 
-def test_an_unknown_document_is_refused(trained: tuple[LanguageModel, Run], prefix: Prefix) -> None:
-    memory = trained[1].memory
+def test_an_unknown_document_is_refused(
+    trained: tuple[LanguageModel, Run], cache: HiddenStateCache
+) -> None:
+    memory = trained[1].load_memory()
     with pytest.raises(DocmemError, match=r"no document called 'Thornwick'.*'Thornwick Light'"):
-        forget(prefix, memory, "Thornwick")
+        forget(cache, memory, "Thornwick")
     with pytest.raises(DocmemError, match="There is no document 3: this memory holds 3"):
-        forget(prefix, memory, 3)
+        forget(cache, memory, 3)

@@ -11,8 +11,9 @@ from toys import DOCUMENTS, assert_same, at, files
 from docmem.errors import DocmemError
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
-from docmem.training.run import ELSEWHERE, Run, settings_of
-from docmem.training.train import default_folder, new_memory, train
+from docmem.training.run import RESUME_IGNORES, Run, to_dict
+from docmem.training.setup import default_folder, new_memory
+from docmem.training.train import train
 
 PLACES = torch.tensor([[1.0, 0.1], [-0.5, 0.7], [0.3, -1.2]])
 
@@ -34,9 +35,9 @@ def test_only_the_doc_reps_of_a_new_memory_change(lm, config: TrainConfig):
 
 def test_training_reads_under_the_given_doc_reps_and_leaves_them(lm, config: TrainConfig, whole):
     run = trained(lm, config, PLACES)
-    assert torch.equal(run.memory.doc_reps, PLACES)
-    assert all(torch.equal(places, PLACES) for places in run.snapshots.doc_reps)
-    assert run.history[0].positive_ce != whole.history[0].positive_ce
+    assert torch.equal(run.load_memory().doc_reps, PLACES)
+    assert all(torch.equal(places, PLACES) for places in run.load_snapshots().doc_reps)
+    assert run.load_history()[0].positive_ce != whole.load_history()[0].positive_ce
 
 
 def test_the_seeds_own_doc_reps_given_train_the_same(lm, config: TrainConfig, whole: Run):
@@ -95,7 +96,7 @@ def test_given_doc_reps_have_a_folder_of_their_own(lm, config: TrainConfig):
 def test_folders_without_given_doc_reps_keep_their_names(lm, config: TrainConfig):
     """What an earlier docmem trained is found again."""
     config = replace(config, save_dir=None)
-    settings = {n: v for n, v in settings_of(config).items() if n not in ELSEWHERE}
+    settings = {n: v for n, v in to_dict(config).items() if n not in RESUME_IGNORES}
     content = json.dumps([settings, lm.name, [document.text for document in DOCUMENTS]])
     digest = hashlib.sha256(content.encode()).hexdigest()[:8]
     assert default_folder(config, lm, DOCUMENTS).name == f"tanh-24-{digest}"

@@ -8,10 +8,10 @@ import torch
 from docmem.documents import load_documents
 from docmem.editing.add import add
 from docmem.editing.forget import forget
-from docmem.experiments import NAMES, experiment, lab
-from docmem.experiments.pool import Lab
+from docmem.experiments import NAMES, experiment, pool
+from docmem.experiments.pool import RunPool
 from docmem.lm.cross_entropy import cross_entropies_at
-from docmem.lm.hidden_states import read_documents
+from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import load_lm
 from docmem.training.config import preset
 from docmem.training.train import train
@@ -25,16 +25,16 @@ def test_a_memory_is_measured_changed_and_handed_back_on_its_own_device(tmp_path
     config = preset("tiny", save_dir=tmp_path, **SMALL)
     *known, _ = documents = load_documents("encyclopedia", 4)
     lm = load_lm("tiny", num_gpus=1)
-    memory = train(config, lm=lm, documents=known).memory
-    prefix = read_documents(lm, documents, config)
-    on_cpu = read_documents(load_lm("tiny"), known, config)
+    memory = train(config, lm=lm, documents=known).load_memory()
+    cache = cache_hidden_states(lm, documents, config)
+    on_cpu = cache_hidden_states(load_lm("tiny"), known, config)
     for changed in (
-        add(prefix, memory, documents[-1].title, rounds=1),
-        forget(read_documents(lm, known, config), memory, 0, rounds=1),
+        add(cache, memory, documents[-1].title, epochs=1),
+        forget(cache_hidden_states(lm, known, config), memory, 0, epochs=1),
         memory,
     ):
         assert changed.doc_reps.device.type == "cpu"
-    found = cross_entropies_at(read_documents(lm, known, config), memory, memory.doc_reps)
+    found = cross_entropies_at(cache_hidden_states(lm, known, config), memory, memory.doc_reps)
     expected = cross_entropies_at(on_cpu, memory, memory.doc_reps)
     torch.testing.assert_close(found, expected, atol=1e-2, rtol=0)
 
@@ -43,5 +43,5 @@ def test_a_memory_is_measured_changed_and_handed_back_on_its_own_device(tmp_path
 def test_an_experiment_is_measured(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lab, "FAST", {**lab.FAST, **SMALL})
-    assert experiment(name).measure(Lab(fast=True, seeds=1, folder=tmp_path))
+    monkeypatch.setattr(pool, "FAST", {**pool.FAST, **SMALL})
+    assert experiment(name).measure(RunPool(fast=True, seeds=1, folder=tmp_path))

@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 from toys import FAMILIES, WIDTH, toy_batch, toy_lm
 
-from docmem import head
+from docmem.lm import head
 from docmem.lm.forward import forward_inputs
 from docmem.lm.head import before_head, head_losses, plain_head
 

@@ -175,7 +175,7 @@ def test_a_memory_of_another_width_is_refused_with_both(lm: LanguageModel):
     [
         ("Cyclone Odalis", "'Cyclone Odalis'. Did you mean 'Cyclone Odalys'"),
         (3, "no document 3: this memory holds 3, 0 to 2"),
-        (torch.zeros(3), r"shape \(2,\), or \(batch, 2\) for one a row; this tensor has \(3,\)"),
+        (torch.zeros(3), r"shape \(2,\), or \(batch, 2\) for one per row; this tensor has \(3,\)"),
         (torch.zeros(1, 3, 2), r"this tensor has \(1, 3, 2\)"),
     ],
 )
@@ -190,7 +190,7 @@ def test_doc_reps_that_do_not_fit_the_rows_are_refused(lm, memory: DocumentMemor
     with (
         attach(lm.model, memory) as hooked,
         hooked.document(ROWS[:2]),
-        pytest.raises(DocmemError, match=r"\(2, 2\) does not fit .* one a row: \(3, 2\)"),
+        pytest.raises(DocmemError, match=r"\(2, 2\) does not fit .* one per row: \(3, 2\)"),
     ):
         logits(lm.model, batch)
 

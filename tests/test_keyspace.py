@@ -7,7 +7,7 @@ from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError
 from docmem.evaluation.continuity import continuity, selection_bound
 from docmem.evaluation.plane import along_line, key_plane, plane_of
-from docmem.lm.cross_entropy import beside, cross_entropies_at
+from docmem.lm.cross_entropy import cross_entropies_at, on_device_of
 from docmem.lm.forward import forward_inputs
 from docmem.lm.head import token_losses
 from docmem.lm.loading import LanguageModel
@@ -16,10 +16,14 @@ from docmem.training.run import Run
 
 def naive_ce(lm: LanguageModel, run: Run, document: int, doc_rep: torch.Tensor) -> float:
     """One full hooked forward for each batch of the document."""
-    prefix, total, count = run.read(lm), 0.0, 0
-    with attach(lm.model, run.memory, -1) as hooked, hooked.document(doc_rep), torch.no_grad():
-        for owner, batch in zip(prefix.owners, prefix.batches, strict=True):
-            if owner == document:
+    cache, total, count = run.cache_hidden_states(lm), 0.0, 0
+    with (
+        attach(lm.model, run.load_memory(), -1) as hooked,
+        hooked.document(doc_rep),
+        torch.no_grad(),
+    ):
+        for doc_id, batch in zip(cache.doc_ids, cache.batches, strict=True):
+            if doc_id == document:
                 logits = hooked.model(**forward_inputs(lm.model, batch)).logits
                 total += token_losses(logits, batch).sum().item()
                 count += int(batch.predicted.sum())
@@ -28,7 +32,7 @@ def naive_ce(lm: LanguageModel, run: Run, document: int, doc_rep: torch.Tensor) 
 
 def test_the_map_holds_what_full_forwards_measure(trained: tuple[LanguageModel, Run]) -> None:
     lm, run = trained
-    plane = key_plane(run.read(lm), run.memory, points=5, extent=1.5)
+    plane = key_plane(run.cache_hidden_states(lm), run.load_memory(), points=5, extent=1.5)
     assert plane.axis.tolist() == pytest.approx([-1.5, -0.75, 0, 0.75, 1.5])
     for document, up, across in ((0, 0, 4), (1, 3, 1), (2, 2, 2)):
         doc_rep = torch.tensor([plane.axis[across], plane.axis[up]])
@@ -41,9 +45,9 @@ def test_points_in_small_portions_give_the_same_map(
 ) -> None:
     lm, run = trained
     doc_reps = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
-    at_once = cross_entropies_at(run.read(lm), run.memory, doc_reps)
-    monkeypatch.setattr("docmem.evaluation.plane.LOGITS_AT_ONCE", 1)
-    one_by_one = cross_entropies_at(run.read(lm), run.memory, doc_reps)
+    at_once = cross_entropies_at(run.cache_hidden_states(lm), run.load_memory(), doc_reps)
+    monkeypatch.setattr("docmem.lm.cross_entropy.LOGITS_AT_ONCE", 1)
+    one_by_one = cross_entropies_at(run.cache_hidden_states(lm), run.load_memory(), doc_reps)
     torch.testing.assert_close(at_once, one_by_one, atol=1e-5, rtol=0)
 
 
@@ -51,7 +55,7 @@ def test_each_point_belongs_to_the_document_it_recalls_best(
     trained: tuple[LanguageModel, Run],
 ) -> None:
     lm, run = trained
-    plane = key_plane(run.read(lm), run.memory, points=4)
+    plane = key_plane(run.cache_hidden_states(lm), run.load_memory(), points=4)
     for up in range(4):
         for across in range(4):
             column = plane.ce[:, up, across].tolist()
@@ -77,7 +81,7 @@ def test_a_map_with_longer_doc_reps_can_be_measured(trained: tuple[LanguageModel
     lm, run = trained
     torch.manual_seed(0)
     memory = DocumentMemory(MemoryConfig(d_model=32, n_docs=3, memory_dim=8, key_dim=4))
-    assert key_plane(run.read(lm), memory, points=3).ce.shape == (3, 3, 3)
+    assert key_plane(run.cache_hidden_states(lm), memory, points=3).ce.shape == (3, 3, 3)
 
 
 def test_doc_reps_of_length_one_span_no_plane() -> None:
@@ -87,8 +91,8 @@ def test_doc_reps_of_length_one_span_no_plane() -> None:
 
 def test_the_line_holds_what_full_forwards_measure(trained: tuple[LanguageModel, Run]) -> None:
     lm, run = trained
-    start, end = run.memory.doc_reps[0], run.memory.doc_reps[2]
-    line = along_line(run.read(lm), run.memory, start, end, points=5)
+    start, end = run.load_memory().doc_reps[0], run.load_memory().doc_reps[2]
+    line = along_line(run.cache_hidden_states(lm), run.load_memory(), start, end, points=5)
     assert line.share.tolist() == [0, 0.25, 0.5, 0.75, 1]
     for document, place in ((0, 0), (1, 1), (2, 3), (2, 4)):
         doc_rep = start + line.share[place] * (end - start)
@@ -104,18 +108,18 @@ def test_continuity_compares_what_is_read_at_the_two_ends_of_a_step(
     lm, run = trained
     asked = []
 
-    def keep(prefix: object, memory: object, doc_reps: torch.Tensor) -> torch.Tensor:
+    def keep(cache: object, memory: object, doc_reps: torch.Tensor) -> torch.Tensor:
         asked.append(doc_reps)
-        return cross_entropies_at(run.read(lm), run.memory, doc_reps)
+        return cross_entropies_at(run.cache_hidden_states(lm), run.load_memory(), doc_reps)
 
-    monkeypatch.setattr("docmem.evaluation.plane.cross_entropies_at", keep)
-    measured = continuity(run.read(lm), run.memory, pairs=4, extent=0.5)
+    monkeypatch.setattr("docmem.evaluation.continuity.cross_entropies_at", keep)
+    measured = continuity(run.cache_hidden_states(lm), run.load_memory(), pairs=4, extent=0.5)
     first, second = asked[0].chunk(2)
     assert first.abs().max() <= 0.5
     torch.testing.assert_close((second - first).norm(dim=1), measured.distance)
     assert measured.distance[[0, -1]].tolist() == pytest.approx([0.001, 1])
     with torch.no_grad():
-        moved = run.memory.select(second) - run.memory.select(first)
+        moved = run.load_memory().select(second) - run.load_memory().select(first)
     torch.testing.assert_close(measured.selection, moved.norm(dim=1))
     for document in range(3):
         change = naive_ce(lm, run, document, second[3]) - naive_ce(lm, run, document, first[3])
@@ -165,9 +169,9 @@ def test_a_memory_elsewhere_is_copied_to_the_hidden_states_and_stays(
     trained: tuple[LanguageModel, Run],
 ) -> None:
     lm, run = trained
-    prefix, memory = run.read(lm), run.memory
-    assert beside(prefix, memory) is memory
-    prefix.device = torch.device("meta")
-    copied = beside(prefix, memory)
+    cache, memory = run.cache_hidden_states(lm), run.load_memory()
+    assert on_device_of(cache, memory) is memory
+    cache.device = torch.device("meta")
+    copied = on_device_of(cache, memory)
     assert {tensor.device.type for tensor in copied.state_dict().values()} == {"meta"}
     assert {tensor.device.type for tensor in memory.state_dict().values()} == {"cpu"}

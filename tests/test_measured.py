@@ -9,11 +9,11 @@ import pytest
 import torch
 from toys import files, toy_lm
 
-from docmem import measured
 from docmem.errors import DocmemError
+from docmem.evaluation import cached as measured
 from docmem.evaluation.cached import measure, measure_plane
 from docmem.evaluation.plane import key_plane
-from docmem.evaluation.recall import continuation, recognition
+from docmem.evaluation.recall import completion, recognition
 from docmem.lm.loading import LanguageModel
 from docmem.training.run import Run
 
@@ -37,13 +37,13 @@ def same(left: tuple, right: tuple) -> bool:
 def test_what_is_kept_is_what_was_measured(mine: tuple[LanguageModel, Run]) -> None:
     lm, run = mine
     first, plane = measure(run, lambda: lm), measure_plane(run, lambda: lm, 5)
-    prefix = run.read(lm)
-    assert torch.equal(first.recognition.ce, recognition(prefix, run.memory).ce)
-    assert first.continuation == continuation(prefix, run.memory)
+    cache = run.cache_hidden_states(lm)
+    assert torch.equal(first.recognition.ce, recognition(cache, run.load_memory()).ce)
+    assert first.completion == completion(cache, run.load_memory())
     assert float(plane.axis[-1]) >= 1.0
     again, plane_again = measure(run, never), measure_plane(run, never, 5)
     assert torch.equal(again.recognition.ce, first.recognition.ce)
-    assert again.continuation == first.continuation
+    assert again.completion == first.completion
     assert same(plane_again, plane)
     assert measure_plane(run, lambda: lm, 3).ce.shape[1:] == (3, 3)
 
@@ -52,7 +52,7 @@ def test_the_map_reads_first_segments(mine: tuple[LanguageModel, Run]) -> None:
     lm, run = mine
     plane = measure_plane(run, lambda: lm, 3)
     extent = float(plane.axis[-1])
-    whole = key_plane(run.read(lm), run.memory, points=3, extent=extent)
+    whole = key_plane(run.cache_hidden_states(lm), run.load_memory(), points=3, extent=extent)
     assert not torch.allclose(plane.ce, whole.ce)
     assert torch.equal(plane.axis, whole.axis)
 
@@ -63,7 +63,7 @@ def test_another_memory_is_measured_anew(
 ) -> None:
     lm, run = mine
     measuring(run, lambda: lm)
-    memory = run.memory
+    memory = run.load_memory()
     with torch.no_grad():
         memory.values.weight.mul_(1.5)
     run.save_memory(memory)

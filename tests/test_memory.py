@@ -111,7 +111,7 @@ def test_a_doc_rep_a_row_reads_each_row_under_its_own():
 
 @pytest.mark.parametrize("shape", [(3,), (2, 2), (3, 3), (1, 3, 2)])
 def test_a_doc_rep_of_another_shape_is_refused(shape: tuple[int, ...]):
-    with pytest.raises(DocmemError, match=r"\(3, 7, 16\); give \(2,\), or one a row: \(3, 2\)"):
+    with pytest.raises(DocmemError, match=r"\(3, 7, 16\); give \(2,\), or one per row: \(3, 2\)"):
         make()(HIDDEN, torch.zeros(shape))
 
 

@@ -8,12 +8,13 @@ import torch
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from docmem import plots, style
+from docmem import plots
 from docmem.evaluation.continuity import Continuity
 from docmem.evaluation.plane import KeyPlane, Line
 from docmem.evaluation.published import EPOCHS, RUNS
+from docmem.plots import style
 from docmem.plots.style import new_figure
-from docmem.training.run import Epoch
+from docmem.training.history import Epoch
 from docmem.training.selection import Snapshots
 
 HISTORY = [Epoch(i + 1, 4.0 / (i + 1), 4.2 + 0.01 * i, 0.1 / (i + 1), 0.5) for i in range(20)]

@@ -44,7 +44,7 @@ def test_a_pretrained_folder_loads_as_an_lm_and_its_card_tells_the_measured_loss
     _, held = split_paragraphs(pretraining.read_paragraphs(config.text), 0.1, config.seed)
     stream = pretraining.token_stream(lm.tokenizer, held)
     measured = held_out_ce(lm.model, stream, config.context, config.batch_size)
-    assert f"| {measured:.3f} nats a token" in card
+    assert f"| {measured:.3f} nats per token" in card
     assert str(config.text) not in card
     lines = (config.out / "pretraining.jsonl").read_text().splitlines()
     losses = [json.loads(line)["held_out_ce"] for line in lines]

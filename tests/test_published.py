@@ -2,7 +2,7 @@
 
 import pytest
 
-from docmem import published
+from docmem.evaluation import published
 from docmem.evaluation.published import EPOCHS, RUNS, TITLES, PublishedRun
 
 EACH = pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)

@@ -8,10 +8,10 @@ from test_keyspace import naive_ce
 from docmem.core.config import MemoryConfig
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
-from docmem.editing.doc_reps import without_address
+from docmem.editing.doc_reps import drop_doc_rep
 from docmem.errors import DocmemError
 from docmem.evaluation.attribution import attribute
-from docmem.evaluation.recall import Recognition, continuation, recognition
+from docmem.evaluation.recall import Recognition, completion, recognition
 from docmem.lm.generation import generate
 from docmem.lm.loading import LanguageModel
 from docmem.training.run import Run
@@ -19,10 +19,10 @@ from docmem.training.run import Run
 
 def test_recognition_equals_full_forwards(trained: tuple[LanguageModel, Run]) -> None:
     lm, run = trained
-    result = recognition(run.read(lm), run.memory)
+    result = recognition(run.cache_hidden_states(lm), run.load_memory())
     for document in range(3):
         for doc_rep in range(3):
-            expected = naive_ce(lm, run, document, run.memory.doc_reps[doc_rep])
+            expected = naive_ce(lm, run, document, run.load_memory().doc_reps[doc_rep])
             assert result.ce[document, doc_rep].item() == pytest.approx(expected, abs=1e-5)
 
 
@@ -37,11 +37,11 @@ def test_continuation_counts_what_token_by_token_decoding_gets_right(
     trained: tuple[LanguageModel, Run],
 ) -> None:
     lm, run = trained
-    prefix, memory = run.read(lm), run.memory
-    score = continuation(prefix, memory, prompt_tokens=4, new_tokens=3)
+    cache, memory = run.cache_hidden_states(lm), run.load_memory()
+    score = completion(cache, memory, prompt_tokens=4, new_tokens=3)
     right, count = {"own": 0, "other": 0, "none": 0}, 0
     with torch.no_grad():
-        for owner, batch in zip(prefix.owners, prefix.batches, strict=True):
+        for doc_id, batch in zip(cache.doc_ids, cache.batches, strict=True):
             for ids, mask in zip(*batch, strict=True):
                 tokens = ids[mask]
                 if len(tokens) < 7:
@@ -50,7 +50,7 @@ def test_continuation_counts_what_token_by_token_decoding_gets_right(
                 right["none"] += correct(lm, tokens)
                 for document in range(3):
                     with attach(lm.model, memory, -1) as hooked, hooked.document(document):
-                        right["own" if document == owner else "other"] += correct(lm, tokens)
+                        right["own" if document == doc_id else "other"] += correct(lm, tokens)
     assert count > 3
     assert score.own == pytest.approx(right["own"] / (3 * count))
     assert score.other == pytest.approx(right["other"] / (6 * count))
@@ -70,7 +70,9 @@ def test_where_no_segment_is_long_enough_there_is_no_share(
     trained: tuple[LanguageModel, Run],
 ) -> None:
     lm, run = trained
-    score = continuation(run.read(lm), run.memory, prompt_tokens=60, new_tokens=60)
+    score = completion(
+        run.cache_hidden_states(lm), run.load_memory(), prompt_tokens=60, new_tokens=60
+    )
     assert all(math.isnan(share) for share in score)
 
 
@@ -79,24 +81,24 @@ def test_a_memorised_passage_is_attributed_to_its_document(
 ) -> None:
     lm, run = trained
     for document in run.documents:
-        ranking = attribute(lm, run.memory, -1, " ".join(document.text.split()[:12]))
+        ranking = attribute(lm, run.load_memory(), -1, " ".join(document.text.split()[:12]))
         assert ranking[0].title == document.title
         assert [one.ce for one in ranking] == sorted(one.ce for one in ranking)
-        assert {one.title for one in ranking} == {*run.titles, "(no memory)"}
+        assert {one.title for one in ranking} == {*run.titles, "(base LM)"}
 
 
 def test_one_token_cannot_be_attributed(trained: tuple[LanguageModel, Run]) -> None:
     lm, run = trained
     with pytest.raises(DocmemError, match="sentence or more"):
-        attribute(lm, run.memory, -1, "a")
+        attribute(lm, run.load_memory(), -1, "a")
 
 
 def test_without_its_address_a_document_cannot_be_called_but_is_still_there(
     trained: tuple[LanguageModel, Run], tmp_path: Path
 ) -> None:
     lm, run = trained
-    memory, point = run.memory, run.memory.doc_reps[1]
-    dropped = without_address(memory, run.titles[1])
+    memory, point = run.load_memory(), run.load_memory().doc_reps[1]
+    dropped = drop_doc_rep(memory, run.titles[1])
     assert dropped.titles == [run.titles[0], run.titles[2]]
     with pytest.raises(DocmemError, match="holds no document called"):
         dropped.index_of(run.titles[1])
@@ -117,8 +119,8 @@ def test_dropping_an_address_leaves_the_memory_itself_alone(
     trained: tuple[LanguageModel, Run],
 ) -> None:
     _, run = trained
-    memory = run.memory
-    without_address(memory, 0)
+    memory = run.load_memory()
+    drop_doc_rep(memory, 0)
     assert memory.titles == run.titles
     assert memory.config.n_docs == len(memory.doc_reps) == 3
 
@@ -126,4 +128,4 @@ def test_dropping_an_address_leaves_the_memory_itself_alone(
 def test_the_only_address_cannot_be_dropped() -> None:
     memory = DocumentMemory(MemoryConfig(d_model=8, n_docs=1))
     with pytest.raises(DocmemError, match="one document"):
-        without_address(memory, 0)
+        drop_doc_rep(memory, 0)

@@ -1,4 +1,4 @@
-"""The frozen prefix: what is resumed equals what is read in full."""
+"""The frozen blocks: what is resumed equals what is read in full."""
 
 import gc
 import warnings
@@ -15,9 +15,9 @@ from docmem.documents import Document, segments
 from docmem.errors import DocmemError
 from docmem.lm.forward import TokenBatch, forward_inputs
 from docmem.lm.head import cross_entropy
-from docmem.lm.hidden_states import Prefix, read_documents
+from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel
-from docmem.lm.skip import passing_over
+from docmem.lm.skip import skip_blocks
 from docmem.lm.store import HiddenStateStore
 from docmem.training.config import TrainConfig
 
@@ -38,11 +38,11 @@ def test_replayed_logits_are_those_of_the_attached_lm(
     family: str, layer: int, memory: DocumentMemory
 ):
     lm = toy_lm(family)
-    prefix = Prefix(lm, BATCHES, [0, 1], layer)
+    cache = HiddenStateCache(lm, BATCHES, [0, 1], layer)
     for index, batch in enumerate(BATCHES):
         for doc_rep in (ROWS[: len(batch.input_ids)], ROWS[0], None):
             expected = attached(lm, memory, layer, batch, doc_rep)
-            actual = prefix.logits(index, memory, doc_rep)
+            actual = cache.logits(index, memory, doc_rep)
             torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -57,7 +57,7 @@ def test_losses_and_gradients_are_those_of_one_attached_forward_a_doc_rep(
         [cross_entropy(attached(lm, memory, layer, batch, doc_rep), batch) for doc_rep in ROWS]
     )
     gradients = torch.autograd.grad(expected @ weights, list(memory.parameters()))
-    actual = Prefix(lm, BATCHES, [0, 1], layer - BLOCKS).cross_entropies(0, memory, ROWS)
+    actual = HiddenStateCache(lm, BATCHES, [0, 1], layer - BLOCKS).cross_entropies(0, memory, ROWS)
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
     assert expected.max() - expected.min() > 1e-3
     (actual @ weights).backward()
@@ -84,10 +84,10 @@ def test_losses_are_those_of_the_attached_lm_padded_on_either_side(
     right = TokenBatch(*(torch.stack(rows) for rows in rolled))
     assert right.attention_mask[:, 0].all()
     assert not right.attention_mask[:, -1].all()
-    prefix = Prefix(lm, [left, right], [0, 0], 1)
+    cache = HiddenStateCache(lm, [left, right], [0, 0], 1)
     losses = []
     for index, batch in enumerate((left, right)):
-        losses.append(prefix.cross_entropies(index, memory, ROWS))
+        losses.append(cache.cross_entropies(index, memory, ROWS))
         expected = [
             cross_entropy(attached(lm, memory, 1, batch, doc_rep), batch) for doc_rep in ROWS
         ]
@@ -112,11 +112,11 @@ def test_the_lm_is_left_exactly_as_found_even_after_an_error(
         assert all(torch.equal(state[name], tensor) for name, tensor in weights.items())
         assert not any(parameter.requires_grad for parameter in lm.model.parameters())
 
-    prefix = Prefix(lm, BATCHES, [0, 1], 1)
+    cache = HiddenStateCache(lm, BATCHES, [0, 1], 1)
     check()
-    prefix.cross_entropies(0, memory, ROWS)
+    cache.cross_entropies(0, memory, ROWS)
     check()
-    with pytest.raises(KeyboardInterrupt), passing_over(lm.blocks, 1, False, prefix.states(0)):
+    with pytest.raises(KeyboardInterrupt), skip_blocks(lm.blocks, 1, False, cache.states(0)):
         assert lm.blocks[0] is not blocks[0]
         assert lm.blocks[2] is blocks[2]
         raise KeyboardInterrupt
@@ -129,18 +129,18 @@ def test_the_lm_is_left_exactly_as_found_even_after_an_error(
     with monkeypatch.context() as patch:
         patch.setattr(head, "forward", broken)
         with pytest.raises(RuntimeError, match="broken"):
-            prefix.logits(0, memory, ROWS)
+            cache.logits(0, memory, ROWS)
         check()
         patch.setattr(blocks[0], "forward", broken)
         with pytest.raises(RuntimeError, match="broken"):
-            Prefix(lm, BATCHES, [0, 1], 1)
+            HiddenStateCache(lm, BATCHES, [0, 1], 1)
     check()
 
 
 def test_what_an_lm_reads_off_its_blocks_is_still_there(lm: LanguageModel):
     for index, block in enumerate(lm.blocks):
         block.attention_type = f"kind {index}"
-    with passing_over(lm.blocks, 1, False, torch.zeros(1, 1, 32)):
+    with skip_blocks(lm.blocks, 1, False, torch.zeros(1, 1, 32)):
         assert [b.attention_type for b in lm.blocks] == ["kind 0", "kind 1", "kind 2"]
         with pytest.raises(AttributeError, match="no attribute 'colour'"):
             _ = lm.blocks[0].colour
@@ -159,22 +159,22 @@ def test_the_prefix_is_run_once_and_no_further_than_the_hooked_block(
 
     for index, block in enumerate(list(lm.blocks)):
         block.register_forward_pre_hook(count(index))
-    prefix = Prefix(lm, BATCHES, [0, 1], 1)
+    cache = HiddenStateCache(lm, BATCHES, [0, 1], 1)
     assert calls == [2, 2, 0]
     for _ in range(3):
-        prefix.cross_entropies(0, memory, ROWS)
+        cache.cross_entropies(0, memory, ROWS)
     assert calls == [2, 2, 3]
 
 
 def test_documents_are_read_in_turn_a_batch_of_one_document_at_a_time(
     lm: LanguageModel, documents: list[Document], config: TrainConfig
 ):
-    prefix = read_documents(lm, documents, config)
-    assert prefix.owners == [0, 0, 1, 1, 2]
-    assert prefix.layer == BLOCKS - 1
+    cache = cache_hidden_states(lm, documents, config)
+    assert cache.doc_ids == [0, 0, 1, 1, 2]
+    assert cache.layer == BLOCKS - 1
     texts = [segments(document.text, 12, 4) for document in documents]
     chunks = [texts[0][:2], texts[0][2:], texts[1][:2], texts[1][2:], texts[2]]
-    for batch, chunk in zip(prefix.batches, chunks, strict=True):
+    for batch, chunk in zip(cache.batches, chunks, strict=True):
         expected = lm.tokenize(chunk)
         assert torch.equal(batch.input_ids, expected.input_ids)
         assert torch.equal(batch.attention_mask, expected.attention_mask)
@@ -182,7 +182,7 @@ def test_documents_are_read_in_turn_a_batch_of_one_document_at_a_time(
 
 def test_a_layer_out_of_range_is_refused(lm: LanguageModel):
     with pytest.raises(DocmemError, match="0 to 2, or -3 to -1"):
-        Prefix(lm, BATCHES, [0, 1], 3)
+        HiddenStateCache(lm, BATCHES, [0, 1], 3)
 
 
 STATES = [torch.randn(2, 3, 4), torch.randn(1, 3, 4), torch.randn(2, 3, 4).bfloat16()]
@@ -233,8 +233,8 @@ def test_states_leave_a_full_gpu_for_cpu_memory_then_disk():
 
 
 def test_a_prefix_on_disk_gives_the_same_logits(lm: LanguageModel, memory: DocumentMemory):
-    fast = Prefix(lm, BATCHES, [0, 1], 1)
-    slow = Prefix(lm, BATCHES, [0, 1], 1, cpu_gb=1e-9)
+    fast = HiddenStateCache(lm, BATCHES, [0, 1], 1)
+    slow = HiddenStateCache(lm, BATCHES, [0, 1], 1, cpu_gb=1e-9)
     assert slow.store.places() == ["disk", "disk"]
     for index in range(2):
         assert torch.equal(slow.logits(index, memory, None), fast.logits(index, memory, None))

@@ -10,7 +10,7 @@ import pytest
 from toys import Killed, assert_same, at, raising
 
 import docmem.training.run
-import docmem.training.trainer
+import docmem.training.train
 from docmem.training.config import TrainConfig
 from docmem.training.run import Run
 
@@ -19,7 +19,7 @@ EPOCHS = 7
 
 def test_the_same_training_twice_gives_the_same_numbers(go, whole: Run):
     assert_same(go(), whole)
-    assert [epoch.epoch for epoch in whole.history] == list(range(1, EPOCHS + 1))
+    assert [epoch.epoch for epoch in whole.load_history()] == list(range(1, EPOCHS + 1))
 
 
 @pytest.mark.parametrize("epoch", range(1, EPOCHS + 1))
@@ -27,7 +27,7 @@ def test_a_killed_run_resumes_to_the_same_numbers(go, whole: Run, config: TrainC
     with pytest.raises(Killed):
         go(at(epoch, raising(Killed())))
     saved = (epoch - 1) // 3 * 3
-    assert len(Run.open(config.save_dir).history) == saved
+    assert len(Run.open(config.save_dir).load_history()) == saved
     repeated: list[int] = []
     run = go(lambda done: repeated.append(done.epoch))
     assert repeated == list(range(saved + 1, EPOCHS + 1))
@@ -55,9 +55,9 @@ def killed_at(write: int, function: Callable) -> Callable:
 def test_a_run_killed_between_two_files_resumes_from_the_checkpoint_before(
     go, whole: Run, monkeypatch: pytest.MonkeyPatch, place: str, write: int
 ):
-    owner, name = (Run, place[4:]) if place.startswith("Run.") else (docmem.training, place)
+    doc_id, name = (Run, place[4:]) if place.startswith("Run.") else (docmem.training.train, place)
     with monkeypatch.context() as patch:
-        patch.setattr(owner, name, killed_at(write, getattr(owner, name)))
+        patch.setattr(doc_id, name, killed_at(write, getattr(doc_id, name)))
         with pytest.raises(Killed):
             go()
     assert_same(go(), whole)
@@ -77,7 +77,9 @@ def test_a_run_killed_while_it_begins_can_begin_again(
     go, whole: Run, monkeypatch: pytest.MonkeyPatch
 ):
     with monkeypatch.context() as patch:
-        patch.setattr(docmem.runs, "write_json", killed_at(1, docmem.runs.write_json))
+        patch.setattr(
+            docmem.training.run, "write_json", killed_at(1, docmem.training.run.write_json)
+        )
         with pytest.raises(Killed):
             go()
     assert_same(go(), whole)
@@ -87,9 +89,9 @@ def test_a_run_killed_while_it_begins_can_begin_again(
 def test_on_epoch_returning_false_stops_and_saves(go, whole: Run, epoch: int):
     run = go(at(epoch, lambda: False))
     assert not run.finished
-    assert len(run.history) == epoch
-    assert [e[:4] for e in run.history] == [e[:4] for e in whole.history[:epoch]]
-    assert run.memory.titles == whole.memory.titles
+    assert len(run.load_history()) == epoch
+    assert [e[:4] for e in run.load_history()] == [e[:4] for e in whole.load_history()[:epoch]]
+    assert run.load_memory().titles == whole.load_memory().titles
     repeated: list[int] = []
     assert_same(go(lambda done: repeated.append(done.epoch)), whole)
     assert repeated[0] == epoch + 1
@@ -100,7 +102,7 @@ def test_ctrl_c_ends_the_epoch_saves_and_returns_the_unfinished_run(go, whole: R
     run = go(at(2, lambda: os.kill(os.getpid(), signal.SIGINT)))
     assert signal.getsignal(signal.SIGINT) is usual
     assert not run.finished
-    assert len(run.history) == 2
+    assert len(run.load_history()) == 2
     assert_same(go(), whole)
 
 
@@ -118,7 +120,7 @@ def test_a_second_ctrl_c_interrupts_at_once_and_loses_nothing_saved(go, whole: R
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
-    assert len(Run.open(config.save_dir).history) == 3
+    assert len(Run.open(config.save_dir).load_history()) == 3
     assert_same(go(), whole)
 
 

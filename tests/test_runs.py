@@ -13,7 +13,7 @@ from toys import DOCUMENTS, quick_config, toy_lm
 from docmem.errors import DocmemError
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
-from docmem.training.run import Run, config_of, lm_fingerprint, settings_of
+from docmem.training.run import Run, describe, from_dict, lm_fingerprint, to_dict
 from docmem.training.train import train
 
 
@@ -31,14 +31,16 @@ def test_a_copied_run_opens_equal(run: Run, trained: tuple[LanguageModel, Run]):
     assert run.description == original.description
     assert run.documents == original.documents == DOCUMENTS
     assert run.titles == [document.title for document in DOCUMENTS]
-    assert run.history == original.history
+    assert run.load_history() == original.load_history()
     assert run.finished
-    assert run.snapshots.epochs == [0, 20, 40, 60]
+    assert run.load_snapshots().epochs == [0, 20, 40, 60]
     for part in ("token", "document", "doc_reps"):
-        assert torch.equal(getattr(run.snapshots, part), getattr(original.snapshots, part))
-    assert run.memory.titles == run.titles
-    weights = original.memory.state_dict()
-    assert all(torch.equal(run.memory.state_dict()[name], weights[name]) for name in weights)
+        assert torch.equal(
+            getattr(run.load_snapshots(), part), getattr(original.load_snapshots(), part)
+        )
+    assert run.load_memory().titles == run.titles
+    weights = original.load_memory().state_dict()
+    assert all(torch.equal(run.load_memory().state_dict()[name], weights[name]) for name in weights)
 
 
 def test_a_run_opens_from_a_string(run: Run):
@@ -58,15 +60,17 @@ def test_a_run_says_with_what_it_was_made(run: Run):
 
 
 def test_history_counts_epochs_from_one(run: Run):
-    assert [epoch.epoch for epoch in run.history] == list(range(1, 61))
-    assert all(epoch.seconds > 0 for epoch in run.history)
+    assert [epoch.epoch for epoch in run.load_history()] == list(range(1, 61))
+    assert all(epoch.seconds > 0 for epoch in run.load_history())
 
 
 def test_a_snapshot_is_a_selection(run: Run):
-    selection = run.snapshots.at(-1)
-    assert torch.equal(selection.token, run.snapshots.token[-1])
-    assert torch.equal(selection.document, run.snapshots.document[-1])
-    torch.testing.assert_close(selection.document, run.memory.select(run.memory.doc_reps).detach())
+    selection = run.load_snapshots().at(-1)
+    assert torch.equal(selection.token, run.load_snapshots().token[-1])
+    assert torch.equal(selection.document, run.load_snapshots().document[-1])
+    torch.testing.assert_close(
+        selection.document, run.load_memory().select(run.load_memory().doc_reps).detach()
+    )
 
 
 def test_settings_survive_json():
@@ -74,10 +78,11 @@ def test_settings_survive_json():
         titles=("B", "A"),
         save_dir=Path("some/where"),
         lm_cache_dir=Path("/cache"),
+        document_key_module_type="nonlinear",
         key_internal_layers=3,
         negative_key_type="perturb",
     )
-    assert config_of(json.loads(json.dumps(settings_of(config)))) == config
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"config": {"colour": 1}}'])
@@ -95,9 +100,9 @@ def test_a_folder_that_is_not_there_is_no_run():
 
 
 def test_a_run_is_read_by_the_lm_it_was_trained_on(run: Run, lm: LanguageModel):
-    prefix = run.read(lm)
-    assert prefix.owners == [0, 0, 1, 1, 2]
-    assert prefix.layer == 2
+    cache = run.cache_hidden_states(lm)
+    assert cache.doc_ids == [0, 0, 1, 1, 2]
+    assert cache.layer == 2
 
 
 def test_another_lm_is_refused_by_name(run: Run):
@@ -105,7 +110,7 @@ def test_another_lm_is_refused_by_name(run: Run):
     with pytest.raises(
         DocmemError, match=r"trained on the LM 'toy-gpt_neox' in float32.*other weights"
     ):
-        run.read(other)
+        run.cache_hidden_states(other)
 
 
 def test_the_fingerprint_knows_weights_format_and_architecture(lm: LanguageModel):
@@ -134,13 +139,13 @@ def test_the_lm_is_loaded_again_by_its_name(lm: LanguageModel, config: TrainConf
 
 
 def test_a_run_not_trained_yet_says_so(lm: LanguageModel, config: TrainConfig):
-    run = Run.create(config.save_dir, config, lm, DOCUMENTS)
-    assert run.history == []
+    run = Run(config.save_dir, describe(config, lm, DOCUMENTS))
+    assert run.load_history() == []
     assert not run.finished
     with pytest.raises(DocmemError, match="has no memory yet; train it first"):
-        _ = run.memory
+        _ = run.load_memory()
     with pytest.raises(DocmemError, match="has no snapshots yet; train it first"):
-        _ = run.snapshots
+        _ = run.load_snapshots()
 
 
 def test_a_damaged_snapshot_or_memory_is_named(run: Run):
@@ -148,9 +153,9 @@ def test_a_damaged_snapshot_or_memory_is_named(run: Run):
                  run.path / "memory" / "model.safetensors"):  # fmt: skip
         path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(DocmemError, match=r"000040\.safetensors cannot be read"):
-        _ = run.snapshots
+        _ = run.load_snapshots()
     with pytest.raises(DocmemError, match=r"model\.safetensors cannot be read"):
-        _ = run.memory
+        _ = run.load_memory()
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"config": {}}'])

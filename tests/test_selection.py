@@ -5,7 +5,7 @@ from toys import toy_batch
 
 from docmem.core.memory import DocumentMemory
 from docmem.lm.forward import forward_inputs
-from docmem.lm.hidden_states import Prefix
+from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
 from docmem.training.selection import Selection, memory_selection
 
@@ -14,24 +14,24 @@ def test_token_selection_is_the_mean_over_each_documents_real_tokens(
     lm: LanguageModel, memory: DocumentMemory
 ):
     batches = [toy_batch(lengths, seed) for seed, lengths in enumerate([(9, 5), (7,), (4, 8, 6)])]
-    owners = [2, 0, 2]
-    selection = memory_selection(memory, Prefix(lm, batches, owners, layer=1))
+    doc_ids = [2, 0, 2]
+    selection = memory_selection(memory, HiddenStateCache(lm, batches, doc_ids, layer=1))
     for document in range(3):
         keys = []
-        for owner, batch in zip(owners, batches, strict=True):
+        for doc_id, batch in zip(doc_ids, batches, strict=True):
             states = lm.model(
                 **forward_inputs(lm.model, batch), output_hidden_states=True
             ).hidden_states[2]
             for row, row_mask in zip(states, batch.attention_mask, strict=True):
-                keys += [memory.ask(h) for h, real in zip(row, row_mask, strict=True)
-                         if real and owner == document]  # fmt: skip
+                keys += [memory.token_keys(h) for h, real in zip(row, row_mask, strict=True)
+                         if real and doc_id == document]  # fmt: skip
         assert len(keys) == [7, 0, 32][document]
         expected = torch.stack(keys).mean(0) if keys else torch.zeros(24)
         torch.testing.assert_close(selection.token[document], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_document_selection_is_the_key_of_each_doc_rep(lm: LanguageModel, memory: DocumentMemory):
-    selection = memory_selection(memory, Prefix(lm, [toy_batch()], [0], layer=-1))
+    selection = memory_selection(memory, HiddenStateCache(lm, [toy_batch()], [0], layer=-1))
     for document, doc_rep in enumerate(memory.doc_reps):
         key = torch.tanh(memory.document_key.weight @ doc_rep + memory.document_key.bias)
         torch.testing.assert_close(selection.document[document], key)

@@ -20,7 +20,8 @@ from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
 from docmem.training.run import Run
 from docmem.training.selection import memory_selection
-from docmem.training.train import default_folder, new_memory, train
+from docmem.training.setup import default_folder, new_memory
+from docmem.training.train import train
 
 
 def read(lm: LanguageModel, memory: DocumentMemory, layer: int, texts, doc_rep: Tensor) -> Tensor:
@@ -39,32 +40,36 @@ def naive(
 ) -> tuple[DocumentMemory, list[list[float]]]:
     """The paper's loop: two full forwards a batch."""
     memory = new_memory(config, lm, documents)
-    optimizer = torch.optim.AdamW(memory.parameters(), lr=config.lr)
+    optimizer = torch.optim.AdamW(
+        memory.parameters(), lr=config.lr, weight_decay=config.weight_decay
+    )
     generator = torch.Generator().manual_seed(config.seed)
     batches = []
-    for owner, document in enumerate(documents):
+    for doc_id, document in enumerate(documents):
         texts = segments(document.text, config.segment_length, config.max_segments)
         for start in range(0, len(texts), config.batch_size):
-            batches.append((owner, texts[start : start + config.batch_size]))
+            batches.append((doc_id, texts[start : start + config.batch_size]))
     history = []
     for _ in range(config.num_epochs):
         epoch = []
-        for number, (owner, texts) in enumerate(batches, start=1):
+        for number, (doc_id, texts) in enumerate(batches, start=1):
             negative = negative_doc_rep(
                 config.negative_key_type,
                 memory.doc_reps,
-                owner,
+                doc_id,
                 generator,
                 config.negative_delta,
             )
-            own = read(lm, memory, config.hook_memory_layer, texts, memory.doc_reps[owner])
+            own = read(lm, memory, config.hook_memory_layer, texts, memory.doc_reps[doc_id])
             other = read(lm, memory, config.hook_memory_layer, texts, negative)
             distance = other - config.target_negative_ce
             if config.loss_form == "absolute":
                 term = config.guidance * distance.abs()
             else:
                 term = config.guidance * (own if distance**2 > own else distance**2)
-            ((own + term) / config.num_accumulation_steps).backward()
+            first = (number - 1) // config.num_accumulation_steps * config.num_accumulation_steps
+            group = min(config.num_accumulation_steps, len(batches) - first)
+            ((own + term) / group).backward()
             epoch.append([own.item(), other.item(), term.item()])
             if number % config.num_accumulation_steps == 0 or number == len(batches):
                 gradients = [parameter.grad for parameter in memory.parameters()]
@@ -94,10 +99,10 @@ def test_training_equals_a_plain_loop_over_the_hooked_lm(
     config = replace(config, **{"num_epochs": 2, "max_length": 20, "guidance": 0.5, **changes})
     memory, history = naive(config, lm, documents)
     run = train(config, lm=lm, documents=documents, progress=False)
-    for epoch, losses in zip(run.history, history, strict=True):
+    for epoch, losses in zip(run.load_history(), history, strict=True):
         assert [*epoch][1:4] == pytest.approx(losses, rel=1e-4)
     initial = new_memory(config, lm, documents).state_dict()
-    for name, tensor in run.memory.state_dict().items():
+    for name, tensor in run.load_memory().state_dict().items():
         torch.testing.assert_close(
             tensor, memory.state_dict()[name], atol=1e-4, rtol=1e-3, msg=name
         )
@@ -130,22 +135,22 @@ def test_dropout_of_an_lm_in_training_mode_stays_out(
     for mode in (False, True):
         lm.model.train(mode)
         changed = replace(config, save_dir=tmp_path / str(mode), num_epochs=1)
-        memories.append(train(changed, lm=lm, documents=documents, progress=False).memory)
+        memories.append(train(changed, lm=lm, documents=documents, progress=False).load_memory())
     assert torch.equal(memories[0].values.weight, memories[1].values.weight)
 
 
 def test_training_memorises_each_document_under_its_own_doc_rep(trained: tuple[LanguageModel, Run]):
     lm, run = trained
-    prefix, memory = run.read(lm), run.memory
+    cache, memory = run.cache_hidden_states(lm), run.load_memory()
     assert run.finished
-    assert run.history[0].positive_ce > 6
-    assert run.history[-1].positive_ce < 3.2
+    assert run.load_history()[0].positive_ce > 6
+    assert run.load_history()[-1].positive_ce < 3.2
     with torch.no_grad():
-        for index, owner in enumerate(prefix.owners):
-            losses = prefix.cross_entropies(index, memory, memory.doc_reps)
-            assert losses.argmin() == owner
-            others = torch.cat([losses[:owner], losses[owner + 1 :]])
-            assert (others > losses[owner] + 1).all()
+        for index, doc_id in enumerate(cache.doc_ids):
+            losses = cache.cross_entropies(index, memory, memory.doc_reps)
+            assert losses.argmin() == doc_id
+            others = torch.cat([losses[:doc_id], losses[doc_id + 1 :]])
+            assert (others > losses[doc_id] + 1).all()
 
 
 def test_snapshots_hold_the_start_and_every_save_freq_epochs(
@@ -153,10 +158,10 @@ def test_snapshots_hold_the_start_and_every_save_freq_epochs(
 ):
     config = replace(config, num_epochs=6)
     run = train(config, lm=lm, documents=documents, progress=False)
-    snapshots, prefix = run.snapshots, run.read(lm)
+    snapshots, cache = run.load_snapshots(), run.cache_hidden_states(lm)
     assert snapshots.epochs == [0, 3, 6]
-    for index, memory in ((0, new_memory(config, lm, documents)), (-1, run.memory)):
-        selection = memory_selection(memory, prefix)
+    for index, memory in ((0, new_memory(config, lm, documents)), (-1, run.load_memory())):
+        selection = memory_selection(memory, cache)
         assert torch.equal(snapshots.at(index).token, selection.token)
         assert torch.equal(snapshots.at(index).document, selection.document)
         assert torch.equal(snapshots.doc_reps[index], memory.doc_reps)
@@ -192,7 +197,7 @@ def test_names_alone_train_the_same_as_objects(
     )
     assert named.path.parts[:2] == ("outputs", "lm")
     assert named.titles == given.titles
-    assert torch.equal(named.memory.values.weight, given.memory.values.weight)
+    assert torch.equal(named.load_memory().values.weight, given.load_memory().values.weight)
 
 
 def test_every_setting_and_text_has_a_folder_of_its_own(lm, config: TrainConfig, documents):

@@ -13,7 +13,8 @@ from docmem.lm.forward import TokenBatch
 from docmem.lm.loading import LanguageModel
 from docmem.lm.pretraining import train_tokenizer
 from docmem.training.config import TrainConfig
-from docmem.training.run import Epoch, Run
+from docmem.training.history import Epoch
+from docmem.training.run import Run
 
 DOCUMENTS = [
     Document(
@@ -135,11 +136,15 @@ def files(folder: Path) -> dict[str, bytes]:
 def assert_same(run: Run, whole: Run) -> None:
     """Both finished with the same history, memory, snapshots and files."""
     assert run.finished
-    assert [epoch[:4] for epoch in run.history] == [epoch[:4] for epoch in whole.history]
-    mine, theirs = run.memory.state_dict(), whole.memory.state_dict()
+    assert [epoch[:4] for epoch in run.load_history()] == [
+        epoch[:4] for epoch in whole.load_history()
+    ]
+    mine, theirs = run.load_memory().state_dict(), whole.load_memory().state_dict()
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
-    assert run.snapshots.epochs == whole.snapshots.epochs == [0, 3, 6, 7]
+    assert run.load_snapshots().epochs == whole.load_snapshots().epochs == [0, 3, 6, 7]
     for part in ("token", "document", "doc_reps"):
-        assert torch.equal(getattr(run.snapshots, part), getattr(whole.snapshots, part))
+        assert torch.equal(
+            getattr(run.load_snapshots(), part), getattr(whole.load_snapshots(), part)
+        )
     assert files(run.path).keys() == files(whole.path).keys()

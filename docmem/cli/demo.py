@@ -1,15 +1,14 @@
-"""The main job from one command: `python -m docmem.demo`, or `make demo`.
+"""The main job from one command: `python -m docmem.cli.demo`, or `make demo`.
 
 Trains a relu and a tanh memory on ten embedded documents with the embedded LM, draws the
 figures into `figures/`, and prints a table. Interrupted, the same command goes on.
 """
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
+from docmem.cli.main import exit_status
 from docmem.documents import load_documents
-from docmem.errors import DocmemError
 from docmem.lm.loading import load_lm
 from docmem.plots.figures import draw_figures, table
 from docmem.training.config import TrainConfig, preset
@@ -24,18 +23,6 @@ def demo_configs() -> dict[str, TrainConfig]:
         "relu": preset("tiny", key_activation="relu", save_dir=DEMO / "relu"),
         "tanh": preset("tiny", save_dir=DEMO / "tanh"),
     }
-
-
-def exit_status(job: Callable[[], int]) -> int:
-    """What a job answers; 1 if something the reader can mend stopped it, 130 if Ctrl-C did."""
-    try:
-        return job()
-    except DocmemError as error:
-        print(f"docmem: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Interrupted; the same command goes on from the last save.", file=sys.stderr)
-        return 130
 
 
 def demo() -> int:

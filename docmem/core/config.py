@@ -43,12 +43,12 @@ class MemoryConfig:
         for name in ("d_model", "n_docs", "memory_dim", "key_dim"):
             check_count(name, getattr(self, name))
         check_choice("document_key_module_type", self.document_key_module_type, KeyModule)
-        for name in ("key_internal_dim", "key_internal_layers"):
-            if getattr(self, name) is not None:
-                check_count(name, getattr(self, name))
         for name in ("key_internal_dim", "key_internal_layers", "key_internal_activation"):
-            if self.document_key_module_type == "linear" and getattr(self, name) is not None:
+            value = getattr(self, name)
+            if value is not None and self.document_key_module_type == "linear":
                 raise DocmemError(
-                    f"{name} is {getattr(self, name)!r}, but the key generator is linear and has "
-                    'nothing inside. Set document_key_module_type to "nonlinear", or leave it out.'
+                    f"{name} is {value!r}, but a linear key generator has nothing inside. "
+                    'Set document_key_module_type to "nonlinear", or leave it out.'
                 )
+            if value is not None and name != "key_internal_activation":
+                check_count(name, value)

@@ -1,12 +1,10 @@
-"""Files that are either whole or absent.
+"""Files that are whole or absent, and known to be what was written.
 
-Everything docmem writes goes through `replacing`: the bytes land under a temporary
-name beside the target and are renamed into place, so that a reader, or a process
-killed half-way, never meets half a file.
+The bytes go to a temporary file beside the target, reach the disk, and are renamed into place, so
+nobody ever meets half a file. Tensors carry a digest, which is checked when they are read.
 """
 
-from __future__ import annotations
-
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -23,7 +21,7 @@ from docmem.errors import DocmemError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success rename it to `path`, else delete it.
+    """Yield a temporary path beside `path`; rename it to `path`, or delete it after an error.
 
     Raises:
         DocmemError: if the file cannot be written (disk full, no permission); `path` is untouched.
@@ -31,8 +29,14 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        rights = temporary.stat().st_mode  # what the umask gives; safetensors would keep 0600
         yield temporary
+        temporary.chmod(rights)
+        _sync(temporary)
         temporary.replace(path)
+        if os.name == "posix":  # elsewhere a folder cannot be opened
+            _sync(path.parent)
     except (OSError, safetensors.SafetensorError) as error:
         raise DocmemError(
             f"Could not write {path}: {error}. Nothing there was changed; "
@@ -43,9 +47,13 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def is_partial(path: Path) -> bool:
-    """Whether a file is what a process killed while writing left behind."""
-    return path.name.startswith(".") and path.name.endswith(".partial")
+def _sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -59,20 +67,13 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def update_json(path: Path, entries: Mapping[str, Any]) -> None:
-    """Set some entries of the JSON object in `path`; the others stay. A missing file is made.
-
-    Raises:
-        DocmemError: if the file is no JSON object, or cannot be written.
-    """
-    try:
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        known.update(entries)
-    except (OSError, ValueError, AttributeError) as error:
-        raise DocmemError(
-            f"{path} is not a JSON object ({error}). Delete it and run the same command again."
-        ) from error
-    write_json(path, known)
+def tensor_digest(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> str:
+    """The SHA-256 of named tensors (names, types, shapes, values) and their metadata."""
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def save_tensors(
@@ -80,27 +81,32 @@ def save_tensors(
 ) -> None:
     """Write named tensors and a JSON-able `metadata` to one safetensors file (no pickle)."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = {"docmem": json.dumps(metadata), "sha256": tensor_digest(contiguous, metadata)}
     with replacing(path) as temporary:
-        safetensors.torch.save_file(
-            contiguous, temporary, metadata={"docmem": json.dumps(metadata)}
-        )
+        safetensors.torch.save_file(contiguous, temporary, metadata=header)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote: the named tensors and the metadata.
 
+    Files of version 0.1 have no digest and are read unchecked.
+
     Raises:
-        DocmemError: if the file is missing, truncated, or not one of docmem's.
+        DocmemError: if the file is missing, damaged, or not one of docmem's.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            metadata = json.loads((opened.metadata() or {})["docmem"])
+            header = opened.metadata() or {}
+        metadata = json.loads(header.pop("docmem"))
+        digest = header.pop("sha256", None)
+        if header or digest not in (None, tensor_digest(tensors, metadata)):
+            raise ValueError("its content does not match its digest")
     except FileNotFoundError as error:
         raise DocmemError(f"There is no file {path}.") from error
     except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
         raise DocmemError(
-            f"{path} cannot be read: it is truncated or not a docmem file ({error}). "
+            f"{path} cannot be read: it is damaged or not a docmem file ({error}). "
             "Delete it and run again, or restore it from a copy."
         ) from error
     return tensors, metadata

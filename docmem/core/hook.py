@@ -29,19 +29,29 @@ def hidden_states_of(output: Any) -> Tensor:
     return output[0] if isinstance(output, tuple) else output
 
 
-def with_hidden_states(output: Any, hidden_states: Tensor) -> Any:
-    """What a block returned, with other hidden states."""
-    return (hidden_states, *output[1:]) if isinstance(output, tuple) else hidden_states
-
-
 class Hooked:
-    """An LM with a memory in it; made by `attach`."""
+    """An LM with a memory in it, for the length of a `with attach(…)`."""
 
     def __init__(self, model: nn.Module, memory: DocumentMemory, layer: int) -> None:
-        self.model: Any = model
+        self._model = model
         self.memory = memory
         self.layer = layer
+        self.attached = True
         self._doc_rep: Tensor | None = None
+
+    @property
+    def model(self) -> Any:
+        """The LM with the memory in it.
+
+        Raises:
+            DocmemError: after the `with` has ended, when the LM has no memory in it any more.
+        """
+        if not self.attached:
+            raise DocmemError(
+                "The memory is no longer attached: its `with attach(…)` has ended, and the LM "
+                "would answer as the base LM. Use it inside the `with`, or attach it again."
+            )
+        return self._model
 
     def resolve(self, document: DocumentLike) -> Tensor | None:
         """The DocRep of a document given by title, index or DocRep; None stays None.
@@ -55,7 +65,7 @@ class Hooked:
             key_dim = self.memory.config.key_dim
             if document.dim() not in (1, 2) or document.shape[-1] != key_dim:
                 raise DocmemError(
-                    f"A DocRep has shape ({key_dim},), or (batch, {key_dim}) for one a row; "
+                    f"A DocRep has shape ({key_dim},), or (batch, {key_dim}) for one per row; "
                     f"this tensor has {tuple(document.shape)}."
                 )
             return document.to(self.memory.doc_reps)
@@ -66,14 +76,14 @@ class Hooked:
         """Within: the LM reads and writes under `document`; after: as it was before.
 
         Args:
-            document: a title, an index, a DocRep (key_dim,), one a row (batch, key_dim), or
-                None for all memories. Where a batch has a multiple of the rows, as generate()
-                makes it for beams and several return sequences, each DocRep serves that many
-                rows in a row.
+            document: a title, an index, a DocRep (key_dim,), one per row (batch, key_dim), or
+                None for all entries. Where generate() repeats rows, for beams or several return
+                sequences, each row's DocRep is repeated with it.
 
         Raises:
-            DocmemError: as `resolve`.
+            DocmemError: as `resolve`; or if the memory is no longer attached.
         """
+        _ = self.model  # refuses where nothing is attached
         before = self._doc_rep
         self._doc_rep = self.resolve(document)
         try:
@@ -84,16 +94,15 @@ class Hooked:
     def _after_block(self, block: nn.Module, _: Any, output: Any) -> Any:
         if block.training and getattr(block, "gradient_checkpointing", False):
             raise DocmemError(
-                "Gradient checkpointing would read the text again in the backward pass, when "
-                "another document may be chosen. The LM is frozen: call model.eval() or "
-                "model.gradient_checkpointing_disable()."
+                "Gradient checkpointing would read the text again in the backward pass, perhaps "
+                "under another document. The LM is frozen: call model.eval()."
             )
-        h = hidden_states_of(output)
+        h = hidden_states_of(output)  # (batch, seq, d_model)
         doc_rep = self._doc_rep
         if doc_rep is not None and doc_rep.dim() == 2 and len(h) % len(doc_rep) == 0:
-            # generate() repeats each row for beams and for several return sequences.
             doc_rep = doc_rep.repeat_interleave(len(h) // len(doc_rep), dim=0)
-        return with_hidden_states(output, self.memory(h, doc_rep))
+        h = self.memory(h, doc_rep)
+        return (h, *output[1:]) if isinstance(output, tuple) else h
 
 
 @contextmanager
@@ -123,3 +132,4 @@ def attach(model: nn.Module, memory: DocumentMemory, layer: int = -1) -> Iterato
         yield hooked
     finally:
         handle.remove()
+        hooked.attached = False

@@ -7,12 +7,16 @@ negative 𝒦⁻ (section 3 of the paper),
     absolute   L = L⁺ + α · |τ - L⁻|               as the paper writes it
 """
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from docmem.core.loss import LossForm, Negative
 from docmem.errors import DocmemError, check_at_least, check_choice
+
+Negative = Literal["other", "random", "zero", "perturb"]
+LossForm = Literal["squared", "absolute"]
 
 
 def guidance_term(
@@ -44,11 +48,7 @@ def guidance_loss(
     tau: float = 4.5,
     form: LossForm = "squared",
 ) -> Float[Tensor, ""]:
-    """L = L⁺ + the guidance term (equation of the module), nats a token.
-
-    Raises:
-        DocmemError: as `guidance_term`.
-    """
+    """L = L⁺ + the guidance term, nats per token (equation of the module; errors: as there)."""
     return positive_ce + guidance_term(positive_ce, negative_ce, alpha, tau, form)
 
 

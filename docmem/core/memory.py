@@ -1,8 +1,8 @@
-"""The memory: a bank of entries that a document opens with its own soft mask.
+"""The memory: a bank of entries that each document opens with its own soft mask.
 
 One block's output h becomes (section 3 of the paper)
 
-    k_tok = act_lm(W_u h + b_u)          token key: what the token asks of each entry
+    k_tok = act_lm(W_u h + b_u)          token key: what the token asks for, entry by entry
     k_doc = act_key(g(𝒦))                document key: which entries the document opens
     m     = W_d (k_tok ⊙ k_doc) + b_d    values
     out   = h + act_lm(W_o m + b_o)      output, added to the block's own
@@ -14,7 +14,7 @@ generator. Without a DocRep, k_doc is left out: all entries are open.
 import json
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,6 @@ from docmem.errors import DocmemError, did_you_mean
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
-Activation = Callable[[Tensor], Tensor]
-
 
 def swiglu(x: Float[Tensor, "*batch twice"]) -> Float[Tensor, "*batch once"]:
     """The first half of the last dimension times the silu of the second."""
@@ -41,12 +39,8 @@ def swiglu(x: Float[Tensor, "*batch twice"]) -> Float[Tensor, "*batch once"]:
     return first * functional.silu(second)
 
 
-def activation(name: str) -> Activation:
-    """The activation called `name`, one of transformers' that have no weights of their own.
-
-    Raises:
-        DocmemError: if there is none of that name.
-    """
+def activation(name: str) -> nn.Module:
+    """The activation of transformers called `name`; DocmemError if none, or one with weights."""
     from transformers.activations import ACT2FN
 
     if name not in ACT2FN or list(ACT2FN[name].parameters()):
@@ -65,17 +59,6 @@ def orthogonal_(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-class _Apply(nn.Module):
-    """An activation as a layer of a Sequential."""
-
-    def __init__(self, function: Activation) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
 def key_generator(config: MemoryConfig) -> nn.Module:
     """g: from a DocRep (…, key_dim) to the input of act_key (…, memory_dim).
 
@@ -89,9 +72,9 @@ def key_generator(config: MemoryConfig) -> nn.Module:
         return nn.Linear(config.key_dim, out)
     width = config.key_internal_dim or config.memory_dim
     act = activation(config.key_internal_activation or "relu")
-    stack: list[nn.Module] = [nn.Linear(config.key_dim, width), _Apply(act)]
+    stack: list[nn.Module] = [nn.Linear(config.key_dim, width), act]
     for _ in range(layers - 1):
-        stack += [nn.Linear(width, width), _Apply(act)]
+        stack += [nn.Linear(width, width), act]
     return nn.Sequential(*stack, nn.Linear(width, out))
 
 
@@ -134,11 +117,11 @@ class DocumentMemory(nn.Module, ModelHubMixin):
         """The memory selection of a DocRep: k_doc = act_key(g(𝒦))."""
         return self.act_key(self.document_key(doc_rep))
 
-    def ask(self, h: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch entries"]:
+    def token_keys(self, h: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch entries"]:
         """The token keys of hidden states: k_tok = act_lm(W_u h + b_u)."""
         return self.act_lm(self.token_key(h.to(self.token_key.weight.dtype)))
 
-    def answer(
+    def residual_update(
         self, h: Float[Tensor, "*batch seq d_model"], key: Float[Tensor, "*points seq entries"]
     ) -> Float[Tensor, "*points seq d_model"]:
         """Hidden states with the memory's output added: h + act_lm(W_o (W_d key + b_d) + b_o).
@@ -161,22 +144,22 @@ class DocumentMemory(nn.Module, ModelHubMixin):
 
         Args:
             h: a block's output.
-            doc_rep: one DocRep (key_dim,), one a row (batch, key_dim), or None for all entries.
+            doc_rep: one DocRep (key_dim,), one per row (batch, key_dim), or None for all entries.
 
         Raises:
             DocmemError: if the DocRep's shape fits neither.
         """
-        key = self.ask(h)  # (batch, seq, memory_dim)
+        key = self.token_keys(h)  # (batch, seq, memory_dim)
         if doc_rep is not None:
             batch, key_dim = h.shape[0], self.config.key_dim
             if doc_rep.shape not in ((key_dim,), (batch, key_dim)):
                 raise DocmemError(
                     f"A DocRep of shape {tuple(doc_rep.shape)} does not fit hidden states of shape "
-                    f"{tuple(h.shape)}; give ({key_dim},), or one a row: ({batch}, {key_dim})."
+                    f"{tuple(h.shape)}; give ({key_dim},), or one per row: ({batch}, {key_dim})."
                 )
             selection = self.select(doc_rep)  # (memory_dim,) or (batch, memory_dim)
             key = key * (selection if doc_rep.dim() == 1 else selection[:, None])
-        return self.answer(h, key)
+        return self.residual_update(h, key)
 
     def index_of(self, document: str | int) -> int:
         """The index of a document called by title or index.
@@ -199,21 +182,52 @@ class DocumentMemory(nn.Module, ModelHubMixin):
         return titles.index(document)
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | Path, **options: Any
+    def from_pretrained(  # type: ignore[override] # misspelt options are refused
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        map_location: str | torch.device = "cpu",
     ) -> "DocumentMemory":
-        """Load a memory from a local folder or a Hugging Face id; options are huggingface_hub's.
+        """Load a memory from a folder or a Hugging Face id; options are huggingface_hub's.
 
         Raises:
             DocmemError: if there is none, or its files are damaged or do not fit together.
         """
+        folder = Path(pretrained_model_name_or_path)
         try:
-            return super().from_pretrained(pretrained_model_name_or_path, **options)
-        except (OSError, ValueError, TypeError) as error:
+            if not folder.is_dir():
+                hub: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir}
+                hub |= {"token": token, "force_download": force_download}
+                hub |= {"local_files_only": local_files_only, "allow_patterns": [WEIGHTS, CONFIG]}
+                folder = Path(str(snapshot_download(str(folder), **hub)))
+            shape = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            return cls._read(folder / WEIGHTS, shape).to(map_location)
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise DocmemError(
                 f"{pretrained_model_name_or_path} does not hold a document memory that can be "
                 f"read: {error}. Give a folder that save_pretrained wrote, or a hub id in reach."
             ) from error
+
+    @classmethod
+    def _read(cls, path: Path, shape: dict[str, Any]) -> "DocumentMemory":
+        """The memory of this shape whose weights are in `path`."""
+        tensors, metadata = load_tensors(path)
+        if metadata.get("config", shape) != shape:  # version 0.1 kept the shape in one place only
+            raise DocmemError(
+                f"{path.parent / CONFIG} does not describe the memory in {path.name}: "
+                "one of them was changed. Restore them from a copy."
+            )
+        memory = cls(MemoryConfig(**shape), metadata["titles"])
+        try:
+            memory.load_state_dict(tensors, strict=True)
+        except RuntimeError as error:
+            raise DocmemError(f"{path} does not fit its config: {error}") from error
+        return memory
 
     def save_whole(self, folder: Path) -> None:
         """Write config and weights over those in `folder`, each whole or not at all."""
@@ -221,41 +235,7 @@ class DocumentMemory(nn.Module, ModelHubMixin):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Called by `save_pretrained`, which also writes a model card."""
-        save_tensors(save_directory / WEIGHTS, self.state_dict(), {"titles": self.titles})
-        write_json(save_directory / CONFIG, asdict(self.config))
-
-    @classmethod
-    def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
-        map_location: str = "cpu",
-        **_: Any,
-    ) -> "DocumentMemory":
-        """Called by `from_pretrained`: from a local folder, else from the hub."""
-        folder = Path(model_id)
-        if not folder.is_dir():
-            folder = Path(
-                snapshot_download(
-                    model_id,
-                    revision=revision,
-                    cache_dir=cache_dir,
-                    force_download=force_download,
-                    local_files_only=local_files_only,
-                    token=token,
-                    allow_patterns=[WEIGHTS, CONFIG],
-                )
-            )
-        config = MemoryConfig(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
-        tensors, metadata = load_tensors(folder / WEIGHTS)
-        memory = cls(config, metadata["titles"])
-        try:
-            memory.load_state_dict(tensors, strict=True)
-        except RuntimeError as error:
-            raise DocmemError(f"{folder / WEIGHTS} does not fit its config: {error}") from error
-        return memory.to(map_location)
+        shape = asdict(self.config)
+        metadata = {"titles": self.titles, "config": shape}
+        save_tensors(save_directory / WEIGHTS, self.state_dict(), metadata)
+        write_json(save_directory / CONFIG, shape)

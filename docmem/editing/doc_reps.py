@@ -18,7 +18,7 @@ from docmem.errors import DocmemError
 TRIED = 10_000
 
 
-def with_place(memory: DocumentMemory, title: str | None = None) -> DocumentMemory:
+def append_doc_rep(memory: DocumentMemory, title: str | None = None) -> DocumentMemory:
     """A copy of the memory with one more DocRep, at the freest place; nothing is trained.
 
     Raises:
@@ -32,14 +32,14 @@ def with_place(memory: DocumentMemory, title: str | None = None) -> DocumentMemo
         )
     larger = copy.deepcopy(memory)
     larger.config = dataclasses.replace(memory.config, n_docs=memory.config.n_docs + 1)
-    larger.doc_reps = torch.cat([memory.doc_reps, free_place(memory.doc_reps)[None]])
+    larger.doc_reps = torch.cat([memory.doc_reps, farthest_free_doc_rep(memory.doc_reps)[None]])
     if memory.titles is not None and title is not None:
         larger.titles = [*memory.titles, title]
         check_titles(larger.titles)
     return larger
 
 
-def free_place(doc_reps: Float[Tensor, "n_docs key_dim"]) -> Float[Tensor, " key_dim"]:
+def farthest_free_doc_rep(doc_reps: Float[Tensor, "n_docs key_dim"]) -> Float[Tensor, " key_dim"]:
     """The place whose nearest DocRep is farthest, no farther out than the farthest DocRep.
 
     The best of many places drawn evenly within that distance, always the same ones.
@@ -54,7 +54,7 @@ def free_place(doc_reps: Float[Tensor, "n_docs key_dim"]) -> Float[Tensor, " key
     return places[torch.cdist(places, known).min(1).values.argmax()].to(doc_reps)
 
 
-def without_address(memory: DocumentMemory, document: str | int) -> DocumentMemory:
+def drop_doc_rep(memory: DocumentMemory, document: str | int) -> DocumentMemory:
     """A copy of the memory that cannot call a document: its DocRep and title are gone.
 
     This is not forgetting. The other weights stay, so whoever gives the same point of the plane

@@ -1,16 +1,16 @@
 """Forgetting: one document's text out of a memory, the others' left as they were.
 
-    forgotten = forget(prefix, memory, "Cyclone Odalys")
+    forgotten = forget(cache, memory, "Cyclone Odalys")
 
 Every document writes to the same weights, so dropping a DocRep removes a name, not a text
-(`docmem.evaluation.recall.without_address`). `forget` trains the memory for a moment with two hinges,
+(`docmem.evaluation.recall.drop_doc_rep`). `forget` trains the memory for a moment with two hinges,
 
     max(0, b + margin - L(𝒦))    the forgotten text, under its DocRep and all over the plane
     max(0, Lᵢ(𝒦ᵢ) - Lᵢ⁰)         each text that is kept, under its own DocRep
 
-with b the bare LM's cross entropy and Lᵢ⁰ what it was before, batch by batch: nothing is left to
-gain once the text is as strange as to the bare LM and no other has suffered. The texts of all
-documents are needed, as the prefix read them.
+with b the base LM's cross entropy and Lᵢ⁰ what it was before, batch by batch: nothing is left to
+gain once the text is as strange as to the base LM and no other has suffered. The texts of all
+documents are needed, as the hidden-state cache read them.
 """
 
 import copy
@@ -19,36 +19,36 @@ import itertools
 import torch
 
 from docmem.core.memory import DocumentMemory
-from docmem.lm.cross_entropy import bare_cross_entropies
+from docmem.lm.cross_entropy import base_cross_entropies
 from docmem.lm.forward import frozen
-from docmem.lm.hidden_states import Prefix
+from docmem.lm.hidden_states import HiddenStateCache
 
 # Points drawn over the plane a step. More look for what is left in more places, and cost more.
 POINTS = 6
 
 
 def forget(
-    prefix: Prefix,
+    cache: HiddenStateCache,
     memory: DocumentMemory,
     document: str | int,
     *,
-    rounds: int = 10,
+    epochs: int = 10,
     margin: float = 0.3,
     lr: float = 1e-3,
     extent: float = 1.0,
     seed: int = 0,
 ) -> DocumentMemory:
-    """A copy of the memory to which one document's text is as strange as to the bare LM.
+    """A copy of the memory to which one document's text is as strange as to the base LM.
 
     Its DocRep and title stay, so that it can be seen what is left there. A step pairs a batch
-    of the forgotten document with one that is kept; a round meets every kept one.
+    of the forgotten document with one that is kept; an epoch meets every kept one.
 
     Args:
-        prefix: the documents that `memory` was trained on, as `Run.read` reads them.
+        cache: the documents that `memory` was trained on, as `Run.read` reads them.
         memory: left as it is; the copy lies on the same device.
         document: title or index of what is forgotten.
-        rounds: passes over the kept documents.
-        margin: how far above the bare LM's cross entropy the text is pushed, nats a token, so
+        epochs: passes over the kept documents.
+        margin: how far above the base LM's cross entropy the text is pushed, nats per token, so
             that points between those drawn come to lie above it too.
         lr: AdamW's learning rate.
         extent: points are drawn in [-extent, extent]^key_dim.
@@ -58,21 +58,21 @@ def forget(
         DocmemError: if there is no such document.
     """
     gone, home = memory.index_of(document), memory.doc_reps.device
-    memory = copy.deepcopy(memory).to(prefix.device)
-    bare = bare_cross_entropies(prefix)[gone].item() + margin
+    memory = copy.deepcopy(memory).to(cache.device)
+    bare = base_cross_entropies(cache)[gone].item() + margin
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(memory.parameters(), lr=lr, weight_decay=0)
-    forgotten, kept = _split(prefix, gone)
-    own = memory.doc_reps[prefix.owners]
+    forgotten, kept = _split(cache, gone)
+    own = memory.doc_reps[cache.doc_ids]
     with torch.no_grad():
-        before = {i: prefix.cross_entropies(i, memory, own[[i]]) for i in kept if i is not None}
-    with frozen(prefix.lm.model):
-        for index, other in zip(itertools.cycle(forgotten), kept * rounds, strict=False):
+        before = {i: cache.cross_entropies(i, memory, own[[i]]) for i in kept if i is not None}
+    with frozen(cache.lm.model):
+        for index, other in zip(itertools.cycle(forgotten), kept * epochs, strict=False):
             drawn = 2 * torch.rand(POINTS, memory.config.key_dim, generator=generator) - 1
             points = torch.cat([memory.doc_reps[[gone]], extent * drawn.to(memory.doc_reps)])
-            loss = (bare - prefix.cross_entropies(index, memory, points)).clamp_min(0).sum()
+            loss = (bare - cache.cross_entropies(index, memory, points)).clamp_min(0).sum()
             if other is not None:
-                ce = prefix.cross_entropies(other, memory, own[[other]])
+                ce = cache.cross_entropies(other, memory, own[[other]])
                 loss = loss + len(points) * (ce - before[other]).clamp_min(0).sum()
             optimizer.zero_grad()
             loss.backward()
@@ -80,8 +80,8 @@ def forget(
     return memory.to(home)
 
 
-def _split(prefix: Prefix, gone: int) -> tuple[list[int], list[int | None]]:
+def _split(cache: HiddenStateCache, gone: int) -> tuple[list[int], list[int | None]]:
     """Batches of the document that goes, and of those that stay; [None] if none does."""
-    forgotten = [index for index, owner in enumerate(prefix.owners) if owner == gone]
-    kept: list[int | None] = [i for i, owner in enumerate(prefix.owners) if owner != gone]
+    forgotten = [index for index, doc_id in enumerate(cache.doc_ids) if doc_id == gone]
+    kept: list[int | None] = [i for i, doc_id in enumerate(cache.doc_ids) if doc_id != gone]
     return forgotten, kept or [None]

@@ -1,6 +1,6 @@
 """Placing: DocReps that say what documents are about, from the LM's own hidden states.
 
-    doc_reps = doc_reps_from_lm(prefix, n_docs=10, key_dim=2)
+    doc_reps = doc_reps_from_lm(cache, n_docs=10, key_dim=2)
     run = train(config, lm=lm, documents=documents, doc_reps=doc_reps)
 
 The seed's orthogonal DocReps put documents anywhere. Here a document lies where the mean of the
@@ -16,25 +16,27 @@ from jaxtyping import Float
 from torch import Tensor
 
 from docmem.errors import DocmemError
-from docmem.lm.hidden_states import Prefix
+from docmem.lm.hidden_states import HiddenStateCache
 
 # A principal component this much smaller than the first is rounding, no direction.
 ROUNDING = 1e-5
 
 
-def mean_states(prefix: Prefix, n_docs: int) -> Float[Tensor, "n_docs d_model"]:
+def mean_states(cache: HiddenStateCache, n_docs: int) -> Float[Tensor, "n_docs d_model"]:
     """The mean hidden state of each document's tokens, pads left out, on the CPU."""
-    sums = torch.zeros(n_docs, prefix.lm.d_model, dtype=torch.float64)
+    sums = torch.zeros(n_docs, cache.lm.d_model, dtype=torch.float64)
     counts = torch.zeros(n_docs, 1)
-    for index, (owner, batch) in enumerate(zip(prefix.owners, prefix.batches, strict=True)):
-        real = batch.attention_mask.to(prefix.device)
-        sums[owner] += prefix.states(index)[real].double().sum(0).cpu()
-        counts[owner] += real.sum().cpu()
+    for index, (doc_id, batch) in enumerate(zip(cache.doc_ids, cache.batches, strict=True)):
+        real = batch.attention_mask.to(cache.device)
+        sums[doc_id] += cache.states(index)[real].double().sum(0).cpu()
+        counts[doc_id] += real.sum().cpu()
     return sums / counts
 
 
-def doc_reps_from_lm(prefix: Prefix, n_docs: int, key_dim: int) -> Float[Tensor, "n_docs key_dim"]:
-    """DocReps from the mean hidden states of the documents that `prefix` read.
+def doc_reps_from_lm(
+    cache: HiddenStateCache, n_docs: int, key_dim: int
+) -> Float[Tensor, "n_docs key_dim"]:
+    """DocReps from the mean hidden states of the documents that `cache` read.
 
     The means are centred and projected on their first `key_dim` principal components; each
     column gets the norm √2. Of each column the entry that is largest in size is positive.
@@ -42,7 +44,7 @@ def doc_reps_from_lm(prefix: Prefix, n_docs: int, key_dim: int) -> Float[Tensor,
     Raises:
         DocmemError: if the documents' means do not span `key_dim` directions.
     """
-    means = mean_states(prefix, n_docs)
+    means = mean_states(cache, n_docs)
     scores, sizes, _ = torch.linalg.svd(means - means.mean(0), full_matrices=False)
     directions = int((sizes > ROUNDING * sizes[0]).sum())
     if directions < key_dim:

@@ -9,18 +9,21 @@ import torch
 
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError
-from docmem.lm.cross_entropy import bare_cross_entropies, cross_entropies_at
-from docmem.lm.hidden_states import Prefix
+from docmem.lm.cross_entropy import base_cross_entropies, cross_entropies_at
+from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
+
+BASE_LM = "(base LM)"
+"""What stands in place of a title where the LM read without memory."""
 
 
 class Attribution(NamedTuple):
     """How well a text is explained by one document."""
 
     title: str
-    """The document, or `(no memory)` for the bare LM."""
+    """The document, or BASE_LM for the LM without memory."""
     ce: float
-    """Cross entropy of the text under it, nats a token."""
+    """Cross entropy of the text under it, nats per token."""
 
 
 @torch.no_grad()
@@ -35,10 +38,19 @@ def attribute(
     batch = lm.tokenize([text])
     if batch.input_ids.shape[1] < 2:
         raise DocmemError("A text of one token says too little; give a sentence or more.")
-    prefix = Prefix(lm, [batch], [0], layer)
-    memory = memory.to(prefix.device)
-    losses = cross_entropies_at(prefix, memory, memory.doc_reps)[0].tolist()
+    cache = HiddenStateCache(lm, [batch], [0], layer)
+    losses = cross_entropies_at(cache, memory, memory.doc_reps)[0].tolist()
     titles = memory.titles or [str(index) for index in range(memory.config.n_docs)]
-    bare = bare_cross_entropies(prefix)[0].item()
+    bare = base_cross_entropies(cache)[0].item()
     ranked = [Attribution(title, ce) for title, ce in zip(titles, losses, strict=True)]
-    return sorted([*ranked, Attribution("(no memory)", bare)], key=lambda one: one.ce)
+    return sorted([*ranked, Attribution(BASE_LM, bare)], key=lambda one: one.ce)
+
+
+def pointed_to(lm: LanguageModel, memory: DocumentMemory, layer: int, prompt: str) -> str:
+    """The title of the document under which a prompt is most likely.
+
+    Raises:
+        DocmemError: as `attribute`.
+    """
+    ranked = attribute(lm, memory, layer, prompt)
+    return next(one.title for one in ranked if one.title != BASE_LM)

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from docmem.core.files import load_tensors, save_tensors
-from docmem.evaluation.plane import KeyPlane, key_plane, reach
-from docmem.evaluation.recall import Continuation, Recognition, continuation, recognition
-from docmem.lm.hidden_states import Prefix, read_documents
+from docmem.evaluation.plane import KeyPlane, key_plane, plane_extent
+from docmem.evaluation.recall import Completion, Recognition, completion, recognition
+from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel
 from docmem.training.run import Run
 
@@ -29,7 +29,7 @@ class Recall(NamedTuple):
 
     recognition: Recognition
     """Cross entropies of every document under every DocRep."""
-    continuation: Continuation
+    completion: Completion
     """Share of tokens continued correctly, 16 after 16."""
 
 
@@ -48,17 +48,17 @@ def measure(run: Run, load: Loader | None = None) -> Recall:
     """
 
     def found() -> dict[str, Tensor]:
-        prefix, memory = run.read((load or run.load_lm)()), run.memory
-        shares = torch.tensor(continuation(prefix, memory), dtype=torch.float64)
-        return {"ce": recognition(prefix, memory).ce, "continued": shares}
+        cache, memory = run.cache_hidden_states((load or run.load_lm)()), run.load_memory()
+        shares = torch.tensor(completion(cache, memory), dtype=torch.float64)
+        return {"ce": recognition(cache, memory).ce, "continued": shares}
 
     kept = _kept(run, "recall", found)
-    return Recall(Recognition(kept["ce"]), Continuation(*kept["continued"].tolist()))
+    return Recall(Recognition(kept["ce"]), Completion(*kept["continued"].tolist()))
 
 
-def first_segments(run: Run, lm: LanguageModel) -> Prefix:
+def first_segments(run: Run, lm: LanguageModel) -> HiddenStateCache:
     """The first segment of each of the run's documents: what maps of the plane are read with."""
-    return read_documents(lm, run.documents, dataclasses.replace(run.config, max_segments=1))
+    return cache_hidden_states(lm, run.documents, dataclasses.replace(run.config, max_segments=1))
 
 
 def measure_plane(run: Run, load: Loader | None = None, points: int = 21) -> KeyPlane:
@@ -73,10 +73,10 @@ def measure_plane(run: Run, load: Loader | None = None, points: int = 21) -> Key
     def found() -> dict[str, Tensor]:
         lm = (load or run.load_lm)()
         run.check_lm(lm)
-        prefix = first_segments(run, lm)
-        memory = run.memory
-        extent = reach(memory.doc_reps)
-        plane = key_plane(prefix, memory, points=points, extent=extent, progress=True)
+        cache = first_segments(run, lm)
+        memory = run.load_memory()
+        extent = plane_extent(memory.doc_reps)
+        plane = key_plane(cache, memory, points=points, extent=extent, progress=True)
         return plane._asdict()
 
     return KeyPlane(**_kept(run, f"key_plane_{points}", found))
@@ -89,7 +89,10 @@ def _kept(run: Run, name: str, found: Callable[[], dict[str, Tensor]]) -> dict[s
     """
     path = run.path / "measured" / f"{name}.safetensors"
     memory = hashlib.sha256(
-        b"".join(part.detach().cpu().numpy().tobytes() for part in run.memory.state_dict().values())
+        b"".join(
+            part.detach().cpu().numpy().tobytes()
+            for part in run.load_memory().state_dict().values()
+        )
     ).hexdigest()
     if path.exists():
         tensors, of = load_tensors(path)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from docmem.core.memory import DocumentMemory
 from docmem.lm.cross_entropy import cross_entropies_at
-from docmem.lm.hidden_states import Prefix
+from docmem.lm.hidden_states import HiddenStateCache
 
 # The steepest slope of an activation.
 SLOPES = {"relu": 1.0, "tanh": 1.0, "sigmoid": 0.25, "linear": 1.0}
@@ -25,7 +25,7 @@ class Continuity(NamedTuple):
     selection: Float[Tensor, " pairs"]
     """Between their memory selections, in the L2 norm."""
     ce: Float[Tensor, "n_docs pairs"]
-    """Between each document's cross entropies, nats a token."""
+    """Between each document's cross entropies, nats per token."""
     bound: float | None
     """No selection changes more than this, a unit of distance; None where no bound is known."""
 
@@ -51,7 +51,12 @@ def selection_bound(memory: DocumentMemory) -> float | None:
 
 @torch.no_grad()
 def continuity(
-    prefix: Prefix, memory: DocumentMemory, *, pairs: int = 100, extent: float = 1.0, seed: int = 0
+    cache: HiddenStateCache,
+    memory: DocumentMemory,
+    *,
+    pairs: int = 100,
+    extent: float = 1.0,
+    seed: int = 0,
 ) -> Continuity:
     """Move DocReps in random directions, by 0.001 to 1, and measure what changes.
 
@@ -66,7 +71,7 @@ def continuity(
     second = first + distance[:, None] * direction / direction.norm(dim=1, keepdim=True)
     both = torch.cat([first, second])
     selections = memory.select(both.to(memory.doc_reps)).cpu()
-    ce = cross_entropies_at(prefix, memory, both)
+    ce = cross_entropies_at(cache, memory, both)
     return Continuity(
         distance,
         (selections[pairs:] - selections[:pairs]).norm(dim=1),

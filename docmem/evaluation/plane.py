@@ -1,9 +1,9 @@
 """The DocRep plane: how well each document is recalled from every point of it.
 
-    plane = key_plane(prefix, memory, points=25)
-    plane.ce[3]               # cross entropy of document 3, nats a token, over the map
-    line = along_line(prefix, memory, memory.doc_reps[0], memory.doc_reps[4])
-    continuity(prefix, memory).bound      # no selection changes faster than this
+    plane = key_plane(cache, memory, points=25)
+    plane.ce[3]               # cross entropy of document 3, nats per token, over the map
+    line = along_line(cache, memory, memory.doc_reps[0], memory.doc_reps[4])
+    continuity(cache, memory).bound      # no selection changes faster than this
 
 Every value is measured: each point of a grid or line is a DocRep, under which every document's
 text is read. Cost: points² · documents readings of the suffix for a plane.
@@ -19,8 +19,8 @@ from tqdm.auto import tqdm
 
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError
-from docmem.lm.cross_entropy import beside, cross_entropies_at
-from docmem.lm.hidden_states import Prefix
+from docmem.lm.cross_entropy import cross_entropies_at, on_device_of
+from docmem.lm.hidden_states import HiddenStateCache
 
 
 class KeyPlane(NamedTuple):
@@ -29,7 +29,7 @@ class KeyPlane(NamedTuple):
     axis: Float[Tensor, " points"]
     """Coordinates of the grid, the same across and up."""
     ce: Float[Tensor, "n_docs points points"]
-    """Cross entropy of each document at each point, nats a token: [document, up, across]."""
+    """Cross entropy of each document at each point, nats per token: [document, up, across]."""
     doc_reps: Float[Tensor, "n_docs 2"]
     """The documents' own points."""
 
@@ -67,13 +67,13 @@ def plane_of(doc_reps: Float[Tensor, "n_docs key_dim"]) -> tuple[Tensor, Tensor]
     return as_tensor(np.asarray(fitted.mean_)), as_tensor(np.asarray(fitted.components_))
 
 
-def reach(points: Float[Tensor, "n_docs axes"]) -> float:
+def plane_extent(points: Float[Tensor, "n_docs axes"]) -> float:
     """How far a map extends from the origin: to 1, or a little beyond the furthest point."""
     return max(1.0, 1.08 * points.abs().max().item())
 
 
 def key_plane(
-    prefix: Prefix,
+    cache: HiddenStateCache,
     memory: DocumentMemory,
     *,
     points: int = 25,
@@ -86,13 +86,13 @@ def key_plane(
         DocmemError: as `plane_of`.
     """
     doc_reps = memory.doc_reps.cpu()
-    memory = beside(prefix, memory)
+    memory = on_device_of(cache, memory)
     origin, axes = plane_of(doc_reps)
     axis = torch.linspace(-extent, extent, points)
     rows = []
     for up in tqdm(axis.tolist(), desc="key plane", unit="row", disable=not progress):
         coordinates = torch.stack([axis, torch.full_like(axis, up)], dim=1)  # (points, 2)
-        rows.append(cross_entropies_at(prefix, memory, origin + coordinates @ axes))
+        rows.append(cross_entropies_at(cache, memory, origin + coordinates @ axes))
     return KeyPlane(axis, torch.stack(rows, dim=1), (doc_reps - origin) @ axes.T)
 
 
@@ -102,7 +102,7 @@ class Line(NamedTuple):
     share: Float[Tensor, " points"]
     """How far along: 0 at the start, 1 at the end."""
     ce: Float[Tensor, "n_docs points"]
-    """Cross entropy of each document at each point, nats a token."""
+    """Cross entropy of each document at each point, nats per token."""
 
     @property
     def perplexity(self) -> Float[Tensor, "n_docs points"]:
@@ -116,13 +116,13 @@ class Line(NamedTuple):
 
 
 def along_line(
-    prefix: Prefix,
+    cache: HiddenStateCache,
     memory: DocumentMemory,
     start: Float[Tensor, " key_dim"],
     end: Float[Tensor, " key_dim"],
     points: int = 41,
 ) -> Line:
-    """Read every document of `prefix` at `points` DocReps on the line from `start` to `end`."""
+    """Read every document of `cache` at `points` DocReps on the line from `start` to `end`."""
     share = torch.linspace(0, 1, points)
     doc_reps = torch.lerp(start.cpu(), end.cpu(), share[:, None])
-    return Line(share, cross_entropies_at(prefix, memory, doc_reps))
+    return Line(share, cross_entropies_at(cache, memory, doc_reps))

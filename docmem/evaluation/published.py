@@ -39,7 +39,7 @@ class PublishedRun(NamedTuple):
     guidance: float
     """α: the weight of the guidance term."""
     positive_ce: tuple[float, ...]
-    """Cross entropy under the own DocRep, nats a token."""
+    """Cross entropy under the own DocRep, nats per token."""
     guidance_term: tuple[float, ...]
     """The guidance term, α included."""
 

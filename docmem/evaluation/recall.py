@@ -1,9 +1,9 @@
 """What a memory gives back: recognition, continuation, attribution.
 
-    recognition(prefix, memory)            # own and other cross entropies, documents recognised
-    continuation(prefix, memory)           # how much of the text it goes on with correctly
+    recognition(cache, memory)            # own and other cross entropies, documents recognised
+    completion(cache, memory)           # how much of the text it goes on with correctly
     attribute(lm, memory, -1, "a text")    # which document does this come from?
-    without_address(memory, "a title")     # the document uncalled, and not forgotten
+    drop_doc_rep(memory, "a title")     # the document uncalled, and not forgotten
 
 All of it is measured by reading or by greedy generation; nothing is sampled.
 """
@@ -19,23 +19,23 @@ from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
 from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.lm.generation import greedy
-from docmem.lm.hidden_states import Prefix
+from docmem.lm.hidden_states import HiddenStateCache
 
 
 class Recognition(NamedTuple):
     """How well DocReps tell documents apart."""
 
     ce: Float[Tensor, "n_docs n_docs"]
-    """Cross entropy of each document's text (down) under each DocRep (across), nats a token."""
+    """Cross entropy of each document's text (down) under each DocRep (across), nats per token."""
 
     @property
     def own(self) -> float:
-        """Mean cross entropy under the own DocRep, nats a token."""
+        """Mean cross entropy under the own DocRep, nats per token."""
         return self.ce.diagonal().mean().item()
 
     @property
     def other(self) -> float:
-        """Mean cross entropy under the other documents' DocReps, nats a token."""
+        """Mean cross entropy under the other documents' DocReps, nats per token."""
         n_docs = len(self.ce)
         if n_docs < 2:
             return float("nan")
@@ -47,12 +47,12 @@ class Recognition(NamedTuple):
         return int((self.ce.argmin(1) == torch.arange(len(self.ce))).sum())
 
 
-def recognition(prefix: Prefix, memory: DocumentMemory) -> Recognition:
-    """Read every document of `prefix` under every DocRep."""
-    return Recognition(cross_entropies_at(prefix, memory, memory.doc_reps))
+def recognition(cache: HiddenStateCache, memory: DocumentMemory) -> Recognition:
+    """Read every document of `cache` under every DocRep."""
+    return Recognition(cross_entropies_at(cache, memory, memory.doc_reps))
 
 
-class Continuation(NamedTuple):
+class Completion(NamedTuple):
     """Share of the following tokens that greedy generation gets right, over all segments."""
 
     own: float
@@ -63,29 +63,29 @@ class Continuation(NamedTuple):
     """By the LM without memory."""
 
 
-def continuation(
-    prefix: Prefix, memory: DocumentMemory, prompt_tokens: int = 16, new_tokens: int = 16
-) -> Continuation:
+def completion(
+    cache: HiddenStateCache, memory: DocumentMemory, prompt_tokens: int = 16, new_tokens: int = 16
+) -> Completion:
     """Give the LM the first tokens of every segment and count the next ones it gets right.
 
     Segments too short for it are passed over; if all are, the shares are not numbers.
     """
-    ids, wanted, own = prompts(prefix, prompt_tokens, new_tokens)
+    ids, wanted, own = prompts(cache, prompt_tokens, new_tokens)
     if not len(own):
-        return Continuation(math.nan, math.nan, math.nan)
+        return Completion(math.nan, math.nan, math.nan)
 
     def right(doc_reps: Tensor | None) -> float:
         if doc_reps is None:
-            written = greedy(prefix.lm.model, ids, new_tokens)
+            written = greedy(cache.lm.model, ids, new_tokens)
         else:
-            hooking = attach(prefix.lm.model, memory, prefix.layer)
+            hooking = attach(cache.lm.model, memory, cache.layer)
             with hooking as hooked, hooked.document(doc_reps):
                 written = greedy(hooked.model, ids, new_tokens)
         return (written == wanted).float().mean().item()
 
     n_docs = memory.config.n_docs
     others = [right(memory.doc_reps[(own + step) % n_docs]) for step in range(1, n_docs)]
-    return Continuation(
+    return Completion(
         right(memory.doc_reps[own]),
         sum(others) / len(others) if others else float("nan"),
         right(None),
@@ -93,19 +93,19 @@ def continuation(
 
 
 def prompts(
-    prefix: Prefix, given: int, new: int
+    cache: HiddenStateCache, given: int, new: int
 ) -> tuple[Int[Tensor, "rows given"], Int[Tensor, "rows new"], Int[Tensor, " rows"]]:
-    """The first tokens of every segment, the next ones, and whose they are, a row a segment.
+    """The first tokens of every segment, the next ones, and whose they are, one row per segment.
 
     Segments too short for both are passed over.
     """
-    rows, owners = [], []
-    for owner, batch in zip(prefix.owners, prefix.batches, strict=True):
+    rows, doc_ids = [], []
+    for doc_id, batch in zip(cache.doc_ids, cache.batches, strict=True):
         for ids, mask in zip(*batch, strict=True):
             if mask.sum() >= given + new:
                 rows.append(ids[mask][: given + new])
-                owners.append(owner)
+                doc_ids.append(doc_id)
     if not rows:
         return torch.empty(0, given).long(), torch.empty(0, new).long(), torch.empty(0).long()
     both = torch.stack(rows)
-    return both[:, :given], both[:, given:], torch.tensor(owners)
+    return both[:, :given], both[:, given:], torch.tensor(doc_ids)

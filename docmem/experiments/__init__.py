@@ -2,7 +2,7 @@
 
     docmem experiment activation            # or all
 
-An experiment is a module with `QUESTION`, `measure(lab)`, `draw(figure, results, note)`, `SIZE`,
+An experiment is a module with `QUESTION`, `measure(pool)`, `draw(figure, results, note)`, `SIZE`,
 `ALT` and `claims(results)`. `measure` answers with numbers that JSON can hold, a list over seeds
 wherever there are seeds, and drawing takes nothing else: a figure is redrawn without a model.
 """
@@ -38,4 +38,4 @@ def experiment(name: str) -> Any:
         DocmemError: if there is none of that name.
     """
     check_choice("experiment", name, Name)
-    return importlib.import_module(f"docmem.experiments.{name}")
+    return importlib.import_module(f"docmem.experiments.studies.{name}")

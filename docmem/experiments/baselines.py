@@ -1,8 +1,8 @@
 """What a user would pick instead, each with the same number of trainable parameters.
 
-    race([Keyed(...), Shared(...), LoRA(...), LoRAEach(...)], epochs=60)
+    train_for_equal_time([DocumentMemoryBaseline(...), UngatedMemory(...), LoRA(...), PerDocumentLoRA(...)], epochs=60)
 
-An address is what a contender can be told about which document is meant: a DocRep, an adapter, or,
+An address is what a baseline can be told about which document is meant: a DocRep, an adapter, or,
 for those that know one state only, nothing.
 """
 
@@ -24,17 +24,17 @@ from docmem.core.hook import attach
 from docmem.core.loss import guidance_loss, negative_doc_rep
 from docmem.documents import Document
 from docmem.errors import DocmemError
-from docmem.lm.cross_entropy import by_document, cross_entropies_at
+from docmem.lm.cross_entropy import cross_entropies_at, document_means
 from docmem.lm.forward import forward_inputs
 from docmem.lm.generation import greedy
 from docmem.lm.head import cross_entropy
-from docmem.lm.hidden_states import read_documents
+from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
-from docmem.training.train import new_memory
+from docmem.training.setup import new_memory
 
 
-class Contender(ABC):
+class Baseline(ABC):
     """Something that learns documents, batch by batch, with AdamW as in `docmem.train`.
 
     Args:
@@ -52,13 +52,13 @@ class Contender(ABC):
         lr: float | None = None,
     ) -> None:
         self.lm, self.config, self.n_docs = lm, config, len(documents)
-        self.prefix = read_documents(lm, documents, config)
+        self.cache = cache_hidden_states(lm, documents, config)
         self.trained = self.build(documents)
         self.optimizer = torch.optim.AdamW(self.trained, lr=lr or config.lr)
         self.seconds: list[float] = []
         """Time spent after each epoch."""
         self.losses: list[float] = []
-        """Mean own cross entropy of each epoch's steps, nats a token."""
+        """Mean own cross entropy of each epoch's steps, nats per token."""
 
     @abstractmethod
     def build(self, documents: Sequence[Document]) -> list[nn.Parameter]:
@@ -70,7 +70,7 @@ class Contender(ABC):
 
     @abstractmethod
     def cross_entropies(self) -> Float[Tensor, "n_docs addresses"]:
-        """Cross entropy of each document under each address, nats a token."""
+        """Cross entropy of each document under each address, nats per token."""
 
     @abstractmethod
     def generate(self, ids: Int[Tensor, "rows seq"], address: int, new: int) -> Tensor:
@@ -94,7 +94,7 @@ class Contender(ABC):
     def epoch(self) -> None:
         """Every batch once, in order."""
         started, own = time.perf_counter(), []
-        for index in range(len(self.prefix.owners)):
+        for index in range(len(self.cache.doc_ids)):
             loss, ce = self.losses_of(index)
             loss.backward()
             nn.utils.clip_grad_norm_(self.trained, self.config.grad_clip_coeff)
@@ -106,33 +106,33 @@ class Contender(ABC):
         self.losses.append(sum(own) / len(own))
 
 
-class Keyed(Contender):
+class DocumentMemoryBaseline(Baseline):
     """The document memory, trained with guidance."""
 
     def build(self, documents: Sequence[Document]) -> list[nn.Parameter]:
         """A fresh memory."""
-        self.memory = new_memory(self.config, self.lm, documents).to(self.prefix.device)
+        self.memory = new_memory(self.config, self.lm, documents).to(self.cache.device)
         self.generator = torch.Generator().manual_seed(self.config.seed)
         return list(self.memory.parameters())
 
     def losses_of(self, index: int) -> tuple[Tensor, Tensor]:
         """The guidance loss."""
-        config, doc_reps, owner = self.config, self.memory.doc_reps, self.prefix.owners[index]
+        config, doc_reps, doc_id = self.config, self.memory.doc_reps, self.cache.doc_ids[index]
         negative = negative_doc_rep(
-            config.negative_key_type, doc_reps, owner, self.generator, config.negative_delta
+            config.negative_key_type, doc_reps, doc_id, self.generator, config.negative_delta
         )
-        both = torch.stack([doc_reps[owner], negative])
-        own, other = self.prefix.cross_entropies(index, self.memory, both)
+        both = torch.stack([doc_reps[doc_id], negative])
+        own, other = self.cache.cross_entropies(index, self.memory, both)
         alpha, tau = config.guidance, config.target_negative_ce
         return guidance_loss(own, other, alpha, tau, config.loss_form), own
 
     def cross_entropies(self) -> Float[Tensor, "n_docs addresses"]:
         """Under each DocRep."""
-        return cross_entropies_at(self.prefix, self.memory, self.memory.doc_reps)
+        return cross_entropies_at(self.cache, self.memory, self.memory.doc_reps)
 
     def generate(self, ids: Int[Tensor, "rows seq"], address: int, new: int) -> Tensor:
         """Under a DocRep."""
-        hooking = attach(self.lm.model, self.memory, self.prefix.layer)
+        hooking = attach(self.lm.model, self.memory, self.cache.layer)
         with hooking as hooked, hooked.document(address):
             return greedy(hooked.model, ids, new)
 
@@ -152,7 +152,7 @@ class _Open(nn.Module):
         return doc_rep.new_ones(*doc_rep.shape[:-1], self.entries)
 
 
-class Shared(Keyed):
+class UngatedMemory(DocumentMemoryBaseline):
     """The same memory without document keys: every entry open for every document, no guidance."""
 
     def build(self, documents: Sequence[Document]) -> list[nn.Parameter]:
@@ -164,15 +164,15 @@ class Shared(Keyed):
 
     def losses_of(self, index: int) -> tuple[Tensor, Tensor]:
         """The cross entropy."""
-        ce = self.prefix.cross_entropies(index, self.memory, self.memory.doc_reps[:1])[0]
+        ce = self.cache.cross_entropies(index, self.memory, self.memory.doc_reps[:1])[0]
         return ce, ce
 
     def cross_entropies(self) -> Float[Tensor, "n_docs addresses"]:
         """The same under any DocRep."""
-        return cross_entropies_at(self.prefix, self.memory, self.memory.doc_reps[:1])
+        return cross_entropies_at(self.cache, self.memory, self.memory.doc_reps[:1])
 
 
-class LoRA(Contender):
+class LoRA(Baseline):
     """Low-rank updates of every Linear of the blocks, by peft, as adapters.
 
     The rank is the one nearest to the document memory's number of parameters in all.
@@ -220,20 +220,20 @@ class LoRA(Contender):
         return [p for name, p in model.named_parameters() if "lora_" in name]
 
     def _ce(self, index: int, address: int) -> Tensor:
-        batch = self.prefix.batches[index]
+        batch = self.cache.batches[index]
         self.model.set_adapter(str(address))
         return cross_entropy(self.model(**forward_inputs(self.lm.model, batch)).logits, batch)
 
     def losses_of(self, index: int) -> tuple[Tensor, Tensor]:
         """The cross entropy, under the document's own adapter if it has one."""
-        ce = self._ce(index, min(self.prefix.owners[index], self.adapters - 1))
+        ce = self._ce(index, min(self.cache.doc_ids[index], self.adapters - 1))
         return ce, ce
 
     def cross_entropies(self) -> Float[Tensor, "n_docs addresses"]:
         """Under each adapter."""
         addresses = range(self.adapters)
-        return by_document(
-            self.prefix,
+        return document_means(
+            self.cache,
             self.n_docs,
             lambda index: torch.stack([self._ce(index, address) for address in addresses]),
         )
@@ -248,7 +248,7 @@ class LoRA(Contender):
         return {n: p.detach() for n, p in self.model.named_parameters() if "lora_" in n}
 
 
-class LoRAEach(LoRA):
+class PerDocumentLoRA(LoRA):
     """One LoRA a document, each of a rank so small that all together are as large."""
 
     def build(self, documents: Sequence[Document]) -> list[nn.Parameter]:
@@ -257,12 +257,12 @@ class LoRAEach(LoRA):
         return super().build(documents)
 
 
-def race(contenders: Sequence[Contender], epochs: int) -> None:
+def train_for_equal_time(baselines: Sequence[Baseline], epochs: int) -> None:
     """Train the first for some epochs, and the others for the same seconds.
 
     They take turns an epoch at a time, so that whatever else the machine does slows them alike.
     """
-    first, *others = contenders
+    first, *others = baselines
     for _ in range(epochs):
         first.epoch()
         for other in others:

@@ -1,7 +1,7 @@
 """The laboratory: every experiment's runs, each trained once, all resumable.
 
-    lab = Lab(seeds=5)
-    runs = lab.runs(key_activation="relu")      # one a seed
+    lab = RunPool(seeds=5)
+    runs = pool.runs(key_activation="relu")      # one a seed
 
 Two experiments that ask for the same settings share the runs. Whatever stops the laboratory, the
 same command goes on from the last checkpoint.
@@ -20,11 +20,12 @@ from torch import Tensor
 
 from docmem.documents import Document, load_documents
 from docmem.errors import check_count
-from docmem.lm.hidden_states import Prefix
+from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel, load_lm
 from docmem.training.config import TrainConfig, preset
-from docmem.training.run import Run, settings_of
-from docmem.training.train import default_folder, train
+from docmem.training.run import Run, to_dict
+from docmem.training.setup import default_folder
+from docmem.training.train import train
 
 # On the embedded LM experiments read half as much of each document as the preset does, so that
 # dozens of runs fit in an hour; `fast` only shows that everything runs.
@@ -33,7 +34,7 @@ FAST = {"max_segments": 1, "num_epochs": 2, "save_freq": 1, "max_labels": 3}
 
 
 @dataclass(frozen=True)
-class Lab:
+class RunPool:
     """Where experiments are made.
 
     Args:
@@ -113,9 +114,9 @@ class Lab:
         """The same settings with every seed."""
         return [self.run(seed, documents, **changes) for seed in self.seed_numbers()]
 
-    def read(self, run: Run) -> Prefix:
-        """The run's documents as its prefix reads them."""
-        return run.read(self.lm)
+    def cache_hidden_states(self, run: Run) -> HiddenStateCache:
+        """The run's documents as its hidden-state cache reads them."""
+        return run.cache_hidden_states(self.lm)
 
 
 class Spread(NamedTuple):
@@ -171,7 +172,7 @@ def all_hold(*claims: Claim) -> bool:
     return all(claim.verdict == "holds" for claim in claims)
 
 
-def settings(lab: Lab) -> dict[str, Any]:
+def settings(pool: RunPool) -> dict[str, Any]:
     """What an experiment's numbers depend on besides its own changes, for its results."""
-    found = {"preset": lab.preset, "seeds": lab.seeds, "fast": lab.fast}
-    return {**found, "config": settings_of(lab.config())}
+    found = {"preset": pool.preset, "seeds": pool.seeds, "fast": pool.fast}
+    return {**found, "config": to_dict(pool.config())}

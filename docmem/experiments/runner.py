@@ -1,6 +1,6 @@
 """Running experiments: results to disk, figures from results, claims to a table.
 
-    perform("activation", Lab(), Path("outputs/activation"))
+    run_experiment("activation", RunPool(), Path("outputs/activation"))
     figure("activation")                # drawn from the results that come with docmem
     redraw(STORED, Path("figures/experiments"))
 
@@ -20,25 +20,25 @@ from matplotlib.figure import Figure
 from docmem.core.files import replacing, write_json, write_text
 from docmem.errors import DocmemError
 from docmem.experiments import NAMES, experiment
-from docmem.experiments.pool import Claim, Lab, settings
+from docmem.experiments.pool import Claim, RunPool, settings
 from docmem.plots.style import new_figure, png_bytes
 from docmem.training.run import LIBRARIES, version_of
 
-STORED = Path(__file__).parents[1] / "data" / "experiments"
+STORED = Path(__file__).parents[1] / "assets" / "experiments"
 """Results that come with docmem, all of the preset `tiny`."""
 
 
-def perform(name: str, lab: Lab, folder: Path) -> dict[str, Any]:
+def run_experiment(name: str, pool: RunPool, folder: Path) -> dict[str, Any]:
     """Measure an experiment and write its results to `folder`; returns them.
 
     Raises:
         DocmemError: if there is no such experiment, or a run or file fails.
     """
     started = time.perf_counter()
-    numbers = experiment(name).measure(lab)
+    numbers = experiment(name).measure(pool)
     results = {
         "experiment": name,
-        "lab": settings(lab),
+        "lab": settings(pool),
         "versions": {library: version_of(library) for library in LIBRARIES},
         "seconds": time.perf_counter() - started,
         "numbers": numbers,
@@ -47,7 +47,7 @@ def perform(name: str, lab: Lab, folder: Path) -> dict[str, Any]:
     return results
 
 
-def stored(name: str, folder: Path = STORED) -> dict[str, Any] | None:
+def load_results(name: str, folder: Path = STORED) -> dict[str, Any] | None:
     """The results of an experiment in `folder`; None if it has not been performed.
 
     Raises:
@@ -68,7 +68,7 @@ def figure(name: str, folder: Path = STORED) -> Figure:
     Raises:
         DocmemError: if there are none.
     """
-    results = stored(name, folder)
+    results = load_results(name, folder)
     if results is None:
         raise DocmemError(f"{folder} has no results of {name}; `docmem experiment {name}` first.")
     module = experiment(name)
@@ -82,14 +82,14 @@ def note_of(results: dict[str, Any]) -> str:
     return (
         f"{fast}Preset {lab['preset']}: {config['max_labels']} documents of at most "
         f"{config['max_segments']} segments, {config['hook_memory_dim']} entries, "
-        f"{config['num_epochs']} epochs, unless said otherwise; a dot a seed, "
+        f"{config['num_epochs']} epochs, unless said otherwise; one dot per seed, "
         f"{lab['seeds']} at most."
     )
 
 
 def claims(names: Iterable[str] = NAMES, folder: Path = STORED) -> dict[str, list[Claim]]:
     """What the stored results say of each experiment's claims; none without results."""
-    found = {name: stored(name, folder) for name in names}
+    found = {name: load_results(name, folder) for name in names}
     return {
         name: experiment(name).claims(results["numbers"])
         for name, results in found.items()
@@ -127,7 +127,7 @@ def redraw(folder: Path, out: Path) -> list[str]:
 
     Returns the names of the experiments that were drawn.
     """
-    drawn = [name for name in NAMES if stored(name, folder) is not None]
+    drawn = [name for name in NAMES if load_results(name, folder) is not None]
     for name in drawn:
         with replacing(out / f"{name}.png") as temporary:
             temporary.write_bytes(png_bytes(figure(name, folder)))

@@ -11,12 +11,12 @@ from torch import Tensor
 from docmem.core.memory import DocumentMemory
 from docmem.documents import segments
 from docmem.errors import DocmemError
-from docmem.evaluation.attribution import attribute
-from docmem.evaluation.plane import plane_of, reach
+from docmem.evaluation.attribution import BASE_LM, attribute
+from docmem.evaluation.plane import plane_extent, plane_of
 from docmem.explore._explorer import Explorer, lm_of, note, sentence
 from docmem.explore._pictures import explanation
 from docmem.lm.cross_entropy import cross_entropies_at
-from docmem.lm.hidden_states import Prefix
+from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
 from docmem.plots.style import new_figure, png_bytes
 from docmem.training.run import Run
@@ -31,7 +31,7 @@ class Explanation(NamedTuple):
     text: str
     """The text."""
     ce: list[float]
-    """Cross entropy of the text under each document, nats a token."""
+    """Cross entropy of the text under each document, nats per token."""
     bare: float
     """The same by the LM without memory."""
     doc_reps: Float[Tensor, "n_docs 2"] | None
@@ -96,21 +96,21 @@ class AttributionExplorer(Explorer):
         if not text.split():
             raise DocmemError("There is no text yet; paste a sentence or more.")
         by_title = {a.title: a.ce for a in attribute(self.lm, self.memory, self.layer, text)}
-        ce, bare = [by_title[title] for title in self.titles], by_title["(no memory)"]
+        ce, bare = [by_title[title] for title in self.titles], by_title[BASE_LM]
         doc_reps = self.memory.doc_reps.cpu()
         if min(doc_reps.shape) < 2:  # one document, or DocReps of length 1: no plane
             return Explanation(text, ce, bare, None, None, None, None, None)
         origin, axes = plane_of(doc_reps)
         points = (doc_reps - origin) @ axes.T
-        prefix = Prefix(self.lm, [self.lm.tokenize([text])], [0], self.layer)
+        cache = HiddenStateCache(self.lm, [self.lm.tokenize([text])], [0], self.layer)
 
         def measured(across: Tensor, up: Tensor) -> Tensor:
             """The text's cross entropy at every point of a grid: [up, across]."""
             grid = torch.cartesian_prod(up, across).flip(1)
-            found = cross_entropies_at(prefix, self.memory, origin + grid @ axes)[0]
+            found = cross_entropies_at(cache, self.memory, origin + grid @ axes)[0]
             return found.reshape(len(up), len(across))
 
-        axis = torch.linspace(-1, 1, COARSE) * reach(points)
+        axis = torch.linspace(-1, 1, COARSE) * plane_extent(points)
         over_plane = measured(axis, axis)
         point, lowest = _lowest(over_plane, axis, axis)
         step = float(axis[1] - axis[0])
@@ -139,7 +139,7 @@ class AttributionExplorer(Explorer):
         found = self.explanation
         words = (
             f"Cross entropy of the text “{found.text}” under each of {len(self.titles)} documents: "
-            f"lowest under {self.titles[found.best]}, {found.ce[found.best]:.2f} nats a token; "
+            f"lowest under {self.titles[found.best]}, {found.ce[found.best]:.2f} nats per token; "
             f"{found.bare:.2f} by the LM without memory."
         )
         if found.point is None:
@@ -176,7 +176,7 @@ def attribution(
         document = run.documents[min(2, len(run.documents) - 1)]
         words = segments(document.text, run.config.segment_length, 1)[0].split()
         text = " ".join(words[len(words) // 2 :])
-    memory = run.memory
+    memory = run.load_memory()
     return AttributionExplorer(
         run.titles, lm_of(run, lm), memory, run.config.hook_memory_layer, text
     )

@@ -127,7 +127,7 @@ def explanation(figure: Figure, found: "Explanation", titles: list[str]) -> Figu
     """
     bars, *maps = figure.subplots(1, 1 if found.axis is None else 2, squeeze=False)[0]
     highest = max(*found.ce, found.bare)
-    bars.set(xlim=(0, 1.06 * highest), xlabel="cross entropy (nats a token)")
+    bars.set(xlim=(0, 1.06 * highest), xlabel="cross entropy (nats per token)")
     _bars(bars, found.ce, 0, titles)
     bars.axvline(found.bare, color=FAINT, lw=1.4, ls=(0, (4, 3)), zorder=0)
     bars.annotate(
@@ -153,7 +153,7 @@ def _draw_text_map(axes: Axes, found: "Explanation") -> None:
     axis = found.axis.numpy()
     mesh = axes.pcolormesh(axis, axis, found.over_plane.numpy(), cmap="magma", shading="nearest")
     bar = axes.figure.colorbar(mesh, ax=axes, pad=0.02, aspect=35, shrink=0.85)
-    bar.set_label("cross entropy of the text (nats a token)", fontsize=8.5)
+    bar.set_label("cross entropy of the text (nats per token)", fontsize=8.5)
     bar.outline.set_visible(False)
     _square(axes, float(1.5 * axis[-1] - 0.5 * axis[-2]))
     for index, (x, y) in enumerate(found.doc_reps.tolist()):

@@ -25,13 +25,13 @@ from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError, check_count
 from docmem.evaluation.cached import first_segments
-from docmem.evaluation.plane import KeyPlane, plane_of, reach
+from docmem.evaluation.plane import KeyPlane, plane_extent, plane_of
 from docmem.evaluation.plane import key_plane as measure
 from docmem.explore._explorer import Explorer, Latest, answer_beside_the_cell, lm_of, sentence
 from docmem.explore._pictures import plane_reading
 from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.lm.generation import generate
-from docmem.lm.hidden_states import Prefix
+from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
 from docmem.plots import territories
 from docmem.plots.style import INK, SIGNED, document_color, new_figure
@@ -47,7 +47,7 @@ class PlaneReading(NamedTuple):
     doc_rep: Float[Tensor, " key_dim"]
     """The DocRep there."""
     ce: Float[Tensor, " n_docs"]
-    """Cross entropy of each document under it, nats a token."""
+    """Cross entropy of each document under it, nats per token."""
     selection: Float[Tensor, " entries"]
     """The memory selection k_doc, exact."""
     measured: bool
@@ -80,7 +80,7 @@ class KeyPlaneExplorer(Explorer):
         titles: the documents'.
         lm: the LM, for the explorer alone.
         memory: the run's memory.
-        prefix: the texts that are measured at rest.
+        cache: the texts that are measured at rest.
         plane: the map, measured on the same texts.
         prompt: what the LM goes on from.
     """
@@ -90,13 +90,13 @@ class KeyPlaneExplorer(Explorer):
         titles: list[str],
         lm: LanguageModel,
         memory: DocumentMemory,
-        prefix: Prefix,
+        cache: HiddenStateCache,
         plane: KeyPlane,
         prompt: str,
     ) -> None:
-        self.titles, self.lm, self.prefix, self.plane = titles, lm, prefix, plane
+        self.titles, self.lm, self.cache, self.plane = titles, lm, cache, plane
         self.origin, self.axes = plane_of(memory.doc_reps.cpu())
-        self.memory = memory.to(prefix.device)
+        self.memory = memory.to(cache.device)
         grid = torch.cartesian_prod(plane.axis, plane.axis)
         with torch.no_grad():
             everywhere = self.memory.select(self._doc_rep(grid)).abs().cpu().numpy()
@@ -171,13 +171,13 @@ class KeyPlaneExplorer(Explorer):
         """A reading whose cross entropies are measured at the point."""
         doc_rep = self._doc_rep(torch.tensor(point))
         with self._lm_in_use:
-            ce = cross_entropies_at(self.prefix, self.memory, doc_rep[None])[:, 0]
+            ce = cross_entropies_at(self.cache, self.memory, doc_rep[None])[:, 0]
         return self._read(point, ce, True)
 
     def _written(self, point: tuple[float, float], prompt: str) -> str:
         """What the LM writes at a point."""
         doc_rep = self._doc_rep(torch.tensor(point))
-        with self._lm_in_use, attach(self.lm.model, self.memory, self.prefix.layer) as hooked:
+        with self._lm_in_use, attach(self.lm.model, self.memory, self.cache.layer) as hooked:
             return generate(hooked, self.lm.tokenizer, prompt, doc_rep, max_new_tokens=NEW_TOKENS)
 
     def _interpolated(self, point: tuple[float, float]) -> Float[Tensor, " n_docs"]:
@@ -321,7 +321,7 @@ def key_plane(
     points: int = 21,
     *,
     lm: LanguageModel | None = None,
-    prefix: Prefix | None = None,
+    cache: HiddenStateCache | None = None,
     plane: KeyPlane | None = None,
     prompt: str | None = None,
 ) -> KeyPlaneExplorer:
@@ -331,7 +331,7 @@ def key_plane(
         run: a trained run with DocReps of length 2 or more.
         points: the map is measured at points × points DocReps, if `plane` is not given.
         lm: the run's LM; None: loaded.
-        prefix: the texts to measure; None: each document's first segment, as in the figures.
+        cache: the texts to measure; None: each document's first segment, as in the figures.
         plane: a map already measured on the same texts; None: measured now, which takes most
             of a minute on two cores for ten documents and 21 points.
         prompt: what the LM goes on from; None: the first document's title.
@@ -341,21 +341,21 @@ def key_plane(
             `plane` is of other documents.
     """
     check_count("points", points, 2)
-    memory = run.memory
+    memory = run.load_memory()
     plane_of(memory.doc_reps)  # raises where there is none
-    if prefix is None:
+    if cache is None:
         lm = lm_of(run, lm)
-        prefix = first_segments(run, lm)
+        cache = first_segments(run, lm)
     else:
-        lm = lm_of(run, prefix.lm)
-        prefix = copy.copy(prefix)
-        prefix.lm, prefix.blocks = lm, lm.blocks
+        lm = lm_of(run, cache.lm)
+        cache = copy.copy(cache)
+        cache.lm, cache.blocks = lm, lm.blocks
     if plane is None:
         plane = measure(
-            prefix,
-            memory.to(prefix.device),
+            cache,
+            memory.to(cache.device),
             points=points,
-            extent=reach(memory.doc_reps),
+            extent=plane_extent(memory.doc_reps),
             progress=True,
         )
     elif len(plane.ce) != len(run.titles):
@@ -365,4 +365,4 @@ def key_plane(
         )
     if prompt is None:
         prompt = run.documents[0].title
-    return KeyPlaneExplorer(run.titles, lm, memory, prefix, plane, prompt)
+    return KeyPlaneExplorer(run.titles, lm, memory, cache, plane, prompt)

@@ -23,9 +23,9 @@ from docmem.errors import DocmemError
 from docmem.explore._explorer import Explorer, lm_of, note, sentence
 from docmem.explore._verbatim import Span, verbatim
 from docmem.lm.forward import forward_inputs
-from docmem.lm.generation import generate, write_on
+from docmem.lm.generation import generate, generate_text
 from docmem.lm.head import token_losses
-from docmem.lm.hidden_states import Prefix
+from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
 from docmem.plots.style import INK, document_color
 from docmem.training.run import Run
@@ -51,7 +51,7 @@ class Recalled(NamedTuple):
 
     @property
     def ce(self) -> float:
-        """Cross entropy of the true continuation, nats a token; not a number if it has none."""
+        """Cross entropy of the true continuation, nats per token; not a number if it has none."""
         return self.losses.mean().item()
 
 
@@ -116,7 +116,7 @@ class RecallExplorer(Explorer):
             f"{one + 1}  its own memory": own,
             f"{two + 1}  another's memory": others,
             f"{1 - mix:.0%} of {one + 1}, {mix:.0%} of {two + 1}": torch.lerp(own, others, mix),
-            "no memory, the bare LM": None,
+            "no memory, the base LM": None,
         }
         written = [self._write(prompt, doc_rep) for doc_rep in memories.values()]
         pieces, losses = self._read_on(one, prompt, list(memories.values()))
@@ -137,7 +137,7 @@ class RecallExplorer(Explorer):
         if doc_rep is not None:
             with attach(lm.model, self.memory, self.layer) as hooked:
                 return generate(hooked, lm.tokenizer, prompt, doc_rep, max_new_tokens=NEW_TOKENS)
-        return write_on(lm.model, lm.tokenizer, prompt, max_new_tokens=NEW_TOKENS)
+        return generate_text(lm.model, lm.tokenizer, prompt, max_new_tokens=NEW_TOKENS)
 
     @torch.no_grad()
     def _read_on(
@@ -154,13 +154,13 @@ class RecallExplorer(Explorer):
         given = self.lm.tokenize([prompt]).input_ids.shape[1]
         longest = min(given + NEW_TOKENS, self.lm.context or given + NEW_TOKENS)
         batch = self.lm.tokenize([f"{prompt} {following}"], longest)
-        prefix = Prefix(self.lm, [batch], [0], self.layer)
+        cache = HiddenStateCache(self.lm, [batch], [0], self.layer)
         losses = []
         for doc_rep in doc_reps:
             if doc_rep is None:
                 logits = self.lm.model(**forward_inputs(self.lm.model, batch)).logits
             else:
-                logits = prefix.logits(0, self.memory, doc_rep)
+                logits = cache.logits(0, self.memory, doc_rep)
             losses.append(token_losses(logits, batch)[0, given - 1 :].cpu())
         return self._pieces(batch.input_ids[0].tolist(), given), losses
 
@@ -254,12 +254,12 @@ class RecallExplorer(Explorer):
         spans = [(span, self.document) for span in row.own]
         spans += [(span, self.other) for span in row.other if self.other != self.document]
         chosen: list[tuple[Span, int]] = []
-        for span, owner in sorted(spans, key=lambda one: one[0].start - one[0].end):
+        for span, doc_id in sorted(spans, key=lambda one: one[0].start - one[0].end):
             if all(span.end <= other.start or other.end <= span.start for other, _ in chosen):
-                chosen.append((span, owner))
+                chosen.append((span, doc_id))
         marked, at = "", 0
-        for span, owner in sorted(chosen):
-            color = document_color(owner)
+        for span, doc_id in sorted(chosen):
+            color = document_color(doc_id)
             marked += html.escape(row.text[at : span.start])
             marked += (
                 f'<mark style="background:{tint(color, 0.22)};color:{INK};'
@@ -281,7 +281,7 @@ class RecallExplorer(Explorer):
             f'padding:1px 0">{html.escape(piece)}</span>'
             for piece, loss in zip(self.pieces, row.losses.tolist(), strict=True)
         )
-        return f'{shaded}<br><span style="color:#555555">{row.ce:.2f} nats a token</span>'
+        return f'{shaded}<br><span style="color:#555555">{row.ce:.2f} nats per token</span>'
 
 
 def tint(color: str, share: float) -> str:
@@ -323,5 +323,5 @@ def recall(run: Run, *, lm: LanguageModel | None = None) -> RecallExplorer:
     Raises:
         DocmemError: if the run has no memory, or `lm` is another LM.
     """
-    memory = run.memory
+    memory = run.load_memory()
     return RecallExplorer(run.documents, lm_of(run, lm), memory, run.config.hook_memory_layer)

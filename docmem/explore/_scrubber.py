@@ -38,7 +38,7 @@ class ScrubberExplorer(Explorer):
 
     def __init__(self, runs: Mapping[str, Run]) -> None:
         self.runs = dict(runs)
-        self.snapshots = {name: run.snapshots for name, run in runs.items()}
+        self.snapshots = {name: run.load_snapshots() for name, run in runs.items()}
         self.limits = {
             name: color_limits(taken, list(range(len(taken.epochs))))
             for name, taken in self.snapshots.items()
@@ -117,7 +117,7 @@ class ScrubberExplorer(Explorer):
         """What the picture shows, in words."""
         losses = []
         for name, run in self.runs.items():
-            done = run.history[: self.epoch]
+            done = run.load_history()[: self.epoch]
             losses.append(
                 f"{name}: own {done[-1].positive_ce:.2f}, another's {done[-1].negative_ce:.2f} nats"
                 if done

@@ -27,8 +27,10 @@ from docmem.explore._explorer import (
 from docmem.lm.loading import LanguageModel
 from docmem.plots.style import NEGATIVE, OWN, draw_history, headline, styled
 from docmem.training.config import TrainConfig
-from docmem.training.run import Epoch, Run
-from docmem.training.train import default_folder, train
+from docmem.training.history import Epoch
+from docmem.training.run import Run
+from docmem.training.setup import default_folder
+from docmem.training.train import train
 
 REDRAW_SECONDS = 0.5  # at most so often: drawing takes time from training
 RECENT = 10  # epochs that the seconds left are reckoned from
@@ -49,7 +51,7 @@ class _Curve:
         self.tau = config.target_negative_ce
         self.curves = draw_history(self.axes, [], self.tau)
         self.axes.set(xlim=(0, config.num_epochs), xlabel="epoch")
-        self.axes.set_ylabel("cross entropy (nats a token)")
+        self.axes.set_ylabel("cross entropy (nats per token)")
         self.axes.set_ylim(0, 1.3 * max(self.tau, 1))
         right: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right"}
         self.axes.annotate(
@@ -202,7 +204,7 @@ class TrainingExplorer(Explorer):
             self.run = train(
                 self.config, lm=lm, documents=documents, on_epoch=self._on_epoch, progress=False
             )
-            self.history = self.run.history
+            self.history = self.run.load_history()
             self._draw()
             self.status.value = note(self._ending())
         except Exception as error:
@@ -245,7 +247,7 @@ class TrainingExplorer(Explorer):
         last = self.history[-1]
         return (
             f"Both losses over epochs 1 to {last.epoch} of {self.config.num_epochs}: at the end "
-            f"{last.positive_ce:.2f} nats a token under the own DocRep, "
+            f"{last.positive_ce:.2f} nats per token under the own DocRep, "
             f"{last.negative_ce:.2f} under another's."
         )
 
@@ -261,7 +263,7 @@ def _saved_history(
     folder = config.save_dir
     if folder is None and lm is not None and documents is not None:
         folder = default_folder(config, lm, documents)
-    return Run.open(folder).history if folder and (folder / "run.json").exists() else []
+    return Run.open(folder).load_history() if folder and (folder / "run.json").exists() else []
 
 
 def training(

@@ -1,5 +1,6 @@
 """Text from an LM: continued under a document, as it is, or token by likeliest token."""
 
+import functools
 from typing import Any
 
 import torch
@@ -11,26 +12,49 @@ from docmem.core.hook import DocumentLike, Hooked
 from docmem.errors import DocmemError, check_count
 
 
+class _AllEntries:
+    def __repr__(self) -> str:
+        return "ALL_ENTRIES"
+
+
+ALL_ENTRIES = _AllEntries()
+"""Asks `generate` for the memory with every entry open, whatever document is in force."""
+
+
 def generate(
     hooked: Hooked,
     tokenizer: Any,
     prompt: str,
-    document: DocumentLike = None,
+    document: DocumentLike | _AllEntries = None,
     *,
     max_new_tokens: int = 40,
     **options: Any,
 ) -> str:
     """Continue a prompt under a document; greedy unless `options` (of transformers) say otherwise.
 
+    Args:
+        hooked: the LM with a memory attached.
+        tokenizer: the LM's.
+        prompt: what to go on from.
+        document: a title, an index or a DocRep; None: the document in force, if
+            `hooked.document(…)` has set one, else all entries; ALL_ENTRIES: all of them.
+        max_new_tokens: tokens to write.
+        options: of transformers' `generate`.
+
     Raises:
-        DocmemError: as `write_on`; or if there is no such document.
+        DocmemError: as `generate_text`; or if there is no such document.
     """
-    with hooked.document(document):
-        return write_on(hooked.model, tokenizer, prompt, max_new_tokens=max_new_tokens, **options)
+    continue_prompt = functools.partial(
+        generate_text, hooked.model, tokenizer, prompt, max_new_tokens=max_new_tokens, **options
+    )
+    if document is None:
+        return continue_prompt()
+    with hooked.document(None if isinstance(document, _AllEntries) else document):
+        return continue_prompt()
 
 
 @torch.no_grad()
-def write_on(
+def generate_text(
     model: Any, tokenizer: Any, prompt: str, *, max_new_tokens: int = 40, **options: Any
 ) -> str:
     """Continue a prompt by an LM as it is; greedy unless `options` (of transformers) say otherwise.

@@ -117,5 +117,5 @@ def token_losses(
 
 
 def cross_entropy(logits: Float[Tensor, "batch seq vocab"], batch: TokenBatch) -> Float[Tensor, ""]:
-    """Mean cross entropy of a batch, nats a token; pads do not count."""
+    """Mean cross entropy of a batch, nats per token; pads do not count."""
     return token_losses(logits, batch).sum() / batch.predicted.sum()

@@ -1,17 +1,18 @@
-"""The frozen prefix, run once: hidden states kept, the LM's own forward resumed after them.
+"""The frozen blocks, run once: their hidden states cached, the LM's own forward resumed after them.
 
-Blocks up to and including the hooked one are frozen, so what they make of a segment is the
-same at every epoch. `Prefix` computes it once and keeps it; `Prefix.logits` then lets the LM
-run its own forward with those blocks passed over and the hooked one answering with the kept
-states plus memory. Rotary embeddings, masks, norms and head stay the LM's own, so the logits
-equal those of the hooked LM in any family, for any layer.
+Blocks up to and including the hooked one are frozen, so what they make of a segment is the same at
+every epoch. `HiddenStateCache` computes it once and keeps it. `HiddenStateCache.logits` then lets
+the LM run its own forward with those blocks skipped, and the hooked one gives the cached states
+plus memory. Rotary embeddings, masks, norms and head stay the LM's own, so the logits equal those
+of the hooked LM in any family, for any layer.
 
-Cost: batch · seq · d_model numbers a batch, kept on the GPU, in CPU memory or on disk.
+Cost: batch · seq · d_model numbers per batch, kept on the GPU, in CPU memory or on disk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -25,18 +26,17 @@ from docmem.errors import DocmemError
 from docmem.lm.forward import TokenBatch, forward_inputs, forward_until, frozen
 from docmem.lm.head import before_head, head_losses, plain_head, token_losses
 from docmem.lm.loading import LanguageModel
-from docmem.lm.skip import passing_over
+from docmem.lm.skip import skip_blocks
 from docmem.lm.store import HiddenStateStore
-from docmem.training.config import TrainConfig
 
 
-class Prefix:
+class HiddenStateCache:
     """The hidden states after block `layer` for some batches, and the way from there to logits.
 
     Args:
         lm: the frozen LM.
         batches: what to read, once; every batch holds one document's text.
-        owners: the document's index, one for each batch.
+        doc_ids: the document's index, one for each batch.
         layer: the hooked block, from 0 or negative from the end.
         gpu_gb, cpu_gb: the budget, as in `HiddenStateStore`.
     """
@@ -45,14 +45,14 @@ class Prefix:
         self,
         lm: LanguageModel,
         batches: Sequence[TokenBatch],
-        owners: Sequence[int],
+        doc_ids: Sequence[int],
         layer: int,
         gpu_gb: float = 8.0,
         cpu_gb: float = 8.0,
     ) -> None:
         self.lm = lm
         self.batches = list(batches)
-        self.owners = list(owners)
+        self.doc_ids = list(doc_ids)
         self.blocks = find_blocks(lm.model)
         self.layer = resolve_layer(layer, len(self.blocks))
         self.device = next(self.blocks[self.layer].parameters()).device
@@ -61,7 +61,7 @@ class Prefix:
         with frozen(lm.model):
             for batch in self.batches:
                 self.store.add(self._read(batch))
-            with passing_over(self.blocks, len(self.blocks) - 1, self.returns_tuple, None):
+            with skip_blocks(self.blocks, len(self.blocks) - 1, self.returns_tuple, None):
                 self.head = plain_head(lm.model, self.batches[0])
 
     @torch.no_grad()
@@ -88,7 +88,7 @@ class Prefix:
     def cross_entropies(
         self, index: int, memory: DocumentMemory, doc_reps: Float[Tensor, "points key_dim"]
     ) -> Float[Tensor, " points"]:
-        """Mean cross entropy of one batch under each of several DocReps, nats a token.
+        """Mean cross entropy of one batch under each of several DocReps, nats per token.
 
         The batch is read once for all of them, and its token keys made once; its rows are repeated,
         a DocRep a copy. Where the LM allows it, its head is `docmem.lm.head`'s.
@@ -96,8 +96,10 @@ class Prefix:
         points, batch = len(doc_reps), self.batches[index]
         states = self.states(index)
         selections = memory.select(doc_reps.to(self.device))  # (points, memory_dim)
-        keys = memory.ask(states) * selections[:, None, None]  # (points, batch, seq, memory_dim)
-        hidden_states = memory.answer(states, keys).flatten(0, 1)
+        keys = (
+            memory.token_keys(states) * selections[:, None, None]
+        )  # (points, batch, seq, entries)
+        hidden_states = memory.residual_update(states, keys).flatten(0, 1)
         repeated = TokenBatch(*(tensor.repeat(points, 1) for tensor in batch))
         losses = self._token_losses(repeated, hidden_states)
         return losses.reshape(points, -1).sum(1) / batch.predicted.sum()
@@ -106,43 +108,68 @@ class Prefix:
         """Cross entropies of the predicted tokens only, row after row, from the hooked block on."""
         if self.head is None:
             return token_losses(self._resume(batch, hidden_states), batch)[batch.predicted]
-        with passing_over(self.blocks, self.layer, self.returns_tuple, hidden_states):
+        with skip_blocks(self.blocks, self.layer, self.returns_tuple, hidden_states):
             x = before_head(self.lm.model, batch)
         predicted = batch.predicted
         return head_losses(x[:, :-1][predicted], self.head, batch.input_ids[:, 1:][predicted])
 
     def _resume(self, batch: TokenBatch, hidden_states: Tensor) -> Tensor:
         """The LM's own forward from given hidden states after the hooked block, to logits."""
-        with passing_over(self.blocks, self.layer, self.returns_tuple, hidden_states):
+        with skip_blocks(self.blocks, self.layer, self.returns_tuple, hidden_states):
             return self.lm.model(**forward_inputs(self.lm.model, batch)).logits
 
 
-def read_documents(lm: LanguageModel, documents: Sequence[Document], config: TrainConfig) -> Prefix:
-    """Segment and tokenise documents as `config` says, and run their prefix.
+@runtime_checkable
+class ReadingConfig(Protocol):
+    """How documents are read: the part of a TrainConfig that is needed here."""
 
-    Batches hold up to `config.batch_size` segments of one document, documents in turn.
+    @property
+    def segment_length(self) -> int: ...
+    @property
+    def max_segments(self) -> int: ...
+    @property
+    def max_length(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def hook_memory_layer(self) -> int: ...
+    @property
+    def gpu_cache_gb(self) -> float: ...
+    @property
+    def cpu_cache_gb(self) -> float: ...
+
+
+def cache_hidden_states(
+    lm: LanguageModel, documents: Sequence[Document], config: ReadingConfig
+) -> HiddenStateCache:
+    """Segment and tokenise documents as `config` says, and cache their hidden states.
+
+    Batches hold up to `config.batch_size` segments of one document, documents in turn. A batch of
+    segments of one token each is left out: nothing in it can be predicted.
 
     Raises:
         DocmemError: if a document is empty, a segment too long, or the layer out of range.
     """
-    batches, owners = [], []
-    for owner, document in enumerate(documents):
+    batches, doc_ids = [], []
+    for doc_id, document in enumerate(documents):
         if not document.text.split():
             raise DocmemError(f"The document {document.title!r} is empty; give it some text.")
         texts = segments(document.text, config.segment_length, config.max_segments)
         for start in range(0, len(texts), config.batch_size):
             chunk = texts[start : start + config.batch_size]
-            batches.append(lm.tokenize(chunk, config.max_length))
-            owners.append(owner)
-        if not any(batches[i].predicted.any() for i, o in enumerate(owners) if o == owner):
+            batch = lm.tokenize(chunk, config.max_length)
+            if batch.predicted.any():
+                batches.append(batch)
+                doc_ids.append(doc_id)
+        if doc_id not in doc_ids:
             raise DocmemError(
                 f"The document {document.title!r} is a single token, so nothing in it can be "
                 "predicted from what stands before; give it more text."
             )
-    return Prefix(
+    return HiddenStateCache(
         lm,
         batches,
-        owners,
+        doc_ids,
         config.hook_memory_layer,
         config.gpu_cache_gb,
         config.cpu_cache_gb,

@@ -25,7 +25,7 @@ from docmem.lm.forward import TokenBatch
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-TINY = Path(__file__).parent / "data" / "tiny"
+TINY = Path(__file__).parents[1] / "assets" / "tiny"
 PYTHIA_SIZES = ("70m", "160m", "410m", "1b", "1.4b", "2.8b", "6.9b", "12b")
 # Short name to hub id and revision.
 SHORT_NAMES: dict[str, tuple[str, str]] = {

@@ -27,7 +27,6 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerF
 from docmem.checkpoint import load_checkpoint, save_checkpoint
 from docmem.core.files import write_json, write_text
 from docmem.errors import DocmemError, check_at_least, check_count, check_positive
-from docmem.lm.pretraining import PretrainConfig
 
 END_OF_TEXT = "<|endoftext|>"
 PADDING = "<|padding|>"
@@ -170,7 +169,7 @@ def batch_at(
 
 
 def next_token_ce(model: GPTNeoXForCausalLM, tokens: torch.Tensor) -> torch.Tensor:
-    """Mean cross entropy, in nats a token, of each token of (batch, length) given those before."""
+    """Mean cross entropy, in nats per token, of each token of (batch, length) given those before."""
     logits = model(input_ids=tokens[:, :-1], use_cache=False).logits.float()
     return functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
 
@@ -179,7 +178,7 @@ def next_token_ce(model: GPTNeoXForCausalLM, tokens: torch.Tensor) -> torch.Tens
 def held_out_ce(
     model: GPTNeoXForCausalLM, stream: torch.Tensor, context: int, batch_size: int
 ) -> float:
-    """Cross entropy, nats a token, over `stream` cut into consecutive full contexts."""
+    """Cross entropy, nats per token, over `stream` cut into consecutive full contexts."""
     count = (len(stream) - 1) // context
     if count < 1:
         raise DocmemError(
@@ -352,7 +351,7 @@ def model_card(
         "parameters": f"{parameters:,}, stored in fp16",
         "training text": f"{training_tokens:,} tokens of public-domain prose, listed below",
         "tokens seen": f"{last['tokens']:,.0f}",
-        "held-out cross entropy": f"{final_ce:.3f} nats a token, over {held_out_tokens:,} tokens: "
+        "held-out cross entropy": f"{final_ce:.3f} nats per token, over {held_out_tokens:,} tokens: "
         f"{config.held_out:.0%} of the paragraphs, never trained on (fp16 weights)",
         "hardware": f"{platform.machine()}, {processor_name()}, {torch.get_num_threads()} threads, "
         f"{last['seconds'] / 60:.0f} minutes",

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 
-class _StandIn(nn.Module):
+class _SkippedBlock(nn.Module):
     """Takes a block's place for one forward: answers with given hidden states, or its input.
 
     Attributes that the LM reads off its blocks (an attention type, say) are the block's own.
@@ -15,7 +15,7 @@ class _StandIn(nn.Module):
 
     def __init__(self, block: nn.Module, returns_tuple: bool, hidden_states: Tensor | None) -> None:
         super().__init__()
-        object.__setattr__(self, "_block", block)  # not registered: no parameter changes owner
+        object.__setattr__(self, "_block", block)  # not registered: no parameter changes doc_id
         self.returns_tuple = returns_tuple
         self.hidden_states = hidden_states
 
@@ -31,7 +31,7 @@ class _StandIn(nn.Module):
 
 
 @contextmanager
-def passing_over(
+def skip_blocks(
     blocks: nn.ModuleList, layer: int, returns_tuple: bool, hidden_states: Tensor | None
 ) -> Iterator[None]:
     """Within: blocks before `layer` do nothing, and `layer` answers with `hidden_states`.
@@ -42,7 +42,7 @@ def passing_over(
     try:
         for index, block in enumerate(originals):
             answer = hidden_states if index == layer else None
-            blocks[index] = _StandIn(block, returns_tuple, answer)
+            blocks[index] = _SkippedBlock(block, returns_tuple, answer)
         yield
     finally:
         for index, block in enumerate(originals):

@@ -98,7 +98,7 @@ class SelectionPicture:
         self.figure = figure or Figure(figsize=(10.6, 7.0), dpi=100)
         self.labelled = labelled
         self.name = name or run.config.key_activation
-        self.history = run.history
+        self.history = run.load_history()
         self.epochs = run.config.num_epochs
         self._build(run, limits)
 
@@ -129,7 +129,7 @@ class SelectionPicture:
         curve = figure.add_subplot(grid[3, 0])
         losses = [loss for e in self.history for loss in (e.positive_ce, e.negative_ce)]
         curve.set(xlim=(0, self.epochs), ylim=(0, 1.08 * max([tau, *losses])))
-        curve.set_ylabel("nats a token" if self.labelled else "", fontsize=8)
+        curve.set_ylabel("nats per token" if self.labelled else "", fontsize=8)
         curve.set_xlabel("epoch", labelpad=1)
         curve.tick_params(labelsize=8)
         self.curves = draw_history(curve, [], tau)
@@ -200,7 +200,7 @@ def selection_figure(run: Run, index: int = -1) -> Figure:
     Raises:
         DocmemError: if the run has no snapshots.
     """
-    snapshots = run.snapshots
+    snapshots = run.load_snapshots()
     limits = color_limits(snapshots, list(range(len(snapshots.epochs))))
     picture = SelectionPicture(run, limits)
     picture.show(panels_at(snapshots, index), snapshots.epochs[index])
@@ -241,7 +241,7 @@ def memory_selection_gif(run: Run, path: Path, *, frames: int = 50) -> Path:
     Raises:
         DocmemError: if the run has no snapshots, or the file cannot be written.
     """
-    snapshots = run.snapshots
+    snapshots = run.load_snapshots()
     indices = spaced_snapshots(snapshots.epochs, frames)
     picture = SelectionPicture(run, color_limits(snapshots, indices))
     film = Film(picture.figure.figure, picture.changing())

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from docmem import plots
-from docmem.core.files import replacing, update_json, write_text
+from docmem.core.files import replacing, write_json, write_text
 from docmem.errors import DocmemError, check_count
 from docmem.evaluation.cached import measure, measure_plane
 from docmem.evaluation.plane import KeyPlane
-from docmem.evaluation.recall import Continuation, Recognition
+from docmem.evaluation.recall import Completion, Recognition
 from docmem.lm.loading import LanguageModel
 from docmem.plots.animation import memory_selection_gif
 from docmem.plots.style import new_figure, png_bytes
@@ -30,7 +30,7 @@ class Result(NamedTuple):
     """The activation, or the folder's name where two runs share it."""
     recognition: Recognition
     """Cross entropies of every document under every DocRep."""
-    continuation: Continuation
+    completion: Completion
     """Share of tokens continued correctly, 16 after 16."""
     seconds: float
     """Training time, all epochs."""
@@ -48,7 +48,7 @@ def names_of(runs: Sequence[Run]) -> list[str]:
     raise DocmemError("Two runs have the same folder name; draw them one at a time.")
 
 
-def apart(plane: KeyPlane, count: int) -> list[int]:
+def farthest_points(plane: KeyPlane, count: int) -> list[int]:
     """The `count` documents whose DocReps stand furthest apart, found greedily."""
     points = plane.doc_reps
     distance = (points[:, None] - points[None]).norm(dim=-1)
@@ -78,13 +78,13 @@ def table(results: Sequence[Result], n_docs: int) -> str:
     )
     lines = [
         f"{r.name:<12}{r.recognition.own:>9.2f}{r.recognition.other:>10.2f}"
-        f"{f'{r.recognition.recognised} of {n_docs}':>13}{r.continuation.own:>11.0%}"
-        f"{r.continuation.other:>10.0%}{r.continuation.none:>9.0%}{r.seconds:>9.0f}"
+        f"{f'{r.recognition.recognised} of {n_docs}':>13}{r.completion.own:>11.0%}"
+        f"{r.completion.other:>10.0%}{r.completion.none:>9.0%}{r.seconds:>9.0f}"
         for r in results
     ]
     note = textwrap.dedent("""\
         CE: cross entropy of each document's text under its own DocRep, and under each of the
-        others', nats a token. continued: tokens right of the 16 that greedy generation writes
+        others', nats per token. continued: tokens right of the 16 that greedy generation writes
         after the first 16 of a training segment, under the own DocRep, under another document's,
         and by the LM without memory.""")
     return "\n".join([head, "-" * len(head), *lines, "", note])
@@ -94,8 +94,8 @@ def report(results: Sequence[Result], runs: Sequence[Run]) -> str:
     """The results as a page: table, settings, versions."""
     rows = [
         f"| {r.name} | {r.recognition.own:.2f} | {r.recognition.other:.2f} "
-        f"| {r.recognition.recognised} of {len(r.recognition.ce)} | {r.continuation.own:.0%} "
-        f"| {r.continuation.other:.0%} | {r.continuation.none:.0%} | {r.seconds:.0f} |"
+        f"| {r.recognition.recognised} of {len(r.recognition.ce)} | {r.completion.own:.0%} "
+        f"| {r.completion.other:.0%} | {r.completion.none:.0%} | {r.seconds:.0f} |"
         for r in results
     ]
     libraries = runs[-1].description["versions"].items()
@@ -109,7 +109,7 @@ def report(results: Sequence[Result], runs: Sequence[Run]) -> str:
             *rows,
             "",
             "CE: cross entropy of each document's text under its own DocRep, and under each of "
-            "the others', nats a token. Continued: share of tokens right among the 16 that greedy "
+            "the others', nats per token. Continued: share of tokens right among the 16 that greedy "
             "generation writes after the first 16 of a training segment, under the own DocRep, "
             "under another document's, and by the LM without memory. One run each, one seed; "
             "every number drawn is in `results.json`.\n",
@@ -146,14 +146,14 @@ def draw_figures(
         return lm or runs[0].load_lm()
 
     results = [
-        Result(name, *measure(run, load), sum(epoch.seconds for epoch in run.history))
+        Result(name, *measure(run, load), sum(epoch.seconds for epoch in run.load_history()))
         for name, run in zip(names, runs, strict=True)
     ]
     for name, run in zip(names, runs, strict=True):
         memory_selection_gif(run, folder / f"memory_selection_{name}.gif")
     last, note = runs[-1], describe(runs[-1])
     plane = measure_plane(last, load, points)
-    histories = {name: run.history for name, run in zip(names, runs, strict=True)}
+    histories = {name: run.load_history() for name, run in zip(names, runs, strict=True)}
     tau = last.config.target_negative_ce
     segment = f"{names[-1]} memory, first segments"
     figures = {
@@ -171,7 +171,7 @@ def draw_figures(
             new_figure(11, 7.4),
             plane,
             last.titles,
-            apart(plane, 3),
+            farthest_points(plane, 3),
             f"Perplexity of three documents over the plane of DocReps. {segment}",
         ),
     }
@@ -179,7 +179,7 @@ def draw_figures(
         with replacing(folder / name) as temporary:
             temporary.write_bytes(png_bytes(figure))
     write_text(folder / "results.md", report(results, runs))
-    update_json(folder / "results.json", _numbers(runs, results, plane))
+    write_json(folder / "results.json", _numbers(runs, results, plane))
     return results
 
 
@@ -192,10 +192,10 @@ def _numbers(runs: Sequence[Run], results: Sequence[Result], plane: KeyPlane) ->
                 "other_ce": result.recognition.other,
                 "recognised": result.recognition.recognised,
                 "documents": len(result.recognition.ce),
-                "continued": result.continuation._asdict(),
+                "continued": result.completion._asdict(),
                 "seconds": result.seconds,
                 "ce": result.recognition.ce.tolist(),
-                "history": [epoch._asdict() for epoch in run.history],
+                "history": [epoch._asdict() for epoch in run.load_history()],
                 **{part: run.description[part] for part in ("config", "lm", "versions")},
             }
             for run, result in zip(runs, results, strict=True)

@@ -99,7 +99,7 @@ def continuity(figure: Figure, measured: Continuity, note: str) -> Figure:
         color="#555555", va="top", fontweight="bold",
     )  # fmt: skip
     right.set_ylim(bottom=1e-5)
-    right.set_ylabel("change of the cross entropy (nats a token)")
+    right.set_ylabel("change of the cross entropy (nats per token)")
     right.set_title("Cross entropy, a colour a document")
     for axes in (left, right):
         axes.set_xlabel("distance between the two DocReps")

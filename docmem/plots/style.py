@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from PIL import Image
 
-from docmem.training.run import Epoch
+from docmem.training.history import Epoch
 
 # Paul Tol's muted scheme, made for colour-blind readers, and an orange as the tenth.
 DOCUMENT_COLORS = (

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from docmem.evaluation.published import EPOCHS, PublishedRun
 from docmem.plots.style import GUIDANCE, INK, NEGATIVE, OWN, SIGNED, draw_history, headline, styled
-from docmem.training.run import Epoch
+from docmem.training.history import Epoch
 from docmem.training.selection import Snapshots
 
 
@@ -18,7 +18,7 @@ def losses(figure: Figure, histories: dict[str, Sequence[Epoch]], tau: float, no
     Args:
         figure: an empty Figure.
         histories: run name to its history.
-        tau: the target of the negative cross entropy, nats a token.
+        tau: the target of the negative cross entropy, nats per token.
         note: what was trained, for the line under the title.
     """
     panels = figure.subplots(
@@ -58,8 +58,8 @@ def losses(figure: Figure, histories: dict[str, Sequence[Epoch]], tau: float, no
         )  # fmt: skip
         bottom.set_ylim(0, 1.08 * largest)
         bottom.set_xlabel("epoch")
-    panels[0, 0].set_ylabel("cross entropy\n(nats a token)")
-    panels[1, 0].set_ylabel("guidance term\n(nats a token)")
+    panels[0, 0].set_ylabel("cross entropy\n(nats per token)")
+    panels[1, 0].set_ylabel("guidance term\n(nats per token)")
     headline(
         figure,
         "Learned under its own DocRep, far less under another's",
@@ -152,8 +152,8 @@ def published_curves(
     top.minorticks_off()
     top.set_ylim(bottom=0)
     bottom.set_ylim(bottom=0)
-    top.set_ylabel("cross entropy under the\nown DocRep (nats a token)")
-    bottom.set_ylabel("guidance term\n(nats a token)")
+    top.set_ylabel("cross entropy under the\nown DocRep (nats per token)")
+    bottom.set_ylabel("guidance term\n(nats per token)")
     bottom.set_xlabel("epoch")
     top.legend(frameon=False, fontsize=9)
     headline(

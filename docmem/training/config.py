@@ -1,22 +1,18 @@
-"""What can be set: the memory's shape, the training's settings, the presets.
+"""Everything a training depends on, and the presets.
 
-Both configurations are frozen, say the unit of each field under it, and refuse a value that
+The configuration is frozen, says the unit of each field under it, and refuses a value that
 cannot work with a sentence. Names are those of the paper's program where it has one.
 """
 
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import tyro
-
-from docmem.core.config import MemoryConfig
+from docmem.core.config import KeyModule, MemoryConfig
+from docmem.core.loss import LossForm, Negative
 from docmem.errors import DocmemError, check_at_least, check_choice, check_count, check_positive
 
-KeyModule = Literal["linear", "nonlinear"]
-Negative = Literal["other", "random", "zero", "perturb"]
-LossForm = Literal["squared", "absolute"]
 DType = Literal["float32", "bfloat16", "float16"]
 
 
@@ -48,7 +44,7 @@ class TrainConfig:
     """Documents, at most."""
     segment_length: int = 64
     """Words a segment; the next starts half a segment later."""
-    max_segments: Annotated[int, tyro.conf.arg(aliases=("--max_segements",))] = 4
+    max_segments: int = 4
     """Segments a document, at most."""
     max_length: int = 256
     """Tokens a segment, at most."""
@@ -80,7 +76,7 @@ class TrainConfig:
     negative_delta: float = 0.1
     """Size of the perturbation, for the negative perturb."""
     target_negative_ce: float = 4.5
-    """τ: the cross entropy wanted under a negative DocRep, nats a token."""
+    """τ: the cross entropy wanted under a negative DocRep, nats per token."""
     guidance: float = 1.0
     """α: the weight of the guidance term."""
     loss_form: LossForm = "squared"
@@ -91,6 +87,8 @@ class TrainConfig:
     """Segments a step, all of one document."""
     lr: float = 4e-3
     """AdamW's learning rate, constant."""
+    weight_decay: float = 0.01
+    """AdamW's decay of all weights; the authors' program has torch's own, 0.01."""
     num_accumulation_steps: int = 1
     """Batches whose gradients make one step."""
     grad_clip_coeff: float = 5.0
@@ -121,13 +119,11 @@ class TrainConfig:
             "batch_size", "num_accumulation_steps", "num_epochs", "save_freq",
         ):  # fmt: skip
             check_count(name, getattr(self, name))
-        for name in ("key_internal_dim", "key_internal_layers"):
-            if getattr(self, name) is not None:
-                check_count(name, getattr(self, name))
         check_count("max_length", self.max_length, 2)
         check_count("num_gpus", self.num_gpus, 0)
         for name in (
-            "negative_delta", "target_negative_ce", "guidance", "gpu_cache_gb", "cpu_cache_gb",
+            "negative_delta", "target_negative_ce", "guidance", "weight_decay", "gpu_cache_gb",
+            "cpu_cache_gb",
         ):  # fmt: skip
             check_at_least(name, getattr(self, name), 0)
         for name in ("lr", "grad_clip_coeff"):
@@ -135,7 +131,7 @@ class TrainConfig:
         check_choice("negative_key_type", self.negative_key_type, Negative)
         check_choice("loss_form", self.loss_form, LossForm)
         check_choice("dtype", self.dtype, DType)
-        check_choice("document_key_module_type", self.document_key_module_type, KeyModule)
+        self.memory_config(d_model=1, n_docs=1)  # refuses what no memory can be
 
     @property
     def lm(self) -> str:

@@ -1,12 +1,13 @@
 """A run on disk: a folder that another machine can open.
 
     run.json                 settings, documents, LM, library versions; DocReps, if given
-    history.jsonl            one line an epoch: losses in nats a token, seconds
+    history.jsonl            one line per epoch: losses in nats per token, seconds
     snapshots/000010.safetensors   selections and DocReps after epoch 10; 000000 is the start
     memory/                  the memory, as `DocumentMemory.from_pretrained` reads it
     checkpoint.safetensors   what training needs to go on
 
-Every file is replaced whole, the checkpoint last: it vouches for the others.
+Every file is replaced whole and carries a digest. The checkpoint is written first: memory and
+history can be written anew from it. Runs of version 0.1 open too; their files have no digests and are read unchecked.
 """
 
 from __future__ import annotations
@@ -15,25 +16,37 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from jaxtyping import Float
 from torch import Tensor
 
-from docmem.core.files import is_partial, load_tensors, save_tensors, write_json, write_text
+from docmem.core.files import load_tensors, save_tensors, write_json
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document
 from docmem.errors import DocmemError
-from docmem.lm.hidden_states import Prefix, read_documents
+from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel, load_lm
 from docmem.training.config import TrainConfig
+from docmem.training.history import Epoch, read_history, write_history
 from docmem.training.selection import Selection, Snapshots
 
 LIBRARIES = ("docmem", "torch", "transformers", "tokenizers", "safetensors", "huggingface-hub")
+PARTS = {"config", "lm", "versions", "documents"}
+
+# Settings that say where a run works and how long, not what it computes: they may change.
+RESUME_IGNORES = (
+    "save_dir", "lm_cache_dir", "data_cache_dir", "num_gpus", "gpu_cache_gb", "cpu_cache_gb",
+    "num_epochs",
+)  # fmt: skip
+LOCK = ".lock"
 
 
 def version_of(library: str) -> str:
@@ -42,27 +55,6 @@ def version_of(library: str) -> str:
         return importlib.metadata.version(library)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-# Settings that say where a run works, not what it computes: they may change on resuming.
-ELSEWHERE = (
-    "save_dir", "lm_cache_dir", "data_cache_dir", "num_gpus", "gpu_cache_gb", "cpu_cache_gb",
-)  # fmt: skip
-
-
-class Epoch(NamedTuple):
-    """One line of a run's history: means over the epoch's steps."""
-
-    epoch: int
-    """Counted from 1."""
-    positive_ce: float
-    """Cross entropy with the own DocRep, nats a token."""
-    negative_ce: float
-    """Cross entropy with the negative DocRep, nats a token."""
-    guidance: float
-    """The guidance term, α included."""
-    seconds: float
-    """Time the epoch took."""
 
 
 def lm_fingerprint(lm: LanguageModel) -> str:
@@ -74,7 +66,7 @@ def lm_fingerprint(lm: LanguageModel) -> str:
     return digest.hexdigest()[:16]
 
 
-def settings_of(config: TrainConfig) -> dict[str, Any]:
+def to_dict(config: TrainConfig) -> dict[str, Any]:
     """The configuration as JSON knows it."""
     values = {**asdict(config), "titles": list(config.titles)}
     return {
@@ -82,12 +74,34 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def config_of(settings: Mapping[str, Any]) -> TrainConfig:
-    """The configuration of what `settings_of` made."""
+def from_dict(settings: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of what `to_dict` made."""
     values = dict(settings)
     for name in ("save_dir", "lm_cache_dir", "data_cache_dir"):
         values[name] = Path(values[name]) if values[name] is not None else None
     return TrainConfig(**{**values, "titles": tuple(values["titles"])})
+
+
+def describe(
+    config: TrainConfig,
+    lm: LanguageModel,
+    documents: Sequence[Document],
+    doc_reps: Float[Tensor, "n_docs key_dim"] | None = None,
+) -> dict[str, Any]:
+    """What run.json says of a training; `doc_reps` only where they are given, not the seed's."""
+    description: dict[str, Any] = {
+        "config": to_dict(dataclasses.replace(config, save_dir=None)),
+        "lm": {"name": lm.name, "dtype": lm.dtype, "fingerprint": lm_fingerprint(lm)},
+        "versions": {name: version_of(name) for name in LIBRARIES},
+        "documents": [asdict(document) for document in documents],
+    }
+    if doc_reps is not None:
+        description["doc_reps"] = doc_reps.float().tolist()
+    return description
+
+
+def _digest(description: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
 class Run:
@@ -96,7 +110,7 @@ class Run:
     def __init__(self, path: Path, description: dict[str, Any]) -> None:
         self.path = path
         self.description = description
-        self.config = config_of(description["config"])
+        self.config = from_dict(description["config"])
         """The settings of the training."""
         self.documents = [Document(**document) for document in description["documents"]]
         """The documents, in the order of their DocReps."""
@@ -106,53 +120,82 @@ class Run:
         """Open a run's folder.
 
         Raises:
-            DocmemError: if the folder is not a run.
+            DocmemError: if the folder is not a run, or its run.json is not what was written.
         """
         path = Path(path)
         try:
-            return cls(path, json.loads((path / "run.json").read_text(encoding="utf-8")))
+            description = json.loads((path / "run.json").read_text(encoding="utf-8"))
+            digest = description.pop("sha256", None)
+            if set(description) - {"doc_reps"} != PARTS:
+                raise ValueError(f"it should hold {', '.join(sorted(PARTS))}")
+            if digest not in (None, _digest(description)):
+                raise ValueError("it is damaged: its content does not match its digest")
+            return cls(path, description)
         except FileNotFoundError as error:
             raise DocmemError(
                 f"{path} is not a run: it has no run.json. Give a folder that `docmem train` wrote."
             ) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DocmemError(f"{path / 'run.json'} cannot be read: {error}.") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DocmemError(
+                f"{path / 'run.json'} cannot be read: {error}. Restore it from a copy."
+            ) from error
 
     @classmethod
-    def create(
-        cls,
-        path: Path,
-        config: TrainConfig,
-        lm: LanguageModel,
-        documents: Sequence[Document],
-        doc_reps: Float[Tensor, "n_docs key_dim"] | None = None,
-    ) -> Run:
-        """Begin a run in `path`, or open it if it is there with the same settings.
+    def find(cls, path: Path, description: dict[str, Any]) -> Run | None:
+        """The run in `path`, if there is one of this very training; None if `path` is free.
 
-        `doc_reps` are the given DocReps; None where they are the seed's.
+        It may have had fewer epochs to do than `description` asks for; it then has more to do.
 
         Raises:
-            DocmemError: if `path` holds a run with other settings, documents, DocReps or LM, or
-                files that are no run.
+            DocmemError: if `path` holds a run with other settings, documents, DocReps or LM, one
+                with more epochs already, or files that are no run.
         """
-        description: dict[str, Any] = {
-            "config": settings_of(dataclasses.replace(config, save_dir=None)),
-            "lm": {"name": lm.name, "dtype": lm.dtype, "fingerprint": lm_fingerprint(lm)},
-            "versions": {name: version_of(name) for name in LIBRARIES},
-            "documents": [asdict(document) for document in documents],
-        }
-        if doc_reps is not None:
-            description["doc_reps"] = doc_reps.float().tolist()
-        if (path / "run.json").exists():
-            run = cls.open(path)
-            run._check_same(description)
-            return run
-        if path.exists() and not (path.is_dir() and all(map(is_partial, path.iterdir()))):
+        if not (path / "run.json").exists():
+            if path.exists() and not (path.is_dir() and all(map(_is_ours, path.iterdir()))):
+                raise DocmemError(
+                    f"{path} holds files that are no run of docmem; choose an empty or new folder."
+                )
+            return None
+        run = cls.open(path)
+        run._check_same(description)
+        wanted, done = description["config"]["num_epochs"], len(run.load_history())
+        if done > wanted:
             raise DocmemError(
-                f"{path} holds files that are no run of docmem; choose an empty or new folder."
+                f"{path} holds a run that has {done} epochs already, and num_epochs is {wanted}. "
+                f"Give num_epochs {done} or more to go on, or choose another save_dir."
             )
-        write_json(path / "run.json", description)
-        return cls(path, description)
+        return cls(path, {**run.description, "config": description["config"]})
+
+    def begin(self) -> None:
+        """Write run.json, if it does not say what it should."""
+        path = self.path / "run.json"
+        if not path.exists() or Run.open(self.path).description != self.description:
+            write_json(path, {**self.description, "sha256": _digest(self.description)})
+        for leftover in filter(_is_partial, self.path.rglob("*")):
+            leftover.unlink()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Within: no other process trains in this folder.
+
+        Raises:
+            DocmemError: if another one does, or the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / LOCK, timeout=0)
+            lock.acquire()
+        except Timeout as error:
+            raise DocmemError(
+                f"Another process is training in {self.path}. Wait until it has ended, or choose "
+                "another save_dir."
+            ) from error
+        except OSError as error:
+            raise DocmemError(f"Could not write in {self.path}: {error}.") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _check_same(self, description: Mapping[str, Any]) -> None:
         """Raise unless `description` is of this very training, wherever it runs."""
@@ -165,8 +208,9 @@ class Run:
                 f"{self.path} holds a run with other DocReps; give those it began with (none, if "
                 "they were the seed's), or choose another save_dir."
             )
-        for part, ignored in (("config", ELSEWHERE), ("lm", ())):
-            for name, old in self.description[part].items():
+        mine = {"config": to_dict(self.config), "lm": self.description["lm"]}
+        for part, ignored in (("config", RESUME_IGNORES), ("lm", ())):
+            for name, old in mine[part].items():
                 new = description[part].get(name)
                 if old != new and name not in ignored:
                     raise DocmemError(
@@ -181,44 +225,45 @@ class Run:
         return [document.title for document in self.documents]
 
     @property
-    def history(self) -> list[Epoch]:
-        """The losses so far, one entry an epoch."""
-        path = self.path / "history.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return [Epoch(**json.loads(line)) for line in lines]
-
-    @property
-    def finished(self) -> bool:
-        """Whether all epochs are done."""
-        saved = (self.path / "memory" / "model.safetensors").exists()
-        return saved and len(self.history) == self.config.num_epochs
-
-    @property
     def checkpoint(self) -> Path:
         """The file that training goes on from."""
         return self.path / "checkpoint.safetensors"
 
     @property
-    def memory(self) -> DocumentMemory:
+    def finished(self) -> bool:
+        """Whether the memory of the last epoch is saved."""
+        saved = (self.path / "memory" / "model.safetensors").exists()
+        return saved and len(self.load_history()) >= self.config.num_epochs
+
+    def load_history(self) -> list[Epoch]:
+        """The losses so far, one entry per epoch.
+
+        Raises:
+            DocmemError: if the file is damaged.
+        """
+        return read_history(self.path / "history.jsonl")
+
+    def load_memory(self) -> DocumentMemory:
         """The memory as last saved, on the CPU.
 
         Raises:
-            DocmemError: if training has not saved one yet.
+            DocmemError: if training has not saved one yet, or it is damaged.
         """
         if not (self.path / "memory").is_dir():
             raise DocmemError(f"{self.path} has no memory yet; train it first.")
         return DocumentMemory.from_pretrained(self.path / "memory")
 
-    @property
-    def snapshots(self) -> Snapshots:
+    def load_snapshots(self) -> Snapshots:
         """All snapshots, in the order of the epochs.
 
         Raises:
-            DocmemError: if there are none, or one is damaged.
+            DocmemError: if there are none, one is damaged, or a file among them is none.
         """
         paths = sorted((self.path / "snapshots").glob("*.safetensors"))
         if not paths:
             raise DocmemError(f"{self.path} has no snapshots yet; train it first.")
+        if foreign := [path.name for path in paths if not re.fullmatch(r"\d+", path.stem)]:
+            raise DocmemError(f"{paths[0].parent} holds {foreign[0]}, no snapshot; move it away.")
         loaded = [load_tensors(path)[0] for path in paths]
         names = ("token", "document", "doc_reps")
         stacked = [torch.stack([one[name] for one in loaded]) for name in names]
@@ -251,14 +296,14 @@ class Run:
                 f"{self.description['lm']['dtype']}; {lm.name!r} in {lm.dtype} has other weights."
             )
 
-    def read(self, lm: LanguageModel) -> Prefix:
-        """The run's documents as the LM's prefix reads them.
+    def cache_hidden_states(self, lm: LanguageModel) -> HiddenStateCache:
+        """The run's documents, as the LM's frozen blocks read them.
 
         Raises:
             DocmemError: if `lm` is not the LM this run was trained on.
         """
         self.check_lm(lm)
-        return read_documents(lm, self.documents, self.config)
+        return cache_hidden_states(lm, self.documents, self.config)
 
     def save_snapshot(self, epoch: int, selection: Selection, doc_reps: Tensor) -> None:
         """Write the selections and DocReps after `epoch`."""
@@ -267,9 +312,18 @@ class Run:
 
     def save_history(self, history: Sequence[Epoch]) -> None:
         """Write the whole history."""
-        lines = "".join(json.dumps(epoch._asdict()) + "\n" for epoch in history)
-        write_text(self.path / "history.jsonl", lines)
+        write_history(self.path / "history.jsonl", history)
 
     def save_memory(self, memory: DocumentMemory) -> None:
         """Write the memory."""
         memory.save_whole(self.path / "memory")
+
+
+def _is_partial(path: Path) -> bool:
+    """Whether a file is what a process killed while writing left behind."""
+    return path.name.startswith(".") and path.name.endswith(".partial")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file may lie in a folder where no run has begun."""
+    return path.name == LOCK or _is_partial(path)

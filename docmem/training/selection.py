@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from docmem.core.memory import DocumentMemory
-from docmem.lm.hidden_states import Prefix
+from docmem.lm.hidden_states import HiddenStateCache
 
 
 class Selection(NamedTuple):
@@ -33,15 +33,15 @@ class Selection(NamedTuple):
 
 
 @torch.no_grad()
-def memory_selection(memory: DocumentMemory, prefix: Prefix) -> Selection:
-    """The token and document selections of the documents that `prefix` read."""
+def memory_selection(memory: DocumentMemory, cache: HiddenStateCache) -> Selection:
+    """The token and document selections of the documents that `cache` read."""
     sums = torch.zeros(memory.config.n_docs, memory.config.memory_dim)
     counts = torch.zeros(memory.config.n_docs, 1)
-    for index, (owner, batch) in enumerate(zip(prefix.owners, prefix.batches, strict=True)):
-        keys = memory.ask(prefix.states(index))  # (batch, seq, memory_dim)
+    for index, (doc_id, batch) in enumerate(zip(cache.doc_ids, cache.batches, strict=True)):
+        keys = memory.token_keys(cache.states(index))  # (batch, seq, memory_dim)
         real = batch.attention_mask.to(keys.device)
-        sums[owner] += keys[real].sum(0).cpu()
-        counts[owner] += real.sum().cpu()
+        sums[doc_id] += keys[real].sum(0).cpu()
+        counts[doc_id] += real.sum().cpu()
     return Selection(sums / counts.clamp_min(1), memory.select(memory.doc_reps).cpu())
 
 

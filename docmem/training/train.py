@@ -1,23 +1,40 @@
-import hashlib
-import json
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+"""Train a document memory, or go on with one that was stopped.
 
-import torch
+    run = train(preset("tiny", key_activation="relu"))
+
+Whatever stops it, the same call goes on from the last checkpoint and ends with the same weights.
+More epochs in the same folder go on from where it ended.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
 from jaxtyping import Float
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from docmem.core.files import is_partial
-from docmem.core.memory import DocumentMemory
-from docmem.documents import Document, check_titles, load_documents
+from docmem.checkpoint import load_checkpoint, save_checkpoint
+from docmem.documents import Document
 from docmem.errors import DocmemError
 from docmem.lm.forward import frozen
-from docmem.lm.hidden_states import read_documents
-from docmem.lm.loading import LanguageModel, load_lm
+from docmem.lm.hidden_states import cache_hidden_states
+from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
-from docmem.training.run import ELSEWHERE, Run, settings_of
-from docmem.training.trainer import OnEpoch, _Trainer, stopping_after_epoch
+from docmem.training.history import Epoch
+from docmem.training.run import Run, describe
+from docmem.training.selection import memory_selection
+from docmem.training.setup import (
+    check_documents,
+    configured_documents,
+    configured_lm,
+    default_folder,
+    new_memory,
+)
+from docmem.training.trainer import Trainer
+
+OnEpoch = Callable[[Epoch], bool | None]
 
 
 def train(
@@ -44,84 +61,125 @@ def train(
 
     Raises:
         DocmemError: if a setting or `doc_reps` cannot work with this LM or these documents, the
-            run's folder holds another run, a file cannot be written, or a loss is not a number.
+            run's folder holds another run or is in use, a file is damaged or cannot be written,
+            or a loss is not a number.
     """
-    if documents is None:
-        documents = load_documents(
-            config.source,
-            None if config.titles else config.max_labels,
-            titles=config.titles,
-            seed=config.seed if config.source.startswith("wikitext-") else None,
-            cache_dir=config.data_cache_dir,
-        )
-    check_titles([document.title for document in documents])
-    if config.negative_key_type == "other" and len(documents) < 2:
-        raise DocmemError(
-            "The negative 'other' needs a second document; "
-            "add one, or choose the negative_key_type random, zero or perturb."
-        )
-    if lm is None:
-        lm = load_lm(
-            config.lm,
-            dtype=config.dtype,
-            num_gpus=config.num_gpus,
-            lm_cache_dir=config.lm_cache_dir,
-        )
+    documents = configured_documents(config) if documents is None else documents
+    check_documents(config, documents)
+    lm = configured_lm(config) if lm is None else lm
     memory = new_memory(config, lm, documents, doc_reps)
     folder = config.save_dir or default_folder(config, lm, documents, doc_reps)
-    if (folder / "run.json").exists():
-        run = Run.create(folder, config, lm, documents, doc_reps)
-        if run.finished:
-            return run
-    prefix = read_documents(lm, documents, config)
-    run = Run.create(folder, config, lm, documents, doc_reps)
-    for leftover in filter(is_partial, folder.rglob("*")):
-        leftover.unlink()
-    with frozen(lm.model), stopping_after_epoch() as stop:
-        _Trainer(run, prefix, memory.to(prefix.device)).run(stop, on_epoch, progress)
+    description = describe(config, lm, documents, doc_reps)
+    run = Run.find(folder, description)
+    if run is not None and run.finished:
+        return run
+    cache = cache_hidden_states(lm, documents, config)
+    run = run or Run(folder, description)
+    with run.lock(), frozen(lm.model), stop_after_epoch() as stop:
+        run.begin()
+        trainer = Trainer(config, cache, memory.to(cache.device))
+        resume(trainer, run)
+        fit(trainer, run, stop, on_epoch, progress)
     return run
 
 
-def new_memory(
-    config: TrainConfig,
-    lm: LanguageModel,
-    documents: Sequence[Document],
-    doc_reps: Float[Tensor, "n_docs key_dim"] | None = None,
-) -> DocumentMemory:
-    """The untrained memory of a configuration: a function of its seed.
+@contextmanager
+def stop_after_epoch() -> Iterator[threading.Event]:
+    """Within: the first Ctrl-C sets the event, a second one interrupts as usual."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    usual = signal.getsignal(signal.SIGINT)
 
-    Given DocReps take the place of the seed's; the weights stay the seed's.
+    def request_stop(*_: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, usual)
+        tqdm.write("Stopping after this epoch; press Ctrl-C again to stop now.")
+
+    signal.signal(signal.SIGINT, request_stop)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+def resume(trainer: Trainer, run: Run) -> None:
+    """Put the trainer where the run's checkpoint is; a run without one begins with a snapshot.
 
     Raises:
-        DocmemError: if `doc_reps` has another shape than the memory's, or is not finite.
+        DocmemError: if the checkpoint is damaged or lost.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        titles = [document.title for document in documents]
-        memory = DocumentMemory(config.memory_config(lm.d_model, len(documents)), titles)
-    if doc_reps is not None:
-        if doc_reps.shape != memory.doc_reps.shape:
+    if not run.checkpoint.exists():
+        if run.load_history() or (run.path / "memory").exists():
             raise DocmemError(
-                f"DocReps of shape {tuple(doc_reps.shape)} were given; {len(documents)} documents "
-                f"with a key_dim of {config.key_dim} take {tuple(memory.doc_reps.shape)}."
+                f"{run.path} has a memory or a history, but no checkpoint to go on from. Restore "
+                f"{run.checkpoint.name} from a copy, or choose another save_dir."
             )
-        if not doc_reps.isfinite().all():
-            raise DocmemError("The given DocReps are not all finite numbers; give finite ones.")
-        memory.doc_reps.copy_(doc_reps.detach())
-    return memory
+        save_snapshot(trainer, run)
+        return
+    progress = load_checkpoint(
+        run.checkpoint, trainer.memory, trainer.optimizer, trainer.generators
+    )
+    if "history" in progress:
+        trainer.history = [Epoch(*epoch) for epoch in progress["history"]]
+    else:  # version 0.1 kept it in history.jsonl alone
+        trainer.history = run.load_history()[: progress["epoch"]]
+        if len(trainer.history) < progress["epoch"]:
+            raise DocmemError(
+                f"{run.path / 'history.jsonl'} has {len(trainer.history)} of the "
+                f"{progress['epoch']} epochs that were trained. Restore it from a copy."
+            )
 
 
-def default_folder(
-    config: TrainConfig,
-    lm: LanguageModel,
-    documents: Sequence[Document],
-    doc_reps: Float[Tensor, "n_docs key_dim"] | None = None,
-) -> Path:
-    """`outputs/LM/ACTIVATION-ENTRIES-DIGEST`: other settings go to another folder."""
-    settings = {n: v for n, v in settings_of(config).items() if n not in ELSEWHERE}
-    content: list[Any] = [settings, lm.name, [document.text for document in documents]]
-    if doc_reps is not None:
-        content.append(doc_reps.float().tolist())
-    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
-    name = f"{config.key_activation}-{config.hook_memory_dim}-{digest}"
-    return Path("outputs") / Path(lm.name).name / name
+def fit(
+    trainer: Trainer, run: Run, stop: threading.Event, on_epoch: OnEpoch | None, progress: bool
+) -> None:
+    """Train to the last epoch or a stop, saving on the way."""
+    config = trainer.config
+    if len(trainer.history) == config.num_epochs:
+        save(trainer, run)  # killed after the checkpoint, or files lost since
+    bar = tqdm(
+        total=config.num_epochs,
+        initial=len(trainer.history),
+        unit="epoch",
+        desc=config.key_activation,
+        disable=not progress,
+    )
+    with bar:
+        while len(trainer.history) < config.num_epochs and not stop.is_set():
+            epoch = run_epoch(trainer, run)
+            bar.update()
+            bar.set_postfix(own=f"{epoch.positive_ce:.2f}", negative=f"{epoch.negative_ce:.2f}")
+            if on_epoch is not None and on_epoch(epoch) is False:
+                stop.set()
+            due = epoch.epoch % config.save_freq == 0 or epoch.epoch == config.num_epochs
+            if due:
+                save_snapshot(trainer, run)
+            if due or stop.is_set():
+                save(trainer, run)
+
+
+def run_epoch(trainer: Trainer, run: Run) -> Epoch:
+    """One epoch; an error says where the last good checkpoint is."""
+    try:
+        return trainer.epoch()
+    except DocmemError as error:
+        raise DocmemError(
+            f"{error} Training stopped; {run.path} keeps the last good checkpoint, if one was "
+            "saved. Other settings take a new save_dir."
+        ) from error
+
+
+def save_snapshot(trainer: Trainer, run: Run) -> None:
+    """Write the selections as they are now."""
+    selection = memory_selection(trainer.memory, trainer.cache)
+    run.save_snapshot(len(trainer.history), selection, trainer.memory.doc_reps)
+
+
+def save(trainer: Trainer, run: Run) -> None:
+    """The checkpoint first, since the others can be written anew from it."""
+    progress = {"epoch": len(trainer.history), "history": trainer.history}
+    save_checkpoint(run.checkpoint, trainer.memory, trainer.optimizer, trainer.generators, progress)
+    run.save_memory(trainer.memory)
+    run.save_history(trainer.history)

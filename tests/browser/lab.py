@@ -47,7 +47,7 @@ def jupyter_lab(folder: Path) -> Iterator[str]:
         path = own / f"SETTINGS/@jupyterlab/{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(setting))
-    log = own / "lab.log"
+    log = own / "pool.log"
     with log.open("w") as said:
         server = subprocess.Popen(
             [

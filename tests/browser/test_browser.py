@@ -21,7 +21,7 @@ import docmem
 from docmem import explore
 from docmem.explore._plane import NEW_TOKENS
 from docmem.lm.cross_entropy import cross_entropies_at
-from docmem.lm.hidden_states import read_documents
+from docmem.lm.hidden_states import cache_hidden_states
 from docmem.training.run import Run
 
 ROOT = Path(__file__).parents[2]
@@ -154,7 +154,7 @@ def test_a_point_is_dragged_through_the_plane_and_the_page_tells_what_the_packag
     (path,) = (folder / "outputs" / "tiny").iterdir()
     run, lm = Run.open(path), docmem.load_lm("tiny")
     one_segment = dataclasses.replace(run.config, max_segments=1)
-    prefix = read_documents(lm, run.documents, one_segment)
+    cache = cache_hidden_states(lm, run.documents, one_segment)
 
     first.scroll_into_view_if_needed()
     first.screenshot(path=PICTURES / "plane_at_first.png")
@@ -184,7 +184,7 @@ def test_a_point_is_dragged_through_the_plane_and_the_page_tells_what_the_packag
     assert rested != at_first and doc_rep != started
     ticks = torch.linspace(-0.005, 0.005, 3)
     around = torch.tensor(doc_rep) + torch.cartesian_prod(ticks, ticks)
-    measured = cross_entropies_at(prefix, run.memory, around).exp()
+    measured = cross_entropies_at(cache, run.load_memory(), around).exp()
     for shown, there in zip(rested, measured, strict=True):
         assert there.min() - rounded(shown) <= shown <= there.max() + rounded(shown)
 
@@ -195,12 +195,12 @@ def test_a_point_is_dragged_through_the_plane_and_the_page_tells_what_the_packag
     expect(first.get_by_role("button", name="▶ Walk")).to_be_visible(timeout=30_000)
     expect(how).to_have_text("measured")
     expect(written).to_have_attribute("data-stale", "false", timeout=30_000)
-    own = run.memory.doc_reps[3]
-    exactly = cross_entropies_at(prefix, run.memory, own[None]).exp()[:, 0].tolist()
+    own = run.load_memory().doc_reps[3]
+    exactly = cross_entropies_at(cache, run.load_memory(), own[None]).exp()[:, 0].tolist()
     for shown, there in zip(perplexities(first), exactly, strict=True):
         assert shown == pytest.approx(there, abs=rounded(shown))
     prompt = first.get_by_role("textbox", name="Prompt").input_value()
-    with docmem.attach(lm.model, run.memory, run.config.hook_memory_layer) as hooked:
+    with docmem.attach(lm.model, run.load_memory(), run.config.hook_memory_layer) as hooked:
         text = docmem.generate(hooked, lm.tokenizer, prompt, own, max_new_tokens=NEW_TOKENS)
     assert written.inner_text().split() == (prompt + text).split()
     first.screenshot(path=PICTURES / "plane_walked.png")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from docmem.evaluation.recall import recognition
 from docmem.experiments.drawing import dots
-from docmem.experiments.pool import Claim, Lab, all_hold, spread, verdict
+from docmem.experiments.pool import Claim, RunPool, all_hold, spread, verdict
 from docmem.plots.style import SIGNED, document_color, headline, styled
 
 QUESTION = "Which entries does a document open, under which activation?"
@@ -22,7 +22,7 @@ OPEN = 0.01
 """An entry counts as active where |k_doc| is above this."""
 
 
-def measure(lab: Lab) -> dict[str, Any]:
+def measure(pool: RunPool) -> dict[str, Any]:
     """Of each activation and seed: active entries, L2 norm, distance of selections, losses.
 
     `selection` is that of the first seed, (n_docs, entries).
@@ -30,15 +30,15 @@ def measure(lab: Lab) -> dict[str, Any]:
     results: dict[str, Any] = {}
     for name in ACTIVATIONS:
         seeds = []
-        for run in lab.runs(key_activation=name):
-            memory = run.memory
+        for run in pool.runs(key_activation=name):
+            memory = run.load_memory()
             with torch.no_grad():
                 selection = memory.select(memory.doc_reps)  # (n_docs, entries)
-            known = recognition(lab.read(run), memory)
+            known = recognition(pool.cache_hidden_states(run), memory)
             seeds.append(
                 {
                     "active": share_open(selection),
-                    "active_untrained": share_open(run.snapshots.document[0]),
+                    "active_untrained": share_open(run.load_snapshots().document[0]),
                     "negative": (selection < -OPEN).float().mean().item(),
                     "l2": selection.norm(dim=1).mean().item(),
                     "distance": torch.pdist(selection).mean().item(),
@@ -86,7 +86,7 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
             ("active", f"share of entries\nwith |k_doc| > {OPEN}"),
             ("l2", "L2 norm of a selection"),
             ("distance", "mean distance of\ntwo documents' selections"),
-            ("own", "cross entropy, own DocRep\n(nats a token)"),
+            ("own", "cross entropy, own DocRep\n(nats per token)"),
         )
     ):
         axes = figure.add_subplot(grid[1, column])
@@ -105,7 +105,7 @@ SIZE = (13, 6.4)
 ALT = (
     "Four heat maps of ten documents by memory entries, one an activation: all red for sigmoid, "
     "sparse red for relu, red and blue for tanh and swiglu; below, share of active entries, norm, "
-    "distance and cross entropy, a dot a seed."
+    "distance and cross entropy, one dot per seed."
 )
 
 

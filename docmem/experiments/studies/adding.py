@@ -17,13 +17,13 @@ from matplotlib.figure import Figure
 
 from docmem.core.memory import DocumentMemory
 from docmem.editing.add import add
-from docmem.editing.doc_reps import with_place
-from docmem.evaluation.plane import key_plane, reach
+from docmem.editing.doc_reps import append_doc_rep
+from docmem.evaluation.plane import key_plane, plane_extent
 from docmem.evaluation.recall import recognition
 from docmem.experiments.drawing import dots, plane_map
-from docmem.experiments.pool import SEEDS_ADDED, Claim, Lab, all_hold, spread, verdict
-from docmem.lm.cross_entropy import bare_cross_entropies
-from docmem.lm.hidden_states import Prefix, read_documents
+from docmem.experiments.pool import SEEDS_ADDED, Claim, RunPool, all_hold, spread, verdict
+from docmem.lm.cross_entropy import base_cross_entropies
+from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.plots.style import FAINT, GUIDANCE, INK, OWN, badge, headline, styled
 
 QUESTION = "Can an eleventh document be learnt without harming the ten?"
@@ -34,11 +34,11 @@ ROUNDS = 20
 POINTS = 15
 """Points a side of the map."""
 ALLOWED = 0.1
-"""What adding may cost another document, nats a token."""
+"""What adding may cost another document, nats per token."""
 NEAR = 0.25
-"""Cross entropies no farther apart are called alike, nats a token."""
+"""Cross entropies no farther apart are called alike, nats per token."""
 HARM = 0.5
-"""What another document must lose on average to be called harmed, nats a token."""
+"""What another document must lose on average to be called harmed, nats per token."""
 WAYS = {
     "trained": "as trained",
     "naive": "new text alone",
@@ -48,38 +48,38 @@ WAYS = {
 MAPS = ("trained", "naive", "added")
 
 
-def measure(lab: Lab) -> dict[str, Any]:
+def measure(pool: RunPool) -> dict[str, Any]:
     """Of each seed and way: how well each document is known, and what it took.
 
     A seed's `own` is each document's cross entropy under its own DocRep, the new one last;
     `other` the mean of all under the others'; `readings` the batches read with gradients since
     the ten were trained, or ever. `map` is the lowest of the documents' cross entropies minus the
-    bare LM's at each point of the plane, [up][across], and `places` the DocReps: both of the
+    base LM's at each point of the plane, [up][across], and `places` the DocReps: both of the
     first seed.
     """
-    *known, new = documents = lab.documents(DOCUMENTS)
+    *known, new = documents = pool.documents(DOCUMENTS)
     ways: dict[str, Any] = {name: {"seeds": []} for name in WAYS}
     extent = 1.0
-    for seed in lab.seed_numbers():
-        run, anew = lab.run(seed, known), lab.run(seed, documents)
-        prefix = read_documents(lab.lm, documents, run.config)
-        kept = sum(owner < len(known) for owner in prefix.owners)
-        placed = with_place(run.memory, new.title)
+    for seed in pool.seed_numbers():
+        run, anew = pool.run(seed, known), pool.run(seed, documents)
+        cache = cache_hidden_states(pool.lm, documents, run.config)
+        kept = sum(doc_id < len(known) for doc_id in cache.doc_ids)
+        placed = append_doc_rep(run.load_memory(), new.title)
         found: dict[str, tuple[DocumentMemory, int, float]] = {
             "trained": (placed, 0, 0.0),
             "anew": (
-                anew.memory,
-                len(anew.history) * len(prefix.owners),
-                sum(epoch.seconds for epoch in anew.history),
+                anew.load_memory(),
+                len(anew.load_history()) * len(cache.doc_ids),
+                sum(epoch.seconds for epoch in anew.load_history()),
             ),
         }
         for name, rehearse in (("naive", False), ("added", True)):
             started = time.perf_counter()
             larger = add(
-                prefix,
-                run.memory,
+                cache,
+                run.load_memory(),
                 new.title,
-                rounds=ROUNDS,
+                epochs=ROUNDS,
                 rehearse=rehearse,
                 guidance=run.config.guidance,
                 target_negative_ce=run.config.target_negative_ce,
@@ -87,7 +87,7 @@ def measure(lab: Lab) -> dict[str, Any]:
             seconds = time.perf_counter() - started
             found[name] = (larger, ROUNDS * kept * (1 + rehearse), seconds)
         for name, (memory, readings, seconds) in found.items():
-            result = recognition(prefix, memory)
+            result = recognition(cache, memory)
             ways[name]["seeds"].append(
                 {
                     "own": result.ce.diagonal().tolist(),
@@ -98,20 +98,20 @@ def measure(lab: Lab) -> dict[str, Any]:
                 }
             )
         if seed == 1:
-            extent = reach(placed.doc_reps)
+            extent = plane_extent(placed.doc_reps)
             for name in MAPS:
                 memory = found[name][0]
                 ways[name] |= {
-                    "map": best_known(prefix, memory, extent),
+                    "map": best_known(cache, memory, extent),
                     "places": memory.doc_reps.tolist(),
                 }
     return {"extent": extent, "ways": ways}
 
 
-def best_known(prefix: Prefix, memory: DocumentMemory, extent: float) -> list[list[float]]:
-    """The lowest of all documents' cross entropies minus the bare LM's, over the plane."""
-    over_plane = key_plane(prefix, memory, points=POINTS, extent=extent).ce
-    return (over_plane - bare_cross_entropies(prefix)[:, None, None]).amin(0).tolist()
+def best_known(cache: HiddenStateCache, memory: DocumentMemory, extent: float) -> list[list[float]]:
+    """The lowest of all documents' cross entropies minus the base LM's, over the plane."""
+    over_plane = key_plane(cache, memory, points=POINTS, extent=extent).ce
+    return (over_plane - base_cross_entropies(cache)[:, None, None]).amin(0).tolist()
 
 
 def changes(results: dict[str, Any], way: str) -> list[float]:
@@ -153,7 +153,7 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
         axes.set_title(WAYS[name] + (": its place is free" if name == "trained" else ""))
     maps[0].set_ylabel("second coordinate")
     figure.colorbar(
-        image, ax=maps, label="lowest cross entropy of any\ndocument - bare LM's", aspect=14,
+        image, ax=maps, label="lowest cross entropy of any\ndocument - base LM's", aspect=14,
         pad=0.01,
     )  # fmt: skip
     left, right = figure.add_subplot(grid[1, :3]), figure.add_subplot(grid[1, 3:])
@@ -165,7 +165,7 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
         left.plot([], [], color=color, lw=2, label=label)
     left.set_yscale("log")
     left.set_yticks((0.01, 0.1, 1, 10), ("0.01", "0.1", "1", "10"))
-    left.set_ylabel("own cross entropy\n(nats a token)")
+    left.set_ylabel("own cross entropy\n(nats per token)")
     left.legend(frameon=False, loc="upper right")
     left.set_title("How well each is known")
     changed = {
@@ -177,7 +177,7 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
     right.axhspan(-ALLOWED, ALLOWED, color=FAINT, alpha=0.2, lw=0)
     right.set_yscale("symlog", linthresh=2 * ALLOWED, linscale=1)
     right.set_yticks((-0.1, 0, 0.1, 1, 10), ("-0.1", "0", "0.1", "1", "10"))
-    right.set_ylabel("change of the others' own\ncross entropy (nats a token)")
+    right.set_ylabel("change of the others' own\ncross entropy (nats per token)")
     right.set_title(f"What it cost: each other document a dot, ± {ALLOWED:g} shaded")
     title = "A new document among those a memory knows"
     if all_hold(*claims(results)[:3]):

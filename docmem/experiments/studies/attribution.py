@@ -20,10 +20,10 @@ from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, segments
 from docmem.evaluation.plane import plane_of
 from docmem.experiments.drawing import dots
-from docmem.experiments.pool import Claim, Lab, spread, verdict
+from docmem.experiments.pool import Claim, RunPool, spread, verdict
 from docmem.experiments.stats import clearly_above
-from docmem.lm.cross_entropy import bare_cross_entropies, beside
-from docmem.lm.hidden_states import Prefix
+from docmem.lm.cross_entropy import base_cross_entropies, on_device_of
+from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
 from docmem.plots.style import FAINT, GUIDANCE, INK, NEGATIVE, OWN, headline, styled
 from docmem.training.run import Run
@@ -57,70 +57,70 @@ def passages(run: Run, strangers: Sequence[Document]) -> dict[str, list[tuple[in
     return {name: cut(*place) for name, place in zip(GROUPS, places, strict=True)}
 
 
-def read(lm: LanguageModel, run: Run, texts: Sequence[str]) -> Prefix:
-    """A prefix with a passage a batch."""
+def read(lm: LanguageModel, run: Run, texts: Sequence[str]) -> HiddenStateCache:
+    """A cache with a passage a batch."""
     batches = [lm.tokenize([text], run.config.max_length) for text in texts]
-    return Prefix(lm, batches, range(len(texts)), run.config.hook_memory_layer)
+    return HiddenStateCache(lm, batches, range(len(texts)), run.config.hook_memory_layer)
 
 
 @torch.no_grad()
 def explained(
-    prefix: Prefix, memory: DocumentMemory, doc_reps: Float[Tensor, "points key_dim"]
+    cache: HiddenStateCache, memory: DocumentMemory, doc_reps: Float[Tensor, "points key_dim"]
 ) -> Float[Tensor, "passages points"]:
-    """Cross entropy of each passage under each DocRep, nats a token."""
-    memory = beside(prefix, memory)
-    rows = [prefix.cross_entropies(i, memory, doc_reps) for i in range(len(prefix.batches))]
+    """Cross entropy of each passage under each DocRep, nats per token."""
+    memory = on_device_of(cache, memory)
+    rows = [cache.cross_entropies(i, memory, doc_reps) for i in range(len(cache.batches))]
     return torch.stack(rows).cpu()
 
 
-def descend(prefix: Prefix, memory: DocumentMemory) -> Float[Tensor, "passages key_dim"]:
+def descend(cache: HiddenStateCache, memory: DocumentMemory) -> Float[Tensor, "passages key_dim"]:
     """The DocRep that explains each passage best, by descent in the plane of the DocReps."""
     doc_reps = memory.doc_reps.cpu()
-    memory = beside(prefix, memory)
+    memory = on_device_of(cache, memory)
     origin, axes = plane_of(doc_reps)
     reach = max(1.0, ((doc_reps - origin) @ axes.T).abs().max().item())
     axis = torch.linspace(-reach, reach, GRID)
     grid = torch.cartesian_prod(axis, axis)
-    starts = grid[explained(prefix, memory, origin + grid @ axes).argmin(1)]
+    starts = grid[explained(cache, memory, origin + grid @ axes).argmin(1)]
     found = []
     for index, start in enumerate(starts):
         point = start[None].clone().requires_grad_()
         optimizer = torch.optim.Adam([point], lr=LR)
         for _ in range(STEPS):
             optimizer.zero_grad()
-            ce = prefix.cross_entropies(index, memory, origin + point @ axes)[0]
+            ce = cache.cross_entropies(index, memory, origin + point @ axes)[0]
             ce.backward(inputs=[point])
             optimizer.step()
         found.append((origin + point.detach() @ axes)[0])
     return torch.stack(found)
 
 
-def measure(lab: Lab) -> dict[str, Any]:
+def measure(pool: RunPool) -> dict[str, Any]:
     """Of each seed: accuracy by lowest cross entropy and by descent, scores, ROC-AUC.
 
     `hits` is the share of seeds that give each later passage to its document.
     """
-    lm = lab.lm
-    known = len(lab.documents())
-    strangers = dataclasses.replace(lab, fast=False).documents(2 * known)[known:]
+    lm = pool.lm
+    known = len(pool.documents())
+    strangers = dataclasses.replace(pool, fast=False).documents(2 * known)[known:]
     seeds, hits = [], []
-    for run in lab.runs():
-        memory = run.memory
+    for run in pool.runs():
+        memory = run.load_memory()
         scores: dict[str, list[float]] = {}
         right: dict[str, Tensor] = {}
         accuracy: dict[str, dict[str, float]] = {}
         for name, group in passages(run, strangers).items():
-            owners = torch.tensor([owner for owner, _ in group])
-            prefix = read(lm, run, [text for _, text in group])
-            ce = explained(prefix, memory, memory.doc_reps)
-            scores[name] = (ce.min(1).values - bare_cross_entropies(prefix)).tolist()
+            doc_ids = torch.tensor([doc_id for doc_id, _ in group])
+            cache = read(lm, run, [text for _, text in group])
+            ce = explained(cache, memory, memory.doc_reps)
+            scores[name] = (ce.min(1).values - base_cross_entropies(cache)).tolist()
             if name in ("seen", "unseen"):
-                points = descend(prefix, memory)
+                points = descend(cache, memory)
                 nearest = torch.cdist(points, memory.doc_reps).argmin(1)
-                right[name] = (ce.argmin(1) == owners).float()
+                right[name] = (ce.argmin(1) == doc_ids).float()
                 accuracy[name] = {
                     "lowest": right[name].mean().item(),
-                    "descent": (nearest == owners).float().mean().item(),
+                    "descent": (nearest == doc_ids).float().mean().item(),
                 }
         hits.append(right["unseen"])
         seeds.append({"accuracy": accuracy, "scores": scores, "auc": {
@@ -163,7 +163,7 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
     middle.axhline(0, color=INK, lw=1)
     middle.set_xticks(range(4), ["trained", "same articles,\nlater", "strangers,\nstart",
                                  "strangers,\nlater"], fontsize=9)  # fmt: skip
-    middle.set_ylabel("lowest CE - CE of the bare LM (nats a token)")
+    middle.set_ylabel("lowest CE - CE of the base LM (nats per token)")
     middle.set_title("Is it any of them? A passage a dot")
     for group, strange in (("seen", "strange start"), ("unseen", "strange later")):
         for number, seed in enumerate(seeds):
@@ -193,8 +193,8 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
 SIZE = (13, 4.8)
 ALT = (
     "Left: share of passages given to their document, for trained and later passages, by lowest "
-    "cross entropy and by descent in the plane, a dot a seed; middle: each passage's lowest cross "
-    "entropy minus the bare LM's, for trained, later and strange passages; right: ROC curves."
+    "cross entropy and by descent in the plane, one dot per seed; middle: each passage's lowest cross "
+    "entropy minus the base LM's, for trained, later and strange passages; right: ROC curves."
 )
 
 
@@ -232,7 +232,7 @@ def claims(results: dict[str, Any]) -> list[Claim]:
             exploratory=True,
         ),
         Claim(
-            "Lowest cross entropy minus the bare LM's tells trained passages from strangers'",
+            "Lowest cross entropy minus the base LM's tells trained passages from strangers'",
             "left open",
             f"ROC-AUC {known}",
             verdict(known.mean > 0.95),

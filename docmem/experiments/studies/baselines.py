@@ -14,9 +14,16 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from docmem.evaluation.recall import prompts
-from docmem.experiments.baselines import Contender, Keyed, LoRA, LoRAEach, Shared, race
+from docmem.experiments.baselines import (
+    Baseline,
+    DocumentMemoryBaseline,
+    LoRA,
+    PerDocumentLoRA,
+    UngatedMemory,
+    train_for_equal_time,
+)
 from docmem.experiments.drawing import dots
-from docmem.experiments.pool import Claim, Lab, spread, verdict
+from docmem.experiments.pool import Claim, RunPool, spread, verdict
 from docmem.experiments.stats import clearly_above
 from docmem.plots.style import GUIDANCE, INK, NEGATIVE, OWN, headline, styled
 
@@ -30,33 +37,33 @@ NAMES = ("document memory", "without keys", "one LoRA", "a LoRA each")
 COLORS = dict(zip(NAMES, (OWN, GUIDANCE, NEGATIVE, "#AA4499"), strict=True))
 
 
-def measure(lab: Lab) -> dict[str, Any]:
-    """Of each contender and seed: losses by seconds, cross entropies, recall, sizes."""
+def measure(pool: RunPool) -> dict[str, Any]:
+    """Of each baseline and seed: losses by seconds, cross entropies, recall, sizes."""
     results: dict[str, Any] = {name: [] for name in NAMES}
-    documents = lab.documents()
-    for seed in lab.seed_numbers(MOST_SEEDS):
-        config = lab.config(seed=seed)
-        contenders: dict[str, Contender] = {
-            "document memory": Keyed(lab.lm, documents, config),
-            "without keys": Shared(lab.lm, documents, config),
-            "one LoRA": LoRA(lab.lm, documents, config, LORA_LR["one LoRA"]),
-            "a LoRA each": LoRAEach(lab.lm, documents, config, LORA_LR["a LoRA each"]),
+    documents = pool.documents()
+    for seed in pool.seed_numbers(MOST_SEEDS):
+        config = pool.config(seed=seed)
+        baselines: dict[str, Baseline] = {
+            "document memory": DocumentMemoryBaseline(pool.lm, documents, config),
+            "without keys": UngatedMemory(pool.lm, documents, config),
+            "one LoRA": LoRA(pool.lm, documents, config, LORA_LR["one LoRA"]),
+            "a LoRA each": PerDocumentLoRA(pool.lm, documents, config, LORA_LR["a LoRA each"]),
         }
-        race(list(contenders.values()), config.num_epochs)
-        for name, contender in contenders.items():
-            ce = contender.cross_entropies()
+        train_for_equal_time(list(baselines.values()), config.num_epochs)
+        for name, baseline in baselines.items():
+            ce = baseline.cross_entropies()
             own, other = own_and_other(ce)
-            right, wrong = own_and_other(continued(contender, ce.shape[1]))
+            right, wrong = own_and_other(continued(baseline, ce.shape[1]))
             results[name].append(
                 {
                     "own": own,
                     "other": other,
                     "continued_own": right,
                     "continued_other": wrong,
-                    "parameters": contender.parameters,
-                    "bytes": contender.bytes,
-                    "seconds": contender.seconds,
-                    "losses": contender.losses,
+                    "parameters": baseline.parameters,
+                    "bytes": baseline.bytes,
+                    "seconds": baseline.seconds,
+                    "losses": baseline.losses,
                 }
             )
     return results
@@ -72,20 +79,20 @@ def own_and_other(values: Float[Tensor, "n_docs addresses"]) -> tuple[float, flo
     return own.mean().item(), rest.item()
 
 
-def continued(contender: Contender, addresses: int) -> Float[Tensor, "n_docs addresses"]:
+def continued(baseline: Baseline, addresses: int) -> Float[Tensor, "n_docs addresses"]:
     """Share of tokens that each document is continued with correctly under each address."""
-    ids, wanted, owners = prompts(contender.prefix, PROMPT, NEW)
-    shares = torch.empty(contender.n_docs, addresses)
+    ids, wanted, doc_ids = prompts(baseline.cache, PROMPT, NEW)
+    shares = torch.empty(baseline.n_docs, addresses)
     for address in range(addresses):
-        right = (contender.generate(ids, address, NEW) == wanted).float().mean(1).cpu()
-        for document in range(contender.n_docs):
-            shares[document, address] = right[owners == document].mean()
+        right = (baseline.generate(ids, address, NEW) == wanted).float().mean(1).cpu()
+        for document in range(baseline.n_docs):
+            shares[document, address] = right[doc_ids == document].mean()
     return shares
 
 
 @styled
 def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
-    """Losses over seconds; cross entropies, recall and size of each contender."""
+    """Losses over seconds; cross entropies, recall and size of each baseline."""
     grid = figure.add_gridspec(1, 4, width_ratios=(1.5, 1.25, 1.25, 0.9))
     race_, ce, recall, size = (figure.add_subplot(grid[0, column]) for column in range(4))
     for name in NAMES:
@@ -97,12 +104,12 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
     race_.set_ylim(0)
     race_.set_xlim(0)
     race_.set_xlabel("seconds of training")
-    race_.set_ylabel("own cross entropy in training\n(nats a token)")
+    race_.set_ylabel("own cross entropy in training\n(nats per token)")
     race_.legend(frameon=False)
     race_.set_title("Learning")
     short = {name: name.replace(" ", "\n", 1) for name in NAMES}
     for axes, kind, scale, label, title in (
-        (ce, "", 1, "cross entropy (nats a token)", "Who knows what"),
+        (ce, "", 1, "cross entropy (nats per token)", "Who knows what"),
         (recall, "continued_", 100, "tokens continued correctly (%)", "Recall"),
     ):
         for key, color, what in (("own", OWN, "own"), ("other", NEGATIVE, "another's")):
@@ -142,7 +149,7 @@ SIZE = (13, 4.8)
 ALT = (
     "Document memory, memory without keys, one LoRA, a LoRA a document: own cross entropy over "
     "seconds of training; cross entropy and share of tokens continued correctly under the own and "
-    "another's address, a dot a seed; parameters and size on disk."
+    "another's address, one dot per seed; parameters and size on disk."
 )
 
 

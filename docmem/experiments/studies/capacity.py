@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from docmem.evaluation.recall import recognition
 from docmem.experiments.drawing import band, shade
-from docmem.experiments.pool import Claim, Lab, all_hold, spread, verdict
+from docmem.experiments.pool import Claim, RunPool, all_hold, spread, verdict
 from docmem.plots.style import headline, styled
 
 QUESTION = "How many documents fit into how many memory entries?"
@@ -21,18 +21,18 @@ ENTRIES = (16, 32, 64, 128, 256)
 MOST_SEEDS = 2
 EPOCHS = 40
 LEARNED = 2.0
-"""Own cross entropy below which a document counts as learned, nats a token."""
+"""Own cross entropy below which a document counts as learned, nats per token."""
 
 
-def measure(lab: Lab) -> dict[str, Any]:
+def measure(pool: RunPool) -> dict[str, Any]:
     """Of each size and seed: own and other cross entropy, and what the last tenth still gained.
 
     `cells` is [documents][entries][seed]; `gained` is how far the own cross entropy in training
     fell over the last tenth of the epochs.
     """
-    seeds = lab.seed_numbers(MOST_SEEDS)
+    seeds = pool.seed_numbers(MOST_SEEDS)
     cells = [
-        [[cell(lab, seed, count, entries) for seed in seeds] for entries in ENTRIES]
+        [[cell(pool, seed, count, entries) for seed in seeds] for entries in ENTRIES]
         for count in DOCUMENTS
     ]
     return {
@@ -40,12 +40,12 @@ def measure(lab: Lab) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def cell(lab: Lab, seed: int, count: int, entries: int) -> dict[str, float]:
+def cell(pool: RunPool, seed: int, count: int, entries: int) -> dict[str, float]:
     """One size, trained with one seed."""
     sizes = {"max_labels": count, "hook_memory_dim": entries, "num_epochs": EPOCHS}
-    run = lab.run(seed, lab.documents(count), **sizes)
-    known = recognition(lab.read(run), run.memory)
-    losses = [epoch.positive_ce for epoch in run.history]
+    run = pool.run(seed, pool.documents(count), **sizes)
+    known = recognition(pool.cache_hidden_states(run), run.load_memory())
+    losses = [epoch.positive_ce for epoch in run.load_history()]
     gained = losses[-1 - max(1, len(losses) // 10)] - losses[-1]
     return {"own": known.own, "other": known.other, "gained": gained}
 
@@ -75,7 +75,7 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
     left.set_xlabel("memory entries")
     left.set_ylabel("documents")
     left.set_title("mean over seeds")
-    figure.colorbar(image, ax=left, label="cross entropy, own DocRep (nats a token)")
+    figure.colorbar(image, ax=left, label="cross entropy, own DocRep (nats per token)")
     shapes = ("o", "s", "^")
     for index, count in enumerate(counts):
         color = shade(index, len(counts))
@@ -90,7 +90,7 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_ylim(0)
         axes.set_xlabel(label)
-        axes.set_ylabel("cross entropy, own DocRep (nats a token)")
+        axes.set_ylabel("cross entropy, own DocRep (nats per token)")
         axes.legend(frameon=False, fontsize=9)
     middle.set_title("by entries")
     right.set_title("by entries a document")
@@ -115,7 +115,7 @@ ALT = (
 def beside(results: dict[str, Any]) -> tuple[list[float], list[float]]:
     """Changes of own cross entropy where documents and entries both double, and documents alone.
 
-    Of means over seeds, nats a token.
+    Of means over seeds, nats per token.
     """
     mean = table(results, "own").mean(2)
     both = (mean[1:, 1:] - mean[:-1, :-1]).ravel()

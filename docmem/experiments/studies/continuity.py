@@ -18,7 +18,7 @@ from docmem.evaluation.cached import first_segments
 from docmem.evaluation.continuity import selection_bound
 from docmem.evaluation.plane import along_line
 from docmem.experiments.drawing import dots, shade
-from docmem.experiments.pool import Claim, Lab, all_hold, spread, verdict
+from docmem.experiments.pool import Claim, RunPool, all_hold, spread, verdict
 from docmem.plots.style import FAINT, INK, document_color, headline, plain_log_ticks, styled
 from docmem.training.run import Run
 
@@ -31,7 +31,7 @@ ROUNDING = 1e-3
 """A ratio of float32 numbers may exceed its bound by this share."""
 
 
-def measure(lab: Lab) -> dict[str, Any]:
+def measure(pool: RunPool) -> dict[str, Any]:
     """Of each activation and seed: the steepest ratios on lines from each DocRep to the next.
 
     `line` is the first seed's first line: cross entropies of every document (n_docs, points).
@@ -39,8 +39,8 @@ def measure(lab: Lab) -> dict[str, Any]:
     results: dict[str, Any] = {}
     for name in ACTIVATIONS:
         seeds = []
-        for run in lab.runs(key_activation=name):
-            steepest, ce = steepest_of(lab, run)
+        for run in pool.runs(key_activation=name):
+            steepest, ce = steepest_of(pool, run)
             seeds.append(steepest)
             if run.config.seed == 1:
                 line = ce
@@ -49,13 +49,13 @@ def measure(lab: Lab) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def steepest_of(lab: Lab, run: Run) -> tuple[dict[str, Any], list[list[float]]]:
+def steepest_of(pool: RunPool, run: Run) -> tuple[dict[str, Any], list[list[float]]]:
     """The steepest ratios of one run, and the cross entropies along its first line.
 
     `ce` has the steepest at the widest step first, then at half of it, and so on; `seen` is the
     share of its exact constant that g reaches on the lines.
     """
-    memory, prefix = run.memory, first_segments(run, lab.lm)
+    memory, cache = run.load_memory(), first_segments(run, pool.lm)
     linear = memory.document_key
     assert isinstance(linear, nn.Linear)  # as every preset's
     exact = torch.linalg.matrix_norm(linear.weight, 2).item()
@@ -69,7 +69,7 @@ def steepest_of(lab: Lab, run: Run) -> tuple[dict[str, Any], list[list[float]]]:
         doc_reps = torch.lerp(start, end, share)
         g = max(g, steepest(linear(doc_reps), doc_reps))
         selection = max(selection, steepest(memory.select(doc_reps), doc_reps))
-        line = along_line(prefix, memory, start, end, POINTS).ce  # (n_docs, points)
+        line = along_line(cache, memory, start, end, POINTS).ce  # (n_docs, points)
         for halved in range(HALVINGS + 1):
             step = 2 ** (HALVINGS - halved)
             for one in line[:, ::step]:
@@ -102,7 +102,7 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
         axes.set_xlim(0, 1)
         axes.set_xlabel("share of the way from DocRep 1 to 2")
         if column == 0:
-            axes.set_ylabel("cross entropy of each\ndocument (nats a token)")
+            axes.set_ylabel("cross entropy of each\ndocument (nats per token)")
     left, right = figure.add_subplot(grid[1, :3]), figure.add_subplot(grid[1, 3:])
     reached = {}
     for name in ACTIVATIONS:
@@ -129,7 +129,7 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
     right.set_ylim(top=jump * 2 ** (HALVINGS + 2))  # room for the legend
     right.set_xticks(range(HALVINGS + 1), [f"1/{5 * 2**n}" for n in range(HALVINGS + 1)])
     right.set_xlabel("step, as a share of the line")
-    right.set_ylabel("steepest cross entropy seen\n(nats a token, a unit of DocRep)")
+    right.set_ylabel("steepest cross entropy seen\n(nats per token, a unit of DocRep)")
     right.legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
     title = "Change of g, of the selection and of the cross entropy on lines between DocReps"
     if all_hold(*claims(results)):

@@ -16,15 +16,15 @@ from torch import Tensor
 
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document
-from docmem.editing.doc_reps import without_address
+from docmem.editing.doc_reps import drop_doc_rep
 from docmem.editing.forget import forget
 from docmem.evaluation.plane import key_plane
 from docmem.evaluation.recall import recognition
 from docmem.experiments.drawing import dots, plane_map
-from docmem.experiments.pool import SEEDS_ADDED, Claim, Lab, all_hold, spread, verdict
+from docmem.experiments.pool import SEEDS_ADDED, Claim, RunPool, all_hold, spread, verdict
 from docmem.experiments.stats import clearly_above
-from docmem.lm.cross_entropy import bare_cross_entropies, cross_entropies_at
-from docmem.lm.hidden_states import Prefix, read_documents
+from docmem.lm.cross_entropy import base_cross_entropies, cross_entropies_at
+from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.plots.style import FAINT, GUIDANCE, INK, NEGATIVE, OWN, SIGNED, badge, headline, styled
 from docmem.training.run import Run
 
@@ -32,7 +32,7 @@ QUESTION = "Is a forgotten document gone, for whoever looks anywhere in the plan
 POINTS = 21
 """Points a side of the map that is searched."""
 ALLOWED = 0.1
-"""What forgetting one document may cost another, nats a token."""
+"""What forgetting one document may cost another, nats per token."""
 WAYS = {
     "trained": "as trained",
     "dropped": "DocRep dropped",
@@ -41,27 +41,27 @@ WAYS = {
 }
 
 
-def measure(lab: Lab) -> dict[str, Any]:
+def measure(pool: RunPool) -> dict[str, Any]:
     """Of each seed and way: what is left of the document, and what it cost the others.
 
-    `map` is the document's cross entropy minus the bare LM's over the plane, [up][across], and
+    `map` is the document's cross entropy minus the base LM's over the plane, [up][across], and
     `places` the DocReps that the memory has: both of the first seed.
     """
     ways: dict[str, Any] = {name: {"seeds": []} for name in WAYS}
-    for seed in lab.seed_numbers():
-        run = lab.run(seed)
+    for seed in pool.seed_numbers():
+        run = pool.run(seed)
         gone = (seed - 1) % len(run.documents)
         kept = [document for index, document in enumerate(run.documents) if index != gone]
-        memory = run.memory
-        cleaned = forget(lab.read(run), memory, gone)
+        memory = run.load_memory()
+        cleaned = forget(pool.cache_hidden_states(run), memory, gone)
         memories = {
-            "trained": (memory, without_address(memory, gone)),
-            "dropped": (without_address(memory, gone),) * 2,
-            "forgotten": (cleaned, without_address(cleaned, gone)),
-            "retrained": (lab.run(seed, kept).memory,) * 2,
+            "trained": (memory, drop_doc_rep(memory, gone)),
+            "dropped": (drop_doc_rep(memory, gone),) * 2,
+            "forgotten": (cleaned, drop_doc_rep(cleaned, gone)),
+            "retrained": (pool.run(seed, kept).load_memory(),) * 2,
         }
-        place, text = memory.doc_reps[gone], read(lab, run, [run.documents[gone]])
-        others = read(lab, run, kept)
+        place, text = memory.doc_reps[gone], read(pool, run, [run.documents[gone]])
+        others = read(pool, run, kept)
         for name, (asked, rest) in memories.items():
             way = ways[name]
             left, over_plane = what_is_left(text, asked, place)
@@ -73,20 +73,20 @@ def measure(lab: Lab) -> dict[str, Any]:
     return {"extent": 1.0, "gone": 0, "ways": ways}
 
 
-def read(lab: Lab, run: Run, documents: Sequence[Document]) -> Prefix:
+def read(pool: RunPool, run: Run, documents: Sequence[Document]) -> HiddenStateCache:
     """Some documents as the run reads its own."""
-    return read_documents(lab.lm, documents, run.config)
+    return cache_hidden_states(pool.lm, documents, run.config)
 
 
 def what_is_left(
-    text: Prefix, memory: DocumentMemory, place: Float[Tensor, " key_dim"]
+    text: HiddenStateCache, memory: DocumentMemory, place: Float[Tensor, " key_dim"]
 ) -> tuple[dict[str, float], Float[Tensor, "points points"]]:
-    """Of one document: its cross entropy minus the bare LM's, where it was and over the map.
+    """Of one document: its cross entropy minus the base LM's, where it was and over the map.
 
     `place` is where its DocRep was in training; `lowest` is the least of the map, the place, and
     every DocRep that the memory has.
     """
-    bare = bare_cross_entropies(text)[0]
+    bare = base_cross_entropies(text)[0]
     over_plane = key_plane(text, memory, points=POINTS).ce[0] - bare
     points = torch.cat([place[None], memory.doc_reps])
     there = cross_entropies_at(text, memory, points)[0] - bare
@@ -113,7 +113,7 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
         axes.set_title(title)
     maps[0].set_ylabel("second coordinate")
     figure.colorbar(
-        image, ax=maps, label="cross entropy of document 1\n- bare LM's (nats a token)", aspect=14,
+        image, ax=maps, label="cross entropy of document 1\n- base LM's (nats per token)", aspect=14,
         pad=0.01,
     )  # fmt: skip
     left, right = figure.add_subplot(grid[1, :2]), figure.add_subplot(grid[1, 2:])
@@ -124,13 +124,13 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
         dots(left, {WAYS[n]: [seed[key] for seed in ways[n]["seeds"]] for n in WAYS}, color)
         left.plot([], [], color=color, lw=2, label=label)
     left.axhline(0, color=INK, lw=1)
-    left.annotate("bare LM", (-0.55, 0), (0, 3), textcoords="offset points")
-    left.set_ylabel("its cross entropy\n- bare LM's (nats a token)")
+    left.annotate("base LM", (-0.55, 0), (0, 3), textcoords="offset points")
+    left.set_ylabel("its cross entropy\n- base LM's (nats per token)")
     left.legend(frameon=False, loc="upper left")
     left.set_title("What is left of the document")
     dots(right, {WAYS[name]: costs(results, name) for name in WAYS}, OWN)
     right.axhspan(-ALLOWED, ALLOWED, color=FAINT, alpha=0.2, lw=0)
-    right.set_ylabel("change of the others' own\ncross entropy (nats a token)")
+    right.set_ylabel("change of the others' own\ncross entropy (nats per token)")
     right.set_title(f"What it cost: each other document a dot, ± {ALLOWED:g} shaded")
     title = "What four ways of removing a document leave of it"
     if all_hold(*claims(results)[:2]):
@@ -141,7 +141,7 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
 
 SIZE = (13, 7)
 ALT = (
-    "Four maps of one document's cross entropy minus the bare LM's: as trained, with its DocRep "
+    "Four maps of one document's cross entropy minus the base LM's: as trained, with its DocRep "
     "dropped, forgotten, and retrained without it; blue where it is still known. Below, what is "
     "left at its place and at the lowest point of the map, and the change of the others' own "
     "cross entropy."
@@ -160,7 +160,7 @@ def costs(results: dict[str, Any], way: str) -> list[float]:
 
 
 def claims(results: dict[str, Any]) -> list[Claim]:
-    """Dropping is not forgetting; forgetting reaches the bare LM, costs little, as retraining."""
+    """Dropping is not forgetting; forgetting reaches the base LM, costs little, as retraining."""
     ways = results["ways"]
 
     def every(way: str, key: str) -> list[float]:
@@ -183,7 +183,7 @@ def claims(results: dict[str, Any]) -> list[Claim]:
         costs(results, "retrained"),
     )
     above, gold_above = all_above("forgotten"), all_above("retrained")
-    where = "nats from the bare LM's"
+    where = "nats from the base LM's"
     return [
         Claim(
             "Dropping a DocRep does not forget: its text can still be read where it was",
@@ -193,7 +193,7 @@ def claims(results: dict[str, Any]) -> list[Claim]:
             exploratory=SEEDS_ADDED,
         ),
         Claim(
-            "A few rounds of training bring a document back to the bare LM, at its own DocRep and "
+            "A few rounds of training bring a document back to the base LM, at its own DocRep and "
             "everywhere on the map",
             "left open",
             f"{there} {where} at its DocRep, {lowest} at the lowest point of the map; at or above "

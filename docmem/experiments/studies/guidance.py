@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from docmem.evaluation.cached import measure as recall_of
 from docmem.experiments.drawing import dots
-from docmem.experiments.pool import SEEDS_ADDED, Claim, Lab, spread, verdict
+from docmem.experiments.pool import SEEDS_ADDED, Claim, RunPool, spread, verdict
 from docmem.experiments.stats import clearly_above
 from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.plots.style import FAINT, GUIDANCE, NEGATIVE, OWN, headline, styled
@@ -30,30 +30,32 @@ MOST_SEEDS = 3
 """Of the negatives and forms; the weights, which most claims compare, have every seed."""
 ALIKE = 0.25
 """Nats a token: closer than this counts as alike."""
-ELSEWHERE = 16
+NO_DOCUMENTS = 16
 """DocReps drawn at random (standard normal), under which every document is read too."""
 
 
-def measure(lab: Lab) -> dict[str, Any]:
-    """Of each setting and seed: cross entropies in nats a token, and shares of tokens continued."""
-    results: dict[str, Any] = {"tau": lab.config().target_negative_ce}
+def measure(pool: RunPool) -> dict[str, Any]:
+    """Of each setting and seed: cross entropies in nats per token, and shares of tokens continued."""
+    results: dict[str, Any] = {"tau": pool.config().target_negative_ce}
     for group, changes in GROUPS.items():
         results[group] = {}
         for name, change in changes.items():
-            seeds = lab.seed_numbers(None if "guidance" in change else MOST_SEEDS)
-            runs = [lab.run(seed, **{**START, **change}) for seed in seeds]
-            results[group][name] = [one_run(lab, run) for run in runs]
+            seeds = pool.seed_numbers(None if "guidance" in change else MOST_SEEDS)
+            runs = [pool.run(seed, **{**START, **change}) for seed in seeds]
+            results[group][name] = [one_run(pool, run) for run in runs]
     return results
 
 
-def one_run(lab: Lab, run: Any) -> dict[str, float]:
+def one_run(pool: RunPool, run: Any) -> dict[str, float]:
     """Own, another's, random DocReps and the origin: how well the run's documents are read."""
-    known, continued = recall_of(run, lambda: lab.lm)
-    memory = run.memory
+    known, continued = recall_of(run, lambda: pool.lm)
+    memory = run.load_memory()
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn(ELSEWHERE, memory.config.key_dim, generator=generator)
+    drawn = torch.randn(NO_DOCUMENTS, memory.config.key_dim, generator=generator)
     points = torch.cat([torch.zeros(1, memory.config.key_dim), drawn])
-    ce = cross_entropies_at(lab.read(run), memory, points)  # (n_docs, 1 + ELSEWHERE)
+    ce = cross_entropies_at(
+        pool.cache_hidden_states(run), memory, points
+    )  # (n_docs, 1 + NO_DOCUMENTS)
     return {
         "own": known.own,
         "other": known.other,
@@ -95,7 +97,7 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
         top.set_title(group)
         top.set_ylim(0)
         bottom.set_ylim(0, 104)
-    panels[0, 0].set_ylabel("cross entropy\n(nats a token)")
+    panels[0, 0].set_ylabel("cross entropy\n(nats per token)")
     panels[1, 0].set_ylabel("tokens continued\ncorrectly (%)")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(
@@ -120,7 +122,7 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
 SIZE = (12, 6.4)
 ALT = (
     "Three columns: weights of guidance, kinds of negatives, forms of the term. Above, cross "
-    "entropies under the own, another, a random DocRep and the origin, a dot a seed; below, the "
+    "entropies under the own, another, a random DocRep and the origin, one dot per seed; below, the "
     "share of tokens continued correctly under the own and under another DocRep."
 )
 
@@ -157,7 +159,7 @@ def claims(results: dict[str, Any]) -> list[Claim]:
         Claim(
             "Guidance widens the gap between another document's DocRep and the own one",
             "α 0.1 and 0.5 only",
-            f"other - own in nats a token, by α {text(alphas, gap)}",
+            f"other - own in nats per token, by α {text(alphas, gap)}",
             verdict(*wider),
             ""
             if all(wider)
@@ -189,7 +191,7 @@ def claims(results: dict[str, Any]) -> list[Claim]:
         Claim(
             "Of the four negatives, another document's DocRep separates documents most",
             "left open",
-            f"other - own in nats a token {text(kinds, gap)}",
+            f"other - own in nats per token {text(kinds, gap)}",
             verdict(
                 *(
                     clearly_above(gap(kinds["other"]), gap(kinds[kind]))

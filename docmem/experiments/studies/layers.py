@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from docmem.core.blocks import find_blocks, resolve_layer
 from docmem.evaluation.recall import recognition
 from docmem.experiments.drawing import band, dots, shade
-from docmem.experiments.pool import Claim, Lab, all_hold, spread, verdict
+from docmem.experiments.pool import Claim, RunPool, all_hold, spread, verdict
 from docmem.experiments.stats import clearly_above
 from docmem.plots.style import FAINT, headline, styled
 
@@ -19,25 +19,25 @@ QUESTION = "After which block should the memory stand?"
 MOST_SEEDS = 3
 
 
-def measure(lab: Lab) -> dict[str, Any]:
+def measure(pool: RunPool) -> dict[str, Any]:
     """Of each block and seed: own cross entropy at every epoch, its fastest epoch, recognition.
 
     The fastest epoch is the one that other work on the machine disturbed least. `budget_s` is
     the time that the last block's whole training takes at its fastest.
     """
-    config, count = lab.config(), len(find_blocks(lab.lm.model))
+    config, count = pool.config(), len(find_blocks(pool.lm.model))
     usual = resolve_layer(config.hook_memory_layer, count)
     blocks: dict[str, list[dict[str, Any]]] = {}
     for block in range(count):
         change: dict[str, Any] = {} if block == usual else {"hook_memory_layer": block}
         seeds = []
-        for seed in lab.seed_numbers(MOST_SEEDS):
-            run = lab.run(seed, **change)
-            known = recognition(lab.read(run), run.memory)
+        for seed in pool.seed_numbers(MOST_SEEDS):
+            run = pool.run(seed, **change)
+            known = recognition(pool.cache_hidden_states(run), run.load_memory())
             seeds.append(
                 {
-                    "curve": [epoch.positive_ce for epoch in run.history],
-                    "epoch_s": min(epoch.seconds for epoch in run.history),
+                    "curve": [epoch.positive_ce for epoch in run.load_history()],
+                    "epoch_s": min(epoch.seconds for epoch in run.load_history()),
                     "own": known.own,
                     "other": known.other,
                     "recognised": known.recognised,
@@ -89,7 +89,7 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
         axes.set_ylim(0)
         axes.set_xlim(0)
         axes.set_xlabel(label)
-        axes.set_ylabel("own cross entropy\nin training (nats a token)")
+        axes.set_ylabel("own cross entropy\nin training (nats per token)")
     left.legend(frameon=False)
     for column, (label, values) in enumerate(
         (
@@ -124,7 +124,7 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
 SIZE = (12, 7)
 ALT = (
     "Own cross entropy of a memory after each block, against epochs and against seconds; below, "
-    "what it is after as many epochs, after as many seconds, and seconds an epoch, a dot a seed."
+    "what it is after as many epochs, after as many seconds, and seconds an epoch, one dot per seed."
 )
 
 

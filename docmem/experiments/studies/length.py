@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from docmem.documents import Document, segments
-from docmem.experiments.pool import Claim, Lab, Spread, spread, verdict
+from docmem.experiments.pool import Claim, RunPool, Spread, spread, verdict
 from docmem.experiments.studies.activation import OPEN
 from docmem.plots.style import INK, NEGATIVE, OWN, document_color, headline, styled
 from docmem.training.run import Run
@@ -59,19 +59,19 @@ MAIN = "product, L2"
 BY_DEFINITION = "product × tokens"
 
 
-def measure(lab: Lab) -> dict[str, Any]:
+def measure(pool: RunPool) -> dict[str, Any]:
     """Of each part, activation and seed: every document's length in segments and every size."""
-    documents = lab.documents(N_DOCS)
-    short = SMALL if lab.preset == "tiny" else {}
+    documents = pool.documents(N_DOCS)
+    short = SMALL if pool.preset == "tiny" else {}
     results: dict[str, Any] = {part: {name: [] for name in PUBLISHED} for part in PARTS}
     for name in PUBLISHED:
-        for seed in lab.seed_numbers(MOST_SEEDS["whole"]):
-            run = lab.run(seed, documents, key_activation=name, **EVERY, **short)
-            results["whole"][name].append(one_run(lab, run))
-        for seed in lab.seed_numbers(MOST_SEEDS["cut"]):
-            shorter = cut(lab.documents(), seed, lab.config().segment_length)
-            run = lab.run(seed, shorter, key_activation=name, **EVERY)
-            results["cut"][name].append(one_run(lab, run))
+        for seed in pool.seed_numbers(MOST_SEEDS["whole"]):
+            run = pool.run(seed, documents, key_activation=name, **EVERY, **short)
+            results["whole"][name].append(one_run(pool, run))
+        for seed in pool.seed_numbers(MOST_SEEDS["cut"]):
+            shorter = cut(pool.documents(), seed, pool.config().segment_length)
+            run = pool.run(seed, shorter, key_activation=name, **EVERY)
+            results["cut"][name].append(one_run(pool, run))
     return results
 
 
@@ -89,34 +89,34 @@ def cut(documents: Sequence[Document], seed: int, segment_length: int) -> list[D
     return shorter
 
 
-def one_run(lab: Lab, run: Run) -> dict[str, Any]:
+def one_run(pool: RunPool, run: Run) -> dict[str, Any]:
     """Lengths, sizes and their correlations of one run, and its last own cross entropy."""
     config = run.config
     lengths = [
         len(segments(document.text, config.segment_length, config.max_segments))
         for document in run.documents
     ]
-    sizes = sizes_of(run, tokens_of(lab, run))
+    sizes = sizes_of(run, tokens_of(pool, run))
     return {
         "segments": lengths,
         "sizes": sizes,
         "correlation": {key: correlation(lengths, sizes[key]) for key in sizes},
-        "own": run.history[-1].positive_ce,
+        "own": run.load_history()[-1].positive_ce,
     }
 
 
-def tokens_of(lab: Lab, run: Run) -> Tensor:
+def tokens_of(pool: RunPool, run: Run) -> Tensor:
     """Tokens of all segments of each document, (n_docs,)."""
     tokens = torch.zeros(len(run.documents))
     for index, document in enumerate(run.documents):
         texts = segments(document.text, run.config.segment_length, run.config.max_segments)
-        tokens[index] = lab.lm.tokenize(texts, run.config.max_length).attention_mask.sum()
+        tokens[index] = pool.lm.tokenize(texts, run.config.max_length).attention_mask.sum()
     return tokens
 
 
 def sizes_of(run: Run, tokens: Tensor) -> dict[str, list[float]]:
     """Every size and control of every document of a run, at its last snapshot."""
-    taken = run.snapshots
+    taken = run.load_snapshots()
     last: Selection = taken.at(-1)
     sizes = {
         "product × tokens": last.product.norm(p=1, dim=1) * tokens,

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from docmem.experiments.drawing import band, shade
-from docmem.experiments.pool import Claim, Lab, all_hold, spread, verdict
+from docmem.experiments.pool import Claim, RunPool, all_hold, spread, verdict
 from docmem.experiments.stats import clearly_above
 from docmem.experiments.studies.activation import OPEN
 from docmem.plots.style import headline, styled
@@ -36,21 +36,21 @@ MEASURES = {
 }
 
 
-def measure(lab: Lab) -> dict[str, Any]:
+def measure(pool: RunPool) -> dict[str, Any]:
     """Of each depth and seed: every measure at every snapshot, and the own cross entropy."""
-    config = lab.config()
+    config = pool.config()
     results: dict[str, Any] = {"epochs": [], "entries": config.hook_memory_dim}
     for layers in LAYERS:
         seeds = []
-        for run in lab.runs(
+        for run in pool.runs(
             **SETTINGS,
             document_key_module_type="nonlinear",
             key_internal_layers=int(layers),
             save_freq=max(1, config.num_epochs // SNAPSHOTS),
         ):
-            taken = run.snapshots
+            taken = run.load_snapshots()
             results["epochs"] = taken.epochs
-            seeds.append({**through(taken.document), "own": run.history[-1].positive_ce})
+            seeds.append({**through(taken.document), "own": run.load_history()[-1].positive_ce})
         results[layers] = seeds
     return results
 

@@ -29,12 +29,12 @@ from docmem.editing.place import doc_reps_from_lm, mean_states
 from docmem.evaluation.cached import measure as recall_of
 from docmem.evaluation.plane import plane_of
 from docmem.experiments.drawing import dots
-from docmem.experiments.pool import Claim, Lab, spread, verdict
+from docmem.experiments.pool import Claim, RunPool, spread, verdict
 from docmem.experiments.stats import clearly_above
 from docmem.experiments.studies.attribution import explained, passages, read
 from docmem.experiments.studies.length import correlation
-from docmem.lm.cross_entropy import bare_cross_entropies
-from docmem.lm.hidden_states import Prefix, read_documents
+from docmem.lm.cross_entropy import base_cross_entropies
+from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel
 from docmem.plots.style import FAINT, INK, badge, headline, styled
 from docmem.training.run import Run
@@ -47,34 +47,34 @@ MORE = 20
 SHUFFLES = 2_000
 """Deals of the documents that a correlation is compared with."""
 ALIKE, CHANCE, WORSE = 0.3, 0.05, 0.1
-"""A rank correlation that counts; the share of deals that may reach it; nats a token."""
+"""A rank correlation that counts; the share of deals that may reach it; nats per token."""
 DRAWN = 8
 """Pairs of documents that are joined by a line, the most alike ones."""
 
 
-def measure(lab: Lab) -> dict[str, Any]:
+def measure(pool: RunPool) -> dict[str, Any]:
     """What the places have of the texts' likeness, and of each placing and seed what it does.
 
     `neighbours` needs no training: of the documents that are memorised and of MORE, the rank
     correlation of likeness with nearness, in the DocReps' space and among the unprojected means.
     `by_states` is the share of unseen passages whose mean hidden state is nearest their document's.
     `places` holds the first seed's DocReps in their plane, (documents, 2), and of each seed cross
-    entropies in nats a token, shares of tokens and passages, and rank correlations.
+    entropies in nats per token, shares of tokens and passages, and rank correlations.
     """
-    documents, config = lab.documents(), lab.config()
-    more = lab.documents(MORE)
-    trained = read_documents(lab.lm, documents, config)
+    documents, config = pool.documents(), pool.config()
+    more = pool.documents(MORE)
+    trained = cache_hidden_states(pool.lm, documents, config)
     from_lm = doc_reps_from_lm(trained, len(documents), config.key_dim)
     alike = likeness(documents)
-    unseen = Unseen(lab.lm, lab.run(1))
+    unseen = Unseen(pool.lm, pool.run(1))
     places: dict[str, Any] = {name: {"seeds": []} for name in PLACES}
-    for seed in lab.seed_numbers():
+    for seed in pool.seed_numbers():
         generator = torch.Generator().manual_seed(seed)
         dealt = from_lm[torch.randperm(len(documents), generator=generator)]
         for name, doc_reps in {"orthogonal": None, "lm": from_lm, "shuffled": dealt}.items():
-            run = lab.run(seed, documents, doc_reps)
-            memory = run.memory
-            known, continued = recall_of(run, lambda: lab.lm)
+            run = pool.run(seed, documents, doc_reps)
+            memory = run.load_memory()
+            known, continued = recall_of(run, lambda: pool.lm)
             places[name]["seeds"].append({
                 "own": known.own,
                 "other": known.other,
@@ -89,11 +89,11 @@ def measure(lab: Lab) -> dict[str, Any]:
         "documents": len(documents),
         "titles": [document.title for document in documents],
         "likeness": alike.tolist(),
-        "passages": len(unseen.owners),
+        "passages": len(unseen.doc_ids),
         "by_states": unseen.by_states(mean_states(trained, len(documents))),
         "neighbours": {
             "memorised": untrained(documents, trained, config.key_dim),
-            "more": untrained(more, read_documents(lab.lm, more, config), config.key_dim),
+            "more": untrained(more, cache_hidden_states(pool.lm, more, config), config.key_dim),
         },
         "places": places,
     }
@@ -109,26 +109,26 @@ class Unseen:
 
     def __init__(self, lm: LanguageModel, run: Run) -> None:
         cut = passages(run, [])["unseen"]
-        self.owners = torch.tensor([owner for owner, _ in cut])
-        self.prefix = read(lm, run, [text for _, text in cut])
-        self.bare = bare_cross_entropies(self.prefix)
+        self.doc_ids = torch.tensor([doc_id for doc_id, _ in cut])
+        self.cache = read(lm, run, [text for _, text in cut])
+        self.bare = base_cross_entropies(self.cache)
 
     def measure(self, memory: DocumentMemory) -> dict[str, float]:
-        """Cross entropy minus the bare LM's under own and other DocReps; share attributed."""
-        ce = explained(self.prefix, memory, memory.doc_reps)  # (passages, n_docs)
+        """Cross entropy minus the base LM's under own and other DocReps; share attributed."""
+        ce = explained(self.cache, memory, memory.doc_reps)  # (passages, n_docs)
         over_bare = ce - self.bare[:, None]
-        own = functional.one_hot(self.owners, ce.shape[1]).bool()
+        own = functional.one_hot(self.doc_ids, ce.shape[1]).bool()
         return {
             "unseen_own": over_bare[own].mean().item(),
             "unseen_other": over_bare[~own].mean().item(),
-            "attributed": (ce.argmin(1) == self.owners).float().mean().item(),
+            "attributed": (ce.argmin(1) == self.doc_ids).float().mean().item(),
         }
 
     def by_states(self, means: Float[Tensor, "n_docs d_model"]) -> float:
         """Share whose mean hidden state lies nearest its own document's, both centred."""
-        states = mean_states(self.prefix, len(self.owners))
+        states = mean_states(self.cache, len(self.doc_ids))
         nearest = torch.cdist(states - states.mean(0), means - means.mean(0)).argmin(1)
-        return (nearest == self.owners).float().mean().item()
+        return (nearest == self.doc_ids).float().mean().item()
 
 
 def likeness(documents: Sequence[Document]) -> np.ndarray:
@@ -148,15 +148,17 @@ def neighbours(alike: np.ndarray, memory: DocumentMemory) -> dict[str, float]:
     }
 
 
-def untrained(documents: Sequence[Document], prefix: Prefix, key_dim: int) -> dict[str, float]:
+def untrained(
+    documents: Sequence[Document], cache: HiddenStateCache, key_dim: int
+) -> dict[str, float]:
     """How near the LM places like documents; what a random deal would reach; before projection."""
     alike = likeness(documents)
-    near = nearness(doc_reps_from_lm(prefix, len(documents), key_dim))
+    near = nearness(doc_reps_from_lm(cache, len(documents), key_dim))
     return {
         "documents": len(documents),
         "rho": rank_correlation(alike, near),
         "chance": chance(alike, near),
-        "unprojected": rank_correlation(alike, nearness(mean_states(prefix, len(documents)))),
+        "unprojected": rank_correlation(alike, nearness(mean_states(cache, len(documents)))),
     }
 
 
@@ -191,7 +193,7 @@ def chance(left: np.ndarray, right: np.ndarray) -> float:
 
 def in_plane(run: Run) -> Float[Tensor, "n_docs 2"]:
     """A run's DocReps in their plane."""
-    doc_reps = run.memory.doc_reps
+    doc_reps = run.load_memory().doc_reps
     origin, axes = plane_of(doc_reps)
     return (doc_reps - origin) @ axes.T
 
@@ -216,9 +218,9 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
     unbroken = "    ".join(one.replace(" ", "\u00a0") for one in numbered)
     figure.supxlabel(textwrap.fill(unbroken, 150), x=0.01, ha="left", fontsize=9.5)
     for axes, key, scale, title, label in (
-        (panels[2], "own", 1, "Trained text,\nown DocRep", "cross entropy (nats a token)"),
+        (panels[2], "own", 1, "Trained text,\nown DocRep", "cross entropy (nats per token)"),
         (panels[3], "unseen_own", 1, "Unseen passages,\nown DocRep",
-         "cross entropy - bare LM's (nats a token)"),
+         "cross entropy - base LM's (nats per token)"),
         (panels[4], "attributed", 100, "Unseen passages\nattributed",
          "passages given to their document (%)"),
     ):  # fmt: skip
@@ -265,9 +267,9 @@ def draw_plane(axes: Axes, places: np.ndarray, alike: np.ndarray) -> None:
 SIZE = (14, 5.2)
 ALT = (
     "Left, the plane with the numbered documents where orthogonal DocReps and where the LM's put "
-    "them, thin lines between the documents most alike in their words; right, a dot a seed for "
+    "them, thin lines between the documents most alike in their words; right, one dot per seed for "
     "orthogonal, the LM's and shuffled DocReps: own cross entropy of trained text, that of unseen "
-    "passages minus the bare LM's, and the share of unseen passages given to their document."
+    "passages minus the base LM's, and the share of unseen passages given to their document."
 )
 
 
@@ -327,7 +329,7 @@ def claims(results: dict[str, Any]) -> list[Claim]:
             "Unseen passages of the same documents cost less under their own DocRep than with "
             "orthogonal or shuffled DocReps",
             "left open",
-            f"nats above the bare LM's {compared('unseen_own')}",
+            f"nats above the base LM's {compared('unseen_own')}",
             verdict(*(clearly_above(own[name], own["lm"]) for name in ("orthogonal", "shuffled"))),
         ),
         Claim(

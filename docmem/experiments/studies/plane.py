@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from docmem.evaluation.plane import KeyPlane, key_plane, plane_of
 from docmem.experiments.drawing import dots
-from docmem.experiments.pool import SEEDS_ADDED, Claim, Lab, spread, verdict
+from docmem.experiments.pool import SEEDS_ADDED, Claim, RunPool, spread, verdict
 from docmem.experiments.stats import clearly_above
 from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.plots import draw_wells
@@ -50,28 +50,28 @@ HIGHEST = 99.0
 MEASURES = {
     "within": "share of the square within\n1 nat of the own DocRep",
     "half": "share of the square below half\nthe way from own to median",
-    "contrast": "median of the square - own\n(nats a token)",
-    "origin": "origin - median of the square\n(nats a token)",
+    "contrast": "median of the square - own\n(nats per token)",
+    "origin": "origin - median of the square\n(nats per token)",
 }
 
 
-def measure(lab: Lab) -> dict[str, Any]:
+def measure(pool: RunPool) -> dict[str, Any]:
     """Of each setting and seed: how wide and deep the wells are; of the first seed, the grids."""
     results: dict[str, Any] = {"axis": torch.linspace(-1, 1, POINTS).tolist()}
     for name, change in TESTED.items():
         seeds: list[dict[str, float]] = []
         results[name] = {"seeds": seeds}
-        for run in lab.runs(**change):
-            memory = run.memory
+        for run in pool.runs(**change):
+            memory = run.load_memory()
             origin, axes = plane_of(memory.doc_reps)
             axis = torch.tensor(results["axis"])
             square = origin + torch.cartesian_prod(axis, axis).flip(1) @ axes  # up, then across
             points = torch.cat([memory.doc_reps, torch.zeros_like(square[:1]), square])
-            prefix = lab.read(run)
-            ce = cross_entropies_at(prefix, memory, points)  # (n_docs, points)
+            cache = pool.cache_hidden_states(run)
+            ce = cross_entropies_at(cache, memory, points)  # (n_docs, points)
             seeds.append(wells(ce))
             if run.config.seed == 1 and name in SETTINGS:
-                fine = key_plane(prefix, memory, points=FINE)
+                fine = key_plane(cache, memory, points=FINE)
                 n_docs = len(ce)
                 grids = ce[:CHOSEN, n_docs + 1 :].unflatten(1, (POINTS, POINTS))
                 results[name] |= {
@@ -187,7 +187,7 @@ ALT = (
     "Above, surfaces of the perplexity of three documents over the plane, for tanh, sigmoid and "
     "key generators of 2 and 3 layers; then twelve grids of ten by ten perplexities, the same "
     "three documents down, each with a ring at the document's own DocRep; below, "
-    "width and contrast of the wells and the height at the origin, a dot a seed."
+    "width and contrast of the wells and the height at the origin, one dot per seed."
 )
 
 

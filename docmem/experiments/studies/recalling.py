@@ -1,8 +1,8 @@
-"""Recall: a document's text continued from a prefix, under whose memory?
+"""Recall: a document's text continued from a hidden-state cache, under whose memory?
 
 The paper scores continuations under a document's own memory and under shared memories with
 ROUGE. Here the first tokens of every segment are given and the next ones written greedily, under
-the own DocRep, under all memories (no DocRep), under another document's, and by the bare LM.
+the own DocRep, under all memories (no DocRep), under another document's, and by the base LM.
 
 Distinctive ROUGE is ours: ROUGE-1 between the two texts once only those words are left that this
 document uses and no other document of the run does. Where the true continuation has no such word
@@ -22,17 +22,17 @@ from docmem.documents import Document
 from docmem.errors import DocmemError
 from docmem.evaluation.recall import prompts
 from docmem.experiments.drawing import dots
-from docmem.experiments.pool import Claim, Lab, all_hold, spread, verdict
+from docmem.experiments.pool import Claim, RunPool, all_hold, spread, verdict
 from docmem.experiments.stats import clearly_above
 from docmem.lm.generation import greedy
-from docmem.lm.hidden_states import Prefix
+from docmem.lm.hidden_states import HiddenStateCache
 from docmem.plots.style import headline, styled
 from docmem.training.run import Run
 
 QUESTION = "How much of a text comes back, under whose memory?"
 PROMPT, NEW = 16, 32
 """Tokens given, and tokens written."""
-CONDITIONS = ("own", "all", "another's", "bare LM")
+CONDITIONS = ("own", "all", "another's", "base LM")
 MEASURES = {
     "exact": "tokens right before\nthe first error",
     "rouge1": "ROUGE-1",
@@ -42,27 +42,27 @@ MEASURES = {
 }
 
 
-def measure(lab: Lab) -> dict[str, Any]:
+def measure(pool: RunPool) -> dict[str, Any]:
     """Of each condition and seed: mean scores over the segments of all documents."""
     results: dict[str, Any] = {"tokens": NEW, **{name: [] for name in CONDITIONS}}
-    for run in lab.runs():
-        for name, scores in scores_of(lab.read(run), run).items():
+    for run in pool.runs():
+        for name, scores in scores_of(pool.cache_hidden_states(run), run).items():
             results[name].append(scores)
     return results
 
 
-def scores_of(prefix: Prefix, run: Run) -> dict[str, dict[str, float]]:
+def scores_of(cache: HiddenStateCache, run: Run) -> dict[str, dict[str, float]]:
     """Mean scores of a run under every condition."""
-    ids, wanted, owners = prompts(prefix, PROMPT, NEW)
+    ids, wanted, doc_ids = prompts(cache, PROMPT, NEW)
     own_words = distinctive_words(run.documents)
-    decode = prefix.lm.tokenizer.batch_decode
+    decode = cache.lm.tokenizer.batch_decode
     truths = decode(wanted, skip_special_tokens=True)
     found = {}
-    for name, written in continuations(prefix, run, ids, owners).items():
+    for name, written in continuations(cache, run, ids, doc_ids).items():
         texts = decode(written, skip_special_tokens=True)
         scores = [
-            rouge(truth, text, own_words[owner])
-            for truth, text, owner in zip(truths, texts, owners.tolist(), strict=True)
+            rouge(truth, text, own_words[doc_id])
+            for truth, text, doc_id in zip(truths, texts, doc_ids.tolist(), strict=True)
         ]
         means = {
             key: statistics.fmean(one[key] for one in scores if key in one)
@@ -75,19 +75,21 @@ def scores_of(prefix: Prefix, run: Run) -> dict[str, dict[str, float]]:
     return found
 
 
-def continuations(prefix: Prefix, run: Run, ids: Tensor, owners: Tensor) -> dict[str, Tensor]:
+def continuations(
+    cache: HiddenStateCache, run: Run, ids: Tensor, doc_ids: Tensor
+) -> dict[str, Tensor]:
     """Greedy continuations (rows, NEW) under every condition; another's is the next document's."""
-    memory = run.memory
+    memory = run.load_memory()
     found = {}
-    with attach(prefix.lm.model, memory, prefix.layer) as hooked:
+    with attach(cache.lm.model, memory, cache.layer) as hooked:
         for name, doc_reps in (
-            ("own", memory.doc_reps[owners]),
+            ("own", memory.doc_reps[doc_ids]),
             ("all", None),
-            ("another's", memory.doc_reps[(owners + 1) % memory.config.n_docs]),
+            ("another's", memory.doc_reps[(doc_ids + 1) % memory.config.n_docs]),
         ):
             with hooked.document(doc_reps):
                 found[name] = greedy(hooked.model, ids, NEW)
-    found["bare LM"] = greedy(prefix.lm.model, ids, NEW)
+    found["base LM"] = greedy(cache.lm.model, ids, NEW)
     return found
 
 
@@ -138,7 +140,7 @@ def rouge(truth: str, text: str, own_words: set[str]) -> dict[str, float]:
 
 @styled
 def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
-    """A panel a score, a column a condition, a dot a seed."""
+    """A panel a score, a column a condition, one dot per seed."""
     panels = figure.subplots(2, 3).flatten()
     for axes, (key, label) in zip(panels, MEASURES.items(), strict=False):
         dots(axes, {n: [seed[key] for seed in results[n] if key in seed] for n in CONDITIONS})
@@ -148,7 +150,7 @@ def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
     panels[-1].text(
         0, 0.5,
         "own: its own DocRep\nall: the memory, no DocRep\nanother's: the next document's\n"
-        "bare LM: no memory\n\ndistinctive: only words that\nno other document uses",
+        "base LM: no memory\n\ndistinctive: only words that\nno other document uses",
         va="center", linespacing=1.5, transform=panels[-1].transAxes,
     )  # fmt: skip
     title = "How much of a text comes back, under whose memory"
@@ -167,7 +169,7 @@ SIZE = (11, 6.4)
 ALT = (
     "Five panels: tokens right before the first error, ROUGE-1, ROUGE-2, ROUGE-L and distinctive "
     "ROUGE of continuations under the own memory, all memories, another document's and the bare "
-    "LM, a dot a seed."
+    "LM, one dot per seed."
 )
 
 

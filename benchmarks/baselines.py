@@ -19,17 +19,17 @@ from docmem.core.hook import attach
 from docmem.core.loss import guidance_loss, negative_doc_rep
 from docmem.documents import Document
 from docmem.lm.forward import TokenBatch, forward_inputs, frozen
-from docmem.lm.hidden_states import read_documents
+from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
-from docmem.training.train import new_memory
+from docmem.training.setup import new_memory
 
 
 class Passed(NamedTuple):
-    """One epoch of a contender."""
+    """One epoch of a baseline."""
 
     positive_ce: float
-    """Mean over the steps, nats a token."""
+    """Mean over the steps, nats per token."""
     negative_ce: float
     """The same under the negative DocRep; not a number where there is none, as for a LoRA."""
     seconds: float
@@ -73,16 +73,16 @@ class Attached:
     ) -> None:
         self.lm, self.config = lm, config
         self.train_lm, self.count_pads = train_lm, count_pads
-        prefix = read_documents(lm, documents, config)
-        self.batches, self.owners = prefix.batches, prefix.owners
-        self.memory = new_memory(config, lm, documents).to(prefix.device)
+        cache = cache_hidden_states(lm, documents, config)
+        self.batches, self.doc_ids = cache.batches, cache.doc_ids
+        self.memory = new_memory(config, lm, documents).to(cache.device)
         self.optimizer = torch.optim.AdamW(self.memory.parameters(), lr=config.lr)
         self.generator = torch.Generator().manual_seed(config.seed)
 
     def losses(self, index: int, negative: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross entropies of one batch under its own DocRep and a negative, nats a token."""
+        """Cross entropies of one batch under its own DocRep and a negative, nats per token."""
         model: Any = self.lm.model
-        batch, own = self.batches[index], self.memory.doc_reps[self.owners[index]]
+        batch, own = self.batches[index], self.memory.doc_reps[self.doc_ids[index]]
         inputs = forward_inputs(model, batch) | {"labels": labels(batch, self.count_pads)}
         both = []
         with attach(model, self.memory, self.config.hook_memory_layer) as hooked:
@@ -113,7 +113,7 @@ class Attached:
         negative = negative_doc_rep(
             config.negative_key_type,
             self.memory.doc_reps,
-            self.owners[index],
+            self.doc_ids[index],
             self.generator,
             config.negative_delta,
         )
@@ -127,7 +127,7 @@ class Attached:
         """One batch forward and backward; nothing is learned and nothing drawn."""
         with frozen(self.lm.model):
             self.lm.model.requires_grad_(self.train_lm)
-            self._backward(0, self.memory.doc_reps[self.owners[0]])
+            self._backward(0, self.memory.doc_reps[self.doc_ids[0]])
             self._forget_gradients()
 
     def epoch(self) -> Passed:

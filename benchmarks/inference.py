@@ -17,9 +17,9 @@ from torch import Tensor
 from benchmarks.measure import alternate, in_fresh_process, now, seconds_of
 from docmem.core.hook import attach
 from docmem.evaluation.cached import first_segments
-from docmem.evaluation.plane import KeyPlane, key_plane, reach
+from docmem.evaluation.plane import KeyPlane, key_plane, plane_extent
 from docmem.lm.forward import forward_inputs
-from docmem.lm.generation import generate, write_on
+from docmem.lm.generation import generate, generate_text
 from docmem.lm.head import cross_entropy
 from docmem.lm.loading import LanguageModel
 from docmem.plots.figures import draw_figures
@@ -45,7 +45,7 @@ def plane(run: Run, lm: LanguageModel, points: int, sampled: int) -> tuple[KeyPl
         The plane, and the numbers: seconds, and by how much the two ways' losses differ at most.
     """
     batches = first_segments(run, lm).batches
-    memory, model = run.memory, lm.model
+    memory, model = run.load_memory(), lm.model
 
     @torch.no_grad()
     def plain(doc_rep: Tensor) -> list[float]:
@@ -56,7 +56,7 @@ def plane(run: Run, lm: LanguageModel, points: int, sampled: int) -> tuple[KeyPl
                 for batch in batches
             ]
 
-    extent = reach(memory.doc_reps)
+    extent = plane_extent(memory.doc_reps)
     axis = torch.linspace(-extent, extent, points)
     cells = [(up, across) for up in range(points) for across in range(points)]
     chosen = random.Random(0).sample(cells, sampled)
@@ -71,8 +71,8 @@ def plane(run: Run, lm: LanguageModel, points: int, sampled: int) -> tuple[KeyPl
     plain(memory.doc_reps[0])  # warm-up
     read_plainly(chosen[: sampled // 2])
     started = now()
-    prefix = first_segments(run, lm)
-    measured = key_plane(prefix, memory, points=points, extent=extent)
+    cache = first_segments(run, lm)
+    measured = key_plane(cache, memory, points=points, extent=extent)
     seconds = now() - started
     read_plainly(chosen[sampled // 2 :])
     differences = [
@@ -123,13 +123,13 @@ def dragging(run: Run, lm: LanguageModel, measured: KeyPlane, moves: int, rests:
 
 def generation(run: Run, lm: LanguageModel, pairs: int, new_tokens: int) -> Numbers:
     """Greedy generation with a KV cache, under a document and by the LM alone, in turn."""
-    document, memory = run.documents[0], run.memory
+    document, memory = run.documents[0], run.load_memory()
     prompt = " ".join(document.text.split()[:PROMPT_WORDS])
     options: dict[str, Any] = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens}
     model: Any = lm.model
 
     def bare() -> str:
-        return write_on(model, lm.tokenizer, prompt, **options)
+        return generate_text(model, lm.tokenizer, prompt, **options)
 
     def under_a_document() -> str:
         with attach(model, memory, run.config.hook_memory_layer) as hooked:
@@ -153,7 +153,7 @@ def figures(run: Run, points: int) -> Numbers:
             seconds_of(lambda: draw_figures([Run.open(copied)], Path(folder), points=points))
             for _ in range(2)
         )
-    snapshots = len(run.snapshots.epochs)
+    snapshots = len(run.load_snapshots().epochs)
     return {"points": points, "snapshots": snapshots, "seconds": first, "again_seconds": again}
 
 

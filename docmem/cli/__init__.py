@@ -1,0 +1,1 @@
+"""The command line and the demo. Nothing else in docmem knows tyro."""

@@ -1,0 +1,197 @@
+"""The commands, one dataclass each: tyro turns fields and docstrings into flags and help."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional
+
+from docmem import experiments
+from docmem.errors import check_at_least
+from docmem.lm.pretraining import PretrainConfig
+from docmem.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Train:
+    """Memorise documents: train a memory, or go on with one that was stopped."""
+
+    config: OmitArgPrefixes[TrainConfig]
+    preset: Literal["tiny", "pythia-1b"] = "tiny"
+    """Where the settings below start from: the embedded LM and encyclopedia, or the paper's
+    Pythia-1B and WikiText-103. Any flag changes one of them."""
+
+    def run(self) -> int:
+        """Train, and say where the run is."""
+        from docmem.training.train import train
+
+        run = train(self.config)
+        if not run.finished:
+            print(
+                f"Stopped after epoch {len(run.load_history())} of {run.config.num_epochs} and saved. "
+                "The same command goes on from there.",
+                file=sys.stderr,
+            )
+            return 130
+        last = run.load_history()[-1]
+        print(
+            f"{run.path}: {last.epoch} epochs, own DocRep {last.positive_ce:.2f}, "
+            f"negative {last.negative_ce:.2f} nats per token."
+        )
+        return 0
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Draw the figures of one or more runs on the same documents, and print their table."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Folders that `docmem train` wrote."""
+    out: Path = Path("figures")
+    """Folder for the figures."""
+    points: int = 21
+    """Grid points a side of the maps of the DocRep plane."""
+    lm: str | None = None
+    """Where the run's LM is now, if not under the name it had in training."""
+
+    def run(self) -> int:
+        """Measure, draw, print."""
+        from docmem.plots.figures import draw_figures, table
+        from docmem.training.run import Run
+
+        runs = [Run.open(path) for path in self.runs]
+        lm = runs[0].load_lm(self.lm) if runs and self.lm else None
+        results = draw_figures(runs, self.out, lm=lm, points=self.points)
+        print(f"\n{table(results, len(runs[0].titles))}\n\nThe figures are in {self.out}.")
+        return 0
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Let the LM write on from a prompt, under a document's memory."""
+
+    path: Annotated[Positional[Path], tyro.conf.arg(name="run")]
+    """Folder that `docmem train` wrote."""
+    prompt: str
+    """What to go on from."""
+    document: str | None = None
+    """Title of the document to recall; `none`: the base LM; `all`: every memory entry open; left
+    out: the document that the prompt points to, under which it is most likely."""
+    max_new_tokens: int = 40
+    """Tokens to write."""
+    temperature: float = 0.0
+    """0 takes the likeliest token; above, tokens are sampled."""
+    seed: int = 1
+    """Seeds the sampling."""
+    lm: str | None = None
+    """Where the run's LM is now, if not under the name it had in training."""
+
+    def run(self) -> int:
+        """Print the continuation."""
+        import torch
+
+        from docmem.core.hook import attach
+        from docmem.evaluation.attribution import pointed_to
+        from docmem.lm.generation import ALL_ENTRIES, generate, generate_text
+        from docmem.training.run import Run
+
+        run = Run.open(self.path)
+        lm = run.load_lm(self.lm)
+        check_at_least("temperature", self.temperature, 0)
+        options: dict[str, Any] = {}
+        if self.temperature:
+            options = {"do_sample": True, "temperature": self.temperature}
+        torch.manual_seed(self.seed)
+        memory, layer = run.load_memory(), run.config.hook_memory_layer
+        document = self.document
+        if document is None:
+            document = pointed_to(lm, memory, layer, self.prompt)
+            print(f"Recalling {document!r}, under which the prompt is most likely.")
+        options["max_new_tokens"] = self.max_new_tokens
+        if document == "none" and document not in run.titles:
+            text = generate_text(lm.model, lm.tokenizer, self.prompt, **options)
+        else:
+            everything = document == "all" and document not in run.titles
+            with attach(lm.model, memory, layer) as hooked:
+                chosen = ALL_ENTRIES if everything else document
+                text = generate(hooked, lm.tokenizer, self.prompt, chosen, **options)
+        print(self.prompt + text)
+        return 0
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """Which document does a text come from? Ranks them by its cross entropy under each."""
+
+    path: Annotated[Positional[Path], tyro.conf.arg(name="run")]
+    """Folder that `docmem train` wrote."""
+    text: str
+    """The text, no longer than the LM's context."""
+    lm: str | None = None
+    """Where the run's LM is now, if not under the name it had in training."""
+
+    def run(self) -> int:
+        """Print the ranking, the likeliest document first."""
+        from docmem.evaluation.attribution import attribute
+        from docmem.training.run import Run
+
+        run = Run.open(self.path)
+        ranking = attribute(
+            run.load_lm(self.lm), run.load_memory(), run.config.hook_memory_layer, self.text
+        )
+        print("nats per token")
+        for one in ranking:
+            print(f"{one.ce:12.3f}  {one.title}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Perform an experiment: train what it needs, measure, draw. Goes on if it was stopped."""
+
+    name: Positional[Literal["all", experiments.Name]]
+    """Which one; all performs each that has no results in `out` yet."""
+    preset: Literal["tiny", "pythia-1b"] = "tiny"
+    """The settings that the experiment changes."""
+    seeds: int = 5
+    """Runs of each setting, with the seeds 1, 2, …"""
+    out: Path | None = None
+    """Folder for results (NAME.json), figures (NAME.png) and the table of claims; none:
+    outputs/experiments/PRESET, or outputs/experiments/fast."""
+    fast: bool = False
+    """Everything as small as can be, to see that it runs: the numbers mean nothing."""
+    fresh: bool = False
+    """Measure again what has results already; runs that are finished are not trained again."""
+
+    def run(self) -> int:
+        """Perform what is asked for and not there yet, then draw all and write the claims."""
+        from docmem.experiments.pool import RunPool
+        from docmem.experiments.runner import load_results, redraw, run_experiment
+
+        pool = RunPool(self.preset, self.seeds, self.fast)
+        out = self.out or Path("outputs/experiments") / ("fast" if self.fast else self.preset)
+        for name in experiments.NAMES if self.name == "all" else (self.name,):
+            if self.fresh or self.name != "all" or load_results(name, out) is None:
+                seconds = run_experiment(name, pool, out)["seconds"]
+                print(f"{name}: {seconds:.0f} s")
+        redraw(out, out)
+        print(f"Results, figures and claims.md are in {out}.")
+        return 0
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Make a small LM like the embedded one from a folder of prose; goes on if it was stopped."""
+
+    config: OmitArgPrefixes[PretrainConfig]
+
+    def run(self) -> int:
+        """Pretrain, and say where the LM is."""
+        from docmem.lm.pretraining import pretrain
+
+        print(f"The LM is in {pretrain(self.config)}.")
+        return 0

@@ -1,0 +1,1 @@
+"""A trained memory changed: documents added, forgotten, placed."""

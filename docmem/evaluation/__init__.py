@@ -1,0 +1,1 @@
+"""What a memory holds: recall, attribution, the DocRep plane, continuity."""

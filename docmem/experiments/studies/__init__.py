@@ -1,0 +1,1 @@
+"""The studies, one per file: each a question, a measurement, a drawing, and claims."""

@@ -1,0 +1,97 @@
+"""What a configuration stands for: its documents, its LM, its untrained memory, its folder."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from docmem.core.memory import DocumentMemory
+from docmem.documents import Document, check_titles, load_documents
+from docmem.errors import DocmemError
+from docmem.lm.loading import LanguageModel, load_lm
+from docmem.training.config import TrainConfig
+from docmem.training.run import RESUME_IGNORES, to_dict
+
+
+def configured_documents(config: TrainConfig) -> list[Document]:
+    """The documents that a configuration names; of WikiText, a choice by its seed."""
+    return load_documents(
+        config.source,
+        None if config.titles else config.max_labels,
+        titles=config.titles,
+        seed=config.seed if config.source.startswith("wikitext-") else None,
+        cache_dir=config.data_cache_dir,
+    )
+
+
+def configured_lm(config: TrainConfig) -> LanguageModel:
+    """The LM that a configuration names."""
+    return load_lm(
+        config.lm,
+        dtype=config.dtype,
+        num_gpus=config.num_gpus,
+        lm_cache_dir=config.lm_cache_dir,
+    )
+
+
+def check_documents(config: TrainConfig, documents: Sequence[Document]) -> None:
+    """Raise if titles are not unique, or a single document cannot have another as its negative."""
+    check_titles([document.title for document in documents])
+    if config.negative_key_type == "other" and len(documents) < 2:
+        raise DocmemError(
+            "The negative 'other' needs a second document; "
+            "add one, or choose the negative_key_type random, zero or perturb."
+        )
+
+
+def new_memory(
+    config: TrainConfig,
+    lm: LanguageModel,
+    documents: Sequence[Document],
+    doc_reps: Float[Tensor, "n_docs key_dim"] | None = None,
+) -> DocumentMemory:
+    """The untrained memory of a configuration: a function of its seed.
+
+    Given DocReps take the place of the seed's; the weights stay the seed's.
+
+    Raises:
+        DocmemError: if `doc_reps` has another shape than the memory's, or is not finite.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        titles = [document.title for document in documents]
+        memory = DocumentMemory(config.memory_config(lm.d_model, len(documents)), titles)
+    if doc_reps is not None:
+        if doc_reps.shape != memory.doc_reps.shape:
+            raise DocmemError(
+                f"DocReps of shape {tuple(doc_reps.shape)} were given; {len(documents)} documents "
+                f"with a key_dim of {config.key_dim} take {tuple(memory.doc_reps.shape)}."
+            )
+        if not doc_reps.isfinite().all():
+            raise DocmemError("The given DocReps are not all finite numbers; give finite ones.")
+        memory.doc_reps.copy_(doc_reps.detach())
+    return memory
+
+
+def default_folder(
+    config: TrainConfig,
+    lm: LanguageModel,
+    documents: Sequence[Document],
+    doc_reps: Float[Tensor, "n_docs key_dim"] | None = None,
+) -> Path:
+    """`outputs/LM/ACTIVATION-ENTRIES-DIGEST`: other settings go to another folder.
+
+    The number of epochs is no part of the digest, so that a run can be extended.
+    """
+    settings = {n: v for n, v in to_dict(config).items() if n not in RESUME_IGNORES}
+    content: list[Any] = [settings, lm.name, [document.text for document in documents]]
+    if doc_reps is not None:
+        content.append(doc_reps.float().tolist())
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
+    name = f"{config.key_activation}-{config.hook_memory_dim}-{digest}"
+    return Path("outputs") / Path(lm.name).name / name

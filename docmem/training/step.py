@@ -1,0 +1,90 @@
+"""One guided step: what the trainer, `add`, the baselines and the benchmark all do.
+
+    losses = guided_losses(cache, index, memory, positive, negative, alpha=0.1, tau=4.5)
+    descend([losses.total], optimizer, grad_clip=5.0)
+
+Two cross entropies of one batch, the guidance term (core/loss.py), backward, the gradient norm
+clipped, one step of the optimizer.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from docmem.core.loss import LossForm, guidance_term
+from docmem.core.memory import DocumentMemory
+from docmem.errors import DocmemError
+from docmem.lm.hidden_states import HiddenStateCache
+
+
+class GuidedLosses(NamedTuple):
+    """The losses of one batch, nats per token."""
+
+    positive_ce: Float[Tensor, ""]
+    """L⁺, under the document's own DocRep."""
+    negative_ce: Float[Tensor, ""]
+    """L⁻, under the negative DocRep."""
+    guidance: Float[Tensor, ""]
+    """The guidance term, α included."""
+
+    @property
+    def total(self) -> Float[Tensor, ""]:
+        """The guidance loss, L⁺ plus the guidance term."""
+        return self.positive_ce + self.guidance
+
+
+def guided_losses(
+    cache: HiddenStateCache,
+    index: int,
+    memory: DocumentMemory,
+    positive: Float[Tensor, " key_dim"],
+    negative: Float[Tensor, " key_dim"],
+    *,
+    alpha: float,
+    tau: float,
+    form: LossForm = "squared",
+) -> GuidedLosses:
+    """Read batch `index` under a positive and a negative DocRep.
+
+    Raises:
+        DocmemError: as `guidance_term`.
+    """
+    both = torch.stack([positive, negative])
+    positive_ce, negative_ce = cache.cross_entropies(index, memory, both)
+    term = guidance_term(positive_ce, negative_ce, alpha, tau, form)
+    return GuidedLosses(positive_ce, negative_ce, term)
+
+
+def descend(
+    losses: Iterable[Float[Tensor, ""]], optimizer: torch.optim.Optimizer, grad_clip: float
+) -> None:
+    """One step of the optimizer down the mean of some losses, the gradient norm clipped.
+
+    `losses` may be a generator: each loss is made, and its graph freed, before the next.
+
+    Raises:
+        DocmemError: if a loss or the gradient is not a number; nothing has been changed then.
+    """
+    count = 0
+    for count, loss in enumerate(losses, start=1):  # noqa: B007 - the last count is needed
+        require_finite("loss", loss.item())
+        loss.backward()
+    parameters = list(itertools.chain(*(group["params"] for group in optimizer.param_groups)))
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad /= count
+    norm = torch.nn.utils.clip_grad_norm_(parameters, grad_clip)
+    require_finite("gradient", norm.item())
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def require_finite(what: str, value: float) -> None:
+    """Raise if a loss or gradient is not a number any more."""
+    if not math.isfinite(value):
+        raise DocmemError(f"The {what} is {value}. Try a smaller lr or guidance.")
