@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from docmem.core.files import load_tensors, save_tensors
-from docmem.evaluation.plane import KeyPlane, key_plane, plane_extent
+from docmem.editing.doc_reps import plane_extent
+from docmem.evaluation.plane import KeyPlane, key_plane
 from docmem.evaluation.recall import Completion, Recognition, completion, recognition
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel

@@ -67,11 +67,6 @@ def plane_of(doc_reps: Float[Tensor, "n_docs key_dim"]) -> tuple[Tensor, Tensor]
     return as_tensor(np.asarray(fitted.mean_)), as_tensor(np.asarray(fitted.components_))
 
 
-def plane_extent(points: Float[Tensor, "n_docs axes"]) -> float:
-    """How far a map extends from the origin: to 1, or a little beyond the furthest point."""
-    return max(1.0, 1.08 * points.abs().max().item())
-
-
 def key_plane(
     cache: HiddenStateCache,
     memory: DocumentMemory,
