@@ -1,6 +1,6 @@
 """Pretended devices: CPU tensors with the name of a device, and what CUDA refuses refused.
 
-    with pretended_devices() as moved:
+    with pretended_devices():
         x = torch.ones(3).to("cuda:0")
         x + torch.ones(3)               # RuntimeError: two devices
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves
 
 CPU = torch.device("cpu")
 COPIES = (torch.ops.aten.copy_.default, torch.ops.aten._to_copy.default)
@@ -62,6 +62,10 @@ def _copied(tensor: Tensor, device: torch.device) -> Tensor:
 class _Refuse(TorchDispatchMode):
     """Below autograd: no operation takes tensors of two devices."""
 
+    def __init__(self, without_float64: str | None) -> None:
+        super().__init__()
+        self.without_float64 = without_float64
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         if func in INDEXED and place(args[0]) != CPU:
@@ -70,7 +74,12 @@ class _Refuse(TorchDispatchMode):
         if len(known) > 1 and func not in COPIES:
             raise RuntimeError(f"{func} meets tensors on {sorted(map(str, known))}")
         where = place(args[0]) if func in COPIES else next(iter(known), CPU if given else None)
-        return put(func(*args, **(kwargs or {})), where)
+        found = put(func(*args, **(kwargs or {})), where)
+        for tensor in tree_leaves(found):
+            if isinstance(tensor, Tensor) and tensor.dtype == torch.float64:
+                if str(place(tensor)) == self.without_float64:
+                    raise TypeError(f"{self.without_float64} has no float64")
+        return found
 
 
 class _Pretend(TorchFunctionMode):
@@ -115,7 +124,7 @@ def _named(device: Any) -> torch.device:
 
 
 @contextmanager
-def pretended_devices() -> Iterator[None]:
-    """Within: tensors have pretended devices, and meet only on one."""
-    with _Pretend(), _Refuse():
+def pretended_devices(without_float64: str | None = None) -> Iterator[None]:
+    """Within: tensors have pretended devices, and meet only on one; one may lack a format."""
+    with _Pretend(), _Refuse(without_float64):
         yield
