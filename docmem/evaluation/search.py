@@ -127,7 +127,7 @@ def _search(
     plane: KeyPlane,
     found: Float[Tensor, "texts 2"],
 ) -> Search:
-    """Points of the plane as DocReps, each read by its text; `memory` lies on the cache's device."""
+    """Each text read at its point; `memory` lies on the cache's device."""
     origin, axes = plane_of(memory.doc_reps.cpu())
     doc_reps = origin + found @ axes
     ce = [cache.cross_entropies(i, memory, one[None]).cpu() for i, one in enumerate(doc_reps)]
