@@ -25,7 +25,7 @@ from docmem.core.hook import attach
 from docmem.core.loss import negative_doc_rep
 from docmem.documents import Document
 from docmem.errors import DocmemError
-from docmem.lm.cross_entropy import cross_entropies_at, document_means
+from docmem.lm.cross_entropy import document_means
 from docmem.lm.forward import forward_inputs
 from docmem.lm.generation import greedy
 from docmem.lm.head import cross_entropy
@@ -46,6 +46,8 @@ class Baseline(ABC):
         lr: AdamW's learning rate; None: that of `config`.
     """
 
+    addresses = 1
+
     def __init__(
         self,
         lm: LanguageModel,
@@ -53,9 +55,11 @@ class Baseline(ABC):
         config: TrainConfig,
         lr: float | None = None,
     ) -> None:
-        self.lm, self.config, self.n_docs = lm, config, len(documents)
+        self.lm, self.documents, self.config = lm, documents, config
         self.cache = cache_hidden_states(lm, documents, config)
-        self.trained = self.build(documents)
+        self.stored = self.build()
+        """What has to be stored; its parameters are trained."""
+        self.trained = [one for one in self.stored.values() if isinstance(one, nn.Parameter)]
         self.optimizer = torch.optim.AdamW(
             self.trained, lr=lr or config.lr, weight_decay=config.weight_decay
         )
@@ -65,24 +69,29 @@ class Baseline(ABC):
         """Mean own cross entropy of each epoch's steps, nats per token."""
 
     @abstractmethod
-    def build(self, documents: Sequence[Document]) -> list[nn.Parameter]:
-        """Make what is trained; returns its parameters."""
+    def build(self) -> dict[str, Tensor]:
+        """Make what is trained; returns what has to be stored, by name."""
 
     @abstractmethod
-    def batch_losses(self, index: int) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """What a step on a batch minimises, and the batch's own cross entropy."""
-
-    @abstractmethod
-    def cross_entropies(self) -> Float[Tensor, "n_docs addresses"]:
-        """Cross entropy of each document under each address, nats per token."""
+    def read(self, index: int, address: int) -> Float[Tensor, ""]:
+        """Cross entropy of a batch under an address, nats per token."""
 
     @abstractmethod
     def generate(self, ids: Int[Tensor, "rows seq"], address: int, new: int) -> Tensor:
         """Greedy continuations (rows, new) under an address."""
 
-    @abstractmethod
-    def state(self) -> dict[str, Tensor]:
-        """What has to be stored."""
+    def batch_losses(self, index: int) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """What a step on a batch minimises, and the batch's own cross entropy: here the same."""
+        ce = self.read(index, min(self.cache.doc_ids[index], self.addresses - 1))
+        return ce, ce
+
+    def cross_entropies(self) -> Float[Tensor, "n_docs addresses"]:
+        """Cross entropy of each document under each address, nats per token."""
+        return document_means(
+            self.cache,
+            len(self.documents),
+            lambda index: torch.stack([self.read(index, a) for a in range(self.addresses)]),
+        )
 
     @property
     def parameters(self) -> int:
@@ -92,8 +101,8 @@ class Baseline(ABC):
     @property
     def bytes(self) -> int:
         """Size on disk, as safetensors."""
-        state = {name: tensor.contiguous() for name, tensor in self.state().items()}
-        return len(safetensors.torch.save(state))
+        stored = {name: tensor.detach().contiguous() for name, tensor in self.stored.items()}
+        return len(safetensors.torch.save(stored))
 
     def epoch(self) -> None:
         """Read every batch once, in order."""
@@ -108,17 +117,21 @@ class Baseline(ABC):
 
 
 class DocumentMemoryBaseline(Baseline):
-    """The document memory, trained with guidance."""
+    """The document memory, trained with guidance. Its addresses are its DocReps."""
 
-    def build(self, documents: Sequence[Document]) -> list[nn.Parameter]:
+    def build(self) -> dict[str, Tensor]:
         """A fresh memory."""
-        self.memory = new_memory(self.config, self.lm, documents).to(self.cache.device)
-        self.addresses = self.memory.doc_reps
+        self.addresses = len(self.documents)
+        self.memory = new_memory(self.config, self.lm, self.documents).to(self.cache.device)
         self.generator = torch.Generator().manual_seed(self.config.seed)
-        return list(self.memory.parameters())
+        return self.memory.state_dict(keep_vars=True)
+
+    def read(self, index: int, address: int) -> Float[Tensor, ""]:
+        """Cross entropy of a batch under a DocRep, nats per token."""
+        return self.cache.cross_entropies(index, self.memory, self.memory.doc_reps[[address]])[0]
 
     def batch_losses(self, index: int) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """The guidance loss."""
+        """The guidance loss, and the cross entropy under the own DocRep."""
         config, doc_reps, doc_id = self.config, self.memory.doc_reps, self.cache.doc_ids[index]
         negative = negative_doc_rep(
             config.negative_key_type, doc_reps, doc_id, self.generator, config.negative_delta
@@ -129,51 +142,36 @@ class DocumentMemoryBaseline(Baseline):
         )  # fmt: skip
         return losses.total, losses.positive_ce
 
-    def cross_entropies(self) -> Float[Tensor, "n_docs addresses"]:
-        """Under each DocRep."""
-        return cross_entropies_at(self.cache, self.memory, self.addresses)
-
     def generate(self, ids: Int[Tensor, "rows seq"], address: int, new: int) -> Tensor:
-        """Under a DocRep."""
+        """Greedy continuations (rows, new) under a DocRep."""
         hooking = attach(self.lm.model, self.memory, self.cache.layer)
         with hooking as hooked, hooked.document(address):
             return greedy(hooked.model, ids, new)
-
-    def state(self) -> dict[str, Tensor]:
-        """The memory."""
-        return self.memory.state_dict()
 
 
 class _OpenKeys(nn.Module):
     """A key generator that opens every entry, whatever the DocRep."""
 
-    def __init__(self, entries: int) -> None:
-        super().__init__()
-        self.entries = entries
-
     def forward(self, doc_rep: Tensor) -> Tensor:
-        return doc_rep.new_ones(*doc_rep.shape[:-1], self.entries)
+        return doc_rep.new_ones(*doc_rep.shape[:-1], 1)  # broadcast over the entries
 
 
 class UngatedMemory(DocumentMemoryBaseline):
     """The same memory without document keys: every entry open for every document, no guidance."""
 
-    def build(self, documents: Sequence[Document]) -> list[nn.Parameter]:
-        """A fresh memory, its keys open; all DocReps are alike, so one is the address."""
-        self.config = dataclasses.replace(self.config, key_activation="linear")
-        super().build(documents)
-        self.addresses = self.memory.doc_reps[:1]
-        self.memory.document_key = _OpenKeys(self.memory.config.memory_dim)
-        return list(self.memory.parameters())
+    batch_losses = Baseline.batch_losses
 
-    def batch_losses(self, index: int) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """The cross entropy."""
-        ce = self.cache.cross_entropies(index, self.memory, self.addresses)[0]
-        return ce, ce
+    def build(self) -> dict[str, Tensor]:
+        """A fresh memory, its keys open; under any DocRep it is the same, so one is enough."""
+        self.config = dataclasses.replace(self.config, key_activation="linear")
+        super().build()
+        self.addresses = 1
+        self.memory.document_key = _OpenKeys()
+        return self.memory.state_dict(keep_vars=True)
 
 
 class LoRA(Baseline):
-    """Low-rank updates of every Linear of the blocks, by peft, as adapters.
+    """Low-rank updates of every Linear but the head, by peft. Its addresses are its adapters.
 
     The rank is the one that brings all adapters nearest to the document memory's size.
 
@@ -181,9 +179,7 @@ class LoRA(Baseline):
         DocmemError: if peft is not installed.
     """
 
-    adapters = 1
-
-    def build(self, documents: Sequence[Document]) -> list[nn.Parameter]:
+    def build(self) -> dict[str, Tensor]:
         """Fresh adapters in a copy of the LM."""
         if importlib.util.find_spec("peft") is None:
             raise DocmemError(
@@ -192,17 +188,16 @@ class LoRA(Baseline):
         from peft import LoraConfig
 
         self.model: Any = copy.deepcopy(self.lm.model)
-        blocks = dataclasses.replace(self.lm, model=self.model).blocks
-        inside = {module for block in blocks for module in block.modules()}
+        head = self.model.get_output_embeddings()
         linear = {
             name: module
             for name, module in self.model.named_modules()
-            if isinstance(module, nn.Linear) and module in inside
+            if isinstance(module, nn.Linear) and module is not head
         }
         per_rank = sum(module.in_features + module.out_features for module in linear.values())
-        memory = new_memory(self.config, self.lm, documents)
+        memory = new_memory(self.config, self.lm, self.documents)
         wanted = sum(parameter.numel() for parameter in memory.parameters())
-        rank = max(1, round(wanted / (per_rank * self.adapters)))
+        rank = max(1, round(wanted / (per_rank * self.addresses)))
         settings = LoraConfig(
             r=rank, lora_alpha=2 * rank, target_modules=sorted(linear), task_type="CAUSAL_LM"
         )
@@ -210,46 +205,29 @@ class LoRA(Baseline):
             # Several adapters are meant.
             warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
             torch.manual_seed(self.config.seed)
-            for index in range(self.adapters):
-                self.model.add_adapter(settings, adapter_name=str(index))
-        return [p for name, p in self.model.named_parameters() if "lora_" in name]
+            for address in range(self.addresses):
+                self.model.add_adapter(settings, adapter_name=str(address))
+        return {name: p for name, p in self.model.named_parameters() if "lora_" in name}
 
-    def _ce(self, index: int, address: int) -> Float[Tensor, ""]:
+    def read(self, index: int, address: int) -> Float[Tensor, ""]:
         """Cross entropy of a batch under an adapter, nats per token."""
         batch = self.cache.batches[index]
         self.model.set_adapter(str(address))
         return cross_entropy(self.model(**forward_inputs(self.lm.model, batch)).logits, batch)
 
-    def batch_losses(self, index: int) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """The cross entropy, under the document's own adapter if it has one."""
-        ce = self._ce(index, min(self.cache.doc_ids[index], self.adapters - 1))
-        return ce, ce
-
-    def cross_entropies(self) -> Float[Tensor, "n_docs addresses"]:
-        """Under each adapter."""
-        return document_means(
-            self.cache,
-            self.n_docs,
-            lambda index: torch.stack([self._ce(index, a) for a in range(self.adapters)]),
-        )
-
     def generate(self, ids: Int[Tensor, "rows seq"], address: int, new: int) -> Tensor:
-        """Under an adapter."""
+        """Greedy continuations (rows, new) under an adapter."""
         self.model.set_adapter(str(address))
         return greedy(self.model, ids, new)
-
-    def state(self) -> dict[str, Tensor]:
-        """Every adapter."""
-        return {n: p.detach() for n, p in self.model.named_parameters() if "lora_" in n}
 
 
 class PerDocumentLoRA(LoRA):
     """One LoRA per document, each of a rank so small that all together are as large."""
 
-    def build(self, documents: Sequence[Document]) -> list[nn.Parameter]:
+    def build(self) -> dict[str, Tensor]:
         """As many adapters as documents."""
-        self.adapters = len(documents)
-        return super().build(documents)
+        self.addresses = len(self.documents)
+        return super().build()
 
 
 def train_for_equal_time(baselines: Sequence[Baseline], epochs: int) -> None:
