@@ -17,7 +17,8 @@ from torch import Tensor
 from benchmarks.measure import alternate, in_fresh_process, now, seconds_of
 from docmem.core.hook import attach
 from docmem.evaluation.cached import first_segments
-from docmem.evaluation.plane import KeyPlane, key_plane, plane_extent
+from docmem.evaluation.plane import KeyPlane, key_plane
+from docmem.editing.doc_reps import plane_extent
 from docmem.lm.forward import forward_inputs
 from docmem.lm.generation import generate, generate_text
 from docmem.lm.head import cross_entropy

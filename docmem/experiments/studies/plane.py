@@ -71,7 +71,7 @@ def measure(pool: RunPool) -> dict[str, Any]:
             ce = cross_entropies_at(cache, memory, points)  # (n_docs, points)
             seeds.append(wells(ce))
             if run.config.seed == 1 and name in SETTINGS:
-                fine = key_plane(cache, memory, points=FINE)
+                fine = key_plane(cache, memory, points=FINE, extent=1.0)
                 n_docs = len(ce)
                 grids = ce[:CHOSEN, n_docs + 1 :].unflatten(1, (POINTS, POINTS))
                 results[name] |= {
