@@ -1,17 +1,24 @@
-"""What the tests of experiments' figures share: a figure of made-up numbers, and its dots."""
+"""What the tests of experiments share: results through JSON, a figure of them, and its dots."""
 
+import dataclasses
+import json
 from typing import Any
 
+import dacite
 from matplotlib.figure import Figure
 
-from docmem.experiments import experiment
-from docmem.plots.style import new_figure
+from docmem.experiments import load_study
 
 
-def drawn(name: str, numbers: dict[str, Any]) -> Figure:
-    """An experiment's figure of these numbers."""
-    module = experiment(name)
-    return module.draw(new_figure(*module.SIZE), numbers, "what was trained")
+def through_json(name: str, results: Any) -> Any:
+    """An experiment's results, written as JSON and read by its schema, as `load_results` does."""
+    text = json.dumps(dataclasses.asdict(results), allow_nan=False)
+    return dacite.from_dict(load_study(name).results, json.loads(text), dacite.Config(strict=True))
+
+
+def drawn(name: str, results: Any) -> Figure:
+    """An experiment's figure of these results."""
+    return load_study(name).figure(results, "what was trained")
 
 
 def marks(axes: Any) -> list[float]:

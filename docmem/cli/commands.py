@@ -169,16 +169,17 @@ class Experiment:
 
     def run(self) -> int:
         """Perform what is asked for and not there yet, then draw all and write the claims."""
+        from docmem.core.files import write_text
         from docmem.experiments.pool import RunPool
-        from docmem.experiments.runner import load_results, redraw, run_experiment
+        from docmem.experiments.runner import claims_page, load_results, redraw, run_experiment
 
         pool = RunPool(self.preset, self.seeds, self.fast)
         out = self.out or Path("outputs/experiments") / ("fast" if self.fast else self.preset)
         for name in experiments.NAMES if self.name == "all" else (self.name,):
             if self.fresh or self.name != "all" or load_results(name, out) is None:
-                seconds = run_experiment(name, pool, out)["seconds"]
-                print(f"{name}: {seconds:.0f} s")
+                print(f"{name}: {run_experiment(name, pool, out).seconds:.0f} s")
         redraw(out, out)
+        write_text(out / "claims.md", claims_page(out))
         print(f"Results, figures and claims.md are in {out}.")
         return 0
 

@@ -2,15 +2,16 @@
 
     docmem experiment activation            # or all
 
-An experiment is a module with `QUESTION`, `measure(pool)`, `draw(figure, results, note)`, `SIZE`,
-`ALT` and `claims(results)`. `measure` answers with numbers that JSON can hold, a list over seeds
-wherever there are seeds, and drawing takes nothing else: a figure is redrawn without a model.
+An experiment is a `Study` in `studies/NAME.py`, a class with the file's name.
 """
 
 import importlib
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from docmem.errors import check_choice
+
+if TYPE_CHECKING:
+    from docmem.experiments.study import Study
 
 Name = Literal[
     "activation",
@@ -31,11 +32,12 @@ Name = Literal[
 NAMES: tuple[str, ...] = get_args(Name)
 
 
-def experiment(name: str) -> Any:
-    """The module of an experiment.
+def load_study(name: str) -> "Study[Any]":
+    """The experiment of this name.
 
     Raises:
-        DocmemError: if there is none of that name.
+        DocmemError: if there is none.
     """
     check_choice("experiment", name, Name)
-    return importlib.import_module(f"docmem.experiments.studies.{name}")
+    module = importlib.import_module(f"docmem.experiments.studies.{name}")
+    return getattr(module, name.capitalize())()

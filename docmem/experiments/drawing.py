@@ -1,22 +1,53 @@
 """What the experiments' figures share: numbers with their spread over seeds, always shown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
-from docmem.plots.style import INK
+from docmem.plots.style import INK, document_color
 
 
-def dots(axes: Axes, groups: Mapping[str, Sequence[float]], color: str = INK) -> None:
-    """A dot a seed and a bar at their mean, for each named group along the x axis."""
+def dots(
+    axes: Axes,
+    groups: Mapping[str, Sequence[float]],
+    color: str = INK,
+    label: str | None = None,
+) -> None:
+    """One dot per seed and a bar at their mean, for each named group along the x axis.
+
+    Args:
+        axes: where to draw.
+        groups: numbers, one per seed.
+        color: of dots and bars.
+        label: for the legend.
+    """
     for place, values in enumerate(groups.values()):
         axes.plot([place] * len(values), values, "o", ms=5, color=color, alpha=0.35, mew=0)
         axes.plot([place - 0.25, place + 0.25], [np.mean(values)] * 2, color=color, lw=2)
+    if label is not None:
+        axes.plot([], [], color=color, lw=2, label=label)
     axes.set_xticks(range(len(groups)), list(groups))
     axes.set_xlim(-0.6, len(groups) - 0.4)
+
+
+def dot_panels(
+    panels: Iterable[Axes], measures: Mapping[str, str], groups: Mapping[str, Any]
+) -> None:
+    """One panel of dots per measure, from 0, with a column per group.
+
+    Args:
+        panels: where to draw; there may be more than measures.
+        measures: from a field that every group has, a list over seeds, to its label.
+        groups: results of each setting, by what stands under its column.
+    """
+    for axes, (key, label) in zip(panels, measures.items(), strict=False):
+        dots(axes, {name: getattr(group, key) for name, group in groups.items()})
+        axes.set_ylim(0)
+        axes.set_ylabel(label)
 
 
 def plane_map(
@@ -30,7 +61,7 @@ def plane_map(
 
     Args:
         axes: where to draw.
-        values: one a point.
+        values: one per point.
         extent: half the side of the square.
         cmap: name of the colour map.
         limits: values at its ends.
@@ -46,6 +77,13 @@ def plane_map(
     )  # fmt: skip
 
 
+def document_ticks(axes: Axes, count: int) -> None:
+    """The numbers of the documents, in their colours, up the side of a heat map."""
+    axes.set_yticks(range(count), [str(index + 1) for index in range(count)], fontsize=7)
+    for index, tick in enumerate(axes.get_yticklabels()):
+        tick.set(color=document_color(index), fontweight="bold")
+
+
 def shade(place: int, count: int) -> str:
     """The colour of one of `count` settings that have an order."""
     return mpl.colors.to_hex(mpl.colormaps["plasma"](place / count))
@@ -59,7 +97,7 @@ def band(
     Args:
         axes: where to draw.
         x: places along the x axis.
-        seeds: one curve a seed, (seeds, len(x)).
+        seeds: one curve per seed, (seeds, len(x)).
         color: of curve and band.
         label: for the legend.
     """

@@ -1,19 +1,18 @@
-"""The laboratory: every experiment's runs, each trained once, all resumable.
+"""The runs that experiments share: each trained once, all resumable.
 
-    lab = RunPool(seeds=5)
-    runs = pool.runs(key_activation="relu")      # one a seed
+    pool = RunPool(seeds=5)
+    runs = pool.runs(key_activation="relu")      # one per seed
 
-Two experiments that ask for the same settings share the runs. Whatever stops the laboratory, the
-same command goes on from the last checkpoint.
+Two experiments that ask for the same settings share the runs. If a training is stopped, the same
+command goes on from its last checkpoint.
 """
 
 import dataclasses
 import functools
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -23,7 +22,7 @@ from docmem.errors import check_count
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel, load_lm
 from docmem.training.config import TrainConfig, preset
-from docmem.training.run import Run, to_dict
+from docmem.training.run import Run
 from docmem.training.setup import default_folder
 from docmem.training.train import train
 
@@ -35,7 +34,7 @@ FAST = {"max_segments": 1, "num_epochs": 2, "save_freq": 1, "max_labels": 3}
 
 @dataclass(frozen=True)
 class RunPool:
-    """Where experiments are made.
+    """Trains and opens the runs of experiments.
 
     Args:
         preset: `tiny` or `pythia-1b`: the settings that experiments change.
@@ -57,7 +56,7 @@ class RunPool:
         self.config()
 
     def config(self, **changes: Any) -> TrainConfig:
-        """The preset at this laboratory's size, with an experiment's changes.
+        """The preset at this pool's size, with an experiment's changes.
 
         With `fast` the number of epochs, segments and documents stays small whatever is changed.
         """
@@ -95,11 +94,13 @@ class RunPool:
         Without documents it is on the preset's; without DocReps on the seed's.
 
         Raises:
-            KeyboardInterrupt: if Ctrl-C ended the training: half of one is no result.
+            KeyboardInterrupt: if Ctrl-C ended the training before its last epoch.
         """
         config = self.config(seed=seed, **changes)
         documents = self.documents() if documents is None else documents
         folder = default_folder(config, self.lm, documents, doc_reps).relative_to("outputs")
+        # An experiment may ask for the same run with fewer epochs; it has a folder of its own.
+        folder = folder.with_name(f"{folder.name}-{config.num_epochs}-epochs")
         config = dataclasses.replace(config, save_dir=self.folder / folder)
         run = train(config, lm=self.lm, documents=documents, doc_reps=doc_reps)
         if not run.finished:
@@ -117,62 +118,3 @@ class RunPool:
     def cache_hidden_states(self, run: Run) -> HiddenStateCache:
         """The run's documents as its hidden-state cache reads them."""
         return run.cache_hidden_states(self.lm)
-
-
-class Spread(NamedTuple):
-    """A number measured with several seeds."""
-
-    mean: float
-    sd: float
-    """Sample standard deviation over seeds; not a number for a single one."""
-    n: int
-    """Seeds."""
-
-    def __str__(self) -> str:
-        if self.n == 1:
-            return f"{self.mean:.2f} (one seed)"
-        return f"{self.mean:.2f} ± {self.sd:.2f} (n = {self.n})"
-
-
-def spread(values: Iterable[float]) -> Spread:
-    """Mean and sample standard deviation of one number a seed."""
-    numbers = [float(value) for value in values]
-    sd = statistics.stdev(numbers) if len(numbers) > 1 else float("nan")
-    return Spread(statistics.fmean(numbers), sd, len(numbers))
-
-
-class Claim(NamedTuple):
-    """One row of the table of claims."""
-
-    claim: str
-    """What is claimed, in one sentence."""
-    published: str
-    """What the paper reports; `left open` where it reports nothing."""
-    ours: str
-    """What was measured, with its spread over seeds."""
-    verdict: str
-    """holds, partly, or not."""
-    why: str = ""
-    """Where we disagree: why, as far as it was tested."""
-    exploratory: bool = False
-    """Whether its rule, or its number of seeds, was settled after results had been seen."""
-
-
-SEEDS_ADDED = True
-"""Why a claim is exploratory: three seeds of it had been seen when all of them were asked for."""
-
-
-def verdict(*held: bool) -> str:
-    """Holds if all parts of a claim do, not if none does, else partly."""
-    return "holds" if all(held) else "partly" if any(held) else "not"
-
-
-def all_hold(*claims: Claim) -> bool:
-    """Whether each of some claims holds, for a title that says so."""
-    return all(claim.verdict == "holds" for claim in claims)
-
-
-def settings(pool: RunPool) -> dict[str, Any]:
-    """What an experiment's numbers depend on besides its own changes, for its results."""
-    found = {"preset": pool.preset, "seeds": pool.seeds, "fast": pool.fast}
-    return {**found, "config": to_dict(pool.config())}

@@ -1,23 +1,59 @@
-"""Whether a difference between two settings is larger than chance, seed by seed."""
+"""Numbers over seeds: their spread, and whether a difference is larger than chance."""
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
-# One-sided 5 % quantiles of Student's t for 1, 2, … degrees of freedom; beyond, the last, which
-# asks for a little more than it must.
-T = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833)
+from scipy import stats
+
+Verdict = Literal["holds", "partly", "not"]
 
 
-def clearly_above(left: Sequence[float], right: Sequence[float]) -> bool:
-    """Whether `left` exceeds `right`: Student's paired test, one-sided, at 5 %.
+class Spread(NamedTuple):
+    """A number measured with several seeds."""
 
-    Both hold one number a seed, the same seeds in the same order, so that what a seed does to
-    both cancels. Where one has more seeds than the other, the seeds they share count. Of a
-    single seed nothing is claimed: False.
+    mean: float
+    sd: float
+    """Sample standard deviation over seeds; not a number for a single one."""
+    n: int
+    """Seeds."""
+
+    def __str__(self) -> str:
+        if self.n == 1:
+            return f"{self.mean:.2f} (one seed)"
+        return f"{self.mean:.2f} ± {self.sd:.2f} (n = {self.n})"
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Mean and sample standard deviation of one number per seed."""
+    numbers = [float(value) for value in values]
+    sd = statistics.stdev(numbers) if len(numbers) > 1 else math.nan
+    return Spread(statistics.fmean(numbers), sd, len(numbers))
+
+
+def spreads(groups: Mapping[str, Sequence[float]], between: str = ": ") -> str:
+    """The spread of each group as text: `tanh: 0.50 ± 0.10 (n = 5), relu: …`."""
+    return ", ".join(f"{name}{between}{spread(values)}" for name, values in groups.items())
+
+
+def clearly_above(left: Sequence[float], right: Sequence[float] | None = None) -> bool:
+    """Whether `left` exceeds `right`, or 0: Student's paired test, one-sided, at 5 %.
+
+    Both hold one number per seed, the same seeds in the same order, so that what a seed does to
+    both cancels. Where one has more seeds than the other, the seeds they share count. A single
+    seed proves nothing: False.
     """
+    right = [0.0] * len(left) if right is None else right
     differences = [one - other for one, other in zip(left, right, strict=False)]
-    if len(differences) < 2:
+    n = len(differences)
+    if n < 2:
         return False
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
-    return statistics.fmean(differences) > T[min(len(differences) - 1, len(T)) - 1] * error
+    # scipy's own ttest_rel warns, and may give nan, where all differences are the same.
+    least = stats.t.ppf(0.95, n - 1) * statistics.stdev(differences) / math.sqrt(n)
+    return bool(statistics.fmean(differences) > least)
+
+
+def verdict(*held: bool) -> Verdict:
+    """Holds if all parts of a claim do, not if none does, else partly."""
+    return "holds" if all(held) else "partly" if any(held) else "not"

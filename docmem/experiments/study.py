@@ -1,0 +1,106 @@
+"""What an experiment is: a question, a measurement with a schema, a drawing, and claims.
+
+    class Activation(Study[Results]):
+        question = "Which entries does a document open?"
+        ...
+
+`measure` returns a frozen dataclass that JSON can hold, with a list over seeds wherever there are
+seeds. Drawing and claims take nothing else: a figure is redrawn without a model.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from docmem.experiments.pool import RunPool
+from docmem.experiments.stats import Verdict
+from docmem.plots.style import STYLE, headline, new_figure
+
+R = TypeVar("R")
+
+SEEDS_ADDED = True
+"""Why a claim is exploratory: three seeds of it had been seen when all of them were asked for."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One row of the table of claims."""
+
+    claim: str
+    """What is claimed, in one sentence."""
+    published: str
+    """What the paper reports; `left open` where it reports nothing."""
+    ours: str
+    """What was measured, with its spread over seeds."""
+    verdict: Verdict
+    """holds, partly, or not."""
+    why: str = ""
+    """Where we disagree: why, as far as it was tested."""
+    exploratory: bool = False
+    """Whether its rule, or its number of seeds, was settled after results had been seen."""
+
+
+class Study(ABC, Generic[R]):
+    """One experiment; `R` is the frozen dataclass of its results."""
+
+    question: ClassVar[str]
+    """What it answers, in one sentence."""
+    results: type[R]
+    """The schema of its results."""
+    size: ClassVar[tuple[float, float]]
+    """Width and height of its figure, inches."""
+    alt: ClassVar[str]
+    """What the figure shows, for readers who do not see it."""
+
+    @property
+    def name(self) -> str:
+        """The name it is asked for by, which is also its module's."""
+        return type(self).__name__.lower()
+
+    @abstractmethod
+    def measure(self, pool: RunPool) -> R:
+        """Train what is needed and measure it."""
+
+    @abstractmethod
+    def draw(self, figure: Figure, results: R) -> None:
+        """Draw the panels on an empty Figure."""
+
+    @abstractmethod
+    def title(self, results: R) -> str:
+        """What the figure says: it follows from the numbers, or only says what is shown."""
+
+    def caption(self, results: R) -> str:
+        """How to read the figure, for the line under its title."""
+        return ""
+
+    @abstractmethod
+    def claims(self, results: R) -> list[Claim]:
+        """What the results say of each claim."""
+
+    def figure(self, results: R, note: str) -> Figure:
+        """The whole figure.
+
+        Args:
+            results: what was measured.
+            note: what was trained, for the end of the line under the title.
+        """
+        figure = new_figure(*self.size)
+        with mpl.rc_context(STYLE):
+            self.draw(figure, results)
+            headline(figure, self.title(results), f"{self.caption(results)} {note}".lstrip())
+        return figure
+
+
+def all_hold(*claims: Claim) -> bool:
+    """Whether each of some claims holds, for a title that says so."""
+    return all(claim.verdict == "holds" for claim in claims)
+
+
+def columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """From one row per seed: each key's values over the seeds, the fields of a dataclass."""
+    listed = list(rows)
+    return {key: [row[key] for row in listed] for key in listed[0]}
