@@ -26,7 +26,7 @@ from docmem.explore._plane import KeyPlaneExplorer, PlaneReading, key_plane
 from docmem.explore._recall import Recalled, RecallExplorer, recall
 from docmem.explore._scrubber import ScrubberExplorer, scrubber
 from docmem.explore._training import TrainingExplorer, training
-from docmem.explore._verbatim import Span, verbatim
+from docmem.evaluation.verbatim import Span, verbatim
 
 __all__ = [
     "AttributionExplorer",
