@@ -55,7 +55,7 @@ def test_each_point_belongs_to_the_document_it_recalls_best(
     trained: tuple[LanguageModel, Run],
 ) -> None:
     lm, run = trained
-    plane = key_plane(run.cache_hidden_states(lm), run.load_memory(), points=4)
+    plane = key_plane(run.cache_hidden_states(lm), run.load_memory(), points=4, extent=1.0)
     for up in range(4):
         for across in range(4):
             column = plane.ce[:, up, across].tolist()

@@ -1,4 +1,4 @@
-"""DocReps appended, dropped, and the place that is farthest from all of them.
+"""DocReps appended, dropped, how far they reach, and the place farthest from all of them.
 
 Nothing is trained here: these change which vectors call a document, not what the weights hold.
 """
@@ -18,8 +18,13 @@ from docmem.errors import DocmemError
 TRIED = 10_000
 
 
+def plane_extent(points: Float[Tensor, "n_docs axes"]) -> float:
+    """How far a map extends from the origin: to 1, or a little beyond the farthest point."""
+    return max(1.0, 1.08 * points.abs().max().item())
+
+
 def append_doc_rep(memory: DocumentMemory, title: str | None = None) -> DocumentMemory:
-    """A copy of the memory with one more DocRep, at the freest place; nothing is trained.
+    """A copy of the memory with one more DocRep, where it is farthest from all; nothing is trained.
 
     Raises:
         DocmemError: if the title is missing, not wanted or taken.

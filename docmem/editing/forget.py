@@ -2,28 +2,31 @@
 
     forgotten = forget(cache, memory, "Cyclone Odalys")
 
-Every document writes to the same weights, so dropping a DocRep removes a name, not a text
-(`docmem.evaluation.recall.drop_doc_rep`). `forget` trains the memory for a moment with two hinges,
+All documents share the same weights, so dropping a DocRep removes a name, not a text
+(`docmem.editing.doc_reps.drop_doc_rep`). `forget` trains the memory for a moment with two hinges,
 
     max(0, b + margin - L(𝒦))    the forgotten text, under its DocRep and all over the plane
     max(0, Lᵢ(𝒦ᵢ) - Lᵢ⁰)         each text that is kept, under its own DocRep
 
-with b the base LM's cross entropy and Lᵢ⁰ what it was before, batch by batch: nothing is left to
-gain once the text is as strange as to the base LM and no other has suffered. The texts of all
-documents are needed, as the hidden-state cache read them.
+with b the base LM's cross entropy and Lᵢ⁰ what it was before, batch by batch. Both are zero once
+the base LM knows the text as well as the memory does and no other text has suffered. The texts of
+all documents are needed, as the cache read them.
 """
 
 import copy
 import itertools
+import math
 
 import torch
 
 from docmem.core.memory import DocumentMemory
+from docmem.editing.doc_reps import plane_extent
 from docmem.lm.cross_entropy import base_cross_entropies
 from docmem.lm.forward import frozen
 from docmem.lm.hidden_states import HiddenStateCache
+from docmem.training.step import descend
 
-# Points drawn over the plane a step. More look for what is left in more places, and cost more.
+# Points drawn over the plane per step. More find what is left in more places, and cost more.
 POINTS = 6
 
 
@@ -35,33 +38,37 @@ def forget(
     epochs: int = 10,
     margin: float = 0.3,
     lr: float = 1e-3,
-    extent: float = 1.0,
+    weight_decay: float = 0.01,
+    extent: float | None = None,
     seed: int = 0,
 ) -> DocumentMemory:
-    """A copy of the memory to which one document's text is as strange as to the base LM.
+    """A copy of the memory that reads one document's text no better than the base LM does.
 
-    Its DocRep and title stay, so that it can be seen what is left there. A step pairs a batch
-    of the forgotten document with one that is kept; an epoch meets every kept one.
+    Its DocRep and title stay, so that it can be seen what is left there. One step pairs a batch
+    of the forgotten document with one that is kept; an epoch reads every kept one.
 
     Args:
-        cache: the documents that `memory` was trained on, as `Run.read` reads them.
+        cache: the documents that `memory` was trained on (`Run.cache_hidden_states`).
         memory: left as it is; the copy lies on the same device.
         document: title or index of what is forgotten.
         epochs: passes over the kept documents.
         margin: how far above the base LM's cross entropy the text is pushed, nats per token, so
             that points between those drawn come to lie above it too.
         lr: AdamW's learning rate.
-        extent: points are drawn in [-extent, extent]^key_dim.
+        weight_decay: AdamW's.
+        extent: points are drawn in [-extent, extent]^key_dim; None: `plane_extent`, which holds
+            every DocRep.
         seed: of the points.
 
     Raises:
-        DocmemError: if there is no such document.
+        DocmemError: if there is no such document, or a loss is not a number.
     """
-    gone, home = memory.index_of(document), memory.doc_reps.device
+    gone, device = memory.index_of(document), memory.doc_reps.device
     memory = copy.deepcopy(memory).to(cache.device)
-    bare = base_cross_entropies(cache)[gone].item() + margin
+    reach = plane_extent(memory.doc_reps) if extent is None else extent
+    wanted = base_cross_entropies(cache)[gone].item() + margin
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(memory.parameters(), lr=lr, weight_decay=0)
+    optimizer = torch.optim.AdamW(memory.parameters(), lr=lr, weight_decay=weight_decay)
     forgotten, kept = _split(cache, gone)
     own = memory.doc_reps[cache.doc_ids]
     with torch.no_grad():
@@ -69,15 +76,13 @@ def forget(
     with frozen(cache.lm.model):
         for index, other in zip(itertools.cycle(forgotten), kept * epochs, strict=False):
             drawn = 2 * torch.rand(POINTS, memory.config.key_dim, generator=generator) - 1
-            points = torch.cat([memory.doc_reps[[gone]], extent * drawn.to(memory.doc_reps)])
-            loss = (bare - cache.cross_entropies(index, memory, points)).clamp_min(0).sum()
+            points = torch.cat([memory.doc_reps[[gone]], reach * drawn.to(memory.doc_reps)])
+            loss = (wanted - cache.cross_entropies(index, memory, points)).clamp_min(0).sum()
             if other is not None:
                 ce = cache.cross_entropies(other, memory, own[[other]])
                 loss = loss + len(points) * (ce - before[other]).clamp_min(0).sum()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    return memory.to(home)
+            descend([loss], optimizer, math.inf)  # hinges are bounded: nothing to clip
+    return memory.to(device)
 
 
 def _split(cache: HiddenStateCache, gone: int) -> tuple[list[int], list[int | None]]:

@@ -1,14 +1,13 @@
-"""What a finished run was measured to be, kept in its folder: nothing is measured twice.
+"""Cached evaluation results of a run: nothing is measured twice.
 
-    measure(run)                 # recognition and continuation
-    measure_plane(run, points=21)
+    measure(run)                       # recognition and completion
+    measure_plane(run, points=21)      # the map of the DocRep plane
 
-Measurements stand in `measured/` beside the memory they are of. They are taken with the run's own
-LM on its own documents; the LM is loaded only if there is something left to measure.
+Results lie in the run's folder, in `measured/`, with a digest of the memory they are of. They are
+taken with the run's own LM on its own documents; the LM is loaded only if something is missing.
 """
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,8 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from docmem.core.files import load_tensors, save_tensors
-from docmem.evaluation.plane import KeyPlane, key_plane, plane_extent
+from docmem.core.files import load_tensors, save_tensors, tensor_digest
+from docmem.evaluation.plane import KeyPlane, key_plane
 from docmem.evaluation.recall import Completion, Recognition, completion, recognition
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel
@@ -37,7 +36,7 @@ Loader = Callable[[], LanguageModel]
 
 
 def measure(run: Run, load: Loader | None = None) -> Recall:
-    """Recognition and continuation of a run, on the text it was trained on.
+    """Recognition and completion of a run, on the text it was trained on.
 
     Args:
         run: a finished run.
@@ -47,13 +46,13 @@ def measure(run: Run, load: Loader | None = None) -> Recall:
         DocmemError: if the run has no memory, or the LM is another one.
     """
 
-    def found() -> dict[str, Tensor]:
+    def results() -> dict[str, Tensor]:
         cache, memory = run.cache_hidden_states((load or run.load_lm)()), run.load_memory()
         shares = torch.tensor(completion(cache, memory), dtype=torch.float64)
-        return {"ce": recognition(cache, memory).ce, "continued": shares}
+        return {"ce": recognition(cache, memory).ce, "completion": shares}
 
-    kept = _kept(run, "recall", found)
-    return Recall(Recognition(kept["ce"]), Completion(*kept["continued"].tolist()))
+    cached = _cached(run, "recall", results)
+    return Recall(Recognition(cached["ce"]), Completion(*cached["completion"].tolist()))
 
 
 def first_segments(run: Run, lm: LanguageModel) -> HiddenStateCache:
@@ -62,7 +61,7 @@ def first_segments(run: Run, lm: LanguageModel) -> HiddenStateCache:
 
 
 def measure_plane(run: Run, load: Loader | None = None, points: int = 21) -> KeyPlane:
-    """The DocRep plane of a run, over [-1, 1]² or as far as its DocReps reach.
+    """The DocRep plane of a run, as far as its DocReps reach.
 
     To stay within a minute each document is read by its first segment only.
 
@@ -70,35 +69,27 @@ def measure_plane(run: Run, load: Loader | None = None, points: int = 21) -> Key
         DocmemError: as `measure`; or if there is no plane, as `key_plane`.
     """
 
-    def found() -> dict[str, Tensor]:
+    def results() -> dict[str, Tensor]:
         lm = (load or run.load_lm)()
         run.check_lm(lm)
-        cache = first_segments(run, lm)
         memory = run.load_memory()
-        extent = plane_extent(memory.doc_reps)
-        plane = key_plane(cache, memory, points=points, extent=extent, progress=True)
-        return plane._asdict()
+        return key_plane(first_segments(run, lm), memory, points=points, progress=True)._asdict()
 
-    return KeyPlane(**_kept(run, f"key_plane_{points}", found))
+    return KeyPlane(**_cached(run, f"key_plane_{points}", results))
 
 
-def _kept(run: Run, name: str, found: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors kept under `name`, if they are of the run's memory as it is now; else `found`.
+def _cached(run: Run, name: str, measure: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The cached results called `name`, if they are of the memory as it is now; else measured.
 
     In a folder that cannot be written, as a colleague's, they are measured each time.
     """
     path = run.path / "measured" / f"{name}.safetensors"
-    memory = hashlib.sha256(
-        b"".join(
-            part.detach().cpu().numpy().tobytes()
-            for part in run.load_memory().state_dict().values()
-        )
-    ).hexdigest()
+    memory = tensor_digest(run.load_memory().state_dict(), {})
     if path.exists():
-        tensors, of = load_tensors(path)
-        if of["memory"] == memory:
-            return tensors
-    tensors = found()
+        results, metadata = load_tensors(path)
+        if metadata["memory"] == memory:
+            return results
+    results = measure()
     if os.access(run.path, os.W_OK):
-        save_tensors(path, tensors, {"memory": memory})
-    return tensors
+        save_tensors(path, results, {"memory": memory})
+    return results

@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from docmem.core.memory import DocumentMemory
+from docmem.editing.doc_reps import plane_extent
 from docmem.errors import DocmemError
 from docmem.lm.cross_entropy import cross_entropies_at, on_device_of
 from docmem.lm.hidden_states import HiddenStateCache
@@ -67,33 +68,36 @@ def plane_of(doc_reps: Float[Tensor, "n_docs key_dim"]) -> tuple[Tensor, Tensor]
     return as_tensor(np.asarray(fitted.mean_)), as_tensor(np.asarray(fitted.components_))
 
 
-def plane_extent(points: Float[Tensor, "n_docs axes"]) -> float:
-    """How far a map extends from the origin: to 1, or a little beyond the furthest point."""
-    return max(1.0, 1.08 * points.abs().max().item())
-
-
 def key_plane(
     cache: HiddenStateCache,
     memory: DocumentMemory,
     *,
     points: int = 25,
-    extent: float = 1.0,
+    extent: float | None = None,
     progress: bool = False,
 ) -> KeyPlane:
-    """Measure the square [-extent, extent]² of the DocRep plane at points × points DocReps.
+    """Measure a square of the DocRep plane at points × points DocReps.
+
+    Args:
+        cache: the texts that are read at each point.
+        memory: the memory; left where it is.
+        points: grid points per side.
+        extent: the square is [-extent, extent]²; None: `plane_extent`, which holds every DocRep.
+        progress: show a bar.
 
     Raises:
         DocmemError: as `plane_of`.
     """
-    doc_reps = memory.doc_reps.cpu()
     memory = on_device_of(cache, memory)
-    origin, axes = plane_of(doc_reps)
-    axis = torch.linspace(-extent, extent, points)
+    origin, axes = plane_of(memory.doc_reps.cpu())
+    doc_reps = (memory.doc_reps.cpu() - origin) @ axes.T  # (n_docs, 2)
+    reach = plane_extent(doc_reps) if extent is None else extent
+    axis = torch.linspace(-reach, reach, points)
     rows = []
     for up in tqdm(axis.tolist(), desc="key plane", unit="row", disable=not progress):
         coordinates = torch.stack([axis, torch.full_like(axis, up)], dim=1)  # (points, 2)
         rows.append(cross_entropies_at(cache, memory, origin + coordinates @ axes))
-    return KeyPlane(axis, torch.stack(rows, dim=1), (doc_reps - origin) @ axes.T)
+    return KeyPlane(axis, torch.stack(rows, dim=1), doc_reps)
 
 
 class Line(NamedTuple):

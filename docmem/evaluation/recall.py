@@ -1,11 +1,9 @@
-"""What a memory gives back: recognition, continuation, attribution.
+"""What a memory gives back: recognition and completion.
 
-    recognition(cache, memory)            # own and other cross entropies, documents recognised
-    completion(cache, memory)           # how much of the text it goes on with correctly
-    attribute(lm, memory, -1, "a text")    # which document does this come from?
-    drop_doc_rep(memory, "a title")     # the document uncalled, and not forgotten
+    recognition(cache, memory)      # own and other cross entropies, documents recognised
+    completion(cache, memory)       # share of its texts that the LM completes right
 
-All of it is measured by reading or by greedy generation; nothing is sampled.
+Both are measured by reading or by greedy generation; nothing is sampled.
 """
 
 import math
@@ -53,14 +51,14 @@ def recognition(cache: HiddenStateCache, memory: DocumentMemory) -> Recognition:
 
 
 class Completion(NamedTuple):
-    """Share of the following tokens that greedy generation gets right, over all segments."""
+    """Completion accuracy: share of tokens that greedy generation gets right, over all segments."""
 
     own: float
     """Under the own DocRep."""
     other: float
     """Under another document's, averaged over the others."""
     none: float
-    """By the LM without memory."""
+    """By the base LM."""
 
 
 def completion(
@@ -68,7 +66,7 @@ def completion(
 ) -> Completion:
     """Give the LM the first tokens of every segment and count the next ones it gets right.
 
-    Segments too short for it are passed over; if all are, the shares are not numbers.
+    Segments too short for it are left out; if all are, the shares are not numbers.
     """
     ids, wanted, own = prompts(cache, prompt_tokens, new_tokens)
     if not len(own):
@@ -97,7 +95,7 @@ def prompts(
 ) -> tuple[Int[Tensor, "rows given"], Int[Tensor, "rows new"], Int[Tensor, " rows"]]:
     """The first tokens of every segment, the next ones, and whose they are, one row per segment.
 
-    Segments too short for both are passed over.
+    Segments too short for both are left out.
     """
     rows, doc_ids = [], []
     for doc_id, batch in zip(cache.doc_ids, cache.batches, strict=True):

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
+from docmem.plots import plane as plots
 from docmem.plots.style import INK, document_color
 
 
@@ -57,24 +58,10 @@ def plane_map(
     cmap: str,
     limits: tuple[float, float],
 ) -> AxesImage:
-    """Values over the square [-extent, extent]² of the DocRep plane, [up][across].
-
-    Args:
-        axes: where to draw.
-        values: one per point.
-        extent: half the side of the square.
-        cmap: name of the colour map.
-        limits: values at its ends.
-    """
-    reach = extent * (1 + 1 / (len(values) - 1))
-    axes.set_xticks((-1, 0, 1))
-    axes.set_yticks((-1, 0, 1))
-    axes.set_xlabel("DocRep, first coordinate")
-    lowest, highest = limits
-    return axes.imshow(
-        np.array(values), origin="lower", cmap=cmap, vmin=lowest, vmax=highest,
-        extent=(-reach, reach, -reach, reach), interpolation="nearest",
-    )  # fmt: skip
+    """`docmem.plots.plane.plane_map` of [up][across] values, with `limits` at the scale's ends."""
+    image = plots.plane_map(axes, values, extent, cmap=cmap, vmin=limits[0], vmax=limits[1])
+    axes.set_ylabel("")
+    return image
 
 
 def document_ticks(axes: Axes, count: int) -> None:

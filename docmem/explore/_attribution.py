@@ -10,9 +10,10 @@ from torch import Tensor
 
 from docmem.core.memory import DocumentMemory
 from docmem.documents import segments
+from docmem.editing.doc_reps import plane_extent
 from docmem.errors import DocmemError
 from docmem.evaluation.attribution import BASE_LM, attribute
-from docmem.evaluation.plane import plane_extent, plane_of
+from docmem.evaluation.plane import plane_of
 from docmem.explore._explorer import Explorer, lm_of, note, sentence
 from docmem.explore._pictures import explanation
 from docmem.lm.cross_entropy import cross_entropies_at

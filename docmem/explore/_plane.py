@@ -23,9 +23,10 @@ from torch import Tensor
 
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
+from docmem.editing.doc_reps import plane_extent
 from docmem.errors import DocmemError, check_count
 from docmem.evaluation.cached import first_segments
-from docmem.evaluation.plane import KeyPlane, plane_extent, plane_of
+from docmem.evaluation.plane import KeyPlane, plane_of
 from docmem.evaluation.plane import key_plane as measure
 from docmem.explore._explorer import Explorer, Latest, answer_beside_the_cell, lm_of, sentence
 from docmem.explore._pictures import plane_reading

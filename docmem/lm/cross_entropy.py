@@ -54,7 +54,7 @@ def cross_entropies_at(
         parts = doc_reps.split(at_once)
         return torch.cat([cache.cross_entropies(index, memory, part) for part in parts])
 
-    return document_means(cache, memory.config.n_docs, read)
+    return document_means(cache, max(cache.doc_ids) + 1, read)
 
 
 def base_cross_entropies(cache: HiddenStateCache) -> Float[Tensor, " doc_ids"]:

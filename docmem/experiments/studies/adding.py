@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 
 from docmem.core.memory import DocumentMemory
 from docmem.editing.add import add
-from docmem.editing.doc_reps import append_doc_rep
-from docmem.evaluation.plane import key_plane, plane_extent
+from docmem.editing.doc_reps import append_doc_rep, plane_extent
+from docmem.evaluation.plane import key_plane
 from docmem.evaluation.recall import recognition
 from docmem.experiments.drawing import dots, plane_map
 from docmem.experiments.pool import SEEDS_ADDED, Claim, RunPool, all_hold, spread, verdict

@@ -1,20 +1,20 @@
 """Capacity: how many documents fit into how many entries.
 
 The paper leaves it open. Every cell is trained anew, for equally many epochs: what is measured is
-what a memory of that size has learned by then, so the last tenth of the way is measured beside it.
+what a memory of that size has learned by then, so the last tenth of the epochs is measured too.
 """
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from docmem.evaluation.recall import recognition
 from docmem.experiments.drawing import band, shade
-from docmem.experiments.pool import Claim, RunPool, all_hold, spread, verdict
-from docmem.plots.style import headline, styled
+from docmem.experiments.pool import RunPool
+from docmem.experiments.stats import spread, verdict
+from docmem.experiments.study import Claim, Study, all_hold
 
-QUESTION = "How many documents fit into how many memory entries?"
 DOCUMENTS = (5, 10, 20)
 ENTRIES = (16, 32, 64, 128, 256)
 """Each twice the one before it."""
@@ -22,148 +22,146 @@ MOST_SEEDS = 2
 EPOCHS = 40
 LEARNED = 2.0
 """Own cross entropy below which a document counts as learned, nats per token."""
+CE = "cross entropy, own DocRep (nats per token)"
+
+Cells = list[list[list[float]]]
+"""One number per cell and seed, [documents][entries][seed]."""
 
 
-def measure(pool: RunPool) -> dict[str, Any]:
-    """Of each size and seed: own and other cross entropy, and what the last tenth still gained.
+@dataclass(frozen=True)
+class Results:
+    """Of every size: cross entropies in nats per token."""
 
-    `cells` is [documents][entries][seed]; `gained` is how far the own cross entropy in training
-    fell over the last tenth of the epochs.
-    """
-    seeds = pool.seed_numbers(MOST_SEEDS)
-    cells = [
-        [[cell(pool, seed, count, entries) for seed in seeds] for entries in ENTRIES]
-        for count in DOCUMENTS
-    ]
-    return {
-        "documents": list(DOCUMENTS), "entries": list(ENTRIES), "epochs": EPOCHS, "cells": cells,
-    }  # fmt: skip
+    documents: list[int]
+    entries: list[int]
+    epochs: int
+    own: Cells
+    """Under the own DocRep."""
+    other: Cells
+    """Under the others'."""
+    gained: Cells
+    """How far the own cross entropy in training fell over the last tenth of the epochs."""
 
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean own cross entropy over seeds, (documents, entries)."""
+        return np.array(self.own).mean(2)
 
-def cell(pool: RunPool, seed: int, count: int, entries: int) -> dict[str, float]:
-    """One size, trained with one seed."""
-    sizes = {"max_labels": count, "hook_memory_dim": entries, "num_epochs": EPOCHS}
-    run = pool.run(seed, pool.documents(count), **sizes)
-    known = recognition(pool.cache_hidden_states(run), run.load_memory())
-    losses = [epoch.positive_ce for epoch in run.load_history()]
-    gained = losses[-1 - max(1, len(losses) // 10)] - losses[-1]
-    return {"own": known.own, "other": known.other, "gained": gained}
+    def doubled(self) -> tuple[np.ndarray, np.ndarray]:
+        """Changes of the mean where documents and entries both double, and documents alone."""
+        return self.mean[1:, 1:] - self.mean[:-1, :-1], np.diff(self.mean, axis=0)
 
 
-def table(results: dict[str, Any], key: str) -> np.ndarray:
-    """One number of every cell: (documents, entries, seeds)."""
-    return np.array([[[s[key] for s in seeds] for seeds in row] for row in results["cells"]])
+class Capacity(Study[Results]):
+    """Every number of documents with every number of entries, with at most two seeds."""
 
-
-@styled
-def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
-    """Own cross entropy as a heat map with its numbers, as curves, and entries a document."""
-    entries, counts = results["entries"], results["documents"]
-    own = table(results, "own")
-    left, middle, right = figure.subplots(1, 3, width_ratios=(1.3, 1, 1))
-    mean = own.mean(2)
-    image = left.imshow(mean, cmap="viridis_r", aspect="auto", vmin=0, vmax=mean.max())
-    for row, column in np.ndindex(*mean.shape):
-        ink = "white" if mean[row, column] > 0.45 * mean.max() else "black"
-        left.text(
-            column, row, f"{mean[row, column]:.2f}", ha="center", va="center", color=ink,
-            fontsize=12,
-        )  # fmt: skip
-    left.set_xticks(range(len(entries)), [str(n) for n in entries])
-    left.set_yticks(range(len(counts)), [str(n) for n in counts])
-    left.spines[:].set_visible(False)
-    left.set_xlabel("memory entries")
-    left.set_ylabel("documents")
-    left.set_title("mean over seeds")
-    figure.colorbar(image, ax=left, label="cross entropy, own DocRep (nats per token)")
-    shapes = ("o", "s", "^")
-    for index, count in enumerate(counts):
-        color = shade(index, len(counts))
-        band(middle, entries, own[index].T.tolist(), color, f"{count} documents")
-        per = [n / count for n in entries]
-        right.plot(
-            np.repeat(per, own.shape[2]), own[index].ravel(), shapes[index], color=color, ms=6,
-            alpha=0.7, mew=0, label=f"{count} documents",
-        )  # fmt: skip
-    for axes, label in ((middle, "memory entries"), (right, "memory entries a document")):
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set_ylim(0)
-        axes.set_xlabel(label)
-        axes.set_ylabel("cross entropy, own DocRep (nats per token)")
-        axes.legend(frameon=False, fontsize=9)
-    middle.set_title("by entries")
-    right.set_title("by entries a document")
-    title = "What a memory of each size knows of its documents"
-    if all_hold(*claims(results)[:3]):
-        title = "More entries hold more documents"
-    headline(
-        figure,
-        title,
-        f"{own.shape[2]} seeds, {results['epochs']} epochs a cell. {note}",
+    question = "How many documents fit into how many memory entries?"
+    results = Results
+    size = (13, 4.6)
+    alt = (
+        "Left: heat map of own cross entropy, documents down, memory entries across; middle: the "
+        "same as a curve for each number of documents; right: over entries per document, one "
+        "point per run."
     )
-    return figure
 
+    def measure(self, pool: RunPool) -> Results:
+        """Train a memory of every size; measure what it knows and what it still gained."""
+        seeds = pool.seed_numbers(MOST_SEEDS)
+        cells = np.array(
+            [
+                [[self.cell(pool, seed, count, entries) for seed in seeds] for entries in ENTRIES]
+                for count in DOCUMENTS
+            ]
+        )  # (documents, entries, seeds, 3)
+        own, other, gained = np.moveaxis(cells, 3, 0).tolist()
+        return Results(list(DOCUMENTS), list(ENTRIES), EPOCHS, own, other, gained)
 
-SIZE = (13, 4.6)
-ALT = (
-    "Left: heat map of own cross entropy, documents down, memory entries across; middle: the same "
-    "as a curve for each number of documents; right: over entries a document, a point a run."
-)
+    def cell(self, pool: RunPool, seed: int, count: int, entries: int) -> list[float]:
+        """Own and other cross entropy of one run, and what its last tenth gained."""
+        sizes = {"max_labels": count, "hook_memory_dim": entries, "num_epochs": EPOCHS}
+        run = pool.run(seed, pool.documents(count), **sizes)
+        known = recognition(pool.cache_hidden_states(run), run.load_memory())
+        losses = [epoch.positive_ce for epoch in run.load_history()]
+        return [known.own, known.other, losses[-1 - max(1, len(losses) // 10)] - losses[-1]]
 
+    def draw(self, figure: Figure, results: Results) -> None:
+        """Own cross entropy as a heat map with its numbers, as curves, by entries per document."""
+        entries, counts, mean = results.entries, results.documents, results.mean
+        left, middle, right = figure.subplots(1, 3, width_ratios=(1.3, 1, 1))
+        image = left.imshow(mean, cmap="viridis_r", aspect="auto", vmin=0, vmax=mean.max())
+        for (row, column), ce in np.ndenumerate(mean):
+            ink = "white" if ce > 0.45 * mean.max() else "black"
+            left.text(column, row, f"{ce:.2f}", ha="center", va="center", color=ink, fontsize=12)
+        left.set_xticks(range(len(entries)), [str(n) for n in entries])
+        left.set_yticks(range(len(counts)), [str(n) for n in counts])
+        left.spines[:].set_visible(False)
+        left.set(xlabel="memory entries", ylabel="documents", title="mean over seeds")
+        figure.colorbar(image, ax=left, label=CE)
+        for index, (count, own) in enumerate(zip(counts, results.own, strict=True)):
+            color, label = shade(index, len(counts)), f"{count} documents"
+            band(middle, entries, np.transpose(own).tolist(), color, label)
+            per_document = np.repeat([n / count for n in entries], len(own[0]))
+            right.plot(
+                per_document, np.ravel(own), "os^"[index % 3], color=color, ms=6, alpha=0.7, mew=0,
+                label=label,
+            )  # fmt: skip
+        for axes, unit in ((middle, "entries"), (right, "entries per document")):
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.set(xlabel=f"memory {unit}", ylabel=CE, ylim=(0, None), title=f"by {unit}")
+            axes.legend(frameon=False, fontsize=9)
 
-def beside(results: dict[str, Any]) -> tuple[list[float], list[float]]:
-    """Changes of own cross entropy where documents and entries both double, and documents alone.
+    def title(self, results: Results) -> str:
+        """Says that more entries hold more where the claims hold."""
+        if all_hold(*self.claims(results)[:3]):
+            return "More entries hold more documents"
+        return "What a memory of each size knows of its documents"
 
-    Of means over seeds, nats per token.
-    """
-    mean = table(results, "own").mean(2)
-    both = (mean[1:, 1:] - mean[:-1, :-1]).ravel()
-    alone = (mean[1:] - mean[:-1]).ravel()
-    return both.tolist(), alone.tolist()
+    def caption(self, results: Results) -> str:
+        """Seeds and epochs."""
+        return f"{len(results.own[0][0])} seeds, {results.epochs} epochs per cell."
 
-
-def claims(results: dict[str, Any]) -> list[Claim]:
-    """More entries help every number of documents; more documents cost at every size."""
-    own, gained = table(results, "own"), table(results, "gained")
-    entries, counts, mean = results["entries"], results["documents"], own.mean(2)
-    smallest, largest = spread(own[:, 0].mean(0)), spread(own[:, -1].mean(0))
-    few, many = spread(own[0].mean(0)), spread(own[-1].mean(0))
-    fits = [
-        max((count for count, ce in zip(counts, column, strict=True) if ce < LEARNED), default=0)
-        for column in mean.T
-    ]
-    steps = np.diff(mean, axis=1)
-    both, alone = (float(np.abs(differences).mean()) for differences in beside(results))
-    still = f"the last tenth of training still gained {gained.mean():.2f} nats on average"
-    return [
-        Claim(
-            "More entries lower the own cross entropy, whatever the number of documents",
-            "left open",
-            f"{smallest} nats with {entries[0]} entries, {largest} with {entries[-1]}, mean over "
-            f"{counts[0]} to {counts[-1]} documents after {results['epochs']} epochs; {still}",
-            verdict(bool((mean[:, -1] < mean[:, 0]).all()), bool((steps < 0).all())),
-        ),
-        Claim(
-            "More documents raise it, whatever the number of entries",
-            "left open",
-            f"{few} nats with {counts[0]} documents, {many} with {counts[-1]}, mean over entries",
-            verdict(bool((mean[-1] > mean[0]).all()), bool((np.diff(mean, axis=0) > 0).all())),
-        ),
-        Claim(
-            f"Documents learned (own cross entropy below {LEARNED:g}) grow with the entries",
-            "left open",
-            "of "
-            + "; ".join(f"{n} entries: {count}" for n, count in zip(entries, fits, strict=True)),
-            verdict(fits == sorted(fits) and fits[-1] > fits[0]),
-        ),
-        Claim(
-            "What counts is entries a document: twice the documents with twice the entries are "
-            "known as well",
-            "left open",
-            f"mean change {both:.2f} nats where both double, {alone:.2f} where the documents "
-            "double alone; means over seeds",
-            verdict(both < 0.25, both < alone / 2),
-            exploratory=True,
-        ),
-    ]
+    def claims(self, results: Results) -> list[Claim]:
+        """More entries help every number of documents; more documents cost at every size."""
+        entries, counts, mean = results.entries, results.documents, results.mean
+        own, gained = np.array(results.own), np.mean(results.gained)
+        few_entries, most_entries = (spread(own[:, at].mean(0)) for at in (0, -1))
+        few, many = (spread(own[at].mean(0)) for at in (0, -1))
+        fits = [
+            max((n for n, ce in zip(counts, column, strict=True) if ce < LEARNED), default=0)
+            for column in mean.T
+        ]
+        both, alone = (float(np.abs(changes).mean()) for changes in results.doubled())
+        return [
+            Claim(
+                "More entries lower the own cross entropy, whatever the number of documents",
+                "left open",
+                f"{few_entries} nats with {entries[0]} entries, {most_entries} with {entries[-1]}, "
+                f"mean over {counts[0]} to {counts[-1]} documents after {results.epochs} epochs; "
+                f"the last tenth of training still gained {gained:.2f} nats on average",
+                verdict(bool((mean[:, -1] < mean[:, 0]).all()), bool((np.diff(mean) < 0).all())),
+            ),
+            Claim(
+                "More documents raise it, whatever the number of entries",
+                "left open",
+                f"{few} nats with {counts[0]} documents, {many} with {counts[-1]}, mean over "
+                "entries",
+                verdict(bool((mean[-1] > mean[0]).all()), bool((np.diff(mean, axis=0) > 0).all())),
+            ),
+            Claim(
+                f"Documents learned (own cross entropy below {LEARNED:g}) grow with the entries",
+                "left open",
+                "of "
+                + "; ".join(f"{n} entries: {fit}" for n, fit in zip(entries, fits, strict=True)),
+                verdict(fits == sorted(fits) and fits[-1] > fits[0]),
+            ),
+            Claim(
+                "What counts is entries per document: twice the documents with twice the entries "
+                "are known as well",
+                "left open",
+                f"mean change {both:.2f} nats where both double, {alone:.2f} where the documents "
+                "double alone; means over seeds",
+                verdict(both < 0.25, both < alone / 2),
+                exploratory=True,
+            ),
+        ]

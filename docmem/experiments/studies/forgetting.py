@@ -87,7 +87,7 @@ def what_is_left(
     every DocRep that the memory has.
     """
     bare = base_cross_entropies(text)[0]
-    over_plane = key_plane(text, memory, points=POINTS).ce[0] - bare
+    over_plane = key_plane(text, memory, points=POINTS, extent=1.0).ce[0] - bare
     points = torch.cat([place[None], memory.doc_reps])
     there = cross_entropies_at(text, memory, points)[0] - bare
     lowest = min(over_plane.min().item(), there.min().item())

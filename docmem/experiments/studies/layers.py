@@ -1,9 +1,11 @@
 """Layer sweep: the memory after each block of the LM, at equal epochs and at equal seconds.
 
-The paper puts it after the last block. An earlier one gives the later blocks a say in what the
-memory adds, but every step has to go forward and back through them.
+The paper puts it after the last block. After an earlier one, later blocks process what the memory
+adds, but every step has to go forward and back through them. Layers are counted from 0.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -11,145 +13,145 @@ from matplotlib.figure import Figure
 from docmem.core.blocks import find_blocks, resolve_layer
 from docmem.evaluation.recall import recognition
 from docmem.experiments.drawing import band, dots, shade
-from docmem.experiments.pool import Claim, RunPool, all_hold, spread, verdict
-from docmem.experiments.stats import clearly_above
-from docmem.plots.style import FAINT, headline, styled
+from docmem.experiments.pool import RunPool
+from docmem.experiments.stats import clearly_above, spreads, verdict
+from docmem.experiments.study import Claim, Study, all_hold, columns
+from docmem.plots.style import FAINT
 
-QUESTION = "After which block should the memory stand?"
 MOST_SEEDS = 3
 
 
-def measure(pool: RunPool) -> dict[str, Any]:
-    """Of each block and seed: own cross entropy at every epoch, its fastest epoch, recognition.
+@dataclass(frozen=True)
+class Layer:
+    """The memory after one block; one entry per seed."""
 
-    The fastest epoch is the one that other work on the machine disturbed least. `budget_s` is
-    the time that the last block's whole training takes at its fastest.
-    """
-    config, count = pool.config(), len(find_blocks(pool.lm.model))
-    usual = resolve_layer(config.hook_memory_layer, count)
-    blocks: dict[str, list[dict[str, Any]]] = {}
-    for block in range(count):
-        change: dict[str, Any] = {} if block == usual else {"hook_memory_layer": block}
-        seeds = []
-        for seed in pool.seed_numbers(MOST_SEEDS):
-            run = pool.run(seed, **change)
-            known = recognition(pool.cache_hidden_states(run), run.load_memory())
-            seeds.append(
-                {
-                    "curve": [epoch.positive_ce for epoch in run.load_history()],
-                    "epoch_s": min(epoch.seconds for epoch in run.load_history()),
-                    "own": known.own,
-                    "other": known.other,
-                    "recognised": known.recognised,
-                }
-            )
-        blocks[str(block + 1)] = seeds
-    budget = config.num_epochs * fastest(blocks[str(count)])
-    return {"blocks": blocks, "budget_s": budget, "n_docs": len(run.documents)}
+    curve: list[list[float]]
+    """Own cross entropy in training, (seeds, epochs), nats per token."""
+    epoch_s: list[float]
+    """Seconds of the fastest epoch: the one that other work on the machine disturbed least."""
+    own: list[float]
+    """Cross entropy under the own DocRep; `other`: under the others', nats per token."""
+    other: list[float]
+    recognised: list[int]
+    """Documents recognised."""
+
+    def epochs_within(self, seconds: float) -> int:
+        """Whole epochs that fit into a budget; at least the first, at most all."""
+        # A hair more, so that the budget of a run holds that run.
+        fitting = int(seconds / min(self.epoch_s) + 1e-6)
+        return min(max(fitting, 1), len(self.curve[0]))
 
 
-def fastest(seeds: list[dict[str, Any]]) -> float:
-    """Seconds of an epoch, the fastest of all seeds."""
-    return min(seed["epoch_s"] for seed in seeds)
+@dataclass(frozen=True)
+class Results:
+    """By layer."""
+
+    layers: dict[str, Layer]
+    budget_s: float
+    """Seconds that the whole training takes after the last block, at its fastest."""
+
+    def at_equal_seconds(self) -> dict[str, list[float]]:
+        """Own cross entropy when the budget is spent, by layer, one per seed."""
+        ends = {name: one.epochs_within(self.budget_s) - 1 for name, one in self.layers.items()}
+        return {
+            name: [curve[ends[name]] for curve in one.curve] for name, one in self.layers.items()
+        }
+
+    def at_equal_epochs(self) -> dict[str, list[float]]:
+        """Own cross entropy after all epochs, by layer, one per seed."""
+        return {name: [curve[-1] for curve in one.curve] for name, one in self.layers.items()}
 
 
-def epochs_within(seeds: list[dict[str, Any]], budget: float) -> int:
-    """Whole epochs that fit into `budget` seconds; at least the first, at most all."""
-    # A hair more, so that the budget of a run holds that run.
-    fitting = int(budget / fastest(seeds) + 1e-6)
-    return min(max(fitting, 1), len(seeds[0]["curve"]))
+class Layers(Study[Results]):
+    """Every layer, with at most three seeds."""
 
-
-def at_equal_seconds(results: dict[str, Any], block: str) -> list[float]:
-    """Own cross entropy of a block's runs when the budget is spent, one a seed."""
-    seeds = results["blocks"][block]
-    last = epochs_within(seeds, results["budget_s"]) - 1
-    return [seed["curve"][last] for seed in seeds]
-
-
-def at_equal_epochs(results: dict[str, Any], block: str) -> list[float]:
-    """Own cross entropy of a block's runs after all epochs, one a seed."""
-    return [seed["curve"][-1] for seed in results["blocks"][block]]
-
-
-@styled
-def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
-    """Own cross entropy against epochs and against seconds; what is left at equal ones."""
-    grid = figure.add_gridspec(2, 6)
-    left, right = figure.add_subplot(grid[0, :3]), figure.add_subplot(grid[0, 3:])
-    blocks = results["blocks"]
-    for place, (block, seeds) in enumerate(blocks.items()):
-        color = shade(place, len(blocks))
-        curves = [seed["curve"] for seed in seeds]
-        epochs = [float(epoch) for epoch in range(1, len(curves[0]) + 1)]
-        band(left, epochs, curves, color, f"after block {block}")
-        band(right, [epoch * fastest(seeds) for epoch in epochs], curves, color, "")
-    right.axvline(results["budget_s"], color=FAINT, lw=1.2, ls=(0, (4, 3)))
-    for axes, label in ((left, "epoch"), (right, "seconds (epochs × the fastest epoch)")):
-        axes.set_ylim(0)
-        axes.set_xlim(0)
-        axes.set_xlabel(label)
-        axes.set_ylabel("own cross entropy\nin training (nats per token)")
-    left.legend(frameon=False)
-    for column, (label, values) in enumerate(
-        (
-            ("own cross entropy after\nas many epochs", at_equal_epochs),
-            ("own cross entropy after\nas many seconds", at_equal_seconds),
-            ("seconds an epoch\n(fastest)", None),
-        )
-    ):
-        axes = figure.add_subplot(grid[1, 2 * column : 2 * column + 2])
-        dots(
-            axes,
-            {
-                block: values(results, block) if values else [seed["epoch_s"] for seed in seeds]
-                for block, seeds in blocks.items()
-            },
-        )
-        axes.set_ylim(0)
-        axes.set_xlabel("memory after block")
-        axes.set_ylabel(label)
-    title = "The memory after each block: what an epoch brings, and what a second brings"
-    if all_hold(claims(results)[0]):
-        title = "For the same seconds, a memory after the last block learns most"
-    headline(
-        figure,
-        title,
-        f"Mean in a band of one standard deviation; at most {MOST_SEEDS} seeds; dashed: the "
-        f"seconds in which the last block's memory is trained. {note}",
+    question = "After which block should the memory stand?"
+    results = Results
+    size = (12, 7)
+    alt = (
+        "Own cross entropy of a memory at each layer, against epochs and against seconds; below, "
+        "what it is after as many epochs, after as many seconds, and seconds per epoch, one dot "
+        "per seed."
     )
-    return figure
 
+    def measure(self, pool: RunPool) -> Results:
+        """Train a memory at every layer; measure its learning, its time and its recall."""
+        config, count = pool.config(), len(find_blocks(pool.lm.model))
+        usual = resolve_layer(config.hook_memory_layer, count)
+        layers = {}
+        for index in range(count):
+            # The preset's own way to name its layer, so that other experiments share the runs.
+            change: dict[str, Any] = {} if index == usual else {"hook_memory_layer": index}
+            rows = []
+            for seed in pool.seed_numbers(MOST_SEEDS):
+                run = pool.run(seed, **change)
+                history = run.load_history()
+                known = recognition(pool.cache_hidden_states(run), run.load_memory())
+                rows.append(
+                    {
+                        "curve": [epoch.positive_ce for epoch in history],
+                        "epoch_s": min(epoch.seconds for epoch in history),
+                        "own": known.own,
+                        "other": known.other,
+                        "recognised": known.recognised,
+                    }
+                )
+            layers[str(index)] = Layer(**columns(rows))
+        return Results(layers, config.num_epochs * min(layers[str(count - 1)].epoch_s))
 
-SIZE = (12, 7)
-ALT = (
-    "Own cross entropy of a memory after each block, against epochs and against seconds; below, "
-    "what it is after as many epochs, after as many seconds, and seconds an epoch, one dot per seed."
-)
+    def draw(self, figure: Figure, results: Results) -> None:
+        """Own cross entropy against epochs and against seconds; what is left at equal ones."""
+        grid = figure.add_gridspec(2, 6)
+        left, right = figure.add_subplot(grid[0, :3]), figure.add_subplot(grid[0, 3:])
+        for place, (name, layer) in enumerate(results.layers.items()):
+            color = shade(place, len(results.layers))
+            epochs = [float(epoch) for epoch in range(1, len(layer.curve[0]) + 1)]
+            seconds = [epoch * min(layer.epoch_s) for epoch in epochs]
+            band(left, epochs, layer.curve, color, f"layer {name}")
+            band(right, seconds, layer.curve, color, "")
+        right.axvline(results.budget_s, color=FAINT, lw=1.2, ls=(0, (4, 3)))
+        for axes, label in ((left, "epoch"), (right, "seconds (epochs × the fastest epoch)")):
+            axes.set(xlabel=label, ylabel="own cross entropy\nin training (nats per token)")
+            axes.set(xlim=(0, None), ylim=(0, None))
+        left.legend(frameon=False)
+        panels = {
+            "own cross entropy after\nas many epochs": results.at_equal_epochs(),
+            "own cross entropy after\nas many seconds": results.at_equal_seconds(),
+            "seconds per epoch\n(fastest)": {n: one.epoch_s for n, one in results.layers.items()},
+        }
+        for column, (label, groups) in enumerate(panels.items()):
+            axes = figure.add_subplot(grid[1, 2 * column : 2 * column + 2])
+            dots(axes, groups)
+            axes.set(ylim=(0, None), xlabel="layer of the memory", ylabel=label)
 
+    def title(self, results: Results) -> str:
+        """Says that the last layer is best where its claim holds."""
+        if all_hold(self.claims(results)[0]):
+            return "For the same seconds, a memory after the last block learns most"
+        return "The memory after each block: what it learns per epoch and per second"
 
-def claims(results: dict[str, Any]) -> list[Claim]:
-    """The last block learns most in a given time; in a given number of epochs too."""
-    *earlier, last = results["blocks"]
+    def caption(self, results: Results) -> str:
+        """What bands and the dashed line are."""
+        return (
+            f"Mean in a band of one standard deviation; at most {MOST_SEEDS} seeds; dashed: the "
+            "seconds in which the last layer's memory is trained."
+        )
 
-    def text(values: Any) -> str:
-        return ", ".join(f"{b}: {spread(values(results, b))}" for b in results["blocks"])
+    def claims(self, results: Results) -> list[Claim]:
+        """The last layer learns most in a given time; in a given number of epochs too."""
 
-    def last_below(values: Any) -> list[bool]:
-        return [clearly_above(values(results, b), values(results, last)) for b in earlier]
+        def compared(unit: str, measure: Callable[[], dict[str, list[float]]], end: str) -> Claim:
+            own = measure()
+            *earlier, last = own.values()
+            return Claim(
+                f"After as many {unit}, the memory after the last block has learned most",
+                "last block only",
+                f"own cross entropy, by layer {spreads(own)}{end}",
+                verdict(*(clearly_above(other, last) for other in earlier)),
+            )
 
-    seconds = ", ".join(f"{b}: {fastest(seeds):.2f}" for b, seeds in results["blocks"].items())
-    return [
-        Claim(
-            "After as many seconds, the memory after the last block has learned most",
-            "last block only",
-            f"own cross entropy, by block {text(at_equal_seconds)}; seconds an epoch {seconds}",
-            verdict(*last_below(at_equal_seconds)),
-        ),
-        Claim(
-            "After as many epochs, the memory after the last block has learned most",
-            "last block only",
-            f"own cross entropy, by block {text(at_equal_epochs)}",
-            verdict(*last_below(at_equal_epochs)),
-        ),
-    ]
+        times = ", ".join(f"{n}: {min(one.epoch_s):.2f}" for n, one in results.layers.items())
+        return [
+            compared("seconds", results.at_equal_seconds, f"; seconds per epoch {times}"),
+            compared("epochs", results.at_equal_epochs, ""),
+        ]
