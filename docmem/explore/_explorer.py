@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from docmem.errors import DocmemError
-from docmem.evaluation.continuations import html_text
+from docmem.evaluation.recalled import html_text
 from docmem.lm.loading import LanguageModel
 from docmem.plots.style import INK, png_bytes
 from docmem.training.run import Run

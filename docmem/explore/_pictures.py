@@ -93,8 +93,7 @@ def plane_reading(
     perplexity = reading.perplexity.tolist()
     bars = figure.add_subplot(grid[0, 1])
     rest = _bars(bars, perplexity, 1, titles)
-    highest = max(bar.get_x() + bar.get_width() for bar in bars.patches)
-    bars.set(xscale="log", xlim=(1, 1.1 * max(2.0, highest)), xlabel="perplexity")
+    bars.set(xscale="log", xlim=(1, 1.1 * max(2.0, bars.dataLim.xmax)), xlabel="perplexity")
     bars.xaxis.set_major_locator(LogLocator(10))
     bars.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     bars.xaxis.set_minor_formatter(NullFormatter())
@@ -129,8 +128,9 @@ def explanation(figure: Figure, found: Explanation, titles: list[str]) -> Figure
     """
     bars, *maps = figure.subplots(1, 1 if found.search is None else 2, squeeze=False)[0]
     rest = _bars(bars, found.ce, 0, titles)
-    highest = max(found.base, *(bar.get_width() for bar in bars.patches))
-    bars.set(xlim=(0, 1.06 * highest), xlabel="cross entropy (nats per token)")
+    bars.set(
+        xlim=(0, 1.06 * max(found.base, bars.dataLim.xmax)), xlabel="cross entropy (nats per token)"
+    )
     bars.axvline(found.base, color=FAINT, lw=1.4, ls=(0, (4, 3)), zorder=0)
     bars.annotate(
         f"base LM {found.base:.2f}", (found.base, 1), (0, 3), ha="center", color="#555555",
