@@ -146,7 +146,8 @@ def test_comparison_reads_as_text_and_as_html() -> None:
     row = recalled(" one $two$ three <b>four", [Span(1, 10)])
     shown = str(Comparison((row, row)))
     assert shown.count("own (38% verbatim, true continuation 1.00 nats per token):") == 2
-    assert "A title itself:\n    and so" in shown
+    assert "A title itself:\n    “and so”" in shown
+    assert repr(row) == str(row)
     page = row._repr_html_()
     assert "<u>one <span>$</span>two<span>$</span></u> three &lt;b&gt;four" in page
     assert "a &lt;prompt&gt;" in page

@@ -36,7 +36,7 @@ NEW_TOKENS = 32
 PROMPT_WORDS = 10
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Recalled:
     """A prompt continued under one condition, beside the document that it is compared with."""
 
@@ -73,11 +73,13 @@ class Recalled:
     def __str__(self) -> str:
         return str(Comparison((self,)))
 
+    __repr__ = __str__  # what a notebook keeps beside the table
+
     def _repr_html_(self) -> str:
         return Comparison((self,))._repr_html_()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """The same prompt continued under several conditions. Iterate over it, or index it."""
 
@@ -95,14 +97,16 @@ class Comparison:
 
     def __str__(self) -> str:
         first = self.rows[0]
-        parts = [("prompt", f"{first.prompt} …")]
-        parts += [(f"{row.under}{_measures(row)}", row.text) for row in self.rows]
+        parts = [("prompt", f"“{first.prompt} …”")]
+        parts += [(f"{row.under}{_measures(row)}", f"“{row.text.strip()}”") for row in self.rows]
         if first.truth:
-            parts.append((f"{first.title} itself", first.truth))
+            parts.append((f"{first.title} itself", f"“{first.truth.strip()}”"))
         return "\n".join(
             f"{name}:\n{textwrap.indent(textwrap.fill(' '.join(text.split()), 92), '    ')}"
             for name, text in parts
         )
+
+    __repr__ = __str__  # what a notebook keeps beside the table
 
     def _repr_html_(self) -> str:
         cell = '<td style="text-align:left;vertical-align:top">'
