@@ -1,6 +1,6 @@
 """What the experiments' figures share: numbers with their spread over seeds, always shown."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
+from docmem.plots import plane as plots
 from docmem.plots.style import INK, document_color
 
 
@@ -57,24 +58,10 @@ def plane_map(
     cmap: str,
     limits: tuple[float, float],
 ) -> AxesImage:
-    """Values over the square [-extent, extent]² of the DocRep plane, [up][across].
-
-    Args:
-        axes: where to draw.
-        values: one per point.
-        extent: half the side of the square.
-        cmap: name of the colour map.
-        limits: values at its ends.
-    """
-    reach = extent * (1 + 1 / (len(values) - 1))
-    axes.set_xticks((-1, 0, 1))
-    axes.set_yticks((-1, 0, 1))
-    axes.set_xlabel("DocRep, first coordinate")
-    lowest, highest = limits
-    return axes.imshow(
-        np.array(values), origin="lower", cmap=cmap, vmin=lowest, vmax=highest,
-        extent=(-reach, reach, -reach, reach), interpolation="nearest",
-    )  # fmt: skip
+    """`docmem.plots.plane.plane_map` of [up][across] values, with `limits` at the scale's ends."""
+    image = plots.plane_map(axes, values, extent, cmap=cmap, vmin=limits[0], vmax=limits[1])
+    axes.set_ylabel("")
+    return image
 
 
 def document_ticks(axes: Axes, count: int) -> None:
@@ -82,6 +69,32 @@ def document_ticks(axes: Axes, count: int) -> None:
     axes.set_yticks(range(count), [str(index + 1) for index in range(count)], fontsize=7)
     for index, tick in enumerate(axes.get_yticklabels()):
         tick.set(color=document_color(index), fontweight="bold")
+
+
+def cell_texts(axes: Axes, image: AxesImage, text: Callable[[float], str], size: float) -> None:
+    """The number of each cell of a heat map, in the middle of it.
+
+    Args:
+        axes: where the heat map is.
+        image: the heat map; its colours say whether a number is white or black.
+        text: from a value to what is written.
+        size: of the letters, points.
+    """
+    for (row, column), value in np.ndenumerate(np.asarray(image.get_array())):
+        luminance = np.dot(image.cmap(image.norm(value))[:3], (0.299, 0.587, 0.114))
+        axes.text(
+            column, row, text(value), ha="center", va="center", fontsize=size, zorder=4,
+            color="white" if luminance < 0.5 else "black",
+        )  # fmt: skip
+
+
+def level(axes: Axes, y: float, text: str, color: str = INK) -> None:
+    """A line across the panel at `y`, named at its left end."""
+    axes.axhline(y, color=color, lw=1)
+    axes.annotate(
+        text, (0, y), (3, 3), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
+        color=color,
+    )  # fmt: skip
 
 
 def shade(place: int, count: int) -> str:
