@@ -27,7 +27,7 @@ class Source(NamedTuple):
     """Its text."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Recalled:
     """A prompt continued under one condition, and the document that it is compared with."""
 
@@ -62,11 +62,13 @@ class Recalled:
     def __str__(self) -> str:
         return str(Comparison((self,)))
 
+    __repr__ = __str__  # what a notebook keeps beside the table
+
     def _repr_html_(self) -> str:
         return Comparison((self,)).html()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """One prompt continued under several conditions. Iterate over it, or index it."""
 
@@ -93,6 +95,8 @@ class Comparison:
             maxcolwidths=[24, 52, None, None],
             disable_numparse=True,
         )
+
+    __repr__ = __str__  # what a notebook keeps beside the table
 
     def _repr_html_(self) -> str:
         return self.html()
