@@ -4,8 +4,6 @@ Parts are stored in results.json as soon as they are done, each with its machine
 RESULTS.md is rendered anew from what is stored.
 """
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import json

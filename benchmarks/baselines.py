@@ -4,8 +4,6 @@ Both are docmem's own trainer; only how it reads a batch differs. Where the LM i
 do not count, the losses are docmem's.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Where the time of docmem's training goes, by kind of operation, from torch's profiler."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch.profiler import ProfilerActivity, profile

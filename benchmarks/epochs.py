@@ -5,8 +5,6 @@ learned so far. docmem's may: it can save the backward pass of a negative that t
 switched off.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """A finished run in use: the DocRep plane, dragging, generation, figures; and the import."""
 
-from __future__ import annotations
-
 import math
 import random
 import shutil

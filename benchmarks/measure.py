@@ -1,7 +1,5 @@
 """Clock, statistics, energy, peak memory, and the description of the machine."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import platform
@@ -91,6 +89,6 @@ def machine() -> dict[str, Any]:
         "gpu": gpu.name if gpu else None,
         "gpu_memory_gb": round(gpu.total_memory / 1e9, 1) if gpu else None,
         "system": f"{platform.system()} {platform.machine()}",
-        "versions": {"python": platform.python_version()}
-        | {library: version_of(library) for library in LIBRARIES},
+        "python": platform.python_version(),
+        **{library: version_of(library) for library in LIBRARIES},
     }

@@ -17,8 +17,6 @@ Element-wise operations, norms and the optimizer are not counted, so no implemen
 bound. Divided by the matmul rate measured in the same run it is the least time of an epoch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

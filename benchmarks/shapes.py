@@ -4,8 +4,6 @@ Speed depends on shapes, not on the values of the weights. The random LMs have P
 read the embedded encyclopedia with the embedded tokenizer, whose ids lie within their vocabulary.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +28,7 @@ SHAPES = {
 
 @functools.lru_cache(maxsize=1)
 def build_lm(name: str, dtype: DType = "float32", device: str = "cpu") -> LanguageModel:
-    """The embedded LM, `tiny`, or one of `SHAPES` with weights from a fixed seed; the last is kept."""
+    """The embedded LM, `tiny`, or one of `SHAPES` with weights from a fixed seed."""
     if name == "tiny":
         return load_lm(name)
     d_model, blocks, heads, vocabulary = SHAPES[name]
