@@ -18,6 +18,7 @@ from torch.utils import collect_env
 
 from docmem.training.run import version_of
 
+Numbers = dict[str, Any]
 LIBRARIES = ("docmem", "torch", "transformers", "peft", "numpy", "matplotlib")
 
 
@@ -76,7 +77,7 @@ def in_fresh_process(code: str) -> str:
     return subprocess.run(command, cwd=root, check=True, text=True, stdout=-1).stdout
 
 
-def machine() -> dict[str, Any]:
+def machine() -> Numbers:
     """Hardware and versions, stored beside the numbers."""
     processor = collect_env.get_cpu_info(collect_env.run) or platform.machine()
     named = re.search(r"Model name:\s*(.+)", processor)  # lscpu's; sysctl gives the name alone

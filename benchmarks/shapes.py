@@ -5,13 +5,12 @@ read the embedded encyclopedia with the embedded tokenizer, whose ids lie within
 """
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig
 
-from docmem.documents import Document, load_documents
+from docmem.documents import load_documents
 from docmem.lm.loading import DTYPES, TINY, LanguageModel, load_lm
 from docmem.training.config import DType, TrainConfig, preset
 
@@ -62,6 +61,5 @@ def settings(name: str, **changes: Any) -> TrainConfig:
     return preset("pythia-1b", documents="encyclopedia", **{**defaults, **changes})
 
 
-def some_documents(count: int) -> Sequence[Document]:
-    """The first documents of the embedded encyclopedia."""
-    return load_documents("encyclopedia", count)
+encyclopedia = functools.partial(load_documents, "encyclopedia")
+"""The first documents of the embedded encyclopedia, as many as asked for."""
