@@ -155,7 +155,7 @@ def draw_figures(
     plane = measure_plane(last, load, points)
     histories = {name: run.load_history() for name, run in zip(names, runs, strict=True)}
     tau = last.config.target_negative_ce
-    segment = f"{names[-1]} memory, first segment of each document"
+    segment = f"{names[-1]} memory, first segments"
     figures = {
         "losses.png": plots.losses(new_figure(max(10, 3.6 * len(runs)), 5.6), histories, tau, note),
         "key_plane.png": plots.key_plane(

@@ -99,7 +99,8 @@ def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str)
         note += ". Colours repeat after ten documents"
     nearest = plane.nearest.numpy()
     own = sum(int(value_at(plane, nearest, index) == index) for index in range(n_docs))
-    headline(figure, f"{own} of {n_docs} documents are recalled best near their own DocRep", note)
+    where = "recalled best at the grid point nearest their DocRep"
+    headline(figure, f"{own} of {n_docs} documents are {where}", note)
     return figure
 
 
