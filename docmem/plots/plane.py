@@ -86,7 +86,7 @@ def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str)
     for index, title in enumerate(listed):
         y = 0.97 - index * 0.96 / lines
         badge(axes, 1.06, y, index, n_docs=lines, transform=axes.transAxes, clip_on=False)
-        shown = drawable(title, 27) if n_docs > 10 else textwrap.fill(drawable(title, 52), 27)
+        shown = drawable(title, 26) if n_docs > 10 else textwrap.fill(drawable(title, 50), 25)
         axes.text(
             1.1, y, shown, transform=axes.transAxes, fontsize=10.5 if n_docs <= 12 else 9,
             va="center", linespacing=1.0,
@@ -99,7 +99,7 @@ def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str)
         note += ". Colours repeat after ten documents"
     nearest = plane.nearest.numpy()
     own = sum(int(value_at(plane, nearest, index) == index) for index in range(n_docs))
-    headline(figure, f"{own} of {n_docs} documents are recalled best at their own DocRep", note)
+    headline(figure, f"{own} of {n_docs} documents are recalled best near their own DocRep", note)
     return figure
 
 
@@ -122,17 +122,16 @@ def perplexity_wells(
     maps = [figure.add_subplot(grid[row, 1]) for row in range(len(chosen))]
     for axes, index, values in zip(maps, chosen, perplexity, strict=True):
         image = plane_map(axes, values, float(plane.axis[-1]), cmap="magma", norm=norm)
-        axes.label_outer()
-        axes.set_ylabel("")
+        axes.set(ylabel="", xlabel=axes.get_xlabel() if axes is maps[-1] else "")
         x, y = plane.doc_reps[index].tolist()
         axes.plot(x, y, "o", ms=13, mfc="none", mec="white", mew=3.2)
         axes.plot(x, y, "o", ms=13, mfc="none", mec=document_color(index), mew=1.6)
         own = value_at(plane, values, index)
         axes.set_title(
             f"{index + 1}  {drawable(titles[index], 24)}\n"
-            f"own DocRep {own:,.1f}, lowest {values.min():,.1f}", fontsize=9,
+            f"at the ring {own:,.1f}, lowest {values.min():,.1f}", fontsize=9,
         )  # fmt: skip
-    perplexity_bar(figure, image, maps)
+    perplexity_bar(figure, image, maps, pad=0.1)
     surface = figure.add_subplot(grid[:, 0], projection="3d", computed_zorder=False)
     surface.set_in_layout(False)  # matplotlib 3.10 takes it for wider than the figure
     draw_wells(surface, plane, perplexity, chosen, (norm.vmin, norm.vmax))
@@ -147,9 +146,9 @@ def perplexity_scale(perplexity: ArrayLike) -> LogNorm:
     return LogNorm(max(1.0, lowest), max(highest, 1.01 * lowest))
 
 
-def perplexity_bar(figure: Figure, image: AxesImage, maps: Sequence[Axes]) -> None:
+def perplexity_bar(figure: Figure, image: AxesImage, maps: list[Axes], pad: float) -> None:
     """The scale of maps of perplexity, right of them."""
-    bar = figure.colorbar(image, ax=list(maps), label="perplexity", extend="max", aspect=40)
+    bar = figure.colorbar(image, ax=maps, label="perplexity", extend="max", pad=pad, aspect=40)
     plain_log_ticks(bar.ax.yaxis)
     bar.ax.minorticks_off()
 
@@ -224,6 +223,6 @@ def forgetting(figure: Figure, maps: dict[str, KeyPlane], index: int, note: str)
         axes.plot(axis[across], axis[up], "x", ms=9, color=INK, mew=2)
         axes.set_title(f"{drawable(name)}\nlowest perplexity {values.min():,.1f}", fontsize=10)
         axes.label_outer()
-    perplexity_bar(figure, image, panels)
+    perplexity_bar(figure, image, panels, pad=0.02)
     headline(figure, "Perplexity of one document over the plane, and its lowest point", note)
     return figure

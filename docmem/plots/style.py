@@ -150,17 +150,21 @@ def frame_palette() -> np.ndarray:
     return np.round(np.concatenate([signed, faded, greys, [[1, 1, 1]]]) * 255).astype(np.uint8)
 
 
+CURVES = ("negative_ce", "positive_ce")
+"""What `draw_history` draws, in this order."""
+
+
 def draw_history(axes: Axes, history: Sequence[Epoch], tau: float) -> list[Line2D]:
-    """Both cross entropies over epochs, on an existing Axes, τ dashed; returns the two curves."""
+    """Draw both cross entropies over epochs and τ as a dashed line; returns the two curves."""
     epochs = [epoch.epoch for epoch in history]
     axes.axhline(tau, color=FAINT, lw=1, ls=(0, (4, 3)))
     curves = []
-    for name, color, label in (
-        ("negative_ce", NEGATIVE, "another's DocRep"),
-        ("positive_ce", OWN, "own DocRep"),
+    for name, color, label in zip(
+        CURVES, (NEGATIVE, OWN), ("another's DocRep", "own DocRep"), strict=True
     ):
         values = [getattr(epoch, name) for epoch in history]
-        curves += axes.plot(epochs, values, color=color, lw=1.8, label=label)
+        marker = "o" if len(history) == 1 else None  # one point makes no line
+        curves += axes.plot(epochs, values, marker=marker, color=color, lw=1.8, label=label)
     return curves
 
 
