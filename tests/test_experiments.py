@@ -234,11 +234,14 @@ def test_the_command_runs_what_is_missing(
     known = stored(folder)
     monkeypatch.setattr(runner, "run_experiment", lambda name, *_: performed.append(name) or known)
     monkeypatch.setattr(experiments, "NAMES", ("activation",))
+    drawn: list[Path] = []
+    monkeypatch.setattr(runner, "redraw", lambda _, out: drawn.append(out))
     assert main(["experiment", "all", "--fast", "--out", str(folder)]) == 0
     assert performed == []
     assert main(["experiment", "all", "--fast", "--fresh", "--out", str(folder)]) == 0
     assert main(["experiment", "activation", "--fast", "--out", str(folder)]) == 0
     assert performed == ["activation", "activation"]
+    assert drawn == [folder] * 3
     assert f"are in {folder}" in capsys.readouterr().out
     assert (folder / "claims.md").read_text(encoding="utf-8") == runner.claims_page(folder)
 
