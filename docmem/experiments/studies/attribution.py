@@ -95,14 +95,19 @@ class Attribution(Study[Results]):
                     nearest[name] = (closest == doc_ids).float().mean().item()
             lowest.append({name: one.mean().item() for name, one in right.items()})
             descent.append(nearest)
-            auc.append({name: roc_auc(score[name], score[other]) for name, other in STRANGE.items()})
+            auc.append(
+                {name: roc_auc(score[name], score[other]) for name, other in STRANGE.items()}
+            )
             scores.append(score)
             hits.append(right["unseen"])
         return Results(
             known,
             len(strangers),
-            *(columns(rows) for rows in (lowest, descent, auc, scores)),
-            hits=torch.stack(hits).mean(0).tolist(),
+            columns(lowest),
+            columns(descent),
+            columns(auc),
+            columns(scores),
+            torch.stack(hits).mean(0).tolist(),
         )
 
     def draw(self, figure: Figure, results: Results) -> None:
