@@ -26,7 +26,7 @@ from docmem.errors import DocmemError
 from docmem.experiments import NAMES, load_study
 from docmem.experiments.pool import RunPool
 from docmem.experiments.study import Claim
-from docmem.plots.style import png_bytes
+from docmem.plots.style import png_bytes, show
 from docmem.training.run import LIBRARIES, to_dict, version_of
 
 STORED = Path(__file__).parents[1] / "assets" / "experiments"
@@ -119,6 +119,18 @@ def figure(name: str, folder: Path = STORED) -> Figure:
     if results is None:
         raise DocmemError(f"{folder} has no results of {name}; `docmem experiment {name}` first.")
     return load_study(name).figure(results.numbers, results.note)
+
+
+def show_results(name: str, folder: Path = STORED) -> None:
+    """Show an experiment's figure and, under it, its claims; for notebooks.
+
+    Raises:
+        DocmemError: if there are no results.
+    """
+    from IPython.display import Markdown, display
+
+    show(figure(name, folder), load_study(name).alt)
+    display(Markdown(claims_table([name], folder)))
 
 
 def claims(names: Iterable[str] = NAMES, folder: Path = STORED) -> dict[str, list[Claim]]:
