@@ -3,45 +3,54 @@
 PIP_FLAGS ?=
 # An interpreter of your choice: make demo PYTHON=/path/to/python3.12
 PYTHON ?=
+# Python keeps the bytecode that it compiles, whatever the shell says: imports take half the time.
+export PYTHONDONTWRITEBYTECODE =
+# Nothing that make runs needs a network, once it is installed; the tests prove it.
+OFFLINE := HF_HUB_OFFLINE=1
+# One process per core of a small machine, and each process has one thread.
+PYTEST := $(OFFLINE) OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo figures test test-colab test-browser lint notebooks bench clean
+.PHONY: help venv demo figures test test-slow test-colab test-browser lint notebooks bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "    make %-14s%s\n", $$1, $$2 }' Makefile
 
-venv: .venv/.installed ## install docmem and its tools into .venv (the others do it for you)
+venv: .venv/.installed ## install docmem and its tools into .venv (the other commands do this too)
 
-# HF_HUB_OFFLINE: the demo and the tests prove that they need no network.
-demo: .venv/.installed ## train the small memory and redraw figures/
-	HF_HUB_OFFLINE=1 .venv/bin/python -m docmem.cli.demo
+demo: .venv/.installed ## train two small memories and draw figures/
+	$(OFFLINE) .venv/bin/python -m docmem.cli.demo
 
-# FRESH=1: measure all of it anew first, in an hour and a quarter.
-figures: .venv/.installed ## draw the experiments from their stored results (FRESH=1: measure)
-	$(if $(FRESH),HF_HUB_OFFLINE=1 .venv/bin/python -m docmem.cli.demo)
-	HF_HUB_OFFLINE=1 .venv/bin/python figures/redraw.py $(if $(FRESH),--fresh)
+# FRESH=1 first runs the demo and every experiment again. That takes about 75 minutes.
+figures: .venv/.installed ## draw the experiments' figures from stored results (FRESH=1: measure)
+	$(if $(FRESH),$(OFFLINE) .venv/bin/python -m docmem.cli.demo)
+	$(OFFLINE) .venv/bin/python figures/redraw.py $(if $(FRESH),--fresh)
 
-test: lint ## check style and types, then run the tests
-	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest
+test: lint ## check style and types, then run the tests that take seconds
+	$(PYTEST) -m "not slow"
 
-# As a stranger installs it: a copy, not this folder. build/ would hand on what has left the package.
+test-slow: .venv/.installed ## run the slow tests: notebooks and whole experiments
+	$(PYTEST) -m slow
+
+# docmem is installed as a copy, as a user installs it. An old build/ would add files that
+# the package no longer has.
 test-colab: .venv-colab/pyvenv.cfg ## run the notebooks with Colab's versions
 	rm -rf build
 	.venv-colab/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) \
 	    -c tests/colab/constraints.txt '.[widgets]' nbmake
-	HF_HUB_OFFLINE=1 .venv-colab/bin/python -m pytest --noconftest -k top_to_bottom \
+	$(OFFLINE) .venv-colab/bin/python -m pytest --noconftest -k top_to_bottom \
 	    tests/test_notebooks.py
 
 test-browser: .venv/.installed ## use the widgets in JupyterLab, in headless Chromium
-	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest tests/browser
+	$(OFFLINE) .venv/bin/python -m pytest tests/browser
 
 notebooks: .venv/.installed ## run the notebooks and store their outputs
-	HF_HUB_OFFLINE=1 .venv/bin/python notebooks/execute.py
+	$(OFFLINE) .venv/bin/python notebooks/execute.py
 
 bench: .venv/.installed ## measure speed and memory, and write benchmarks/RESULTS.md
-	HF_HUB_OFFLINE=1 .venv/bin/python -m benchmarks
+	$(OFFLINE) .venv/bin/python -m benchmarks
 
-lint: .venv/.installed ## check style and types: the list in .pre-commit-config.yaml
+lint: .venv/.installed ## check style, types and imports: the list in .pre-commit-config.yaml
 	.venv/bin/pre-commit run --all-files
 
 clean: ## delete .venv*, caches and builds; runs in outputs/ and figures/ stay

@@ -1,7 +1,1 @@
-"""How fast docmem is, against what else one could do and against the hardware's limit.
-
-    python -m benchmarks                  # all of it, RESULTS.md and results.json written here
-    python -m benchmarks --only plane     # one part again, the others kept as they were
-
-`README.md` says what is compared and what the words mean.
-"""
+"""How fast docmem is, against other ways and against what the hardware allows: see README.md."""

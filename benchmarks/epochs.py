@@ -1,66 +1,129 @@
-"""Training: an epoch of each baseline in turn, in one process, on the same LM and documents.
+"""Training: an epoch of each way in turn, in one process, on the same LM and documents.
 
-docmem trains as a user's program does; after some of its epochs the others run one each. Their
-work does not depend on what was learned so far. docmem's may: it can spare the backward pass of a
-negative that the clamp has switched off.
+After some of docmem's epochs the others run one each. Their work does not depend on what was
+learned so far. docmem's may: it can save the backward pass of a negative that the clamp has
+switched off.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import tempfile
-from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import psutil
 import torch
 
-from benchmarks.baselines import VARIANTS, Attached, Passed
-from benchmarks.measure import in_fresh_process, joules
-from benchmarks.roofline import MatmulRate, predicted_lengths, unavoidable
-from benchmarks.shapes import Shape, random_lm, settings, some_documents
+from benchmarks.baselines import Attached
+from benchmarks.measure import joules, peak_memory
+from benchmarks.roofline import MatmulRate, lower_bound, predicted_lengths
+from benchmarks.shapes import build_lm, settings, some_documents
 from docmem.documents import Document
 from docmem.experiments.baselines import LoRA
 from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import LanguageModel
-from docmem.training.config import DType, TrainConfig
-from docmem.training.history import Epoch
-from docmem.training.run import Run
-from docmem.training.train import train
+from docmem.training.config import TrainConfig
+from docmem.training.setup import new_memory
+from docmem.training.trainer import Trainer
 
-Numbers = dict[str, Any]
-ENOUGH = 2.0  # own cross entropy at which the race with LoRA ends, nats per token
+WAYS = ("docmem", "original", "frozen")
+ENOUGH = 2.0
+"""LoRA is trained until its own cross entropy is as low as this, nats per token."""
 
 
-class _Meter:
-    """What is read off the GPU around an epoch: energy in joules, peak memory in bytes."""
+@dataclass
+class Comparison:
+    """What was measured of every way of training one memory: original, frozen, lora, docmem."""
 
-    def __init__(self) -> None:
-        self.on_gpu = torch.cuda.is_available()
-        self.joules: dict[str, list[float]] = {}
-        self.peak: dict[str, int] = {}
-        self.start()
+    lm: str
+    layer: int
+    settings: dict[str, Any]
+    """Of the training and its documents, as the report names them."""
+    after: list[int]
+    """The epochs of docmem after which the others ran one."""
+    work: dict[str, float]
+    """Lower bound on the FLOPs per epoch, by part."""
+    rates: dict[str, list[float]]
+    """Measured FLOP/s, by matrix product."""
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    """Of each epoch, by way of training; so are the following."""
+    positive_ce: dict[str, list[float]] = field(default_factory=dict)
+    joules: dict[str, list[float]] = field(default_factory=dict)
+    peak: dict[str, int] = field(default_factory=dict)
+    """Bytes of the GPU's memory, at most."""
+    too_large: list[str] = field(default_factory=list)
+    """Ways that need more memory than the GPU has."""
+    guidance: list[float] = field(default_factory=list)
+    """docmem's guidance term in each epoch."""
+    loss_difference: float | None = None
+    """Between docmem and frozen, mean losses of the first epoch."""
+    lora: dict[str, int] | None = None
+    """Trained numbers of docmem and of LoRA."""
 
-    def start(self) -> None:
-        """Begin an epoch."""
-        if self.on_gpu:
+    @property
+    def place(self) -> dict[str, object]:
+        """The LM and the hooked block, as columns of a table."""
+        return {"LM": self.lm, "layer": self.layer}
+
+    @property
+    def start(self) -> list[float]:
+        """Seconds of docmem's epochs that alternate with the others'; the first is a warm-up."""
+        rounds = next(n for n in range(1, len(self.after) + 2) if n not in self.after) - 1
+        return self.seconds["docmem"][1 : rounds + 1]
+
+    @property
+    def speedup(self) -> float | None:
+        """How much longer an epoch of the original takes; None if it did not fit on the GPU."""
+        original = self.seconds.get("original")
+        return float(np.median(original) / np.median(self.start)) if original else None
+
+    @property
+    def best_rate(self) -> tuple[float, str]:
+        """The best median FLOP/s of a matrix product, and of which one."""
+        return max((float(np.median(rates)), product) for product, rates in self.rates.items())
+
+    @property
+    def least_seconds(self) -> float:
+        """The least time of an epoch: the lower bound on its FLOPs at the best rate."""
+        return sum(self.work.values()) / self.best_rate[0]
+
+    @property
+    def roofline_share(self) -> float:
+        """The least time of an epoch over that of docmem's at the start of training."""
+        return self.least_seconds / float(np.median(self.start))
+
+    def measure(self, way: str, trainer: Trainer) -> None:
+        """Run an epoch; a way that does not fit on the GPU is left out from then on."""
+        if way in self.too_large:
+            return
+        if on_gpu := torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        self._before = joules() if self.on_gpu else None
+        before = joules()
+        try:
+            epoch = trainer.epoch()
+        except torch.OutOfMemoryError:
+            self.too_large.append(way)
+        if way in self.too_large:
+            torch.cuda.empty_cache()
+            return
+        self.seconds.setdefault(way, []).append(epoch.seconds)
+        self.positive_ce.setdefault(way, []).append(epoch.positive_ce)
+        if on_gpu:
+            self.peak[way] = max(self.peak.get(way, 0), torch.cuda.max_memory_allocated())
+        if before is not None:
+            self.joules.setdefault(way, []).append((joules() or before) - before)
 
-    def stop(self, name: str) -> None:
-        """End an epoch of the baseline `name`."""
-        if self.on_gpu:
-            self.peak[name] = max(self.peak.get(name, 0), torch.cuda.max_memory_allocated())
-        if self._before is not None:
-            self.joules.setdefault(name, []).append((joules() or 0.0) - self._before)
 
-
-def lora_epoch(lora: LoRA) -> Passed:
-    """One more epoch of a LoRA."""
-    before = lora.seconds[-1] if lora.seconds else 0.0
-    lora.epoch()
-    return Passed(lora.losses[-1], float("nan"), lora.seconds[-1] - before)
+def new_trainer(
+    way: str, lm: LanguageModel, documents: Sequence[Document], config: TrainConfig
+) -> Trainer:
+    """A trainer of a fresh memory: docmem's, or one that does without cached hidden states."""
+    cache = cache_hidden_states(lm, documents, config)
+    memory = new_memory(config, lm, documents).to(cache.device)
+    if way == "docmem":
+        return Trainer(config, cache, memory)
+    return Attached(config, cache, memory, original=way == "original")
 
 
 def compare(
@@ -69,140 +132,68 @@ def compare(
     config: TrainConfig,
     after: Collection[int],
     lora: LoRA | None = None,
-) -> tuple[Run, Numbers]:
-    """Train by docmem; after the epochs named, run one epoch of each other baseline.
+) -> Comparison:
+    """Train as docmem does; after the epochs named, train each other way for one epoch.
 
     Args:
         lm: the LM, frozen.
         documents: what is memorised.
-        config: the settings; the run is left in its `save_dir`.
+        config: the settings.
         after: epochs after which the others run, and the matmul rate is measured; 1 among them.
         lora: runs an epoch after each of docmem's until its cross entropy is low enough.
-
-    Returns:
-        docmem's run, and the numbers: seconds of every epoch by baseline, losses of the first
-        epoch, work and matmul rates.
     """
-    cache = cache_hidden_states(lm, documents, config)
-    steps = [predicted_lengths(batch) for batch in cache.batches]
-    layer, device = cache.layer, cache.device
-    rows = [len(batch.input_ids) for batch in cache.batches]
-    longest = [batch.input_ids.shape[1] for batch in cache.batches]
-    del cache
-    work = unavoidable(lm.model.config, layer, config.hook_memory_dim, steps)
-    tokens = sum(map(sum, steps))
-    vocabulary = lm.model.config.vocab_size
-    rate = MatmulRate(tokens // len(steps), lm.d_model, vocabulary, lm.model.dtype, device)
-    others = {name: Attached(lm, documents, config, **kind) for name, kind in VARIANTS.items()}
-    passed: dict[str, list[Passed]] = {name: [] for name in (*others, "lora")}
-    too_large: list[str] = []
-
-    def attempt(name: str, action: Callable[[], Passed | None]) -> None:
-        """Run a baseline; one that needs more memory than the GPU has is left out from then on."""
-        if name in too_large:
-            return
-        meter.start()
-        try:
-            done = action()
-        except torch.OutOfMemoryError:
-            too_large.append(name)
-            torch.cuda.empty_cache()
-            lm.model.zero_grad()
-            return
-        if done is not None:
-            meter.stop(name)
-            passed[name].append(done)
-
-    def on_epoch(epoch: Epoch) -> None:
-        meter.stop("docmem")
-        if epoch.epoch in after:
-            for name, other in others.items():
-                attempt(name, other.epoch)
-            rate.measure()
-        if lora and not (passed["lora"] and passed["lora"][-1].positive_ce <= ENOUGH):
-            attempt("lora", functools.partial(lora_epoch, lora))
-        meter.start()
-
-    meter = _Meter()
-    for name, other in others.items():
-        attempt(name, other.warm_up)
-    if lora:
-        lora.losses_of(0)[0].backward()  # warm-up
-        lora.optimizer.zero_grad()
-    meter.start()
-    run = train(config, lm=lm, documents=documents, on_epoch=on_epoch, progress=False)
-    first = run.load_history()[0]
-    numbers: Numbers = {
-        "lm": lm.name,
-        "layer": layer,
+    trainers = {way: new_trainer(way, lm, documents, config) for way in WAYS}
+    docmem, frozen = trainers["docmem"], trainers["frozen"]
+    batches, layer = docmem.cache.batches, docmem.cache.layer
+    lengths = [predicted_lengths(batch) for batch in batches]
+    tokens, model = sum(map(sum, lengths)), lm.model
+    head = (lm.d_model, model.config.vocab_size)
+    rate = MatmulRate(tokens // len(batches), *head, model.dtype, docmem.cache.device)
+    described = {
         "blocks": len(lm.blocks),
         "dtype": lm.dtype,
         "documents": len(documents),
-        "steps": len(steps),
-        "rows": max(rows),
-        "longest": max(longest),
-        "tokens": tokens,
+        "steps per epoch": len(batches),
+        "segments": max(len(batch.input_ids) for batch in batches),
+        "tokens per segment": max(batch.input_ids.shape[1] for batch in batches),
+        "predicted tokens": tokens,
         "memory_dim": config.hook_memory_dim,
-        "tau": config.target_negative_ce,
-        "alpha": config.guidance,
-        "after": sorted(after),
-        "seconds": {name: [one.seconds for one in all_] for name, all_ in passed.items() if all_}
-        | {"docmem": [epoch.seconds for epoch in run.load_history()]},
-        "positive_ce": {name: [one.positive_ce for one in all_] for name, all_ in passed.items()}
-        | {"docmem": [epoch.positive_ce for epoch in run.load_history()]},
-        "guidance": [epoch.guidance for epoch in run.load_history()],
-        "work": work._asdict(),
-        "rates": rate.rates,
-        "rate": rate.best,
-        "too_large": too_large,
-        "joules": meter.joules,
-        "peak": meter.peak,
+        "α": config.guidance,
+        "τ": config.target_negative_ce,
     }
-    if passed["frozen"]:
-        plain = passed["frozen"][0]
-        numbers["loss_difference"] = max(
-            abs(plain.positive_ce - first.positive_ce), abs(plain.negative_ce - first.negative_ce)
-        )
+    work = lower_bound(model.config, layer, config.hook_memory_dim, lengths)
+    result = Comparison(lm.name, layer, described, sorted(after), work, rate.rates)
+    for number in range(1, config.num_epochs + 1):
+        for way in WAYS if number in after else ["docmem"]:
+            result.measure(way, trainers[way])
+        if number in after:
+            rate.measure()
+        if lora and not (lora.losses and lora.losses[-1] <= ENOUGH):
+            lora.epoch()
+    result.guidance = [epoch.guidance for epoch in docmem.history]
+    if frozen.history:
+        pair = np.array([docmem.history[0], frozen.history[0]])[:, 1:3]  # positive, negative
+        result.loss_difference = float(np.abs(pair[0] - pair[1]).max())
     if lora:
-        numbers["lora"] = {
-            "rank": lora.rank,
-            "parameters": lora.parameters,
-            "memory_parameters": sum(p.numel() for p in run.load_memory().parameters()),
-        }
-    return run, numbers
+        way = f"LoRA of rank {lora.rank}"
+        result.seconds[way] = np.diff([0.0, *lora.seconds]).tolist()
+        result.positive_ce[way] = lora.losses
+        size = sum(parameter.numel() for parameter in docmem.memory.parameters())
+        result.lora = {"docmem": size, way: lora.parameters}
+    return result
 
 
-def short(lm: LanguageModel, documents: Sequence[Document], config: TrainConfig) -> Numbers:
-    """Compare from the start of training; docmem's first epoch is its warm-up."""
-    with tempfile.TemporaryDirectory() as folder:
-        rounds = config.num_epochs - 1
-        config = dataclasses.replace(
-            config, save_dir=Path(folder) / "run", save_freq=config.num_epochs
-        )
-        return compare(lm, documents, config, range(1, rounds + 1))[1]
+def peak(way: str, shape: str, **changes: Any) -> int:
+    """Bytes by which training two documents for an epoch exceeds what this process held before.
 
+    The LM counts; Python and its libraries do not, as a toy LM is trained first. To be called in a
+    process of its own.
+    """
 
-def peak_of(shape: str, baseline: str) -> int:
-    """Peak memory of one training step on the CPU, in bytes, measured in a process of its own."""
-    return int(in_fresh_process("-m", "benchmarks.peak", shape, baseline))
+    def train_once(shape: str, **changes: Any) -> None:
+        new_trainer(way, build_lm(shape), some_documents(2), settings(shape, **changes)).epoch()
 
-
-def on_gpu(
-    shape: Shape,
-    epochs: int,
-    after: Collection[int],
-    documents: int = 10,
-    device: str = "cuda",
-    dtype: DType = "bfloat16",
-) -> Numbers:
-    """Compare at a shape on the GPU, on documents of up to ten segments × 256 tokens."""
-    lm = random_lm(shape, dtype, device)
-    with tempfile.TemporaryDirectory() as folder:
-        config = settings(
-            shape.name,
-            num_epochs=epochs,
-            save_freq=epochs,
-            dtype=dtype,
-            save_dir=Path(folder) / "run",
-        )
-        return compare(lm, some_documents(documents), config, after)[1]
+    train_once("toy", max_segments=1, segment_length=8)
+    before = psutil.Process().memory_info().rss
+    train_once(shape, **changes)
+    return peak_memory() - before

@@ -1,27 +1,24 @@
-"""What one does with a finished run: the DocRep plane, generation, figures; and the import."""
+"""A finished run in use: the DocRep plane, dragging, generation, figures; and the import."""
 
 from __future__ import annotations
 
-import functools
 import math
 import random
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from benchmarks.measure import alternate, in_fresh_process, now, seconds_of
+from benchmarks.baselines import FullForwards
+from benchmarks.measure import alternate, in_fresh_process, seconds_of
 from docmem.core.hook import attach
+from docmem.editing.doc_reps import plane_extent
 from docmem.evaluation.cached import first_segments
 from docmem.evaluation.plane import KeyPlane, key_plane
-from docmem.editing.doc_reps import plane_extent
-from docmem.lm.forward import forward_inputs
 from docmem.lm.generation import generate, generate_text
-from docmem.lm.head import cross_entropy
 from docmem.lm.loading import LanguageModel
 from docmem.plots.figures import draw_figures
 from docmem.training.run import Run
@@ -30,126 +27,97 @@ Numbers = dict[str, Any]
 PROMPT_WORDS = 24
 
 
+@torch.no_grad()
 def plane(run: Run, lm: LanguageModel, points: int, sampled: int) -> tuple[KeyPlane, Numbers]:
-    """The key plane of each document's first segment, against one full hooked forward a point.
+    """The DocRep plane of each document's first segment, against full hooked forwards.
 
-    The texts are those of the figures. The plain way reads them under some of the same points, half
-    of them before docmem's plane and half after.
-
-    Args:
-        run: a finished run.
-        lm: its LM.
-        points: of the grid, across and up.
-        sampled: points that are read the plain way.
+    Full forwards read the same segments at `sampled` of the points × points places, half of them
+    before docmem measures the plane and half after.
 
     Returns:
-        The plane, and the numbers: seconds, and by how much the two ways' losses differ at most.
+        The plane, and the numbers: seconds, and the largest difference between the losses.
     """
-    batches = first_segments(run, lm).batches
-    memory, model = run.load_memory(), lm.model
-
-    @torch.no_grad()
-    def plain(doc_rep: Tensor) -> list[float]:
-        layer = run.config.hook_memory_layer
-        with attach(model, memory, layer) as hooked, hooked.document(doc_rep):
-            return [
-                cross_entropy(model(**forward_inputs(model, batch)).logits, batch).item()
-                for batch in batches
-            ]
-
+    memory = run.load_memory()
+    full = FullForwards(first_segments(run, lm))
     extent = plane_extent(memory.doc_reps)
     axis = torch.linspace(-extent, extent, points)
-    cells = [(up, across) for up in range(points) for across in range(points)]
-    chosen = random.Random(0).sample(cells, sampled)
-    read, plain_seconds = {}, []
+    cells = [divmod(cell, points) for cell in random.Random(0).sample(range(points**2), sampled)]
+    losses: dict[tuple[int, int], torch.Tensor] = {}
+    found: list[KeyPlane] = []
 
-    def read_plainly(some: list[tuple[int, int]]) -> None:
-        for up, across in some:
-            started = now()
-            read[up, across] = plain(torch.stack([axis[across], axis[up]]))
-            plain_seconds.append(now() - started)
+    def read(up: int, across: int) -> None:
+        doc_rep = torch.stack([axis[across], axis[up]])[None]
+        ces = [full.cross_entropies(i, memory, doc_rep) for i in range(len(full.batches))]
+        losses[up, across] = torch.cat(ces).cpu()
 
-    plain(memory.doc_reps[0])  # warm-up
-    read_plainly(chosen[: sampled // 2])
-    started = now()
-    cache = first_segments(run, lm)
-    measured = key_plane(cache, memory, points=points, extent=extent)
-    seconds = now() - started
-    read_plainly(chosen[sampled // 2 :])
-    differences = [
-        (measured.ce[:, up, across] - torch.tensor(ce)).abs().max().item()
-        for (up, across), ce in read.items()
-    ]
-    return measured, {
+    def read_all() -> None:
+        found.append(key_plane(first_segments(run, lm), memory, points=points, extent=extent))
+
+    read(*cells[0])  # warm-up
+    before = [seconds_of(lambda c=cell: read(*c)) for cell in cells[: sampled // 2]]
+    seconds = seconds_of(read_all)
+    after = [seconds_of(lambda c=cell: read(*c)) for cell in cells[sampled // 2 :]]
+    ce = found[0].ce
+    return found[0], {
         "points": points,
-        "documents": len(batches),
+        "documents": len(full.batches),
         "seconds": seconds,
-        "plain_seconds": plain_seconds,
-        "difference": max(differences),
+        "plain_seconds": before + after,
+        "difference": max((ce[:, y, x] - own).abs().max().item() for (y, x), own in losses.items()),
     }
 
 
-def dragging(run: Run, lm: LanguageModel, measured: KeyPlane, moves: int, rests: int) -> Numbers:
-    """A point dragged through the plane, as the live widget answers it: numbers at each place.
+def dragging(run: Run, lm: LanguageModel, measured: KeyPlane, moves: int) -> Numbers:
+    """A point dragged through the plane in the live widget: seconds to the numbers at each place.
 
-    Args:
-        run: a finished run.
-        lm: its LM.
-        measured: the map that moves are interpolated in.
-        moves: places passed, along a Lissajous curve over the whole plane.
-        rests: places where the point is let go and measured.
+    The point moves along a Lissajous curve over the whole plane, where the widget interpolates in
+    the `measured` plane; at every tenth place it is let go and measured there.
     """
     from docmem import explore  # needs ipywidgets and anywidget
 
     explorer = explore.key_plane(run, lm=lm, plane=measured)
     extent = float(measured.axis[-1])
 
-    def places(count: int) -> list[tuple[float, float]]:
-        turns = [2 * math.pi * step / count for step in range(count)]
-        return [(extent * math.sin(3 * t), extent * math.sin(2 * t + 0.5)) for t in turns]
-
-    def seconds(answer: Callable[[float, float], object], count: int) -> list[float]:
+    def seconds(answer: Callable[[float, float], object], steps: Iterable[int]) -> list[float]:
         answer(0.0, 0.0)  # warm-up
-        return [seconds_of(functools.partial(answer, x, y)) for x, y in places(count)]
+        turns = [2 * math.pi * step / moves for step in steps]
+        places = [(extent * math.sin(3 * t), extent * math.sin(2 * t + 0.5)) for t in turns]
+        return [seconds_of(lambda p=place: answer(*p)) for place in places]
 
     try:
         return {
             "documents": len(run.documents),
-            "move_seconds": seconds(explorer.move, moves),
-            "rest_seconds": seconds(explorer.rest, rests),
+            "move_seconds": seconds(explorer.move, range(moves)),
+            "rest_seconds": seconds(explorer.rest, range(0, moves, 10)),
         }
     finally:
         explorer.close()
 
 
 def generation(run: Run, lm: LanguageModel, pairs: int, new_tokens: int) -> Numbers:
-    """Greedy generation with a KV cache, under a document and by the LM alone, in turn."""
+    """Greedy generation with a KV cache, under a document and by the base LM, in turn."""
     document, memory = run.documents[0], run.load_memory()
     prompt = " ".join(document.text.split()[:PROMPT_WORDS])
     options: dict[str, Any] = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens}
-    model: Any = lm.model
 
-    def bare() -> str:
-        return generate_text(model, lm.tokenizer, prompt, **options)
+    def by_base_lm() -> str:
+        return generate_text(lm.model, lm.tokenizer, prompt, **options)
 
-    def under_a_document() -> str:
-        with attach(model, memory, run.config.hook_memory_layer) as hooked:
+    def under_document() -> str:
+        with attach(lm.model, memory, run.config.hook_memory_layer) as hooked:
             return generate(hooked, lm.tokenizer, prompt, document.title, **options)
 
-    seconds = alternate({"bare": bare, "document": under_a_document}, pairs, warm_up=2)
+    seconds = alternate({"base": by_base_lm, "document": under_document}, pairs, warm_up=2)
     return {"new_tokens": new_tokens, "seconds": seconds}
 
 
 def figures(run: Run, points: int) -> Numbers:
-    """Opening a run's folder and drawing all its figures, its LM loaded where it is needed.
+    """Opening a copy of a run and drawing all its figures; its LM is loaded where it is needed.
 
-    First as training left the folder, so that all has to be measured; then once more, when what
-    was measured may be kept beside the run.
+    First all has to be evaluated; the second time the results cached beside the run serve.
     """
     with tempfile.TemporaryDirectory() as folder:
-        copied = shutil.copytree(
-            run.path, Path(folder) / "run", ignore=shutil.ignore_patterns("measured")
-        )
+        copied = shutil.copytree(run.path, Path(folder) / "run")
         first, again = (
             seconds_of(lambda: draw_figures([Run.open(copied)], Path(folder), points=points))
             for _ in range(2)
@@ -168,8 +136,8 @@ print(alone - started, time.perf_counter() - alone)
 """
 
 
-def importing(processes: int) -> Numbers:
+def import_docmem(processes: int) -> Numbers:
     """`import docmem` after `import torch`, each in a fresh process; the first is the warm-up."""
-    printed = [in_fresh_process("-c", IMPORT).split() for _ in range(processes + 1)]
+    printed = [in_fresh_process(IMPORT).split() for _ in range(processes + 1)]
     torch_seconds, docmem_seconds = zip(*(map(float, pair) for pair in printed[1:]), strict=True)
     return {"torch": list(torch_seconds), "docmem": list(docmem_seconds)}

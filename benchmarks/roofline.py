@@ -1,45 +1,31 @@
-"""The limit: floating-point operations that no way of training can spare, and their least time.
+"""A lower bound on the FLOPs per epoch, and the least time that they take on this hardware.
 
-For every predicted token (pads and each row's last token predict nothing) of the positive and the
-negative pass, what follows the hooked block has to be run forward, and backward with regard to
+Every predicted token (pads and each row's last token predict nothing) of the positive and the
+negative pass goes through all that follows the hooked block: forward, and backward to the
 activations; the LM is frozen, so its weights need no gradient. With V the vocabulary, d the width,
-M the memory entries, and operations counted as two for a multiplication and addition:
+M the memory entries, and two FLOPs for a multiplication and addition:
 
     head        2·d·V forward, 2·d·V backward
     a block     2·(weights of its matrices) forward, as much backward
-    attention   2·2·d a pair of a token and one it attends to, itself included; twice that backward
+    attention   2·2·d per pair of a token and one that it attends to, or itself; backward twice that
     memory      token key 2·d·M forward, once for both passes, and 2·d·M for its weights' gradient;
-                from there W_o W_d, multiplied out or not, whichever is the cheaper:
+                from there W_o W_d, multiplied out or not, whichever is cheaper:
                 forward, activations' and weights' gradient of W_d (2·d·M each) and W_o (2·d·d
-                each); or of their product (2·d·M each) and, once a step, 3 times 2·d·d·M
+                each); or of their product (2·d·M each) and, once per step, 3 times 2·d·d·M
 
-Element-wise operations, norms and the optimizer are not counted: the limit is below what can be
-reached. Divided by the matmul rate measured in the same run it is the least time of an epoch.
+Element-wise operations, norms and the optimizer are not counted, so no implementation reaches the
+bound. Divided by the matmul rate measured in the same run it is the least time of an epoch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+from torch.utils.benchmark import Timer
 
-from benchmarks.measure import median, seconds_of
 from docmem.lm.forward import TokenBatch
-
-
-class Work(NamedTuple):
-    """Floating-point operations of an epoch that cannot be avoided."""
-
-    head: float
-    blocks: float
-    attention: float
-    memory: float
-
-    @property
-    def total(self) -> float:
-        """All of them."""
-        return sum(self)
 
 
 def predicted_lengths(batch: TokenBatch) -> list[int]:
@@ -47,8 +33,10 @@ def predicted_lengths(batch: TokenBatch) -> list[int]:
     return batch.predicted.sum(1).tolist()
 
 
-def unavoidable(config: Any, layer: int, memory_dim: int, steps: Sequence[Sequence[int]]) -> Work:
-    """The work of an epoch, from shapes alone (formulas of the module).
+def lower_bound(
+    config: Any, layer: int, memory_dim: int, steps: Sequence[Sequence[int]]
+) -> dict[str, float]:
+    """FLOPs per epoch by part, from shapes alone (formulas of the module).
 
     Args:
         config: of a GPT-NeoX: widths, vocabulary, number of blocks.
@@ -57,7 +45,7 @@ def unavoidable(config: Any, layer: int, memory_dim: int, steps: Sequence[Sequen
         steps: predicted tokens of each row, for each step of the epoch.
     """
     d, vocabulary = config.hidden_size, config.vocab_size
-    suffix = config.num_hidden_layers - 1 - layer
+    blocks = config.num_hidden_layers - 1 - layer  # after the hooked one
     weights = 4 * d * d + 2 * d * config.intermediate_size
     tokens = sum(map(sum, steps))  # of one pass
     pairs = sum(length * (length + 1) // 2 for rows in steps for length in rows)
@@ -67,19 +55,19 @@ def unavoidable(config: Any, layer: int, memory_dim: int, steps: Sequence[Sequen
         apart = 3 * 2 * (d * memory_dim + d * d) * both
         product = 3 * 2 * d * memory_dim * both + 3 * 2 * d * d * memory_dim
         memory += 2 * 2 * d * memory_dim * sum(rows) + min(apart, product)
-    return Work(
-        head=2 * tokens * 2 * 2 * d * vocabulary,
-        blocks=2 * tokens * suffix * 2 * 2 * weights,
-        attention=2 * pairs * suffix * 3 * 2 * 2 * d,
-        memory=memory,
-    )
+    return {
+        "head": 2 * tokens * 2 * 2 * d * vocabulary,
+        "blocks": 2 * tokens * blocks * 2 * 2 * weights,
+        "attention": 2 * pairs * blocks * 3 * 2 * 2 * d,
+        "memory": memory,
+    }
 
 
 class MatmulRate:
-    """The best rate of matrix multiplication, measured again and again through a comparison.
+    """FLOP/s of matrix products, measured repeatedly during a comparison.
 
-    Timed are the head's two products at both passes' tokens and at one pass's, and a square one,
-    all into memory that is already there. In between nothing is kept on the device.
+    Timed are the head's two products with the tokens of both passes and of one, and a square one,
+    all into memory that is already there. Nothing stays on the device between measurements.
 
     Args:
         tokens: predicted tokens of a step, one pass.
@@ -94,39 +82,30 @@ class MatmulRate:
     ) -> None:
         self.dtype, self.device = dtype, device
         side = 1024 if device.type == "cpu" else 8192
-        shapes = [(side, side, side)]
+        self._shapes = [(side, side, side)]
         for rows in (2 * tokens, tokens):
-            shapes += [(rows, d_model, vocabulary), (rows, vocabulary, d_model)]
-        self.rates: dict[str, list[float]] = {_product(shape): [] for shape in shapes}
-        self._shapes = shapes
-
-    def _rate(self, rows: int, inner: int, columns: int) -> float:
-        """Operations a second of one product, warmed up, repeated for some 50 ms."""
-        left = torch.randn(rows, inner, dtype=self.dtype, device=self.device)
-        right = torch.randn(columns, inner, dtype=self.dtype, device=self.device).T
-        into = torch.empty(rows, columns, dtype=self.dtype, device=self.device)
-
-        def multiply(times: int) -> None:
-            for _ in range(times):
-                torch.mm(left, right, out=into)
-
-        multiply(1)
-        once = seconds_of(lambda: multiply(1))
-        times = max(1, min(1000, round(0.05 / once)))
-        return 2 * rows * inner * columns * times / seconds_of(lambda: multiply(times))
+            self._shapes += [(rows, d_model, vocabulary), (rows, vocabulary, d_model)]
+        self.rates: dict[str, list[float]] = {_product(*shape): [] for shape in self._shapes}
+        """By product, one entry per measurement."""
 
     def measure(self) -> None:
-        """Time every product once more."""
-        for shape in self._shapes:
-            self.rates[_product(shape)].append(self._rate(*shape))
+        """Time every product once more, repeated for some 50 ms."""
+        new = {"dtype": self.dtype, "device": self.device}
+        for rows, inner, columns in self._shapes:
+            tensors = {
+                "left": torch.randn(rows, inner, **new),
+                "right": torch.randn(columns, inner, **new).T,
+                "into": torch.empty(rows, columns, **new),
+            }
+            timer = Timer(
+                "torch.mm(left, right, out=into)",
+                globals={"torch": torch, **tensors},
+                num_threads=torch.get_num_threads(),
+            )
+            seconds = timer.blocked_autorange(min_run_time=0.05).mean
+            self.rates[_product(rows, inner, columns)].append(2 * rows * inner * columns / seconds)
 
-    @property
-    def best(self) -> float:
-        """The best product's median rate, operations a second."""
-        return max(map(median, self.rates.values()))
 
-
-def _product(shape: tuple[int, int, int]) -> str:
+def _product(rows: int, inner: int, columns: int) -> str:
     """The name of a product."""
-    rows, inner, columns = shape
     return f"({rows}, {inner}) · ({inner}, {columns})"

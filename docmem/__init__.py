@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from docmem.core.memory import DocumentMemory
     from docmem.documents import Document, load_documents, segments
     from docmem.errors import DocmemError
+    from docmem.evaluation.attribution import BASE_LM, attribute
+    from docmem.evaluation.continuations import compare, opening, recall
     from docmem.lm.generation import ALL_ENTRIES, generate
     from docmem.lm.loading import LanguageModel, load_lm
     from docmem.training.config import TrainConfig, preset
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALL_ENTRIES",
+    "BASE_LM",
     "DocmemError",
     "Document",
     "DocumentMemory",
@@ -40,17 +43,22 @@ __all__ = [
     "TrainConfig",
     "__version__",
     "attach",
+    "attribute",
+    "compare",
     "generate",
     "guidance_loss",
     "load_documents",
     "load_lm",
+    "opening",
     "preset",
+    "recall",
     "segments",
     "train",
 ]
 
 _MODULES = {
     "ALL_ENTRIES": "lm.generation",
+    "BASE_LM": "evaluation.attribution",
     "DocmemError": "errors",
     "Document": "documents",
     "DocumentMemory": "core.memory",
@@ -59,11 +67,15 @@ _MODULES = {
     "Run": "training.run",
     "TrainConfig": "training.config",
     "attach": "core.hook",
+    "attribute": "evaluation.attribution",
+    "compare": "evaluation.continuations",
     "generate": "lm.generation",
     "guidance_loss": "core.loss",
     "load_documents": "documents",
     "load_lm": "lm.loading",
+    "opening": "evaluation.continuations",
     "preset": "training.config",
+    "recall": "evaluation.continuations",
     "segments": "documents",
     "train": "training.train",
 }

@@ -1,8 +1,9 @@
-"""Fixtures for all tests, which run with every annotated shape checked."""
+"""Fixtures for all tests. Annotated shapes are checked, and no test writes into the project."""
 # ruff: noqa: E402 - the import hook and the offline switch come before what they act on
 
 import dataclasses
 import os
+import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -12,8 +13,9 @@ from jaxtyping import install_import_hook
 # PEP 484's tower: an int is a float.
 install_import_hook("docmem", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,6 +33,39 @@ from docmem.training.run import Run
 from docmem.training.train import train
 
 torch.set_num_threads(1)
+
+PROJECT = Path(__file__).parent.parent
+# What tests may write in the project: bytecode and caches; screenshots of tests/browser.
+ALLOWED = ("__pycache__", "_cache", "outputs/browser")
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+# Audited events that make or move a file or folder, and which of their arguments names it.
+MAKES = {"open": 0, "os.mkdir": 0, "os.rename": 1, "os.symlink": 1, "os.link": 1}
+written_in_project: list[str] = []
+
+
+def note_writing(event: str, arguments: tuple[Any, ...]) -> None:
+    """An audit hook of Python's: keep the paths in the project that this process writes to."""
+    if event not in MAKES or (event == "open" and not arguments[2] & WRITING):
+        return
+    path = arguments[MAKES[event]]
+    if isinstance(path, (str, bytes, os.PathLike)):
+        absolute = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - Path.resolve follows links
+        if absolute.startswith(f"{PROJECT}{os.sep}") and not any(
+            allowed in absolute for allowed in ALLOWED
+        ):
+            written_in_project.append(absolute)
+
+
+sys.addaudithook(note_writing)
+
+
+@pytest.fixture(autouse=True)
+def outside_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test runs in a folder of its own, and fails if it writes into the project."""
+    monkeypatch.chdir(tmp_path)
+    yield
+    found, written_in_project[:] = sorted(set(written_in_project)), []
+    assert not found, f"The test wrote into the project, not into tmp_path: {found}"
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from toys import DOCUMENTS
 from docmem import explore
 from docmem.core.hook import attach
 from docmem.errors import DocmemError
-from docmem.explore import RecallExplorer, Span, verbatim
+from docmem.explore import RecallExplorer
 from docmem.explore._recall import _shade, tint
 from docmem.lm.forward import forward_inputs
 from docmem.lm.generation import generate
@@ -16,37 +16,6 @@ from docmem.lm.head import token_losses
 from docmem.lm.loading import LanguageModel
 from docmem.plots.style import DOCUMENT_COLORS, INK
 from docmem.training.run import Run
-
-SOURCE = "the storm drowned the low island of Sallow, and went home at 9.5 knots"
-
-
-@pytest.mark.parametrize(
-    ("text", "parts"),
-    [
-        ("and drowned the low island", ["drowned the low island"]),
-        ("drowned the low hill", []),
-        ("Drowned the low island of", ["the low island of"]),
-        ("drowned the; low -- island (of Sallow!", ["drowned the; low -- island (of Sallow"]),
-        ("went home at 9.5 the storm drowned the", ["went home at 9.5", "the storm drowned the"]),
-        ("and went home at 9.5 nets", ["and went home at 9.5"]),
-        ("and went home at 9 knots", ["and went home at"]),
-        (SOURCE, [SOURCE]),
-        ("", []),
-    ],
-)  # fmt: skip
-def test_runs_of_four_words_are_found_as_long_as_they_go(text: str, parts: list[str]) -> None:
-    assert [text[span.start : span.end] for span in verbatim(text, SOURCE)] == parts
-
-
-def test_the_longest_of_several_places_counts() -> None:
-    source = "one two three four nine one two three four five six"
-    assert verbatim("one two three four five six", source) == [Span(0, 27)]
-
-
-def test_the_least_number_of_words_can_be_chosen() -> None:
-    assert verbatim("low island here", SOURCE, least=2) == [Span(0, 10)]
-    assert verbatim("low island here", SOURCE, least=3) == []
-
 
 @pytest.fixture(scope="module")
 def explorer(trained: tuple[LanguageModel, Run]) -> RecallExplorer:

@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -110,3 +112,31 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path):
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(DocmemError, match=r"Could not write .*taken"):
         write_text(tmp_path / "taken" / "a.txt", "text")
+
+
+@pytest.mark.parametrize(("umask", "rights"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_get_the_rights_that_the_umask_leaves(tmp_path: Path, umask: int, rights: int):
+    before = os.umask(umask)
+    try:
+        write_text(tmp_path / "a.txt", "text")
+        save_tensors(tmp_path / "t.safetensors", {"x": torch.zeros(3)}, {})
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {rights}
+
+
+def test_file_reaches_the_disk_before_its_name_and_the_folder_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    synced: list[tuple[str, bool]] = []
+    fsync, path = os.fsync, tmp_path / "t.safetensors"
+
+    def recording(handle: int) -> None:
+        synced.append((Path(f"/proc/self/fd/{handle}").resolve().name, path.exists()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", recording)
+    save_tensors(path, {"x": torch.zeros(3)}, {})
+    assert [exists for _, exists in synced] == [False, True]
+    assert synced[0][0].endswith(".partial")
+    assert synced[1][0] == tmp_path.name

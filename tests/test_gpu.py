@@ -1,47 +1,89 @@
-"""On a GPU: what is trained and measured there is what it is on the CPU."""
+"""On one GPU or several: what is trained and measured there is what it is on the CPU."""
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from toys import DOCUMENTS, quick_config, toy_lm
+from torch.utils._pytree import tree_leaves
 
+from docmem.core.hook import attach
 from docmem.documents import load_documents
 from docmem.editing.add import add
 from docmem.editing.forget import forget
 from docmem.experiments import NAMES, experiment, pool
 from docmem.experiments.pool import RunPool
-from docmem.lm.cross_entropy import cross_entropies_at
+from docmem.lm.cross_entropy import base_cross_entropies, cross_entropies_at
+from docmem.lm.generation import generate
 from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import load_lm
 from docmem.training.config import preset
 from docmem.training.train import train
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+GPUS = [
+    pytest.param(
+        n, marks=pytest.mark.skipif(torch.cuda.device_count() < n, reason=f"needs {n} GPUs")
+    )
+    for n in (1, 2)
+]
+SMALL: dict[str, Any] = {
+    "num_gpus": 1, "max_segments": 1, "num_epochs": 2, "max_labels": 3, "segment_length": 40,
+}  # fmt: skip
 
-SMALL = {"num_gpus": 1, "max_segments": 1, "num_epochs": 2, "max_labels": 3, "segment_length": 40}
+
+@pytest.mark.parametrize("num_gpus", GPUS)
+def test_untied_lm_trains_and_is_measured_as_on_cpu(num_gpus: int, tmp_path: Path) -> None:
+    toy = toy_lm("llama")
+    toy.model.save_pretrained(tmp_path / "lm")
+    toy.tokenizer.save_pretrained(tmp_path / "lm")
+    found = {}
+    for gpus in (0, num_gpus):
+        lm = load_lm(tmp_path / "lm", num_gpus=gpus)
+        places = {parameter.device.type for parameter in lm.model.parameters()}
+        assert places == {"cuda" if gpus else "cpu"}
+        if gpus > 1:
+            assert len({parameter.device for parameter in lm.model.parameters()}) == gpus
+        run = train(quick_config(tmp_path / str(gpus)), lm=lm, documents=DOCUMENTS, progress=False)
+        cache, memory = run.cache_hidden_states(lm), run.load_memory()
+        ce = cross_entropies_at(cache, memory, memory.doc_reps)
+        with attach(lm.model, memory) as hooked:
+            assert generate(hooked, lm.tokenizer, "The harbour", 0, max_new_tokens=4)
+        found[gpus] = torch.cat([ce.flatten(), base_cross_entropies(cache)])
+    torch.testing.assert_close(found[num_gpus], found[0], atol=1e-2, rtol=0)
 
 
-def test_a_memory_is_measured_changed_and_handed_back_on_its_own_device(tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_gpus", GPUS[:1])
+def test_memory_is_edited_and_handed_back_on_its_own_device(num_gpus: int, tmp_path: Path) -> None:
     config = preset("tiny", save_dir=tmp_path, **SMALL)
     *known, _ = documents = load_documents("encyclopedia", 4)
-    lm = load_lm("tiny", num_gpus=1)
+    lm = load_lm("tiny", num_gpus=num_gpus)
     memory = train(config, lm=lm, documents=known).load_memory()
-    cache = cache_hidden_states(lm, documents, config)
-    on_cpu = cache_hidden_states(load_lm("tiny"), known, config)
+    cache, old = (cache_hidden_states(lm, some, config) for some in (documents, known))
+    on_cpu = cache_hidden_states(load_lm("tiny"), documents, config)
     for changed in (
         add(cache, memory, documents[-1].title, epochs=1),
-        forget(cache_hidden_states(lm, known, config), memory, 0, epochs=1),
+        forget(old, memory, 0, epochs=1),
         memory,
     ):
         assert changed.doc_reps.device.type == "cpu"
-    found = cross_entropies_at(cache_hidden_states(lm, known, config), memory, memory.doc_reps)
-    expected = cross_entropies_at(on_cpu, memory, memory.doc_reps)
-    torch.testing.assert_close(found, expected, atol=1e-2, rtol=0)
+    larger = add(cache, memory, documents[-1].title, epochs=1)
+    torch.testing.assert_close(
+        cross_entropies_at(cache, larger, larger.doc_reps),
+        cross_entropies_at(on_cpu, larger, larger.doc_reps),
+        atol=1e-2,
+        rtol=0,
+    )
 
 
+@pytest.mark.parametrize("num_gpus", GPUS[:1])
 @pytest.mark.parametrize("name", NAMES)
-def test_an_experiment_is_measured(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_experiment_measures_finite_numbers(
+    num_gpus: int, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "FAST", {**pool.FAST, **SMALL})
-    assert experiment(name).measure(RunPool(fast=True, seeds=1, folder=tmp_path))
+    monkeypatch.setattr(pool, "FAST", {**pool.FAST, **SMALL, "num_gpus": num_gpus})
+    measured = experiment(name).measure(RunPool(fast=True, seeds=1, folder=tmp_path))
+    numbers = [x for x in tree_leaves(measured) if isinstance(x, float)]
+    assert numbers
+    assert all(map(math.isfinite, numbers))

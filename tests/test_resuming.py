@@ -1,20 +1,25 @@
 """Whatever stops a training, the same call goes on to the same numbers."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
-from toys import Killed, assert_same, at, raising
+from toys import DOCUMENTS, Killed, assert_same, at, files, raising
 
 import docmem.training.run
 import docmem.training.train
+from docmem.errors import DocmemError
 from docmem.training.config import TrainConfig
 from docmem.training.run import Run
+from docmem.training.train import train
 
 EPOCHS = 7
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def test_the_same_training_twice_gives_the_same_numbers(go, whole: Run):
@@ -124,6 +129,90 @@ def test_a_second_ctrl_c_interrupts_at_once_and_loses_nothing_saved(go, whole: R
     assert_same(go(), whole)
 
 
+@pytest.mark.parametrize("kept", [None, 0, 3, 6])
+def test_lost_or_short_history_is_written_anew_from_the_checkpoint(go, kept: int | None):
+    history = go().path / "history.jsonl"
+    before = files(history.parent)
+    if kept is None:
+        history.unlink()
+    else:
+        history.write_text("".join(history.read_text().splitlines(keepends=True)[:kept]))
+    run = go(raising(AssertionError("trained again")))
+    assert run.finished
+    assert files(run.path) == before
+
+
+def test_lost_memory_is_written_anew_from_the_checkpoint(go):
+    run = go()
+    before = files(run.path)
+    shutil.rmtree(run.path / "memory")
+    assert files(go(raising(AssertionError("trained again"))).path) == before
+
+
+@pytest.mark.parametrize("history", [True, False])
+def test_memory_without_a_checkpoint_is_refused(go, history: bool):
+    run = go(at(4, lambda: False))
+    run.checkpoint.unlink()
+    if not history:
+        (run.path / "history.jsonl").unlink()
+    before = files(run.path)
+    with pytest.raises(DocmemError, match=r"no checkpoint to go on from\. Restore checkpoint"):
+        go()
+    assert files(run.path) == before
+
+
+def test_finished_run_can_be_extended(lm, config: TrainConfig, whole: Run):
+    def extended(num_epochs: int) -> Run:
+        changed = replace(config, num_epochs=num_epochs)
+        return train(changed, lm=lm, documents=DOCUMENTS, progress=False)
+
+    assert extended(3).finished
+    run = extended(EPOCHS)
+    assert_same(run, whole)
+    assert Run.open(run.path).config.num_epochs == EPOCHS
+    extra = extended(8).load_snapshots().epochs
+    assert extra == [0, 3, 6, 7, 8]
+    with pytest.raises(DocmemError, match="has 8 epochs already, and num_epochs is 7. Give num_"):
+        extended(EPOCHS)
+
+
+def test_second_training_in_the_folder_is_refused(go):
+    def second() -> None:
+        with pytest.raises(DocmemError, match="Another process is training in"):
+            go()
+
+    assert go(at(2, second)).finished
+
+
+TRAINING_SLOWLY = """
+import sys, time
+from pathlib import Path
+from toys import DOCUMENTS, quick_config, toy_lm
+from docmem.training.train import train
+
+def wait(epoch):
+    if epoch.epoch == 5:
+        print("training", flush=True)
+        time.sleep(600)
+
+train(quick_config(Path(sys.argv[1])), lm=toy_lm(), documents=DOCUMENTS, on_epoch=wait,
+      progress=False)
+"""
+
+
+def test_lock_of_another_process_holds_until_it_is_killed(go, whole: Run, config: TrainConfig):
+    with subprocess.Popen(
+        [sys.executable, "-c", TRAINING_SLOWLY, str(config.save_dir)],
+        env=ENVIRONMENT, stdout=subprocess.PIPE, text=True,
+    ) as child:  # fmt: skip
+        assert child.stdout
+        assert child.stdout.readline() == "training\n"
+        with pytest.raises(DocmemError, match="Another process is training in"):
+            go()
+        child.kill()
+    assert_same(go(), whole)
+
+
 KILLED_WHILE_WRITING = """
 import os, signal, sys
 from pathlib import Path
@@ -150,9 +239,8 @@ def test_a_process_killed_in_the_middle_of_a_write_resumes_to_the_same_numbers(
     go, whole: Run, config: TrainConfig
 ):
     assert config.save_dir
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     child = subprocess.run(
-        [sys.executable, "-c", KILLED_WHILE_WRITING, str(config.save_dir)], env=environment
+        [sys.executable, "-c", KILLED_WHILE_WRITING, str(config.save_dir)], env=ENVIRONMENT
     )
     assert child.returncode == -signal.SIGKILL
     assert (config.save_dir / "snapshots" / "000006.safetensors").exists()

@@ -81,9 +81,10 @@ def save_tensors(
 ) -> None:
     """Write named tensors and a JSON-able `metadata` to one safetensors file (no pickle)."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {"docmem": json.dumps(metadata), "sha256": tensor_digest(contiguous, metadata)}
+    # One entry, since safetensors writes several in any order: the same content, the same bytes.
+    header = f"{json.dumps(metadata)}\n{tensor_digest(contiguous, metadata)}"
     with replacing(path) as temporary:
-        safetensors.torch.save_file(contiguous, temporary, metadata=header)
+        safetensors.torch.save_file(contiguous, temporary, metadata={"docmem": header})
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -97,10 +98,10 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(path, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            header = opened.metadata() or {}
-        metadata = json.loads(header.pop("docmem"))
-        digest = header.pop("sha256", None)
-        if header or digest not in (None, tensor_digest(tensors, metadata)):
+            header = (opened.metadata() or {})["docmem"]
+        content, _, digest = header.partition("\n")
+        metadata = json.loads(content)
+        if digest not in ("", tensor_digest(tensors, metadata)):
             raise ValueError("its content does not match its digest")
     except FileNotFoundError as error:
         raise DocmemError(f"There is no file {path}.") from error

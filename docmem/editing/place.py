@@ -28,7 +28,7 @@ def mean_states(cache: HiddenStateCache, n_docs: int) -> Float[Tensor, "n_docs d
     counts = torch.zeros(n_docs, 1)
     for index, (doc_id, batch) in enumerate(zip(cache.doc_ids, cache.batches, strict=True)):
         real = batch.attention_mask.to(cache.device)
-        sums[doc_id] += cache.states(index)[real].double().sum(0).cpu()
+        sums[doc_id] += cache.states(index)[real].cpu().double().sum(0)  # MPS has no float64
         counts[doc_id] += real.sum().cpu()
     return sums / counts
 

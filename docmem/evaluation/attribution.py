@@ -3,6 +3,7 @@
 attribute(lm, memory, -1, "a text")    # documents and the base LM, the likeliest first
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -41,9 +42,34 @@ def attribute(
     cache = HiddenStateCache(lm, [batch], [0], layer)
     losses = cross_entropies_at(cache, memory, memory.doc_reps)[0].tolist()
     titles = memory.titles or [str(index) for index in range(memory.config.n_docs)]
-    bare = base_cross_entropies(cache)[0].item()
+    base = base_cross_entropies(cache)[0].item()
     ranked = [Attribution(title, ce) for title, ce in zip(titles, losses, strict=True)]
-    return sorted([*ranked, Attribution(BASE_LM, bare)], key=lambda one: one.ce)
+    return sorted([*ranked, Attribution(BASE_LM, base)], key=lambda one: one.ce)
+
+
+class AttributionCounts(NamedTuple):
+    """How many of several passages are attributed rightly."""
+
+    right: int
+    """Passages whose text is most likely under the document that they are from."""
+    wrong: int
+    """Passages most likely under another document."""
+    base_lm: int
+    """Passages most likely by the LM without memory."""
+
+
+def count_attributions(
+    lm: LanguageModel, memory: DocumentMemory, layer: int, passages: Iterable[tuple[str, str]]
+) -> AttributionCounts:
+    """Attribute passages, each a (title, text), and count how many are right.
+
+    Raises:
+        DocmemError: as `attribute`.
+    """
+    found = [(title, attribute(lm, memory, layer, text)[0].title) for title, text in passages]
+    right = sum(title == best for title, best in found)
+    base_lm = sum(best == BASE_LM for _, best in found)
+    return AttributionCounts(right, len(found) - right - base_lm, base_lm)
 
 
 def pointed_to(lm: LanguageModel, memory: DocumentMemory, layer: int, prompt: str) -> str:

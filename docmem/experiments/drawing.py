@@ -1,17 +1,15 @@
 """What the experiments' figures share: numbers with their spread over seeds, always shown."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.gridspec import SubplotSpec
 from matplotlib.image import AxesImage
 
-from docmem.plots.style import INK, badge, document_color
+from docmem.plots import plane as plots
+from docmem.plots.style import INK, document_color
 
 
 def dots(
@@ -60,71 +58,10 @@ def plane_map(
     cmap: str,
     limits: tuple[float, float],
 ) -> AxesImage:
-    """Values over the square [-extent, extent]² of the DocRep plane, [up][across].
-
-    Args:
-        axes: where to draw.
-        values: one per point.
-        extent: half the side of the square.
-        cmap: name of the colour map.
-        limits: values at its ends.
-    """
-    reach = extent * (1 + 1 / (len(values) - 1))
-    axes.set_xticks((-1, 0, 1))
-    axes.set_yticks((-1, 0, 1))
-    axes.set_xlabel("DocRep, first coordinate")
-    lowest, highest = limits
-    return axes.imshow(
-        np.array(values), origin="lower", cmap=cmap, vmin=lowest, vmax=highest,
-        extent=(-reach, reach, -reach, reach), interpolation="nearest",
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class PlaneMap:
-    """What a map of the DocRep plane shows."""
-
-    values: list[list[float]]
-    """One per point, [up][across]."""
-    doc_reps: list[list[float]]
-    """The DocReps that the memory has, (n_docs, 2)."""
-
-
-def plane_maps(
-    figure: Figure,
-    cells: Iterable[SubplotSpec],
-    maps: Mapping[str, PlaneMap],
-    extent: float,
-    cmap: str,
-    limits: tuple[float, float],
-    numbered: Mapping[str, int],
-    label: str,
-) -> None:
-    """Maps side by side with one colour bar and a dot on every DocRep.
-
-    Args:
-        figure: where to draw.
-        cells: of a grid, one per map.
-        maps: by their titles.
-        extent: half the side of the square.
-        cmap: name of the colour map.
-        limits: values at its ends.
-        numbered: the document whose number stands in place of a dot, by title of a map.
-        label: of the colour bar.
-    """
-    panels = []
-    for cell, (title, one) in zip(cells, maps.items(), strict=True):
-        axes = figure.add_subplot(cell)
-        panels.append(axes)
-        image = plane_map(axes, one.values, extent, cmap, limits)
-        for index, (x, y) in enumerate(one.doc_reps):
-            if index == numbered.get(title):
-                badge(axes, x, y, index)
-            else:
-                axes.plot(x, y, "o", ms=4, color=INK, mec="white", mew=0.6)
-        axes.set_title(title)
-    panels[0].set_ylabel("second coordinate")
-    figure.colorbar(image, ax=panels, label=label, aspect=14, pad=0.01)
+    """`docmem.plots.plane.plane_map` of [up][across] values, with `limits` at the scale's ends."""
+    image = plots.plane_map(axes, values, extent, cmap=cmap, vmin=limits[0], vmax=limits[1])
+    axes.set_ylabel("")
+    return image
 
 
 def document_ticks(axes: Axes, count: int) -> None:
@@ -132,6 +69,32 @@ def document_ticks(axes: Axes, count: int) -> None:
     axes.set_yticks(range(count), [str(index + 1) for index in range(count)], fontsize=7)
     for index, tick in enumerate(axes.get_yticklabels()):
         tick.set(color=document_color(index), fontweight="bold")
+
+
+def cell_texts(axes: Axes, image: AxesImage, text: Callable[[float], str], size: float) -> None:
+    """The number of each cell of a heat map, in the middle of it.
+
+    Args:
+        axes: where the heat map is.
+        image: the heat map; its colours say whether a number is white or black.
+        text: from a value to what is written.
+        size: of the letters, points.
+    """
+    for (row, column), value in np.ndenumerate(np.asarray(image.get_array())):
+        luminance = np.dot(image.cmap(image.norm(value))[:3], (0.299, 0.587, 0.114))
+        axes.text(
+            column, row, text(value), ha="center", va="center", fontsize=size, zorder=4,
+            color="white" if luminance < 0.5 else "black",
+        )  # fmt: skip
+
+
+def level(axes: Axes, y: float, text: str, color: str = INK) -> None:
+    """A line across the panel at `y`, named at its left end."""
+    axes.axhline(y, color=color, lw=1)
+    axes.annotate(
+        text, (0, y), (3, 3), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
+        color=color,
+    )  # fmt: skip
 
 
 def shade(place: int, count: int) -> str:

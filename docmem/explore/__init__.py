@@ -21,12 +21,12 @@ except ImportError as error:
         "docmem.explore needs ipywidgets and anywidget: pip install 'docmem[notebooks]'."
     ) from error
 
+from docmem.evaluation.verbatim import Span, verbatim
 from docmem.explore._attribution import AttributionExplorer, attribution
 from docmem.explore._plane import KeyPlaneExplorer, PlaneReading, key_plane
 from docmem.explore._recall import Recalled, RecallExplorer, recall
 from docmem.explore._scrubber import ScrubberExplorer, scrubber
 from docmem.explore._training import TrainingExplorer, training
-from docmem.explore._verbatim import Span, verbatim
 
 __all__ = [
     "AttributionExplorer",

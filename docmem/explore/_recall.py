@@ -20,8 +20,8 @@ from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document
 from docmem.errors import DocmemError
+from docmem.evaluation.verbatim import Span, verbatim
 from docmem.explore._explorer import Explorer, lm_of, note, sentence
-from docmem.explore._verbatim import Span, verbatim
 from docmem.lm.forward import forward_inputs
 from docmem.lm.generation import generate, generate_text
 from docmem.lm.head import token_losses

@@ -100,16 +100,20 @@ def plain_head(model: nn.Module, batch: TokenBatch) -> nn.Linear | None:
         logits = model(**forward_inputs(model, few)).logits
     finally:
         handle.remove()
-    return head if len(seen) == 1 and torch.equal(seen[0], logits) else None
+    alone = len(seen) == 1 and torch.equal(seen[0].to(logits.device), logits)
+    return head if alone else None
 
 
 def token_losses(
     logits: Float[Tensor, "batch seq vocab"], batch: TokenBatch
 ) -> Float[Tensor, "batch seq-1"]:
-    """Cross entropy of each token given those before it, in nats; zero at pads."""
+    """Cross entropy of each token given those before it, in nats; zero at pads.
+
+    On the logits' device, which may be another than the batch's.
+    """
     targets = batch.input_ids[:, 1:].masked_fill(~batch.predicted, -100)  # torch ignores -100
     # The targets grow by one ignored position, so that the large logits need no copy.
-    padded = functional.pad(targets, (0, 1), value=-100)
+    padded = functional.pad(targets, (0, 1), value=-100).to(logits.device)
     flat = functional.cross_entropy(
         logits.float().flatten(0, 1), padded.flatten(), reduction="none"
     )
@@ -118,4 +122,5 @@ def token_losses(
 
 def cross_entropy(logits: Float[Tensor, "batch seq vocab"], batch: TokenBatch) -> Float[Tensor, ""]:
     """Mean cross entropy of a batch, nats per token; pads do not count."""
-    return token_losses(logits, batch).sum() / batch.predicted.sum()
+    losses = token_losses(logits, batch)
+    return losses.sum() / batch.predicted.sum().to(losses.device)

@@ -102,16 +102,18 @@ class HiddenStateCache:
         hidden_states = memory.residual_update(states, keys).flatten(0, 1)
         repeated = TokenBatch(*(tensor.repeat(points, 1) for tensor in batch))
         losses = self._token_losses(repeated, hidden_states)
-        return losses.reshape(points, -1).sum(1) / batch.predicted.sum()
+        return losses.reshape(points, -1).sum(1) / batch.predicted.sum().to(losses.device)
 
     def _token_losses(self, batch: TokenBatch, hidden_states: Tensor) -> Tensor:
         """Cross entropies of the predicted tokens only, row after row, from the hooked block on."""
+        predicted = batch.predicted
         if self.head is None:
-            return token_losses(self._resume(batch, hidden_states), batch)[batch.predicted]
+            losses = token_losses(self._resume(batch, hidden_states), batch)
+            return losses[predicted.to(losses.device)]
         with skip_blocks(self.blocks, self.layer, self.returns_tuple, hidden_states):
             x = before_head(self.lm.model, batch)
-        predicted = batch.predicted
-        return head_losses(x[:, :-1][predicted], self.head, batch.input_ids[:, 1:][predicted])
+        targets = batch.input_ids[:, 1:][predicted]
+        return head_losses(x[:, :-1][predicted.to(x.device)], self.head, targets)
 
     def _resume(self, batch: TokenBatch, hidden_states: Tensor) -> Tensor:
         """The LM's own forward from given hidden states after the hooked block, to logits."""

@@ -1,6 +1,5 @@
-"""Drawings of what lies between DocReps: a way through the plane, and how smooth it is."""
+"""Drawings of what lies between DocReps: a line through the plane, and how smooth it is."""
 
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +14,7 @@ from docmem.plots.style import (
     INK,
     badge,
     document_color,
+    drawable,
     headline,
     plain_log_ticks,
     styled,
@@ -25,7 +25,7 @@ from docmem.plots.style import (
 def along_line(
     figure: Figure, line: Line, titles: Sequence[str], ends: tuple[int, int], note: str
 ) -> Figure:
-    """Perplexity of every document on the way from one DocRep to another, and who is best where.
+    """Perplexity of every document from one DocRep to another, and which is recalled best where.
 
     Args:
         figure: an empty Figure.
@@ -65,8 +65,8 @@ def along_line(
     strip.set_xlabel("share of the way from the first DocRep to the second")
     for place, index, values in ((0, ends[0], perplexity), (-1, ends[1], perplexity)):
         badge(axes, share[place], float(values[index, place]), index, clip_on=False)
-    first, second = (textwrap.shorten(titles[index], 40, placeholder=" …") for index in ends)
-    headline(figure, f"From {first} to {second}: who is recalled on the way", note)
+    first, second = (drawable(titles[index], 26) for index in ends)
+    headline(figure, f"Perplexity from {first} to {second}", note)
     return figure
 
 
@@ -95,13 +95,13 @@ def continuity(figure: Figure, measured: Continuity, note: str) -> Figure:
     steepest = (measured.ce / measured.distance).max().item()
     right.loglog(distance, steepest * distance, color=FAINT, lw=1.4, ls=(0, (4, 3)))
     right.annotate(
-        f"steepest seen: {steepest:.1f} × distance", (distance[0], steepest * distance[-1]),
+        f"steepest measured: {steepest:.1f} × distance", (distance[0], steepest * distance[-1]),
         color="#555555", va="top", fontweight="bold",
     )  # fmt: skip
     right.set_ylim(bottom=1e-5)
     right.set_ylabel("change of the cross entropy (nats per token)")
-    right.set_title("Cross entropy, a colour a document")
+    right.set_title("Cross entropy, one colour per document")
     for axes in (left, right):
         axes.set_xlabel("distance between the two DocReps")
-    headline(figure, "A small step of the DocRep is a small change of what is recalled", note)
+    headline(figure, "How much the selection and the cross entropy change with the DocRep", note)
     return figure

@@ -1,4 +1,4 @@
-"""Drawings of the DocRep plane: territories, wells, and what forgetting leaves."""
+"""Drawings of the DocRep plane: which document is recalled where, and how well."""
 
 import textwrap
 from collections.abc import Sequence
@@ -8,20 +8,47 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
 
 from docmem.evaluation.plane import KeyPlane
-from docmem.plots.style import INK, badge, document_color, headline, plain_log_ticks, styled
+from docmem.plots.style import (
+    INK,
+    badge,
+    document_color,
+    drawable,
+    headline,
+    plain_log_ticks,
+    styled,
+)
 
 
-def _square(axes: Axes, extent: float) -> None:
-    """A square of the DocRep plane, labelled."""
-    axes.set_aspect("equal")
-    axes.set_xlim(-extent, extent)
-    axes.set_ylim(-extent, extent)
-    axes.set_xticks((-extent, 0, extent))
-    axes.set_yticks((-extent, 0, extent))
-    axes.set_xlabel("DocRep, first coordinate")
-    axes.set_ylabel("second coordinate")
+def square(axes: Axes, extent: float) -> None:
+    """Make `axes` the square [-extent, extent]² of the DocRep plane, with its labels."""
+    axes.set(aspect="equal", xlim=(-extent, extent), ylim=(-extent, extent))
+    axes.set(xlabel="DocRep, first coordinate", ylabel="second coordinate")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(3, steps=(1, 2, 5, 10)))
+
+
+def plane_map(axes: Axes, values: ArrayLike, extent: float, **options: Any) -> AxesImage:
+    """Draw values measured on a grid over [-extent, extent]² of the DocRep plane, a cell each.
+
+    Args:
+        axes: where to draw.
+        values: one per grid point, [up][across]; or colours, (points, points, 3).
+        extent: half the side of the grid. The outer cells reach half a cell further.
+        options: of `Axes.imshow`, such as cmap, norm, or vmin and vmax.
+    """
+    grid = np.asarray(values)
+    reach = extent * (1 + 1 / (len(grid) - 1))
+    image = axes.imshow(
+        grid, origin="lower", interpolation="nearest", extent=(-reach, reach, -reach, reach),
+        **options,
+    )  # fmt: skip
+    square(axes, reach)
+    return image
 
 
 def territories(plane: KeyPlane, n_docs: int) -> np.ndarray:
@@ -33,37 +60,46 @@ def territories(plane: KeyPlane, n_docs: int) -> np.ndarray:
     return 1 - depth * 0.8 * (1 - colors[nearest])
 
 
+def value_at(plane: KeyPlane, values: np.ndarray, index: int) -> Any:
+    """The value of a map (points, points) in the cell where the DocRep of `index` lies."""
+    x, y = plane.doc_reps[index]
+    across, up = ((plane.axis - place).abs().argmin().item() for place in (x, y))
+    return values[up, across]
+
+
 @styled
 def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str) -> Figure:
-    """The territories: each point coloured by the document it recalls best, deeper where better.
+    """Each point coloured by the document it recalls best, deeper where better.
 
     Args:
         figure: an empty Figure.
         plane: what was measured.
-        titles: the documents'.
+        titles: the documents'. The first 24 are listed.
         note: what was trained, for the line under the title.
     """
-    axes = figure.subplots()
-    extent = float(plane.axis[-1])
-    half_cell = float(plane.axis[1] - plane.axis[0]) / 2
-    reach = extent + half_cell
-    axes.imshow(
-        territories(plane, len(titles)), origin="lower",
-        extent=(-reach, reach, -reach, reach), interpolation="nearest",
-    )  # fmt: skip
-    _square(axes, reach)
-    axes.set_xticks((-extent, 0, extent))
-    axes.set_yticks((-extent, 0, extent))
+    n_docs, axes = len(titles), figure.subplots()
+    plane_map(axes, territories(plane, n_docs), float(plane.axis[-1]))
     for index, (x, y) in enumerate(plane.doc_reps.tolist()):
-        badge(axes, x, y, index)
-    for index, title in enumerate(titles):
-        y = 0.97 - index * 0.93 / max(10, len(titles))
-        badge(axes, 1.06, y, index, transform=axes.transAxes, clip_on=False)
+        badge(axes, x, y, index, n_docs=n_docs)
+    lines = max(10, min(n_docs, 25))
+    listed = titles if n_docs <= lines else titles[: lines - 1]
+    for index, title in enumerate(listed):
+        y = 0.97 - index * 0.96 / lines
+        badge(axes, 1.06, y, index, n_docs=lines, transform=axes.transAxes, clip_on=False)
+        shown = drawable(title, 26) if n_docs > 10 else textwrap.fill(drawable(title, 50), 25)
         axes.text(
-            1.1, y, textwrap.fill(title, 26), transform=axes.transAxes, fontsize=10.5,
+            1.1, y, shown, transform=axes.transAxes, fontsize=10.5 if n_docs <= 12 else 9,
             va="center", linespacing=1.0,
         )  # fmt: skip
-    headline(figure, "Every document holds a territory around its DocRep", note)
+    if len(listed) < n_docs:
+        axes.text(
+            1.06, 0.97 - 0.96 * (lines - 1) / lines, f"and {n_docs - len(listed)} more",
+            transform=axes.transAxes, fontsize=9, va="center", style="italic",
+        )  # fmt: skip
+        note += ". Colours repeat after ten documents"
+    nearest = plane.nearest.numpy()
+    own = sum(int(value_at(plane, nearest, index) == index) for index in range(n_docs))
+    headline(figure, f"{own} of {n_docs} documents are recalled best near their own DocRep", note)
     return figure
 
 
@@ -77,38 +113,44 @@ def perplexity_wells(
         figure: an empty Figure.
         plane: what was measured.
         titles: the documents'.
-        chosen: indices of the documents that are drawn, two or more.
+        chosen: indices of the documents that are drawn.
         note: what was trained, for the line under the title.
     """
-    extent = float(plane.axis[-1])
-    axis, perplexity = plane.axis.numpy(), plane.perplexity.numpy()[list(chosen)]
-    limits = max(1.0, float(perplexity.min())), float(np.quantile(perplexity, 0.98))
-    norm = LogNorm(*limits)
+    perplexity = plane.perplexity.numpy()[list(chosen)]
+    norm = perplexity_scale(perplexity)
     grid = figure.add_gridspec(len(chosen), 2, width_ratios=(1.9, 1))
-    maps = []
-    for row, index in enumerate(chosen):
-        axes = figure.add_subplot(grid[row, 1])
-        maps.append(axes)
-        image = axes.pcolormesh(
-            axis, axis, perplexity[row], cmap="magma", norm=norm, shading="nearest"
-        )
-        _square(axes, extent)
-        axes.set_ylabel("")
-        if row < len(chosen) - 1:
-            axes.set_xlabel("")
+    maps = [figure.add_subplot(grid[row, 1]) for row in range(len(chosen))]
+    for axes, index, values in zip(maps, chosen, perplexity, strict=True):
+        image = plane_map(axes, values, float(plane.axis[-1]), cmap="magma", norm=norm)
+        axes.set(ylabel="", xlabel=axes.get_xlabel() if axes is maps[-1] else "")
         x, y = plane.doc_reps[index].tolist()
         axes.plot(x, y, "o", ms=13, mfc="none", mec="white", mew=3.2)
         axes.plot(x, y, "o", ms=13, mfc="none", mec=document_color(index), mew=1.6)
-        short = textwrap.shorten(titles[index], 24, placeholder=" …")
-        axes.set_title(f"{index + 1}  {short}", fontsize=10)
-    bar = figure.colorbar(image, ax=maps, label="perplexity", extend="max", pad=0.1, aspect=40)
-    plain_log_ticks(bar.ax.yaxis)
-    bar.ax.minorticks_off()
+        own = value_at(plane, values, index)
+        axes.set_title(
+            f"{index + 1}  {drawable(titles[index], 24)}\n"
+            f"at the ring {own:,.1f}, lowest {values.min():,.1f}", fontsize=9,
+        )  # fmt: skip
+    perplexity_bar(figure, image, maps, pad=0.1)
     surface = figure.add_subplot(grid[:, 0], projection="3d", computed_zorder=False)
     surface.set_in_layout(False)  # matplotlib 3.10 takes it for wider than the figure
-    draw_wells(surface, plane, perplexity, chosen, limits)
-    headline(figure, "The perplexity of a document has a well around its own DocRep", note)
+    draw_wells(surface, plane, perplexity, chosen, (norm.vmin, norm.vmax))
+    numbers = ", ".join(str(index + 1) for index in chosen)
+    headline(figure, f"Perplexity over the DocRep plane, documents {numbers}", note)
     return figure
+
+
+def perplexity_scale(perplexity: ArrayLike) -> LogNorm:
+    """A logarithmic colour scale for maps of perplexity, its upper end the 98th percentile."""
+    lowest, highest = np.quantile(perplexity, (0, 0.98))
+    return LogNorm(max(1.0, lowest), max(highest, 1.01 * lowest))
+
+
+def perplexity_bar(figure: Figure, image: AxesImage, maps: list[Axes], pad: float) -> None:
+    """The scale of maps of perplexity, right of them."""
+    bar = figure.colorbar(image, ax=maps, label="perplexity", extend="max", pad=pad, aspect=40)
+    plain_log_ticks(bar.ax.yaxis)
+    bar.ax.minorticks_off()
 
 
 def draw_wells(
@@ -137,22 +179,21 @@ def draw_wells(
         across, up, lowest, facecolors=1 - ink,
         rstride=1, cstride=1, linewidth=0.3, edgecolor="#00000018", shade=False, antialiased=True,
     )  # fmt: skip
+    rise = top - bottom
     for index in chosen:
         x, y = plane.doc_reps[index].tolist()
-        surface.plot([x, x], [y, y], [bottom, top * 1.04], color=document_color(index), lw=1.8)
+        color = document_color(index)
+        surface.plot([x, x], [y, y], [bottom, top + 0.04 * rise], color=color, lw=1.8)
         surface.text(
-            x, y, top * 1.08, str(index + 1), color=document_color(index), fontweight="bold",
-            ha="center", fontsize=13,
+            x, y, top + 0.08 * rise, str(index + 1), color=color, fontweight="bold", ha="center",
+            fontsize=13,
         )  # fmt: skip
     surface.set_box_aspect((1.9, 1.9, 1.0), zoom=1.2)
     surface.view_init(elev=36, azim=-62)
-    surface.set_xlabel("DocRep, first coordinate")
-    surface.set_ylabel("second coordinate")
-    surface.set_zlabel("perplexity")
+    surface.set(xlabel="DocRep, first coordinate", ylabel="second coordinate", zlabel="perplexity")
     surface.set_zlim(bottom, top)
-    ends = (float(plane.axis[0]), 0, float(plane.axis[-1]))
-    surface.set_xticks(ends)
-    surface.set_yticks(ends)
+    for axis in (surface.xaxis, surface.yaxis):
+        axis.set_major_locator(MaxNLocator(3, steps=(1, 2, 5, 10)))
     round_numbers = [lead * 10**power for power in range(5) for lead in (1, 2, 5)]
     marks = [mark for mark in round_numbers if limits[0] <= mark <= limits[1]]
     surface.set_zticks(np.log10(marks), [str(mark) for mark in marks])
@@ -163,7 +204,7 @@ def draw_wells(
 
 @styled
 def forgetting(figure: Figure, maps: dict[str, KeyPlane], index: int, note: str) -> Figure:
-    """Perplexity of one document over the plane, a map each way of forgetting it.
+    """Perplexity of one document over the plane, one map for each way of forgetting it.
 
     Args:
         figure: an empty Figure.
@@ -171,24 +212,17 @@ def forgetting(figure: Figure, maps: dict[str, KeyPlane], index: int, note: str)
         index: the document's row.
         note: what was done, for the line under the title.
     """
-    panels = figure.subplots(1, len(maps), squeeze=False)[0]
-    perplexity = {name: plane.perplexity[index].numpy() for name, plane in maps.items()}
-    everything = np.stack(list(perplexity.values()))
-    norm = LogNorm(max(1.0, everything.min()), np.quantile(everything, 0.98))
-    for axes, (name, plane) in zip(panels, maps.items(), strict=True):
+    panels = list(figure.subplots(1, len(maps), squeeze=False)[0])
+    perplexity = [plane.perplexity[index].numpy() for plane in maps.values()]
+    norm = perplexity_scale(perplexity)
+    for axes, (name, plane), values in zip(panels, maps.items(), perplexity, strict=True):
         axis = plane.axis.numpy()
-        image = axes.pcolormesh(
-            axis, axis, perplexity[name], cmap="magma", norm=norm, shading="nearest"
-        )
-        _square(axes, float(axis[-1]))
-        up, across = np.unravel_index(perplexity[name].argmin(), perplexity[name].shape)
+        image = plane_map(axes, values, float(axis[-1]), cmap="magma", norm=norm)
+        up, across = np.unravel_index(values.argmin(), values.shape)
         axes.plot(axis[across], axis[up], "x", ms=9, color="white", mew=4)
         axes.plot(axis[across], axis[up], "x", ms=9, color=INK, mew=2)
-        axes.set_title(f"{name}\nlowest perplexity {perplexity[name].min():,.1f}", fontsize=10)
-        if axes is not panels[0]:
-            axes.set_ylabel("")
-    bar = figure.colorbar(image, ax=list(panels), label="perplexity", extend="max", aspect=30)
-    plain_log_ticks(bar.ax.yaxis)
-    bar.ax.minorticks_off()
-    headline(figure, "Where in the plane can the text still be read?", note)
+        axes.set_title(f"{drawable(name)}\nlowest perplexity {values.min():,.1f}", fontsize=10)
+        axes.label_outer()
+    perplexity_bar(figure, image, panels, pad=0.02)
+    headline(figure, "Perplexity of one document over the plane, and its lowest point", note)
     return figure

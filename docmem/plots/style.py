@@ -6,6 +6,7 @@ below, white at zero. Titles say what to see; the line under them says what it i
 
 import base64
 import html
+import re
 import textwrap
 from collections.abc import Sequence
 from io import BytesIO
@@ -16,6 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from PIL import Image
@@ -64,15 +66,34 @@ def styled(function: Any) -> Any:
 
 
 def document_color(index: int) -> str:
-    """The colour of document `index`; after ten they come round again, told apart by number."""
+    """The colour of document `index`; after ten, colours repeat and numbers tell them apart."""
     return DOCUMENT_COLORS[index % len(DOCUMENT_COLORS)]
 
 
+def drawable(text: str, width: int | None = None) -> str:
+    r"""A text from data, such as a title, that matplotlib draws as it is written.
+
+    No formula is read into it (`$` becomes `\$`, which is drawn as `$`), and what the font has
+    no glyph for becomes a space or a box instead of a warning. Applied twice, it changes nothing.
+
+    Args:
+        text: any text.
+        width: shorten it to so many characters, at a space.
+    """
+    if width:
+        text = textwrap.shorten(text, width, placeholder=" …")
+    font = get_font(findfont("DejaVu Sans"))
+    known = (
+        " " if not c.isprintable() else c if font.get_char_index(ord(c)) else "□" for c in text
+    )
+    return re.sub(r"(?<!\\)\$", r"\$", "".join(known))
+
+
 def headline(figure: Figure, title: str, subtitle: str) -> None:
-    """A title that says what to see, over a line that says what it is."""
-    wrapped = textwrap.fill(subtitle, int(figure.get_size_inches()[0] * 14))
+    """A title that says what is shown or was measured, over a line that says of what."""
+    wrapped = textwrap.fill(drawable(subtitle), int(figure.get_size_inches()[0] * 14))
     room = "\n" * (1 + wrapped.count("\n"))
-    figure.suptitle(title + room, x=0.01, ha="left", fontsize=14, fontweight="bold")
+    figure.suptitle(drawable(title) + room, x=0.01, ha="left", fontsize=14, fontweight="bold")
     below = 1 - 0.36 / figure.get_size_inches()[1]
     figure.text(0.01, below, wrapped, ha="left", va="top", fontsize=9.5, color="#555555")
 
@@ -129,26 +150,53 @@ def frame_palette() -> np.ndarray:
     return np.round(np.concatenate([signed, faded, greys, [[1, 1, 1]]]) * 255).astype(np.uint8)
 
 
+CURVES = ("negative_ce", "positive_ce")
+"""What `draw_history` draws, in this order."""
+
+
 def draw_history(axes: Axes, history: Sequence[Epoch], tau: float) -> list[Line2D]:
-    """Both cross entropies over epochs, on an existing Axes, τ dashed; returns the two curves."""
+    """Draw both cross entropies over epochs and τ as a dashed line; returns the two curves."""
     epochs = [epoch.epoch for epoch in history]
     axes.axhline(tau, color=FAINT, lw=1, ls=(0, (4, 3)))
     curves = []
-    for name, color, label in (
-        ("negative_ce", NEGATIVE, "another's DocRep"),
-        ("positive_ce", OWN, "own DocRep"),
+    for name, color, label in zip(
+        CURVES, (NEGATIVE, OWN), ("another's DocRep", "own DocRep"), strict=True
     ):
         values = [getattr(epoch, name) for epoch in history]
-        curves += axes.plot(epochs, values, color=color, lw=1.8, label=label)
+        marker = "o" if len(history) == 1 else None  # one point makes no line
+        curves += axes.plot(epochs, values, marker=marker, color=color, lw=1.8, label=label)
     return curves
 
 
-def badge(axes: Axes, x: float, y: float, index: int, **options: Any) -> None:
-    """The number of document `index`, from 1, on a disc of its colour."""
-    color = document_color(index)
+def badge(axes: Axes, x: float, y: float, index: int, *, n_docs: int = 1, **options: Any) -> None:
+    """The number of document `index`, from 1, on a disc of its colour.
+
+    Args:
+        axes: where to draw.
+        x: where the centre is.
+        y: where the centre is.
+        index: the document's.
+        n_docs: how many badges share the Axes; many are drawn smaller.
+        options: of both the disc and the number, such as transform and clip_on.
+    """
+    color, shrink = document_color(index), min(1.0, (20 / n_docs) ** 0.5)
     dark = np.dot(to_rgb(color), (0.299, 0.587, 0.114)) < 0.55
-    axes.scatter(x, y, s=190, color=color, edgecolor="white", lw=1.6, zorder=5, **options)
+    axes.scatter(
+        x, y, s=190 * shrink**2, color=color, edgecolor="white", lw=1.6 * shrink, zorder=5,
+        **options,
+    )  # fmt: skip
     axes.text(
-        x, y, str(index + 1), ha="center", va="center_baseline", fontsize=8, zorder=6,
+        x, y, str(index + 1), ha="center", va="center_baseline", fontsize=8 * shrink, zorder=6,
         color="white" if dark else INK, fontweight="bold", **{"clip_on": True, **options},
     )  # fmt: skip
+
+
+def stride(count: int, fitting: int) -> int:
+    """Label every how many of `count` rows, so that at most `fitting` labels are drawn."""
+    return -(-count // fitting)
+
+
+def ordinal(number: int) -> str:
+    """A number above 1 as an ordinal, such as 2nd or 5th."""
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{'th' if 10 < number % 100 < 14 else ending}"

@@ -1,23 +1,38 @@
-"""Drawings of a training: its losses, its selections, and the published ones beside it."""
+"""Drawings of a training: its losses, its selections, and the published losses beside it."""
 
 from collections.abc import Sequence
 
-from matplotlib import patheffects
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from docmem.evaluation.published import EPOCHS, PublishedRun
-from docmem.plots.style import GUIDANCE, INK, NEGATIVE, OWN, SIGNED, draw_history, headline, styled
+from docmem.plots.style import (
+    CURVES,
+    GUIDANCE,
+    INK,
+    NEGATIVE,
+    OWN,
+    SIGNED,
+    draw_history,
+    drawable,
+    headline,
+    stride,
+    styled,
+)
 from docmem.training.history import Epoch
 from docmem.training.selection import Snapshots
+
+RECENT = 10
+"""The numbers at the curves are means of so many epochs, the last."""
 
 
 @styled
 def losses(figure: Figure, histories: dict[str, Sequence[Epoch]], tau: float, note: str) -> Figure:
-    """Training losses, a column a run; the numbers are means over the last ten epochs.
+    """Training losses, one column per run; the numbers are means of the last ten epochs.
 
     Args:
         figure: an empty Figure.
-        histories: run name to its history.
+        histories: run name to its history, of one epoch or more.
         tau: the target of the negative cross entropy, nats per token.
         note: what was trained, for the line under the title.
     """
@@ -25,45 +40,41 @@ def losses(figure: Figure, histories: dict[str, Sequence[Epoch]], tau: float, no
         2, len(histories), sharex=True, sharey="row", squeeze=False, height_ratios=(2.2, 1)
     )
     everything = [epoch for history in histories.values() for epoch in history]
-    highest = max(max(epoch.negative_ce, epoch.positive_ce) for epoch in everything)
+    highest = max(tau, *(max(epoch.negative_ce, epoch.positive_ce) for epoch in everything))
     largest = max(epoch.guidance for epoch in everything)
-    for column, (name, history) in enumerate(histories.items()):
-        top, bottom = panels[:, column]
-        draw_history(top, history, tau)
-        last = history[-1]
-        top.set_title(name)
-        top.set_ylim(0, max(highest, tau) * 1.12)
-        top.set_xlim(0, last.epoch * 1.01)
-        halo = [patheffects.withStroke(linewidth=3, foreground="white")]
-        recent = history[-10:]
-        own, negative = (
-            sum(getattr(epoch, name) for epoch in recent) / len(recent)
-            for name in ("positive_ce", "negative_ce")
-        )
-        for place, text, color in (
-            ((own + negative) / 2, f"under another's DocRep: {negative:.2f}", NEGATIVE),
-            (0.4 * own, f"under its own DocRep: {own:.2f}", OWN),
-        ):
-            top.annotate(
-                text, (last.epoch, place), (-2, 0), textcoords="offset points", ha="right",
-                color=color, fontweight="bold", path_effects=halo,
-            )  # fmt: skip
-        top.annotate(
-            f"target τ = {tau:g}", (last.epoch, tau), (-2, 4), textcoords="offset points",
-            ha="right", color="#555555",
+    last = max(epoch.epoch for epoch in everything)
+    taken = min(RECENT, *(len(history) for history in histories.values()))
+    for (top, bottom), (name, history) in zip(panels.T, histories.items(), strict=True):
+        recent = history[-taken:]
+        curves = draw_history(top, history, tau)
+        for curve, key, whose in zip(curves, CURVES, ("another's", "own"), strict=True):
+            mean = sum(getattr(epoch, key) for epoch in recent) / len(recent)
+            curve.set_label(f"{whose} DocRep: {mean:.2f}")
+        target, negative, own = top.lines
+        target.set_label(f"target τ = {tau:g}")
+        top.legend(
+            handles=[target, negative, own], loc="upper right", frameon=False, borderpad=0,
+            labelcolor="linecolor", fontsize=9.5, handlelength=1.4,
         )  # fmt: skip
-        bottom.fill_between(
-            [e.epoch for e in history], [e.guidance for e in history],
-            color=GUIDANCE, alpha=0.85, lw=0,
+        top.set_title(drawable(name, 40))
+        epochs = [epoch.epoch for epoch in history]
+        bottom.stairs(
+            [epoch.guidance for epoch in history], [epochs[0] - 0.5, *(e + 0.5 for e in epochs)],
+            color=GUIDANCE, alpha=0.85, fill=True,
         )  # fmt: skip
-        bottom.set_ylim(0, 1.08 * largest)
         bottom.set_xlabel("epoch")
+    panels[0, 0].set(xlim=(0.5, last + 0.5), ylim=(0, 1.42 * highest))  # above: the legends
+    panels[0, 0].xaxis.set_major_locator(MaxNLocator(6, integer=True))
     panels[0, 0].set_ylabel("cross entropy\n(nats per token)")
-    panels[1, 0].set_ylabel("guidance term\n(nats per token)")
+    panels[1, 0].set(ylim=(0, 1.08 * largest or 1), ylabel="guidance term\n(nats per token)")
+    shortest = min(len(history) for history in histories.values())
+    means = (
+        f"means of the last {RECENT} epochs" if shortest > RECENT else "means of the last epochs"
+    )
     headline(
         figure,
-        "Learned under its own DocRep, far less under another's",
-        f"{note}; numbers: means of the last {len(recent)} epochs",
+        "Cross entropy under the own DocRep and under another document's",
+        f"Numbers: {means if shortest > 1 else 'the last epoch'}. {note}",
     )
     return figure
 
@@ -84,37 +95,36 @@ def open_entries(
     grid = figure.add_gridspec(2, len(snapshots), height_ratios=(1, 1.3))
     counts = figure.add_subplot(grid[0, :])
     inks, maps = (NEGATIVE, GUIDANCE, OWN, INK), []
-    last = {name: taken.document[-1] for name, taken in snapshots.items()}
     for place, (name, taken) in enumerate(snapshots.items()):
         size = taken.document.abs()  # (snapshots, n_docs, entries)
         active = (size > share * size.amax(-1, keepdim=True)).sum(-1).numpy()
-        color = inks[place % len(inks)]
+        color, shown = inks[place % len(inks)], drawable(name, 30)
         counts.fill_between(
             taken.epochs, active.min(1), active.max(1), color=color, alpha=0.2, lw=0
         )
-        counts.plot(taken.epochs, active.mean(1), color=color, lw=2)
-        counts.annotate(
-            f" {name} {active[-1].mean():.0f}", (taken.epochs[-1], active[-1].mean()), color=color,
-            fontweight="bold", va="center",
+        counts.plot(
+            taken.epochs, active.mean(1), color=color, lw=2,
+            label=f"{shown}: {active[-1].mean():.0f} at the end",
         )  # fmt: skip
         axes = figure.add_subplot(grid[1, place])
-        unit = last[name] / last[name].norm(dim=1, keepdim=True).clamp_min(1e-12)
+        last = taken.document[-1]
+        unit = last / last.norm(dim=1, keepdim=True).clamp_min(1e-12)
         image = axes.imshow((unit @ unit.T).numpy(), cmap=SIGNED, vmin=-1, vmax=1)
-        axes.set_title(name, color=color)
-        marks = range(len(unit))
+        axes.set_title(shown, color=color)
+        marks = range(0, len(unit), stride(len(unit), 15))
         axes.set_xticks(marks, [str(mark + 1) for mark in marks], fontsize=8)
         axes.set_yticks(marks, [str(mark + 1) for mark in marks], fontsize=8)
         axes.tick_params(length=0)
-        axes.set_xlabel("document")
-        if place == 0:
-            axes.set_ylabel("document")
+        axes.set(xlabel="document", ylabel="" if place else "document")
         maps.append(axes)
     figure.colorbar(image, ax=maps, aspect=18, label="cosine of their selections")
-    entries = next(iter(last.values())).shape[-1]
-    counts.set_ylim(0, 1.06 * entries)
-    counts.set_xlim(0, 1.13 * max(taken.epochs[-1] for taken in snapshots.values()))
-    counts.set_xlabel("epoch")
-    counts.set_ylabel(f"open entries of {entries}")
+    entries = last.shape[-1]
+    counts.legend(
+        loc="lower right", bbox_to_anchor=(1, 1), ncols=len(snapshots), frameon=False,
+        labelcolor="linecolor", prop={"weight": "bold"}, handlelength=1.4,
+    )  # fmt: skip
+    counts.set(ylim=(0, 1.06 * entries), xlabel="epoch", ylabel=f"open entries of {entries}")
+    counts.set_xlim(left=0)
     headline(figure, "How many entries a document opens, and how alike documents are", note)
     return figure
 
@@ -126,7 +136,7 @@ def published_curves(
     histories: dict[str, Sequence[Epoch]],
     note: str,
 ) -> Figure:
-    """The paper's curves, dotted where the records give them, and one's own runs beside them.
+    """The paper's curves, marked where its records give values, and one's own runs beside them.
 
     Args:
         figure: an empty Figure.
@@ -145,7 +155,13 @@ def published_curves(
     for place, (name, history) in enumerate(histories.items()):
         epochs = [epoch.epoch for epoch in history]
         ink = (OWN, INK)[place % 2]
-        top.plot(epochs, [e.positive_ce for e in history], color=ink, lw=2.4, label=f"here: {name}")
+        top.plot(
+            epochs,
+            [e.positive_ce for e in history],
+            color=ink,
+            lw=2.4,
+            label=f"here: {drawable(name, 40)}",
+        )
         bottom.plot(epochs, [e.guidance for e in history], color=ink, lw=1.6)
     top.set_xscale("log")
     top.set_xticks(EPOCHS, [str(epoch) if epoch != 400 else "" for epoch in EPOCHS])
@@ -158,9 +174,7 @@ def published_curves(
     top.legend(frameon=False, fontsize=9)
     headline(
         figure,
-        "One's own run beside the published ones"
-        if histories
-        else "What the published runs learned",
+        f"Losses of the published runs{' and of runs here' if histories else ''}",
         note,
     )
     return figure

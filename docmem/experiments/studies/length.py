@@ -16,24 +16,30 @@ memory has learned little in the time there is, and of ten documents cut to leng
 deals them, few enough to be learned.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from docmem.documents import Document, segments
-from docmem.experiments.pool import Claim, RunPool, Spread, spread, verdict
+from docmem.experiments.pool import RunPool
+from docmem.experiments.stats import Verdict, spread, spreads, verdict
 from docmem.experiments.studies.activation import OPEN
-from docmem.plots.style import INK, NEGATIVE, OWN, document_color, headline, styled
+from docmem.experiments.study import Claim, Study, columns
+from docmem.plots.style import INK, NEGATIVE, OWN, document_color
 from docmem.training.run import Run
-from docmem.training.selection import Selection
 
-QUESTION = "Does a longer document take more memory?"
 PUBLISHED = {"sigmoid": 0.79, "tanh": 0.97, "relu": 0.86}
-PARTS = {"whole": "all documents, every segment", "cut": "ten documents, cut"}
+PARTS = {
+    "whole": ("all documents, every segment", OWN),
+    "cut": ("ten documents, cut", NEGATIVE),
+}
 N_DOCS = 20
 MOST_SEEDS = {"whole": 2, "cut": 3}
 EVERY = {"max_segments": 10_000}
@@ -59,20 +65,194 @@ MAIN = "product, L2"
 BY_DEFINITION = "product × tokens"
 
 
-def measure(pool: RunPool) -> dict[str, Any]:
-    """Of each part, activation and seed: every document's length in segments and every size."""
-    documents = pool.documents(N_DOCS)
-    short = SMALL if pool.preset == "tiny" else {}
-    results: dict[str, Any] = {part: {name: [] for name in PUBLISHED} for part in PARTS}
-    for name in PUBLISHED:
-        for seed in pool.seed_numbers(MOST_SEEDS["whole"]):
-            run = pool.run(seed, documents, key_activation=name, **EVERY, **short)
-            results["whole"][name].append(one_run(pool, run))
-        for seed in pool.seed_numbers(MOST_SEEDS["cut"]):
-            shorter = cut(pool.documents(), seed, pool.config().segment_length)
-            run = pool.run(seed, shorter, key_activation=name, **EVERY)
-            results["cut"][name].append(one_run(pool, run))
-    return results
+@dataclass(frozen=True)
+class Lengths:
+    """Of one activation, one per seed."""
+
+    segments: list[list[int]]
+    """Of each document."""
+    sizes: list[dict[str, list[float]]]
+    """Each size and control of each document."""
+    correlation: list[dict[str, float]]
+    """Of each size and control with the number of segments."""
+    own: list[float]
+    """Own cross entropy in the last epoch, nats per token."""
+
+    def correlations(self, key: str) -> list[float]:
+        """The correlation of one size, one per seed."""
+        return [seed[key] for seed in self.correlation]
+
+
+@dataclass(frozen=True)
+class Results:
+    """By activation, of whole documents and of cut ones."""
+
+    whole: dict[str, Lengths]
+    cut: dict[str, Lengths]
+
+
+class Length(Study[Results]):
+    """Every reading of a memory's size against the document's segments."""
+
+    question = "Does a longer document take more memory?"
+    results = Results
+    size = (12, 11.4)
+    alt = (
+        "Above, size of the memory against segments of the document for sigmoid, tanh and relu, "
+        "one dot per document, of whole articles and of ten cut to between one and seven "
+        "segments; below, for each the correlation with length of seven sizes and two controls, "
+        "with the published one as a dashed line."
+    )
+
+    def measure(self, pool: RunPool) -> Results:
+        """Train every activation on whole and on cut documents; take every size."""
+        short = SMALL if pool.preset == "tiny" else {}
+
+        def measured(part: str, activation: str) -> Lengths:
+            rows = []
+            for seed in pool.seed_numbers(MOST_SEEDS[part]):
+                documents, change = pool.documents(N_DOCS), short
+                if part == "cut":
+                    documents = cut(pool.documents(), seed, pool.config().segment_length)
+                    change = {}
+                run = pool.run(seed, documents, key_activation=activation, **EVERY, **change)
+                rows.append(one_run(pool, run))
+            return Lengths(**columns(rows))
+
+        return Results(**{part: {n: measured(part, n) for n in PUBLISHED} for part in PARTS})
+
+    def draw(self, figure: Figure, results: Results) -> None:
+        """One size against length, a row per part, a column per activation; correlations below."""
+        parts: Any = figure.subfigures(2, 1, height_ratios=(1.7, 1.25))
+        above, below = parts
+        rows = above.subplots(len(PARTS), len(PUBLISHED), squeeze=False)
+        for part, panels in zip(PARTS, rows, strict=True):
+            for axes, (name, one) in zip(panels, getattr(results, part).items(), strict=True):
+                lengths, sizes = one.segments[0], one.sizes[0][MAIN]
+                for index, (length, size) in enumerate(zip(lengths, sizes, strict=True)):
+                    color = document_color(index)
+                    axes.plot(length, size, "o", ms=7, color=color, mew=0, alpha=0.85)
+                r = one.correlation[0][MAIN]
+                axes.set_title(f"{name}, {PARTS[part][0]}: r = {r:.2f}", fontsize=10)
+                axes.set_xlabel("segments of the document")
+                axes.set_ylim(0, 1.08 * max(sizes))
+                axes.set_xlim(0, 1.08 * max(lengths))
+            panels[0].set_ylabel(SIZES[MAIN])
+        panels = below.subplots(1, len(PUBLISHED), sharey=True)
+        for axes, name in zip(panels, PUBLISHED, strict=True):
+            self.draw_correlations(axes, results, name)
+        below.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=2,
+                     frameon=False)  # fmt: skip
+
+    def draw_correlations(self, axes: Axes, results: Results, activation: str) -> None:
+        """Every size's correlation with length, one dot per seed, and the published one."""
+        labels = {**SIZES, **CONTROLS}
+        for (part, (title, color)), lower in zip(PARTS.items(), (-0.17, 0.17), strict=True):
+            for place, key in enumerate(labels):
+                values = getattr(results, part)[activation].correlations(key)
+                y = place + lower
+                axes.plot(values, [y] * len(values), "o", ms=5, color=color, alpha=0.4, mew=0)
+                axes.plot([np.mean(values)] * 2, [y - 0.17, y + 0.17], color=color, lw=2)
+            axes.plot([], [], color=color, lw=2, label=title)
+        axes.axhline(len(SIZES) - 1.5, color=INK, lw=0.8)
+        axes.axvline(0, color="#CCCCCC", lw=1, zorder=0)
+        published = PUBLISHED[activation]
+        axes.axvline(published, color=INK, lw=1.4, ls=(0, (4, 3)))
+        axes.annotate(
+            f"published {published}", (published, -0.5), (-3, 1), textcoords="offset points",
+            ha="right", va="bottom", color=INK, annotation_clip=False, fontsize=8.5,
+        )  # fmt: skip
+        axes.set_yticks(range(len(labels)), list(labels.values()))
+        axes.set_ylim(len(labels) - 0.5, -1.2)
+        axes.set(xlim=(-1, 1), xlabel=f"correlation with length, {activation}")
+
+    def title(self, results: Results) -> str:
+        """Says that none grows, where no claim holds even partly."""
+        if all(claim.verdict == "not" for claim in self.claims(results)):
+            return "No size of a memory grows with its document, but one that counts tokens"
+        return "Size of a memory against length of its document, by every reading of size"
+
+    def caption(self, results: Results) -> str:
+        """How many seeds, and what the line divides."""
+        counts = {part: len(getattr(results, part)["tanh"].own) for part in PARTS}
+        return (
+            f"{counts['whole']} seeds of {PARTS['whole'][0]}, {counts['cut']} of "
+            f"{PARTS['cut'][0]}; above the first. Under the line: by its definition larger for "
+            "longer texts, or untouched by training."
+        )
+
+    def claims(self, results: Results) -> list[Claim]:
+        """Size goes with length: by the main reading, by any, and where texts are learned."""
+        whole, cut = results.whole, results.cut
+        return [
+            Claim(
+                f"A longer document takes more memory ({SIZES[MAIN]})",
+                ", ".join(f"{name} {value}" for name, value in PUBLISHED.items()),
+                f"correlation with segments {every(whole, MAIN)}",
+                grows(whole, dict.fromkeys(PUBLISHED, MAIN)),
+                f"These memories are young: own cross entropy in training {own(whole)}",
+            ),
+            Claim(
+                "Some reading of memory size, other than one that multiplies by tokens, goes with "
+                "length (r above 0.5)",
+                "the paper gives no formula",
+                f"{best_text(whole)}; {SIZES[BY_DEFINITION]} {every(whole, BY_DEFINITION)}",
+                grows(whole, best(whole)),
+            ),
+            Claim(
+                "A longer document takes more memory where all are learned: ten cut to "
+                f"{min(LENGTHS)} to {max(LENGTHS)} segments ({SIZES[MAIN]})",
+                "not measured like this",
+                f"correlation with segments {every(cut, MAIN)}; own cross entropy in training "
+                f"{own(cut)}",
+                grows(cut, dict.fromkeys(PUBLISHED, MAIN)),
+                exploratory=True,
+            ),
+            Claim(
+                "Some reading of it, other than one that multiplies by tokens, goes with length "
+                "there",
+                "not measured like this",
+                f"{best_text(cut)}; {SIZES[BY_DEFINITION]} {every(cut, BY_DEFINITION)}; control, "
+                f"norm of the DocRep {every(cut, 'DocRep, L2')}",
+                grows(cut, best(cut)),
+                exploratory=True,
+            ),
+        ]
+
+
+Part = Mapping[str, Lengths]
+
+
+def own(part: Part) -> str:
+    """The own cross entropies of each activation, as text."""
+    return spreads({name: one.own for name, one in part.items()}, " ")
+
+
+def every(part: Part, key: str) -> str:
+    """The correlations of one size of each activation, as text."""
+    return spreads({name: one.correlations(key) for name, one in part.items()}, " ")
+
+
+def best(part: Part) -> dict[str, str]:
+    """Of each activation, the size that goes with length most; not the one that must."""
+    keys = [key for key in SIZES if key != BY_DEFINITION]
+    return {
+        name: max(keys, key=lambda key: spread(one.correlations(key)).mean)
+        for name, one in part.items()
+    }
+
+
+def best_text(part: Part) -> str:
+    """The best size of each activation and its correlations, as text."""
+    return "best reading " + ", ".join(
+        f"{name}: {SIZES[key]} {spread(part[name].correlations(key))}"
+        for name, key in best(part).items()
+    )
+
+
+def grows(part: Part, keys: Mapping[str, str]) -> Verdict:
+    """Whether each activation's size of `keys` goes with length: r above 0.5."""
+    return verdict(*(spread(part[name].correlations(key)).mean > 0.5 for name, key in keys.items()))
 
 
 def cut(documents: Sequence[Document], seed: int, segment_length: int) -> list[Document]:
@@ -91,12 +271,12 @@ def cut(documents: Sequence[Document], seed: int, segment_length: int) -> list[D
 
 def one_run(pool: RunPool, run: Run) -> dict[str, Any]:
     """Lengths, sizes and their correlations of one run, and its last own cross entropy."""
-    config = run.config
-    lengths = [
-        len(segments(document.text, config.segment_length, config.max_segments))
-        for document in run.documents
-    ]
-    sizes = sizes_of(run, tokens_of(pool, run))
+    config, lengths, tokens = run.config, [], []
+    for document in run.documents:
+        texts = segments(document.text, config.segment_length, config.max_segments)
+        lengths.append(len(texts))
+        tokens.append(pool.lm.tokenize(texts, config.max_length).attention_mask.sum())
+    sizes = sizes_of(run, torch.stack(tokens))
     return {
         "segments": lengths,
         "sizes": sizes,
@@ -105,19 +285,10 @@ def one_run(pool: RunPool, run: Run) -> dict[str, Any]:
     }
 
 
-def tokens_of(pool: RunPool, run: Run) -> Tensor:
-    """Tokens of all segments of each document, (n_docs,)."""
-    tokens = torch.zeros(len(run.documents))
-    for index, document in enumerate(run.documents):
-        texts = segments(document.text, run.config.segment_length, run.config.max_segments)
-        tokens[index] = pool.lm.tokenize(texts, run.config.max_length).attention_mask.sum()
-    return tokens
-
-
-def sizes_of(run: Run, tokens: Tensor) -> dict[str, list[float]]:
+def sizes_of(run: Run, tokens: Int[Tensor, " n_docs"]) -> dict[str, list[float]]:
     """Every size and control of every document of a run, at its last snapshot."""
     taken = run.load_snapshots()
-    last: Selection = taken.at(-1)
+    last = taken.at(-1)
     sizes = {
         "product × tokens": last.product.norm(p=1, dim=1) * tokens,
         "DocRep, L2": taken.doc_reps[-1].norm(dim=1),
@@ -135,127 +306,3 @@ def correlation(left: Sequence[float], right: Sequence[float]) -> float:
     if np.ptp(left) == 0 or np.ptp(right) == 0:
         return 0.0
     return float(np.corrcoef(left, right)[0, 1])
-
-
-@styled
-def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
-    """One size against length, a row a part, a column an activation; every correlation below."""
-    parts: Any = figure.subfigures(2, 1, height_ratios=(1.7, 1.25))
-    above, below = parts
-    rows = above.subplots(len(PARTS), len(PUBLISHED), squeeze=False)
-    for (part, title), panels in zip(PARTS.items(), rows, strict=True):
-        for axes, name in zip(panels, PUBLISHED, strict=True):
-            first = results[part][name][0]
-            lengths, sizes = first["segments"], first["sizes"][MAIN]
-            for index, (length, size) in enumerate(zip(lengths, sizes, strict=True)):
-                axes.plot(length, size, "o", ms=7, color=document_color(index), mew=0, alpha=0.85)
-            axes.set_title(f"{name}, {title}: r = {first['correlation'][MAIN]:.2f}", fontsize=10)
-            axes.set_xlabel("segments of the document")
-            axes.set_ylim(0, 1.08 * max(sizes))
-            axes.set_xlim(0, 1.08 * max(lengths))
-        panels[0].set_ylabel(SIZES[MAIN])
-    panels = below.subplots(1, len(PUBLISHED), sharey=True)
-    keys = list((*SIZES, *CONTROLS))
-    for axes, (name, published) in zip(panels, PUBLISHED.items(), strict=True):
-        for place, key in enumerate(keys):
-            for part, lower in (("whole", -0.17), ("cut", 0.17)):
-                values = [seed["correlation"][key] for seed in results[part][name]]
-                color, y = COLORS[part], place + lower
-                axes.plot(values, [y] * len(values), "o", ms=5, color=color, alpha=0.4, mew=0)
-                axes.plot([np.mean(values)] * 2, [y - 0.17, y + 0.17], color=color, lw=2)
-        axes.axhline(len(SIZES) - 1.5, color=INK, lw=0.8)
-        axes.axvline(published, color=INK, lw=1.4, ls=(0, (4, 3)))
-        axes.annotate(
-            f"published {published}", (published, -0.5), (-3, 1), textcoords="offset points",
-            ha="right", va="bottom", color=INK, annotation_clip=False, fontsize=8.5,
-        )  # fmt: skip
-        axes.axvline(0, color="#CCCCCC", lw=1, zorder=0)
-        axes.set_xlim(-1, 1)
-        axes.set_yticks(range(len(keys)), [{**SIZES, **CONTROLS}[key] for key in keys])
-        axes.set_xlabel(f"correlation with length, {name}")
-    panels[0].set_ylim(len(keys) - 0.5, -1.2)
-    for part, title in PARTS.items():
-        panels[0].plot([], [], color=COLORS[part], lw=2, label=title)
-    below.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=2,
-                 frameon=False)  # fmt: skip
-    title = "Size of a memory against length of its document, by every reading of size"
-    if all(claim.verdict == "not" for claim in claims(results)):
-        title = "No size of a memory grows with its document, but one that counts tokens"
-    headline(
-        figure,
-        title,
-        f"{len(results['whole']['tanh'])} seeds of {PARTS['whole']}, {len(results['cut']['tanh'])} "
-        f"of {PARTS['cut']}; above the first. Under the line: by its definition larger for longer "
-        f"texts, or untouched by training. {note}",
-    )
-    return figure
-
-
-COLORS = {"whole": OWN, "cut": NEGATIVE}
-SIZE = (12, 11.4)
-ALT = (
-    "Above, size of the memory against segments of the document for sigmoid, tanh and relu, a dot "
-    "a document, of whole articles and of ten cut to between one and seven segments; below, for "
-    "each the correlation with length of seven sizes and two controls, with the published one as "
-    "a dashed line."
-)
-
-
-def claims(results: dict[str, Any]) -> list[Claim]:
-    """Size goes with length, by the main reading, by some other, and where texts are learned."""
-
-    def of(part: str, name: str, key: str) -> Spread:
-        return spread(seed["correlation"][key] for seed in results[part][name])
-
-    def every(part: str, key: str) -> str:
-        return ", ".join(f"{name} {of(part, name, key)}" for name in PUBLISHED)
-
-    def own(part: str) -> str:
-        found = results[part]
-        return ", ".join(f"{n} {spread(seed['own'] for seed in found[n])}" for n in PUBLISHED)
-
-    def best(part: str) -> dict[str, str]:
-        readings = [key for key in SIZES if key != BY_DEFINITION]
-        return {n: max(readings, key=lambda key: of(part, n, key).mean) for n in PUBLISHED}
-
-    def said(part: str) -> str:
-        return "best reading " + ", ".join(
-            f"{name}: {SIZES[key]} {of(part, name, key)}" for name, key in best(part).items()
-        )
-
-    def held(part: str) -> str:
-        return verdict(*(of(part, name, key).mean > 0.5 for name, key in best(part).items()))
-
-    return [
-        Claim(
-            f"A longer document takes more memory ({SIZES[MAIN]})",
-            ", ".join(f"{name} {value}" for name, value in PUBLISHED.items()),
-            f"correlation with segments {every('whole', MAIN)}",
-            verdict(*(of("whole", name, MAIN).mean > 0.5 for name in PUBLISHED)),
-            f"These memories are young: own cross entropy in training {own('whole')}",
-        ),
-        Claim(
-            "Some reading of memory size, other than one that multiplies by tokens, goes with "
-            "length (r above 0.5)",
-            "the paper gives no formula",
-            f"{said('whole')}; {SIZES[BY_DEFINITION]} {every('whole', BY_DEFINITION)}",
-            held("whole"),
-        ),
-        Claim(
-            "A longer document takes more memory where all are learned: ten cut to "
-            f"{min(LENGTHS)} to {max(LENGTHS)} segments ({SIZES[MAIN]})",
-            "not measured like this",
-            f"correlation with segments {every('cut', MAIN)}; own cross entropy in training "
-            f"{own('cut')}",
-            verdict(*(of("cut", name, MAIN).mean > 0.5 for name in PUBLISHED)),
-            exploratory=True,
-        ),
-        Claim(
-            "Some reading of it, other than one that multiplies by tokens, goes with length there",
-            "not measured like this",
-            f"{said('cut')}; {SIZES[BY_DEFINITION]} {every('cut', BY_DEFINITION)}; control, norm "
-            f"of the DocRep {every('cut', 'DocRep, L2')}",
-            held("cut"),
-            exploratory=True,
-        ),
-    ]

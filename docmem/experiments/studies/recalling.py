@@ -1,4 +1,4 @@
-"""Recall: a document's text continued from a hidden-state cache, under whose memory?
+"""Recall: a document's text continued from a prompt, under whose memory?
 
 The paper scores continuations under a document's own memory and under shared memories with
 ROUGE. Here the first tokens of every segment are given and the next ones written greedily, under
@@ -12,6 +12,7 @@ it is not scored.
 import functools
 import importlib.util
 import statistics
+from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -21,15 +22,14 @@ from docmem.core.hook import attach
 from docmem.documents import Document
 from docmem.errors import DocmemError
 from docmem.evaluation.recall import prompts
-from docmem.experiments.drawing import dots
-from docmem.experiments.pool import Claim, RunPool, all_hold, spread, verdict
-from docmem.experiments.stats import clearly_above
+from docmem.experiments.drawing import dot_panels
+from docmem.experiments.pool import RunPool
+from docmem.experiments.stats import clearly_above, spreads, verdict
+from docmem.experiments.study import Claim, Study, all_hold, columns
 from docmem.lm.generation import greedy
 from docmem.lm.hidden_states import HiddenStateCache
-from docmem.plots.style import headline, styled
 from docmem.training.run import Run
 
-QUESTION = "How much of a text comes back, under whose memory?"
 PROMPT, NEW = 16, 32
 """Tokens given, and tokens written."""
 CONDITIONS = ("own", "all", "another's", "base LM")
@@ -42,17 +42,114 @@ MEASURES = {
 }
 
 
-def measure(pool: RunPool) -> dict[str, Any]:
-    """Of each condition and seed: mean scores over the segments of all documents."""
-    results: dict[str, Any] = {"tokens": NEW, **{name: [] for name in CONDITIONS}}
-    for run in pool.runs():
-        for name, scores in scores_of(pool.cache_hidden_states(run), run).items():
-            results[name].append(scores)
-    return results
+@dataclass(frozen=True)
+class Scores:
+    """Of one condition: means over the segments of all documents, one per seed."""
+
+    exact: list[float]
+    """Tokens right before the first error."""
+    rouge1: list[float]
+    rouge2: list[float]
+    rougeL: list[float]  # noqa: N815 - as rouge-score names it
+    distinctive: list[float]
+
+
+@dataclass(frozen=True)
+class Results:
+    """By condition."""
+
+    tokens: int
+    """Written after each prompt."""
+    conditions: dict[str, Scores]
+
+
+class Recalling(Study[Results]):
+    """Greedy continuations of every segment, under four conditions."""
+
+    question = "How much of a text comes back, under whose memory?"
+    results = Results
+    size = (11, 6.4)
+    alt = (
+        "Five panels: tokens right before the first error, ROUGE-1, ROUGE-2, ROUGE-L and "
+        "distinctive ROUGE of continuations under the own memory, all memories, another "
+        "document's and by the base LM, one dot per seed."
+    )
+
+    def measure(self, pool: RunPool) -> Results:
+        """Train every seed; continue every segment under every condition, and score it."""
+        seeds = [scores_of(pool.cache_hidden_states(run), run) for run in pool.runs()]
+        scores = {name: Scores(**columns(seed[name] for seed in seeds)) for name in CONDITIONS}
+        return Results(NEW, scores)
+
+    def draw(self, figure: Figure, results: Results) -> None:
+        """One panel per score, one column per condition, one dot per seed."""
+        *panels, legend = figure.subplots(2, 3).flatten()
+        dot_panels(panels, MEASURES, results.conditions)
+        for axes, highest in zip(panels, (results.tokens, 1, 1, 1, 1), strict=True):
+            axes.set_ylim(0, 1.05 * highest)
+        legend.axis("off")
+        legend.text(
+            0, 0.5,
+            "own: its own DocRep\nall: the memory, no DocRep\nanother's: the next document's\n"
+            "base LM: no memory\n\ndistinctive: only words that\nno other document uses",
+            va="center", linespacing=1.5, transform=legend.transAxes,
+        )  # fmt: skip
+
+    def title(self, results: Results) -> str:
+        """Says what the claims say where they hold."""
+        if all_hold(*self.claims(results)):
+            return "A text comes back under its own memory, far less under any other"
+        return "How much of a text comes back, under whose memory"
+
+    def caption(self, results: Results) -> str:
+        """What was continued."""
+        return (
+            f"Greedy continuations of {results.tokens} tokens after the first {PROMPT} of every "
+            "segment, which the memory was trained on."
+        )
+
+    def claims(self, results: Results) -> list[Claim]:
+        """The own memory gives most back, by every score."""
+
+        def claim(what: str, published: str, measured: str, key: str) -> Claim:
+            scores = {name: getattr(one, key) for name, one in results.conditions.items()}
+            own, *others = scores.values()
+            return Claim(
+                what,
+                published,
+                f"{measured} {spreads(scores, ' ')}",
+                verdict(*(clearly_above(own, other) for other in others)),
+            )
+
+        return [
+            claim(
+                "Under its own memory a document is continued better than under shared memories, "
+                "another's, or none",
+                "own above shared, by ROUGE",
+                "ROUGE-L",
+                "rougeL",
+            ),
+            claim(
+                "So are the words that only this document uses",
+                "not measured like this",
+                "distinctive ROUGE",
+                "distinctive",
+            ),
+            claim(
+                f"So is the stretch that is right word for word (of {results.tokens} tokens)",
+                "not measured like this",
+                "tokens before the first error",
+                "exact",
+            ),
+        ]
 
 
 def scores_of(cache: HiddenStateCache, run: Run) -> dict[str, dict[str, float]]:
-    """Mean scores of a run under every condition."""
+    """Mean scores of a run under every condition.
+
+    Raises:
+        DocmemError: if no continuation has a word that only its document uses.
+    """
     ids, wanted, doc_ids = prompts(cache, PROMPT, NEW)
     own_words = distinctive_words(run.documents)
     decode = cache.lm.tokenizer.batch_decode
@@ -64,14 +161,18 @@ def scores_of(cache: HiddenStateCache, run: Run) -> dict[str, dict[str, float]]:
             rouge(truth, text, own_words[doc_id])
             for truth, text, doc_id in zip(truths, texts, doc_ids.tolist(), strict=True)
         ]
-        means = {
-            key: statistics.fmean(one[key] for one in scores if key in one)
-            for key in MEASURES
-            if any(key in one for one in scores)
-        }
+        if not any("distinctive" in one for one in scores):
+            raise DocmemError(
+                "No continuation has a word that only its document uses; distinctive ROUGE needs "
+                "longer segments, or more of them."
+            )
         # The first error of each row is where the running product of agreement falls to 0.
         agreed = (written == wanted).long().cumprod(1).sum(1)
-        found[name] = {"exact": agreed.float().mean().item(), **means}
+        found[name] = {
+            key: statistics.fmean(one[key] for one in scores if key in one)
+            for key in MEASURES
+            if key != "exact"
+        } | {"exact": agreed.float().mean().item()}
     return found
 
 
@@ -97,7 +198,7 @@ def distinctive_words(documents: list[Document]) -> list[set[str]]:
     """Of each document, the words that no other of them uses, as ROUGE tells words apart."""
     words = [set(words_of(document.text)) for document in documents]
     return [
-        own - set().union(*(other for n, other in enumerate(words) if n != index))
+        own.difference(*(other for n, other in enumerate(words) if n != index))
         for index, own in enumerate(words)
     ]
 
@@ -130,79 +231,9 @@ def words_of(text: str) -> list[str]:
 def rouge(truth: str, text: str, own_words: set[str]) -> dict[str, float]:
     """F-measures of ROUGE-1, -2, -L, and distinctive ROUGE where the truth has such words."""
     scores = {name: score.fmeasure for name, score in scorer().score(truth, text).items()}
-    left = [word for word in words_of(truth) if word in own_words]
-    right = [word for word in words_of(text) if word in own_words]
-    if left:
-        pair = (" ".join(left), " ".join(right))
-        scores["distinctive"] = scorer().score(*pair)["rouge1"].fmeasure
-    return scores
-
-
-@styled
-def draw(figure: Figure, results: dict[str, Any], note: str) -> Figure:
-    """A panel a score, a column a condition, one dot per seed."""
-    panels = figure.subplots(2, 3).flatten()
-    for axes, (key, label) in zip(panels, MEASURES.items(), strict=False):
-        dots(axes, {n: [seed[key] for seed in results[n] if key in seed] for n in CONDITIONS})
-        axes.set_ylim(0, 1.05 * (results["tokens"] if key == "exact" else 1))
-        axes.set_ylabel(label)
-    panels[-1].axis("off")
-    panels[-1].text(
-        0, 0.5,
-        "own: its own DocRep\nall: the memory, no DocRep\nanother's: the next document's\n"
-        "base LM: no memory\n\ndistinctive: only words that\nno other document uses",
-        va="center", linespacing=1.5, transform=panels[-1].transAxes,
-    )  # fmt: skip
-    title = "How much of a text comes back, under whose memory"
-    if all_hold(*claims(results)):
-        title = "A text comes back under its own memory, far less under any other"
-    headline(
-        figure,
-        title,
-        f"Greedy continuations of {NEW} tokens after the first {PROMPT} of every segment, which "
-        f"the memory was trained on. {note}",
+    left, right = (
+        " ".join(word for word in words_of(one) if word in own_words) for one in (truth, text)
     )
-    return figure
-
-
-SIZE = (11, 6.4)
-ALT = (
-    "Five panels: tokens right before the first error, ROUGE-1, ROUGE-2, ROUGE-L and distinctive "
-    "ROUGE of continuations under the own memory, all memories, another document's and the bare "
-    "LM, one dot per seed."
-)
-
-
-def claims(results: dict[str, Any]) -> list[Claim]:
-    """The own memory gives most back, by every score."""
-
-    def of(name: str, key: str) -> list[float]:
-        return [seed[key] for seed in results[name]]
-
-    def text(key: str) -> str:
-        return ", ".join(f"{name} {spread(of(name, key))}" for name in CONDITIONS)
-
-    def own_above(key: str) -> list[bool]:
-        return [clearly_above(of("own", key), of(name, key)) for name in CONDITIONS[1:]]
-
-    return [
-        Claim(
-            "Under its own memory a document is continued better than under shared memories, "
-            "another's, or none",
-            "own above shared, by ROUGE",
-            f"ROUGE-L {text('rougeL')}",
-            verdict(*own_above("rougeL")),
-        ),
-        Claim(
-            "So are the words that only this document uses",
-            "not measured like this",
-            f"distinctive ROUGE {text('distinctive')}",
-            verdict(*own_above("distinctive")),
-        ),
-        Claim(
-            f"So is the stretch that is right word for word (of {results['tokens']} tokens)",
-            "not measured like this",
-            f"tokens before the first error {text('exact')}",
-            verdict(*own_above("exact")),
-        ),
-    ]
+    if left:
+        scores["distinctive"] = scorer().score(left, right)["rouge1"].fmeasure
+    return scores

@@ -9,19 +9,19 @@ WORD = re.compile(r"\w+(?:['’.,-]\w+)*")
 
 
 class Span(NamedTuple):
-    """A part of a text: characters from `start` up to `end`."""
+    """A part of a text: the characters from `start` up to `end`."""
 
     start: int
     end: int
 
 
 def verbatim(text: str, source: str, least: int = 4) -> list[Span]:
-    """The runs of at least `least` words of `text` that `source` holds word for word.
+    """Find the parts of `text`, of at least `least` words, that stand word for word in `source`.
 
-    Each run is as long as it can be from where it begins, read from the left, and runs do not
-    overlap. Spaces and punctuation between words do not count; capitals do.
+    Parts are searched from left to right, each is as long as possible, and they do not overlap.
+    Spaces and punctuation between words are ignored; upper and lower case differ.
     """
-    words = [match.group() for match in WORD.finditer(source)]
+    words = WORD.findall(source)
     places: dict[str, list[int]] = defaultdict(list)
     for place, word in enumerate(words):
         places[word].append(place)

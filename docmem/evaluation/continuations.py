@@ -1,0 +1,319 @@
+"""One prompt, continued under a document's DocRep, under others, and by the base LM.
+
+    docmem.recall(run, "Cyclone Odalys")           # what the memory gives back of a document
+    docmem.compare(run, "Cyclone Odalys")          # the same prompt under four conditions
+
+Both print as text and show as a table in a notebook: what the LM writes, which parts stand word
+for word in the document, and the cross entropy of the document's true continuation.
+"""
+
+import html
+import itertools
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from docmem.core.hook import attach
+from docmem.core.memory import DocumentMemory
+from docmem.documents import Document, segments
+from docmem.errors import DocmemError
+from docmem.evaluation.attribution import BASE_LM
+from docmem.evaluation.verbatim import Span, verbatim
+from docmem.lm.forward import forward_inputs
+from docmem.lm.generation import ALL_ENTRIES, generate_text
+from docmem.lm.head import token_losses
+from docmem.lm.loading import LanguageModel
+from docmem.training.run import Run
+
+NEW_TOKENS = 32
+PROMPT_WORDS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Recalled:
+    """A prompt continued under one condition, beside the document that it is compared with."""
+
+    title: str
+    """The document's title."""
+    prompt: str
+    """What the LM was given."""
+    under: str
+    """The condition: whose DocRep was in force, all entries, or the base LM."""
+    text: str
+    """What the LM wrote after the prompt, greedily."""
+    verbatim: list[Span]
+    """The parts of `text`, of four words or more, that stand word for word in the document."""
+    pieces: list[str]
+    """The document's true continuation of the prompt, token by token; empty if it has none."""
+    losses: Float[Tensor, " tokens"]
+    """Loss of each of these tokens under the condition, nats."""
+
+    @property
+    def truth(self) -> str:
+        """The document's true continuation; empty if the prompt is not in the document."""
+        return "".join(self.pieces)
+
+    @property
+    def ce(self) -> float:
+        """Cross entropy of the true continuation, nats per token; NaN if there is none."""
+        return self.losses.mean().item()
+
+    @property
+    def verbatim_share(self) -> float:
+        """Share of the written characters that stand word for word in the document."""
+        return verbatim_share([self])
+
+    def __str__(self) -> str:
+        return str(Comparison((self,)))
+
+    def _repr_html_(self) -> str:
+        return Comparison((self,))._repr_html_()
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The same prompt continued under several conditions. Iterate over it, or index it."""
+
+    rows: tuple[Recalled, ...]
+    """One result for each condition."""
+
+    def __iter__(self) -> Iterator[Recalled]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Recalled:
+        return self.rows[index]
+
+    def __str__(self) -> str:
+        first = self.rows[0]
+        parts = [("prompt", f"{first.prompt} …")]
+        parts += [(f"{row.under}{_measures(row)}", row.text) for row in self.rows]
+        if first.truth:
+            parts.append((f"{first.title} itself", first.truth))
+        return "\n".join(
+            f"{name}:\n{textwrap.indent(textwrap.fill(' '.join(text.split()), 92), '    ')}"
+            for name, text in parts
+        )
+
+    def _repr_html_(self) -> str:
+        cell = '<td style="text-align:left;vertical-align:top">'
+        first = self.rows[0]
+        rows = [
+            f"<tr>{cell}{html_text(row.under)}</td>{cell}{_marked(row)}</td>"
+            f"{cell}{row.verbatim_share:.0%}</td>{cell}{_ce(row)}</td></tr>"
+            for row in self.rows
+        ]
+        if first.truth:
+            itself = f"<i>{html_text(first.title)} itself</i>"
+            rows.append(f"<tr>{cell}{itself}</td>{cell}{html_text(first.truth)}</td></tr>")
+        heads = ("under", "the LM writes", "verbatim", "true continuation")
+        return (
+            f"<div>Prompt: <b>{html_text(first.prompt)}</b> … Underlined: four words or more that "
+            f"stand word for word in {html_text(first.title)}.<table><thead><tr>"
+            + "".join(f'<th style="text-align:left">{head}</th>' for head in heads)
+            + f"</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        )
+
+
+def _ce(row: Recalled) -> str:
+    return f"{row.ce:.2f} nats per token" if row.pieces else "none"
+
+
+def _measures(row: Recalled) -> str:
+    ce = f", true continuation {_ce(row)}" if row.pieces else ""
+    return f" ({row.verbatim_share:.0%} verbatim{ce})"
+
+
+def _marked(row: Recalled) -> str:
+    """What the LM wrote as HTML, the verbatim parts underlined."""
+    parts, at = [], 0
+    for start, end in row.verbatim:
+        parts += [html_text(row.text[at:start]), f"<u>{html_text(row.text[start:end])}</u>"]
+        at = end
+    return "".join(parts) + html_text(row.text[at:])
+
+
+def html_text(text: str) -> str:
+    """A text as HTML that shows as it is: no tags, and no `$…$` for MathJax to typeset."""
+    return html.escape(text).replace("$", "<span>$</span>")
+
+
+def verbatim_share(results: Iterable[Recalled]) -> float:
+    """Share of the written characters, over all results, that stand verbatim in their documents.
+
+    NaN if nothing was written.
+    """
+    results = list(results)
+    written = sum(len(row.text) for row in results)
+    copied = sum(end - start for row in results for start, end in row.verbatim)
+    return copied / written if written else float("nan")
+
+
+def opening(
+    document: Document, segment: int = 0, words: int = PROMPT_WORDS, segment_length: int = 64
+) -> str:
+    """The first words of a document's segment, without its title line: a prompt to recall it by.
+
+    Args:
+        document: the document.
+        segment: index of the segment, from 0.
+        words: how many words.
+        segment_length: words per segment, as in the run's configuration.
+
+    Raises:
+        DocmemError: if the document has no such segment.
+    """
+    pieces = segments(document.text, segment_length)
+    if not 0 <= segment < len(pieces):
+        raise DocmemError(
+            f"{document.title!r} has {len(pieces)} segments of {segment_length} words; "
+            f"give a segment from 0 to {len(pieces) - 1}, not {segment}."
+        )
+    return " ".join(re.sub(r"^=[^=]*=", "", pieces[segment]).split()[:words])
+
+
+def recall(
+    run: Run,
+    document: str | int,
+    prompt: str | None = None,
+    *,
+    lm: LanguageModel | None = None,
+    segment: int = 0,
+    max_new_tokens: int = NEW_TOKENS,
+) -> Recalled:
+    """Continue a prompt under a document's own DocRep, and compare with its true continuation.
+
+    Args:
+        run: a trained run.
+        document: the document's title or index.
+        prompt: what the LM is given; None: the first words of segment `segment`.
+        lm: the run's LM; None: loaded.
+        segment: index of the segment that gives the prompt, from 0.
+        max_new_tokens: tokens to write.
+
+    Raises:
+        DocmemError: as `compare`.
+    """
+    title = run.titles[run.load_memory().index_of(document)]
+    options: dict[str, Any] = {"segment": segment, "max_new_tokens": max_new_tokens}
+    return compare(run, document, prompt, lm=lm, under={title: title}, **options)[0]
+
+
+def compare(
+    run: Run,
+    document: str | int,
+    prompt: str | None = None,
+    *,
+    lm: LanguageModel | None = None,
+    under: Mapping[str, Any] | None = None,
+    memory: DocumentMemory | None = None,
+    segment: int = 0,
+    max_new_tokens: int = NEW_TOKENS,
+) -> Comparison:
+    """Continue one prompt under several conditions, and compare each with a document's text.
+
+    Args:
+        run: a trained run.
+        document: title or index of the document to compare with.
+        prompt: what the LM is given; None: the first words of segment `segment`.
+        lm: the run's LM; None: loaded.
+        under: name of each condition to what is in force: a title, an index, a DocRep,
+            `docmem.ALL_ENTRIES` or `docmem.BASE_LM`. None: the document's
+            own DocRep, the next document's, all entries, and the base LM.
+        memory: another memory for the run's LM, such as one after forgetting; None: the run's.
+        segment: index of the segment that gives the prompt, from 0.
+        max_new_tokens: tokens to write.
+
+    Raises:
+        DocmemError: if the run has no memory, `lm` is another LM, there is no such document or
+            segment, or the prompt is empty or too long for the LM.
+    """
+    trained = run.load_memory()
+    index = trained.index_of(document)
+    source, following = run.documents[index], (index + 1) % len(run.documents)
+    if lm is None:
+        lm = run.load_lm()
+    run.check_lm(lm)
+    if prompt is None:
+        prompt = opening(source, segment, segment_length=run.config.segment_length)
+    if under is None:
+        own, other = source.title, run.titles[following]
+        under = {own: own, other: other, "all entries": ALL_ENTRIES, BASE_LM: BASE_LM}
+    return continuations(
+        lm,
+        trained if memory is None else memory,
+        run.config.hook_memory_layer,
+        source,
+        prompt,
+        under,
+        max_new_tokens=max_new_tokens,
+    )
+
+
+@torch.no_grad()
+def continuations(
+    lm: LanguageModel,
+    memory: DocumentMemory,
+    layer: int,
+    document: Document,
+    prompt: str,
+    under: Mapping[str, Any],
+    *,
+    max_new_tokens: int = NEW_TOKENS,
+) -> Comparison:
+    """What `compare` does, for an LM, a memory, a layer (from 0) and a document given one by one.
+
+    Raises:
+        DocmemError: as `compare`.
+    """
+    prompt = " ".join(prompt.split())
+    source = " ".join(document.text.split())  # words with one space between, as segments are read
+    batch, given = None, 0
+    if (at := f" {source}".find(f" {prompt}")) >= 0 and prompt:
+        given = lm.tokenize([prompt]).input_ids.shape[1]
+        longest = min(given + max_new_tokens, lm.context or given + max_new_tokens)
+        rest = source[at + len(prompt) :].split(" ")[: max_new_tokens + 1]
+        batch = lm.tokenize([prompt + " ".join(rest)], longest)
+        if not torch.equal(batch.input_ids[:, :given], lm.tokenize([prompt]).input_ids):
+            batch = None  # the prompt ends within a token
+    pieces = [] if batch is None else _pieces(lm, batch.input_ids[0].tolist(), given)
+    rows = []
+    for name, whose in under.items():
+        losses = torch.empty(0)
+        with _in_force(lm, memory, layer, whose):
+            text = generate_text(lm.model, lm.tokenizer, prompt, max_new_tokens=max_new_tokens)
+            if batch is not None:
+                logits = lm.model(**forward_inputs(lm.model, batch)).logits
+                losses = token_losses(logits, batch)[0, given - 1 :].cpu()
+        spans = verbatim(text, source)
+        rows.append(Recalled(document.title, prompt, name, text, spans, pieces, losses))
+    return Comparison(tuple(rows))
+
+
+@contextmanager
+def _in_force(lm: LanguageModel, memory: DocumentMemory, layer: int, whose: Any) -> Iterator[None]:
+    """Within: the LM reads and writes under a DocRep, all entries, or without memory."""
+    if isinstance(whose, str) and whose == BASE_LM:
+        yield
+        return
+    document = None if whose is ALL_ENTRIES else whose
+    with attach(lm.model, memory, layer) as hooked, hooked.document(document):
+        yield
+
+
+def _pieces(lm: LanguageModel, ids: list[int], given: int) -> list[str]:
+    """The text of each token from number `given` on; together they are the whole text."""
+    texts = [
+        cast(str, lm.tokenizer.decode(ids[:count], skip_special_tokens=True))
+        for count in range(given, len(ids) + 1)
+    ]
+    return [longer[len(shorter) :] for shorter, longer in itertools.pairwise(texts)]
