@@ -1,13 +1,18 @@
-"""What the tests of experiments share: results through JSON, a figure of them, and its dots."""
+"""What the tests of experiments share: a pool on the toy LM, results through JSON, figures."""
 
 import dataclasses
+import functools
 import json
 from typing import Any
 
 import dacite
 from matplotlib.figure import Figure
+from toys import CONTEXT, toy_lm
 
 from docmem.experiments import load_study
+from docmem.experiments.pool import RunPool
+from docmem.lm.loading import LanguageModel
+from docmem.training.config import TrainConfig
 
 
 def through_json(name: str, results: Any) -> Any:
@@ -29,3 +34,20 @@ def marks(axes: Any) -> list[float]:
         if line.get_marker() == "o" and line.get_linestyle() == "None"
         for height in line.get_ydata()
     ]
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyPool(RunPool):
+    """A fast pool on the toy LM: its runs take tenths of a second."""
+
+    fast: bool = True
+    seeds: int = 1
+
+    def config(self, **changes: Any) -> TrainConfig:
+        """Settings that the toy LM's context has room for."""
+        small = {"hook_memory_dim": 16, **changes, "segment_length": 40, "max_length": CONTEXT}
+        return super().config(**small)
+
+    @functools.cached_property
+    def lm(self) -> LanguageModel:
+        return toy_lm()

@@ -1,24 +1,24 @@
 """The paper's experiments: numbers are the runs', drawings are the numbers', claims follow."""
 
 import copy
-import json
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from drawn import drawn, marks
+from drawn import ToyPool, drawn, marks, through_json
 from matplotlib.figure import Figure
 
 from docmem.core.hook import attach
 from docmem.documents import Document, segments
 from docmem.errors import DocmemError
 from docmem.evaluation.recall import recognition
-from docmem.experiments import experiment, pool
-from docmem.experiments import stats as paired
-from docmem.experiments.pool import RunPool
+from docmem.experiments import load_study
+from docmem.experiments.drawing import shade
 from docmem.experiments.studies import (
     continuity,
     guidance,
@@ -30,33 +30,29 @@ from docmem.experiments.studies import (
 )
 
 MINE = ("plane", "length", "nonlinear", "recalling", "continuity", "guidance", "layers")
-TWO_SEEDS = ("recalling",)
+Measured = Callable[[str], Any]
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunPool]:
-    """A laboratory for tests, with short segments and few entries; its runs are shared."""
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToyPool]:
+    """A pool whose runs are shared, and studies with small grids."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pool, "FAST", {**pool.FAST, "segment_length": 40, "hook_memory_dim": 16})
-        patch.setattr(plane, "POINTS", 3)
-        patch.setattr(continuity, "POINTS", 2**continuity.HALVINGS + 1)
-        yield RunPool(fast=True, seeds=1, folder=tmp_path_factory.mktemp("runs"))
-
-
-def seeds_of(small: RunPool, name: str) -> RunPool:
-    """The laboratory with as many seeds as the experiment is tested with; the LM is shared."""
-    if name not in TWO_SEEDS:
-        return small
-    two = RunPool(fast=True, seeds=2, folder=small.folder)
-    two.__dict__["lm"] = small.lm
-    return two
+        patch.setattr(plane.Plane, "points", 3)
+        patch.setattr(plane.Plane, "fine", 3)
+        patch.setattr(continuity.Continuity, "points", 2**continuity.HALVINGS + 1)
+        yield ToyPool(folder=tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
-def results(small: RunPool) -> dict[str, Any]:
-    """The numbers of every experiment, through JSON."""
-    measured = {name: experiment(name).measure(seeds_of(small, name)) for name in MINE}
-    return json.loads(json.dumps(measured, allow_nan=False))
+def measured(small: ToyPool) -> Measured:
+    """The results of a study by its name, through JSON; each is measured once."""
+
+    @functools.cache
+    def measured(name: str) -> Any:
+        pool = ToyPool(seeds=2, folder=small.folder) if name == "recalling" else small
+        return through_json(name, load_study(name).measure(pool))
+
+    return measured
 
 
 def panel(figure: Figure, label: str) -> Any:
@@ -65,77 +61,84 @@ def panel(figure: Figure, label: str) -> Any:
     return found
 
 
+def verdicts(name: str, results: Any) -> list[str]:
+    """The verdicts of a study's claims."""
+    return [claim.verdict for claim in load_study(name).claims(results)]
+
+
 @pytest.mark.parametrize("name", MINE)
-def test_drawn_from_json_alone_with_claims(name: str, results: dict[str, Any]) -> None:
-    before = copy.deepcopy(results[name])
-    figure = drawn(name, results[name])
-    assert results[name] == before
+def test_a_figure_is_drawn_from_json_alone(name: str, measured: Measured) -> None:
+    results = measured(name)
+    before = copy.deepcopy(results)
+    figure = drawn(name, results)
+    assert results == before
     assert "what was trained" in figure.texts[-1].get_text().replace("\n", " ")
-    module = experiment(name)
-    assert module.QUESTION.endswith("?")
-    assert len(module.ALT) > 100
-    for claim in module.claims(results[name]):
-        assert claim.verdict in ("holds", "partly", "not")
+    for claim in load_study(name).claims(results):
         assert "nan" not in claim.ours
 
 
-def test_nonlinear_counts_what_the_snapshots_hold(small: RunPool, results: dict[str, Any]) -> None:
-    run = small.run(
-        1, **nonlinear.SETTINGS, document_key_module_type="nonlinear", key_internal_layers=3
-    )
+def test_nonlinear_counts_what_the_snapshots_hold(small: ToyPool, measured: Measured) -> None:
+    run = small.run(1, **nonlinear.SETTINGS, key_internal_layers=3)
     assert len(run.load_memory().document_key) == 7  # three hidden layers, each with its activation
-    numbers = results["nonlinear"]
-    assert numbers["epochs"] == run.load_snapshots().epochs
-    (found,) = numbers["3"]
+    results = measured("nonlinear")
+    assert results.epochs == run.load_snapshots().epochs
+    found = results.depths["3"]
     for index, selection in enumerate(run.load_snapshots().document.tolist()):
         is_open = [[value > 0.01 for value in row] for row in selection]
-        assert found["active"][index] == pytest.approx(np.mean([sum(row) for row in is_open]))
-        assert found["dead"][index] == sum(not any(column) for column in zip(*is_open, strict=True))
+        assert found.active[0][index] == pytest.approx(np.mean([sum(row) for row in is_open]))
+        assert found.dead[0][index] == sum(not any(column) for column in zip(*is_open, strict=True))
         norm = np.mean([math.hypot(*row) for row in selection])
         pairs = [math.dist(selection[i], selection[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
-        assert found["l2"][index] == pytest.approx(norm, rel=1e-4)
-        assert found["ratio"][index] == pytest.approx(np.mean(pairs) / norm, rel=1e-4)
-    axes = panel(drawn("nonlinear", numbers), nonlinear.MEASURES["ratio"])
-    assert axes.lines[2].get_ydata().tolist() == found["ratio"]
+        assert found.l2[0][index] == pytest.approx(norm, rel=1e-4)
+        assert found.ratio[0][index] == pytest.approx(np.mean(pairs) / norm, rel=1e-4)
+    axes = panel(drawn("nonlinear", results), nonlinear.MEASURES["ratio"])
+    assert axes.lines[2].get_ydata().tolist() == found.ratio[0]
 
 
-def made_up_depths(linear: float, deeper: float) -> dict[str, Any]:
+def made_up_depths(linear: float, deeper: float) -> nonlinear.Results:
     """Five seeds whose measures end at `linear` for one layer and at `deeper` for more."""
-    seeds = {
-        layers: [
-            {key: [0.0, (linear if layers == "1" else deeper) + 0.01 * seed]
-             for key in nonlinear.MEASURES}
-            for seed in range(5)
-        ]
-        for layers in nonlinear.LAYERS
-    }  # fmt: skip
-    return {"epochs": [0, 1], "entries": 16, **seeds}
+
+    def depth(end: float) -> nonlinear.Depth:
+        curves = [[0.0, end + 0.01 * seed] for seed in range(5)]
+        return nonlinear.Depth(curves, curves, curves, curves, curves, [0.0] * 5)
+
+    depths = {layers: depth(linear if layers == "1" else deeper) for layers in nonlinear.DEPTHS}
+    return nonlinear.Results([0, 1], 16, depths)
 
 
 def test_nonlinear_claims_go_both_ways() -> None:
-    verdicts = [claim.verdict for claim in nonlinear.claims(made_up_depths(2.0, 1.0))]
-    assert verdicts == ["holds", "holds", "not"]
-    verdicts = [claim.verdict for claim in nonlinear.claims(made_up_depths(1.0, 2.0))]
-    assert verdicts == ["not", "not", "holds"]
+    assert verdicts("nonlinear", made_up_depths(2.0, 1.0)) == ["holds", "holds", "not"]
+    assert verdicts("nonlinear", made_up_depths(1.0, 2.0)) == ["not", "not", "holds"]
 
 
-def test_plane_reads_each_document_at_each_cell(small: RunPool, results: dict[str, Any]) -> None:
+def test_nonlinear_says_where_deeper_ones_catch_up() -> None:
+    early = made_up_depths(2.0, 1.0)
+    late = {
+        name: replace(depth, ratio=[[*curve[1:], 1.0] for curve in depth.ratio])
+        for name, depth in early.depths.items()
+    }
+    claim = nonlinear.Nonlinear().claims(replace(early, depths=late))[1]
+    assert claim.verdict == "not"
+    assert claim.why.startswith("After epoch 0 it does against each depth")
+
+
+def test_plane_reads_each_document_at_each_cell(small: ToyPool, measured: Measured) -> None:
     run = small.run(1, key_activation="tanh")
     cache, memory = small.cache_hidden_states(run), run.load_memory()
-    numbers = results["plane"]
-    (seed,) = numbers["tanh"]["seeds"]
-    assert seed["own"] == pytest.approx(recognition(cache, memory).own, rel=1e-4)
+    results = measured("plane")
+    tanh = results.settings["tanh"]
+    assert tanh.own == pytest.approx([recognition(cache, memory).own], rel=1e-4)
     with torch.no_grad():
         # Document 3, up 1, across -1: the last row, the first column.
         corner = cache.cross_entropies(2, memory, torch.tensor([[-1.0, 1.0]])).item()
-    assert numbers["tanh"]["ce"][2][-1][0] == pytest.approx(corner, rel=1e-4)
-    assert numbers["tanh"]["fine"]["ce"][2][-1][0] == pytest.approx(corner, rel=1e-4)
-    axes = panel(drawn("plane", numbers), "document 3")
+    assert tanh.grids.ce[2][-1][0] == pytest.approx(corner, rel=1e-4)
+    assert tanh.grids.fine[2][-1][0] == pytest.approx(corner, rel=1e-4)
+    axes = panel(drawn("plane", results), "document 3")
     texts = {text.get_position(): float(text.get_text()) for text in axes.texts}
     assert texts[0, 2] == pytest.approx(min(math.exp(corner), plane.HIGHEST), rel=0.02)
 
 
-def test_wells_are_as_wide_and_deep_as_they_are() -> None:
+def test_wells_have_width_contrast_and_height() -> None:
     own, origin = torch.tensor([[1.0, 9.0], [9.0, 2.0]]), torch.tensor([[6.0], [2.0]])
     square = torch.tensor([[1.5, 2.5, 5.0, 5.0, 5.0], [2.0, 2.0, 2.0, 2.0, 2.0]])
     found = plane.wells(torch.cat([own, origin, square], dim=1))
@@ -145,16 +148,17 @@ def test_wells_are_as_wide_and_deep_as_they_are() -> None:
     assert found["origin"] == pytest.approx((1 + 0) / 2)
 
 
-def made_up_planes(**values: dict[str, float]) -> dict[str, Any]:
+def made_up_planes(**values: dict[str, float]) -> plane.Results:
     """Three seeds of each setting with these values, and a little more from seed to seed."""
     short = {plane.FEWER: "fewer", **dict.fromkeys(plane.NONLINEAR, "deep")}
-    return {
-        name: {"seeds": [
-            {key: value + 0.001 * seed for key, value in values[short.get(name, name)].items()}
-            for seed in range(3)
-        ]}
-        for name in plane.TESTED
-    }  # fmt: skip
+    keys = ("within", "half", "contrast", "origin", "own", "median")
+
+    def wells(name: str) -> plane.Wells:
+        means = values[short.get(name, name)]
+        seeds = {key: [means.get(key, 0.0) + 0.001 * seed for seed in range(3)] for key in keys}
+        return plane.Wells(**seeds, grids=None)
+
+    return plane.Results({name: wells(name) for name in plane.SETTINGS})
 
 
 def test_plane_claims_go_both_ways() -> None:
@@ -164,23 +168,25 @@ def test_plane_claims_go_both_ways() -> None:
         deep={"within": 0.4, "half": 0.4, "contrast": 3.0, "origin": 0.5},
         fewer={"within": 0.01},
     )
-    assert [claim.verdict for claim in plane.claims(published)] == ["holds"] * 4
-    opposite = made_up_planes(
-        tanh={"within": 0.5, "half": 0.4, "contrast": 0.5, "origin": 0.0},
-        sigmoid={"within": 0.1, "half": 0.3, "contrast": 3.0, "origin": 0.0},
-        deep={"within": 0.1, "half": 0.1, "contrast": 3.0, "origin": -0.5},
-        fewer={"within": 0.5},
-    )
-    assert [claim.verdict for claim in plane.claims(opposite)] == ["not"] * 4
-    assert plane.claims(published)[0].why == ""
-    assert plane.claims(opposite)[0].why.startswith("Fewer entries do not narrow it: with 32")
-    opposite[plane.FEWER]["seeds"] = [{"within": 0.3 + 0.001 * seed} for seed in range(3)]
-    assert plane.claims(opposite)[0].why.startswith("Fewer entries narrow it: with 32")
+    assert verdicts("plane", published) == ["holds"] * 4
+    wide = {
+        "tanh": {"within": 0.5, "half": 0.4, "contrast": 0.5, "origin": 0.0},
+        "sigmoid": {"within": 0.1, "half": 0.3, "contrast": 3.0, "origin": 0.0},
+        "deep": {"within": 0.1, "half": 0.1, "contrast": 3.0, "origin": -0.5},
+    }
+    opposite = made_up_planes(**wide, fewer={"within": 0.5})
+    assert verdicts("plane", opposite) == ["not"] * 4
+    claims = plane.Plane().claims
+    assert claims(published)[0].why == ""
+    assert claims(opposite)[0].why.startswith("Fewer entries do not narrow it: with 32")
+    narrower = made_up_planes(**wide, fewer={"within": 0.3})
+    assert claims(narrower)[0].why.startswith("Fewer entries narrow it: with 32")
 
 
-def test_length_measures_the_last_selections(small: RunPool, results: dict[str, Any]) -> None:
+def test_length_measures_the_last_selections(small: ToyPool, measured: Measured) -> None:
     run = small.run(1, key_activation="relu")
-    (seed,) = results["length"]["whole"]["relu"]
+    results = measured("length")
+    found = results.whole["relu"]
     token, document = run.load_snapshots().token[-1], run.load_snapshots().document[-1]
     for index, (asked, opened) in enumerate(zip(token.tolist(), document.tolist(), strict=True)):
         product = [a * b for a, b in zip(asked, opened, strict=True)]
@@ -192,9 +198,9 @@ def test_length_measures_the_last_selections(small: RunPool, results: dict[str, 
             "product × tokens": sum(map(abs, product)) * tokens,
             "DocRep, L2": math.hypot(*run.load_memory().doc_reps[index].tolist()),
         }.items():
-            assert seed["sizes"][key][index] == pytest.approx(expected, rel=1e-4), key
-    axes = drawn("length", results["length"]).axes[list(length.PUBLISHED).index("relu")]
-    assert marks(axes) == seed["sizes"][length.MAIN]
+            assert found.sizes[0][key][index] == pytest.approx(expected, rel=1e-4), key
+    axes = drawn("length", results).axes[list(length.PUBLISHED).index("relu")]
+    assert marks(axes) == found.sizes[0][length.MAIN]
 
 
 def test_correlation_is_pearsons_and_0_of_a_constant() -> None:
@@ -209,9 +215,8 @@ def test_correlation_is_pearsons_and_0_of_a_constant() -> None:
 def test_length_claims_go_both_ways(r: float, other: float, expected: list[str]) -> None:
     correlations = {key: other for key in length.SIZES} | {length.MAIN: r}
     correlations |= dict.fromkeys((length.BY_DEFINITION, *length.CONTROLS), 1.0)  # never count
-    seed = {"correlation": correlations, "own": 4.0}
-    numbers = {part: {name: [seed] * 2 for name in length.PUBLISHED} for part in length.PARTS}
-    assert [claim.verdict for claim in length.claims(numbers)] == expected * 2
+    part = dict.fromkeys(length.PUBLISHED, length.Lengths([], [], [correlations] * 2, [4.0] * 2))
+    assert verdicts("length", length.Results(part, part)) == expected * 2
 
 
 def test_documents_are_cut_to_the_lengths_that_a_seed_deals() -> None:
@@ -230,9 +235,7 @@ def test_documents_are_cut_to_the_lengths_that_a_seed_deals() -> None:
     assert length.cut([short], 1, 10) == [short]
 
 
-def test_recalling_counts_tokens_before_the_first_error(
-    small: RunPool, results: dict[str, Any]
-) -> None:
+def test_recalling_counts_tokens_before_the_first_error(small: ToyPool, measured: Measured) -> None:
     run = small.run(1)
     cache = small.cache_hidden_states(run)
     ids, wanted, doc_ids = recalling.prompts(cache, recalling.PROMPT, recalling.NEW)
@@ -247,14 +250,14 @@ def test_recalling_counts_tokens_before_the_first_error(
                 )[0, len(prompt) :]  # fmt: skip
             wrong = [n for n in range(recalling.NEW) if rows[n] != truth[n]]
             lengths.append(wrong[0] if wrong else recalling.NEW)
-    numbers = results["recalling"]
-    assert numbers["own"][0]["exact"] == pytest.approx(np.mean(lengths))
-    axes = panel(drawn("recalling", numbers), recalling.MEASURES["rouge1"])
-    expected = [seed["rouge1"] for name in recalling.CONDITIONS for seed in numbers[name]]
+    results = measured("recalling")
+    assert results.conditions["own"].exact[0] == pytest.approx(np.mean(lengths))
+    axes = panel(drawn("recalling", results), recalling.MEASURES["rouge1"])
+    expected = [seed for name in recalling.CONDITIONS for seed in results.conditions[name].rouge1]
     assert marks(axes) == expected
 
 
-def test_conditions_differ_by_the_memory_alone(small: RunPool) -> None:
+def test_conditions_differ_by_the_memory_alone(small: ToyPool) -> None:
     run = small.run(1)
     cache = small.cache_hidden_states(run)
     tokenizer, model = cache.lm.tokenizer, cache.lm.model
@@ -275,7 +278,7 @@ def test_conditions_differ_by_the_memory_alone(small: RunPool) -> None:
     assert len({tuple(each) for each in texts.values()}) == len(recalling.CONDITIONS)
 
 
-def test_scores_need_a_library_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_without_rouge_score_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     recalling.scorer.cache_clear()
     monkeypatch.setattr(recalling.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(DocmemError, match="pip install rouge-score"):
@@ -294,44 +297,41 @@ def test_distinctive_rouge_scores_only_words_no_other_document_uses() -> None:
 
 
 def test_recalling_claims_go_both_ways() -> None:
-    def numbers(own: float, others: float) -> dict[str, Any]:
-        return {
-            name: [
-                {key: (own if name == "own" else others) + 0.001 * seed
-                 for key in recalling.MEASURES}
-                for seed in range(3)
-            ]
-            for name in recalling.CONDITIONS
-        } | {"tokens": 32}  # fmt: skip
+    def made_up(own: float, others: float) -> recalling.Results:
+        def scores(mean: float) -> recalling.Scores:
+            return recalling.Scores(*[[mean + 0.001 * seed for seed in range(3)]] * 5)
 
-    assert {claim.verdict for claim in recalling.claims(numbers(0.9, 0.1))} == {"holds"}
-    assert {claim.verdict for claim in recalling.claims(numbers(0.1, 0.9))} == {"not"}
+        conditions = {name: scores(others) for name in recalling.CONDITIONS}
+        return recalling.Results(32, {**conditions, "own": scores(own)})
+
+    assert verdicts("recalling", made_up(0.9, 0.1)) == ["holds"] * 3
+    assert verdicts("recalling", made_up(0.1, 0.9)) == ["not"] * 3
 
 
-def test_continuity_never_exceeds_the_singular_value(
-    small: RunPool, results: dict[str, Any]
-) -> None:
+def test_continuity_never_exceeds_the_singular_value(small: ToyPool, measured: Measured) -> None:
     run = small.run(1, key_activation="relu")
     weight = run.load_memory().document_key.weight.detach().numpy()
-    (seed,) = results["continuity"]["relu"]["seeds"]
-    assert seed["exact"] == pytest.approx(np.linalg.svd(weight)[1][0], rel=1e-5)
+    results = measured("continuity")
+    found = results.activations["relu"]
+    assert found.exact == pytest.approx([np.linalg.svd(weight)[1][0]], rel=1e-5)
     starts = run.load_memory().doc_reps.numpy()
     ratios = [
         np.linalg.norm(weight @ (end - start)) / np.linalg.norm(end - start)
         for start, end in zip(starts, np.roll(starts, -1, 0), strict=True)
     ]
     # Along a line a linear g changes evenly, so its ratio is that of the two ends.
-    assert seed["g"] == pytest.approx(max(ratios), rel=1e-3)
-    line = np.array(results["continuity"]["relu"]["line"])
+    assert found.g == pytest.approx([max(ratios)], rel=1e-3)
+    line = np.array(found.line)
     assert np.allclose(
         line[:, 0],
         recognition(small.cache_hidden_states(run), run.load_memory()).ce[:, 0],
         atol=1e-4,
     )
     step = np.linalg.norm(starts[1] - starts[0]) / (line.shape[1] - 1)
-    assert seed["ce"][-1] >= np.abs(np.diff(line)).max() / step * (1 - 1e-4)
-    axes = panel(drawn("continuity", results["continuity"]), "step, as a share of the line")
-    assert axes.lines[1].get_ydata().tolist() == seed["ce"]
+    assert found.ce[0][-1] >= np.abs(np.diff(line)).max() / step * (1 - 1e-4)
+    axes = panel(drawn("continuity", results), "step, as a share of the line")
+    (curve,) = [one for one in axes.lines if list(one.get_ydata()) == found.ce[0]]
+    assert curve.get_color() == shade(list(results.activations).index("relu"), 3)
 
 
 def test_a_jump_doubles_the_steepest_ratio() -> None:
@@ -344,97 +344,91 @@ def test_a_jump_doubles_the_steepest_ratio() -> None:
 
 
 def test_continuity_claims_go_both_ways() -> None:
-    def numbers(ratio: float, growth: float) -> dict[str, Any]:
-        seed = {"exact": 1.0, "bound": 1.0, "g": ratio, "selection": ratio, "ce": [1.0, growth]}
-        return {name: {"seeds": [seed] * 2} for name in continuity.ACTIVATIONS}
+    def made_up(ratio: float, growth: float) -> continuity.Results:
+        one, seen = [1.0, 1.0], [ratio, ratio]
+        found = continuity.Steepest(one, one, seen, seen, [[1.0, growth]] * 2, [])
+        return continuity.Results(dict.fromkeys(continuity.ACTIVATIONS, found))
 
-    assert {claim.verdict for claim in continuity.claims(numbers(0.9, 1.0))} == {"holds"}
-    assert {claim.verdict for claim in continuity.claims(numbers(1.1, 2.0))} == {"not"}
+    assert verdicts("continuity", made_up(0.9, 1.0)) == ["holds"] * 3
+    assert verdicts("continuity", made_up(1.1, 2.0)) == ["not"] * 3
 
 
-def test_guidance_reads_what_its_runs_know(small: RunPool, results: dict[str, Any]) -> None:
-    numbers = results["guidance"]
+def test_guidance_reads_what_its_runs_know(small: ToyPool, measured: Measured) -> None:
+    results = measured("guidance")
     run = small.run(1, guidance=0.0)
     cache, memory = small.cache_hidden_states(run), run.load_memory()
-    (seed,) = numbers["weight α"]["0"]
+    none = results.weights["0"]
     ce = recognition(cache, memory).ce
-    assert seed["own"] == pytest.approx(ce.trace().item() / 3, rel=1e-4)
-    assert seed["other"] == pytest.approx((ce.sum() - ce.trace()).item() / 6, rel=1e-4)
+    assert none.own == pytest.approx([ce.trace().item() / 3], rel=1e-4)
+    assert none.other == pytest.approx([(ce.sum() - ce.trace()).item() / 6], rel=1e-4)
+    assert none.gap == pytest.approx([none.other[0] - none.own[0]])
     with torch.no_grad():
         origin = [cache.cross_entropies(n, memory, torch.zeros(1, 2)).item() for n in range(3)]
-    assert seed["origin"] == pytest.approx(np.mean(origin), rel=1e-4)
+    assert none.origin == pytest.approx([np.mean(origin)], rel=1e-4)
     # The setting that is changed nowhere is one run.
-    shared = numbers["weight α"]["1"]
-    assert shared == numbers["negative DocRep"]["other"] == numbers["form of the term"]["squared"]
-    assert numbers["negative DocRep"]["zero"] != shared
-    axes = drawn("guidance", numbers).axes[0]
+    shared = results.weights["1"]
+    assert shared == results.negatives["other"] == results.forms["squared"]
+    assert results.negatives["zero"] != shared
     expected = [
-        numbers["weight α"][a][0][k] for k in guidance.KINDS for a in ("0", "0.1", "0.5", "1")
+        getattr(results.weights[alpha], key)[0]
+        for key in guidance.DOC_REPS
+        for alpha in guidance.ALPHAS
     ]
-    assert marks(axes) == expected
+    assert marks(drawn("guidance", results).axes[0]) == expected
 
 
 def test_guidance_claims_go_both_ways() -> None:
-    def numbers(guided: dict[str, float], plain: dict[str, float], form: float) -> dict[str, Any]:
-        def seeds(values: dict[str, float]) -> list[dict[str, float]]:
-            return [{key: value + 0.001 * seed for key, value in values.items()} for seed in (1, 2)]
+    def made_up(guided: dict[str, float], plain: dict[str, float], form: float) -> guidance.Results:
+        def known(values: dict[str, float]) -> guidance.Known:
+            seeds = {
+                key: [value + 0.001 * seed for seed in (1, 2)] for key, value in values.items()
+            }
+            return guidance.Known(**seeds, random=[], recognised=[10] * 2, continued_own=[])
 
         half = {**guided, "own": guided["own"] * 2}
-        return {
-            "weight α": {"0": seeds(plain), "0.1": seeds(guided), "0.5": seeds(half),
-                         "1": seeds(guided)},
-            "negative DocRep": {"other": seeds(guided), "random": seeds(plain),
-                                "zero": seeds(plain), "perturb": seeds(plain)},
-            "form of the term": {"squared": seeds(guided),
-                                 "absolute": seeds({k: v + form for k, v in guided.items()})},
-        }  # fmt: skip
+        return guidance.Results(
+            4.5,
+            {"0": known(plain), "0.1": known(guided), "0.5": known(half), "1": known(guided)},
+            {kind: known(guided if kind == "other" else plain) for kind in guidance.NEGATIVES},
+            {"squared": known(guided),
+             "absolute": known({key: value + form for key, value in guided.items()})},
+        )  # fmt: skip
 
-    good = {"own": 0.5, "other": 4.0, "origin": 4.0, "continued_other": 0.1, "recognised": 10}
-    bad = {"own": 0.5, "other": 2.0, "origin": 1.0, "continued_other": 0.9, "recognised": 10}
-    assert [c.verdict for c in guidance.claims(numbers(good, bad, 0.0))] == ["holds"] * 6
-    claims = guidance.claims(numbers({**bad, "own": -0.5}, {**good, "own": -0.5}, 1.0))
-    assert [claim.verdict for claim in claims] == ["not"] * 6
-    assert claims[4].why == "Clearly above it: random, zero, perturb"
+    good = {"own": 0.5, "other": 4.0, "origin": 4.0, "continued_other": 0.1}
+    bad = {"own": 0.5, "other": 2.0, "origin": 1.0, "continued_other": 0.9}
+    assert verdicts("guidance", made_up(good, bad, 0.0)) == ["holds"] * 6
+    opposite = made_up({**bad, "own": -0.5}, {**good, "own": -0.5}, 1.0)
+    assert verdicts("guidance", opposite) == ["not"] * 6
+    assert guidance.Guidance().claims(opposite)[4].why == "Clearly above it: random, zero, perturb"
 
 
-def test_layers_keep_each_blocks_history(small: RunPool, results: dict[str, Any]) -> None:
-    blocks = results["layers"]["blocks"]
+def test_layers_keep_each_history(small: ToyPool, measured: Measured) -> None:
+    results = measured("layers")
     run = small.run(1, hook_memory_layer=1)
-    (seed,) = blocks["2"]
-    assert seed["curve"] == [epoch.positive_ce for epoch in run.load_history()]
-    assert seed["own"] == pytest.approx(
-        recognition(small.cache_hidden_states(run), run.load_memory()).own, rel=1e-4
+    found = results.layers["1"]
+    assert found.curve == [[epoch.positive_ce for epoch in run.load_history()]]
+    assert found.own == pytest.approx(
+        [recognition(small.cache_hidden_states(run), run.load_memory()).own], rel=1e-4
     )
-    (last,) = blocks["4"]
-    assert last["curve"] == [epoch.positive_ce for epoch in small.run(1).load_history()]
-    assert results["layers"]["budget_s"] == pytest.approx(2 * last["epoch_s"])
-    axes = panel(drawn("layers", results["layers"]), "epoch")
-    assert axes.lines[1].get_ydata().tolist() == seed["curve"]
+    last = results.layers["2"]
+    assert last.curve == [[epoch.positive_ce for epoch in small.run(1).load_history()]]
+    assert results.budget_s == pytest.approx(2 * last.epoch_s[0])
+    axes = panel(drawn("layers", results), "epoch")
+    assert axes.lines[1].get_ydata().tolist() == found.curve[0]
 
 
-def test_as_many_seconds_are_fewer_epochs_of_a_slower_block() -> None:
-    def numbers(slow: list[float], fast: list[float]) -> dict[str, Any]:
-        seeds = {
-            "1": [{"curve": [v + n for v in slow], "epoch_s": 2.0 + n} for n in (0, 0.001)],
-            "2": [{"curve": [v + n for v in fast], "epoch_s": 1.0 + n} for n in (0, 0.001)],
-        }
-        return {"blocks": seeds, "budget_s": 4.0}
+def test_as_many_seconds_are_fewer_epochs_of_a_slower_layer() -> None:
+    def made_up(slow: list[float], fast: list[float]) -> layers.Results:
+        def layer(curve: list[float], seconds: float) -> layers.Layer:
+            curves = [[value + more for value in curve] for more in (0, 0.001)]
+            return layers.Layer(curves, [seconds, seconds + 0.001], [], [], [])
 
-    found = numbers([4.0, 3.0, 2.0, 1.0], [4.0, 3.5, 2.5, 1.5])
-    assert layers.at_equal_seconds(found, "1") == [3.0, 3.001]
-    assert layers.at_equal_seconds(found, "2") == layers.at_equal_epochs(found, "2")
-    assert [claim.verdict for claim in layers.claims(found)] == ["holds", "not"]
-    found = numbers([4.0, 1.0, 1.0, 2.0], [4.0, 3.5, 2.5, 1.5])
-    assert [claim.verdict for claim in layers.claims(found)] == ["not", "holds"]
+        return layers.Results({"0": layer(slow, 2.0), "1": layer(fast, 1.0)}, 4.0)
 
-
-def test_clearly_above_is_students_paired_test() -> None:
-    assert not paired.clearly_above([5.0], [1.0])
-    assert paired.clearly_above([2.0, 3.0, 4.0], [1.0, 2.1, 2.9])
-    assert not paired.clearly_above([1.0, 2.1, 2.9], [2.0, 3.0, 4.0])
-    assert not paired.clearly_above([2.0, 3.0, 4.0], [1.0, 5.0, 2.0])
-    # Against scipy's, near the edge: mean 1, t = 2.5 is not enough of three, but of five.
-    three = [1 - 1 / 2.5 * 3**0.5, 1.0, 1 + 1 / 2.5 * 3**0.5]
-    assert not paired.clearly_above(three, [0.0] * 3)
-    five = [1 + (n - 2) / 2.5 * 2**0.5 for n in range(5)]
-    assert paired.clearly_above(five, [0.0] * 5)
+    found = made_up([4.0, 3.0, 2.0, 1.0], [4.0, 3.5, 2.5, 1.5])
+    assert found.at_equal_seconds()["0"] == [3.0, 3.001]
+    assert found.at_equal_seconds()["1"] == found.at_equal_epochs()["1"]
+    assert verdicts("layers", found) == ["holds", "not"]
+    assert verdicts("layers", made_up([4.0, 1.0, 1.0, 2.0], [4.0, 3.5, 2.5, 1.5])) == [
+        "not", "holds",
+    ]  # fmt: skip

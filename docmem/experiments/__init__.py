@@ -14,21 +14,9 @@ if TYPE_CHECKING:
     from docmem.experiments.study import Study
 
 Name = Literal[
-    "activation",
-    "plane",
-    "length",
-    "nonlinear",
-    "recalling",
-    "continuity",
-    "guidance",
-    "layers",
-    "baselines",
-    "attribution",
-    "forgetting",
-    "adding",
-    "capacity",
-    "placing",
-]
+    "activation", "plane", "length", "nonlinear", "recalling", "continuity", "guidance", "layers",
+    "baselines", "attribution", "forgetting", "adding", "capacity", "placing",
+]  # fmt: skip
 NAMES: tuple[str, ...] = get_args(Name)
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.image import AxesImage
 
-from docmem.plots import plane as plots
+from docmem.plots.plane import plane_map
 from docmem.plots.style import INK, badge, document_color
 
 
@@ -54,19 +54,6 @@ def dot_panels(
         axes.set_ylabel(label)
 
 
-def plane_map(
-    axes: Axes,
-    values: Sequence[Sequence[float]],
-    extent: float,
-    cmap: str,
-    limits: tuple[float, float],
-) -> AxesImage:
-    """`docmem.plots.plane.plane_map` of [up][across] values, with `limits` at the scale's ends."""
-    image = plots.plane_map(axes, values, extent, cmap=cmap, vmin=limits[0], vmax=limits[1])
-    axes.set_ylabel("")
-    return image
-
-
 @dataclass(frozen=True)
 class PlaneMap:
     """What a map of the DocRep plane shows."""
@@ -103,14 +90,14 @@ def plane_maps(
     for cell, (title, one) in zip(cells, maps.items(), strict=True):
         axes = figure.add_subplot(cell)
         panels.append(axes)
-        image = plane_map(axes, one.values, extent, cmap, limits)
+        image = plane_map(axes, one.values, extent, cmap=cmap, vmin=limits[0], vmax=limits[1])
+        axes.label_outer()
         for index, (x, y) in enumerate(one.doc_reps):
             if index == numbered.get(title):
                 badge(axes, x, y, index)
             else:
                 axes.plot(x, y, "o", ms=4, color=INK, mec="white", mew=0.6)
         axes.set_title(title)
-    panels[0].set_ylabel("second coordinate")
     figure.colorbar(image, ax=panels, label=label, aspect=14, pad=0.01)
 
 

@@ -177,11 +177,11 @@ def tally(names: Iterable[str] = NAMES, folder: Path = STORED) -> str:
 def claims_page(folder: Path = STORED) -> str:
     """A Markdown page of all claims that `folder` has results of."""
     return (
-        "# What holds\n\n"
-        "Every claim is tested by an experiment, with several seeds; its numbers are in "
-        "`NAME.json`, its figure in `NAME.png`.\nA difference counts if it is larger than chance "
-        "over the seeds (Student's paired test, one-sided, at 5 %).\nA claim is *exploratory* if "
-        "its rule, or its number of seeds, was settled after results had been seen.\n\n"
+        "# What holds, and what does not\n\n"
+        "Experiments with several seeds test the paper's claims, and our own. `make figures` "
+        "writes this page\nfrom their stored results. A difference counts if it is larger than "
+        "chance over the seeds (Student's\npaired test, one-sided, at 5 %). *Exploratory*: the "
+        "rule, or the number of seeds, was settled after\nresults had been seen.\n\n"
         f"{tally(NAMES, folder)}\n\n{claims_table(NAMES, folder)}"
     )
 

@@ -103,8 +103,11 @@ class Attribution(Study[Results]):
         return Results(
             known,
             len(strangers),
-            *(columns(rows) for rows in (lowest, descent, auc, scores)),
-            hits=torch.stack(hits).mean(0).tolist(),
+            columns(lowest),
+            columns(descent),
+            columns(auc),
+            columns(scores),
+            torch.stack(hits).mean(0).tolist(),
         )
 
     def draw(self, figure: Figure, results: Results) -> None:

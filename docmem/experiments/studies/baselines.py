@@ -134,10 +134,9 @@ class Baselines(Study[Results]):
                     for name, trained in results.baselines.items()
                 }
                 dots(axes, groups, color, f"{label} address")
-                axes.set_ylim(0)
                 axes.tick_params(axis="x", labelsize=9, rotation=45)
-        ce.set(title="Cross entropy", ylabel="cross entropy (nats per token)")
-        completion.set(title="Completion", ylabel="tokens completed correctly (%)")
+        ce.set(title="Cross entropy", ylabel="cross entropy (nats per token)", ylim=(0, None))
+        completion.set(title="Completion", ylabel="tokens completed correctly (%)", ylim=(0, None))
         ce.legend(frameon=False, fontsize=9)
         megabytes = [trained.bytes[0] / 1e6 for trained in results.baselines.values()]
         size.barh(list(short.values()), megabytes, color=list(colors.values()), height=0.6)

@@ -99,7 +99,7 @@ class Forgetting(Study[Results]):
             others = cache_hidden_states(pool.lm, kept, run.config)
             cleaned = forget(run.cache_hidden_states(pool.lm), memory, gone)
             smaller = drop_doc_rep(memory, gone)
-            extents.append(plane_extent(memory.doc_reps))
+            extents.append(plane_extent(torch.cat([memory.doc_reps, anew.doc_reps])))
             for name, asked, rest in (
                 ("trained", memory, smaller),
                 ("dropped", smaller, smaller),
