@@ -1,5 +1,6 @@
 """What all explorers share: their plain pictures, how they close, an LM of their own."""
 
+import copy
 import dataclasses
 import json
 import threading
@@ -155,8 +156,9 @@ def test_recall_table_shows_markup_as_text(
     monkeypatch.setattr(explore._recall, "NEW_TOKENS", 4)
     lm, run = trained
     texts = ["<b>Cyclone & co</b> <script>", "Quill", "Quill"]
-    documents = [Document(ODD, text) for text in texts]
-    explorer = explore.RecallExplorer(documents, lm, run.load_memory(), -1)
+    run = copy.copy(run)
+    run.documents = [Document(ODD, text) for text in texts]
+    explorer = explore.recall(run, lm=lm)
     explorer.recall(0, '<img src="x"> $y$', 1)
     shown = explorer.html()
     assert "&lt;img src=&quot;x&quot;&gt;" in shown

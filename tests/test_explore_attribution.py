@@ -83,13 +83,14 @@ def test_button_explains_the_text_and_shows_errors_as_sentences(
 
 
 def test_doc_reps_of_length_one_have_bars_and_no_map(
-    trained: tuple[LanguageModel, Run],
+    trained: tuple[LanguageModel, Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lm, run = trained
     memory = DocumentMemory(
         MemoryConfig(d_model=32, n_docs=3, memory_dim=24, key_dim=1), run.titles
     )
-    explorer = AttributionExplorer(run.titles, lm, memory, -1, TEXT)
+    monkeypatch.setattr(Run, "load_memory", lambda _: memory)
+    explorer = explore.attribution(run, lm=lm, text=TEXT)
     assert explorer.explanation.search is None
     assert len(explorer.figure().axes) == 1
     assert len(explorer.explanation.ce) == 3

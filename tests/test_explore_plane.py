@@ -246,14 +246,14 @@ def test_key_plane_measures_first_segments_over_all_doc_reps(
 
 
 def test_longer_doc_reps_are_moved_in_their_principal_plane(
-    trained: tuple[LanguageModel, Run], cache: HiddenStateCache
+    trained: tuple[LanguageModel, Run], cache: HiddenStateCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lm, run = trained
+    run = trained[1]
     torch.manual_seed(0)
     shape = MemoryConfig(d_model=32, n_docs=3, memory_dim=24, key_dim=4)
     memory = DocumentMemory(shape, run.titles)
-    plane = key_plane(cache, memory, points=3)
-    explorer = KeyPlaneExplorer(run.titles, lm, memory, cache, plane, "Cyclone")
+    monkeypatch.setattr(Run, "load_memory", lambda _: memory)
+    explorer = explore.key_plane(run, 2, cache=cache)
     origin, axes = plane_of(memory.doc_reps)
     expected = origin + torch.tensor([0.2, -0.4]) @ axes
     torch.testing.assert_close(explorer.rest(0.2, -0.4).doc_rep, expected)

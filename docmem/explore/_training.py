@@ -94,19 +94,25 @@ class _Curve:
 
 
 class TrainingExplorer(Explorer):
-    """A training under way. Made by `training`.
+    """Train as `docmem.train` does, with a live curve, the seconds left and a stop button.
+
+        run = explore.training(config).wait()
+
+    Training begins at once, or goes on from the last checkpoint. The explorer shows itself as the
+    last line of a cell, or when waited for. A finished run is shown whole.
 
     Args:
         config: all settings.
-        lm: the LM, or None to load the one that `config` names.
-        documents: what to memorise, or None for what `config` names.
+        lm: the LM; None: the one that `config` names.
+        documents: what to memorise; None: what `config` names.
     """
 
     def __init__(
         self,
         config: TrainConfig,
-        lm: LanguageModel | None,
-        documents: Sequence[Document] | None,
+        *,
+        lm: LanguageModel | None = None,
+        documents: Sequence[Document] | None = None,
     ) -> None:
         self.config = config
         self.history: list[Epoch] = []
@@ -263,22 +269,4 @@ def _saved_history(
     return Run.open(folder).load_history() if folder and (folder / "run.json").exists() else []
 
 
-def training(
-    config: TrainConfig,
-    *,
-    lm: LanguageModel | None = None,
-    documents: Sequence[Document] | None = None,
-) -> TrainingExplorer:
-    """Train as `docmem.train` does, with a live curve, the seconds left and a stop button.
-
-        run = explore.training(config).wait()
-
-    It begins at once, or goes on from the last checkpoint, and shows itself as the last line of
-    a cell or when waited for. A finished run is shown whole.
-
-    Args:
-        config: all settings.
-        lm: the LM; None: the one that `config` names.
-        documents: what to memorise; None: what `config` names.
-    """
-    return TrainingExplorer(config, lm, documents)
+training = TrainingExplorer
