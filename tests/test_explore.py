@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import json
-import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -19,7 +18,6 @@ from docmem.errors import DocmemError
 from docmem.evaluation.plane import KeyPlane
 from docmem.explore import _explorer
 from docmem.explore._explorer import WIDGET_VIEW, Explorer, note, with_own_modules
-from docmem.explore._newest import NewestJob
 from docmem.explore._pictures import MOST_BARS, explanation, plane_reading
 from docmem.explore._readings import Explanation, PlaneReading
 from docmem.lm.forward import forward_inputs
@@ -124,21 +122,6 @@ def test_messages_go_to_the_subshell_that_the_page_names(
     widget = explorer.button if name == "training" else explorer.widget
     assert widget.comm._reply_subshell_for({"method": "custom"}, "beside") == "beside"
     explorer.close()
-
-
-def test_newest_job_drops_older_queued_jobs() -> None:
-    jobs, done, go = NewestJob(), [], threading.Event()
-    jobs.ask(lambda: (go.wait(10), done.append("first")))
-    while jobs._job is not None:
-        pass  # until the first has begun
-    jobs.ask(lambda: done.append("dropped"))
-    jobs.ask(lambda: done.append("last"))
-    go.set()
-    jobs.settle()
-    assert done == ["first", "last"]
-    jobs.ask(lambda: done.append("later"))
-    jobs.settle()
-    assert done[-1] == "later"
 
 
 # Titles and texts from data are shown as they are

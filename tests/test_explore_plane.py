@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+import threading
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,11 @@ def ask(explorer: KeyPlaneExplorer, kind: str, number: int, x: float, y: float, 
     """A question of the page, as it comes over the wire."""
     question = {"kind": kind, "number": number, "x": x, "y": y, **more}
     explorer.widget._handle_custom_msg(json.loads(json.dumps(question)), [])
+
+
+def settle(explorer: KeyPlaneExplorer) -> None:
+    """Wait until the worker has nothing left to do."""
+    explorer._worker.submit(lambda: None).result(30)
 
 
 def test_rest_measures_at_the_doc_rep_of_the_point(
@@ -152,7 +158,7 @@ def test_question_older_than_an_answered_one_is_dropped(
     ask(explorer, "move", 8, 0.5, 0.5)
     ask(explorer, "move", 7, -0.5, -0.5)
     ask(explorer, "rest", 6, -0.5, -0.5, write=True, prompt="Cyclone")
-    explorer._jobs.settle()
+    settle(explorer)
     assert [message["number"] for message in sent] == [8]
     assert explorer.point == (0.5, 0.5)
 
@@ -169,16 +175,37 @@ def test_measurement_is_not_shown_after_a_newer_move(
 
     monkeypatch.setattr(explorer, "_measured", slow)
     ask(explorer, "rest", 2, -1, -1, write=True, prompt="Cyclone")
-    explorer._jobs.settle()
+    settle(explorer)
     assert [(message["number"], message["measured"]) for message in sent] == [(3, False)]
     assert explorer.point == (0.1, 0.1)
+
+
+def test_only_the_newest_of_queued_questions_is_measured(
+    explorer: KeyPlaneExplorer, sent: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured, places, go, begun = explorer._measured, [], threading.Event(), threading.Event()
+
+    def slow(point: tuple[float, float]) -> explore.PlaneReading:
+        places.append(point)
+        begun.set()
+        assert go.wait(30)
+        return measured(point)
+
+    monkeypatch.setattr(explorer, "_measured", slow)
+    for number in (1, 2, 3):
+        ask(explorer, "rest", number, number / 10, 0, write=False, prompt="Cyclone")
+        assert begun.wait(30)
+    go.set()
+    settle(explorer)
+    assert places == [(0.1, 0), (0.3, 0)]
+    assert [message["number"] for message in sent] == [3]
 
 
 def test_rest_answers_with_measured_values_and_then_the_text(
     explorer: KeyPlaneExplorer, sent: list[dict[str, Any]]
 ) -> None:
     ask(explorer, "rest", 4, 0.3, 0.3, write=True, prompt="Quillon")
-    explorer._jobs.settle()
+    settle(explorer)
     numbers, text = sent
     assert numbers["measured"]
     assert (numbers["prompt"], numbers["written"]) == ("Cyclone", False)
@@ -191,7 +218,7 @@ def test_empty_prompt_is_answered_with_an_error_sentence(
     explorer: KeyPlaneExplorer, sent: list[dict[str, Any]]
 ) -> None:
     ask(explorer, "rest", 4, 0.3, 0.3, write=True, prompt="")
-    explorer._jobs.settle()
+    settle(explorer)
     assert sent[-1]["kind"] == "error"
     assert sent[-1]["sentence"].startswith("The prompt is empty; give")
 

@@ -6,9 +6,10 @@ in numbered messages, and an answer to an older question is dropped.
 """
 
 import copy
-import functools
 import math
 import threading
+import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,6 @@ from docmem.explore._explorer import (
     lm_of,
     quick_png,
 )
-from docmem.explore._newest import NewestJob
 from docmem.explore._pictures import plane_reading
 from docmem.explore._readings import PlaneReading
 from docmem.lm.cross_entropy import cross_entropies_at
@@ -108,7 +108,7 @@ class KeyPlaneExplorer(Explorer):
         # As in the animations the 99.5th percentile, here over the whole map.
         self.selection_limit = float(np.quantile(everywhere, 0.995))
         self._newest = 0  # the number of the page's last question
-        self._jobs = NewestJob()
+        self._worker = ThreadPoolExecutor(1)
         self._lm_in_use, self._state_in_use = threading.Lock(), threading.RLock()
         self.point = self._text_at = self._within(*plane.doc_reps[0].tolist())
         self.reading = self._measured(self.point)
@@ -223,7 +223,7 @@ class KeyPlaneExplorer(Explorer):
         }
 
     def _receive(self, _: Any, message: dict[str, Any], __: Any) -> None:
-        """Answer a `move` of the page at once; leave a `rest` to the thread."""
+        """Answer a `move` of the page at once; leave a `rest` to the worker."""
         with self._state_in_use:
             if message["number"] <= self._newest:
                 return  # a newer question came first
@@ -231,11 +231,13 @@ class KeyPlaneExplorer(Explorer):
             if message["kind"] == "move":
                 self.move(message["x"], message["y"])
                 return
-        self._jobs.ask(functools.partial(self._rest, message))
+        self._worker.submit(self._rest, message)
 
     def _rest(self, message: dict[str, Any]) -> None:
         """Measure and answer; then write and answer, if asked to. Stop at a newer question."""
         number, prompt = message["number"], message["prompt"]
+        if number < self._newest:
+            return
         try:
             point = self._within(message["x"], message["y"])
             reading = self._measured(point)
@@ -252,7 +254,7 @@ class KeyPlaneExplorer(Explorer):
         except Exception as error:
             self.widget.send({"kind": "error", "number": number, "sentence": error_sentence(error)})
             if not isinstance(error, DocmemError):
-                raise
+                traceback.print_exc()  # the page shows its message only
 
     def _show(self, point: Point, reading: PlaneReading) -> PlaneReading:
         """Make this the state, and tell the page."""

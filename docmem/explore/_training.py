@@ -6,7 +6,6 @@ Training runs in a thread, so that the widget answers; `wait` returns the run.
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import ipywidgets
 import numpy as np
@@ -41,23 +40,20 @@ HINT = "Stop ends after this epoch and saves. If the button does not answer, use
 class _Curve:
     """The losses over a training of known length: drawn once, then renewed.
 
-    The thread that renews it must not meet another's drawing in matplotlib's global settings, so
-    all styling is done at the start.
+    A thread renews it, and must not use matplotlib's global settings at the same time as another
+    drawing; so all styling is done at the start.
     """
 
     @styled
     def __init__(self, config: TrainConfig) -> None:
         self.figure = Figure(figsize=(8.2, 3.7), dpi=130, layout="constrained")
-        self.axes = self.figure.subplots()
-        self.tau = config.target_negative_ce
-        self.curves = draw_history(self.axes, [], self.tau)
-        self.axes.set(xlim=(0, config.num_epochs), xlabel="epoch")
-        self.axes.set_ylabel("cross entropy (nats per token)")
-        self.axes.set_ylim(0, 1.3 * max(self.tau, 1))
-        right: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right"}
+        self.axes, tau = self.figure.subplots(), config.target_negative_ce
+        self.curves = draw_history(self.axes, [], tau)
+        self.axes.set(xlim=(0, config.num_epochs), ylim=(0, 1.3 * max(tau, 1)))
+        self.axes.set(xlabel="epoch", ylabel="cross entropy (nats per token)")
         self.axes.annotate(
-            f"target τ = {self.tau:g}", (1, self.tau), (0, 4), textcoords="offset points",
-            color="#555555", fontsize=9, **right,
+            f"target τ = {tau:g}", (1, tau), (0, 4), xycoords=("axes fraction", "data"),
+            textcoords="offset points", ha="right", color="#555555", fontsize=9,
         )  # fmt: skip
         self.labels = [
             self.axes.annotate(
@@ -74,15 +70,19 @@ class _Curve:
 
     def show(self, history: Sequence[Epoch]) -> Figure:
         """Draw the losses so far."""
-        parts = zip(self.curves, self.labels, ("negative_ce", "positive_ce"), strict=True)
-        for curve, label, name in parts:
-            values = [getattr(epoch, name) for epoch in history]
-            curve.set_data([epoch.epoch for epoch in history], values)
+        epochs = [epoch.epoch for epoch in history]
+        losses = {
+            "another's": [epoch.negative_ce for epoch in history],
+            "own": [epoch.positive_ce for epoch in history],
+        }
+        for curve, label, (whose, values) in zip(
+            self.curves, self.labels, losses.items(), strict=True
+        ):
+            curve.set_data(epochs, values)
             if history:
-                whose = "own" if name == "positive_ce" else "another's"
                 label.set_text(f"{whose} {values[-1]:.2f}")
-                label.xy = (history[-1].epoch, values[-1])
-        highest = max((loss for e in history for loss in e[1:3]), default=0)
+                label.xy = (epochs[-1], values[-1])
+        highest = max(map(max, losses.values())) if history else 0
         self.axes.set_ylim(0, max(self.axes.get_ylim()[1], 1.08 * highest))
         return self.figure
 
