@@ -46,12 +46,9 @@ class AttributionExplorer(Explorer):
         self.status = ipywidgets.HTML()
         self.image = ipywidgets.Image(format="png", layout={"width": "100%"})
         self.explain(text)
-        super().__init__(
-            ipywidgets.VBox(
-                [self.area, ipywidgets.HBox([self.button, self.status]), self.image],
-                layout={"max_width": "1000px"},
-            )
-        )
+        row = ipywidgets.HBox([self.button, self.status])
+        parts = [self.area, row, self.image]
+        super().__init__(ipywidgets.VBox(parts, layout={"max_width": "1000px"}))
         self.button.on_click(self._on_click)
 
     def explain(self, text: str) -> Explanation:

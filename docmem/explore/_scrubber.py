@@ -73,18 +73,12 @@ class ScrubberExplorer(Explorer):
             for sign, what in (("‹", "one snapshot back"), ("›", "one snapshot on"))
         )
         self.reading = ipywidgets.Label(self._words(), layout={"min_width": "110px"})
-        super().__init__(
-            ipywidgets.VBox(
-                [
-                    self.image,
-                    ipywidgets.HBox(
-                        [self.play, self.back, self.forward, self.slider, self.reading],
-                        layout={"align_items": "center", "flex_flow": "row wrap"},
-                    ),
-                ],
-                layout={"max_width": f"{figure.bbox.width / DPI * 100:.0f}px"},
-            )
+        row = ipywidgets.HBox(
+            [self.play, self.back, self.forward, self.slider, self.reading],
+            layout={"align_items": "center", "flex_flow": "row wrap"},
         )
+        width = f"{figure.bbox.width / DPI * 100:.0f}px"
+        super().__init__(ipywidgets.VBox([self.image, row], layout={"max_width": width}))
         self._link = ipywidgets.jslink((self.play, "value"), (self.slider, "value"))
         self.slider.observe(lambda change: self.show(self.epochs[change["new"]]), "value")
         self.back.on_click(lambda _: self.step(-1))

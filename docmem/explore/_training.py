@@ -125,22 +125,15 @@ class TrainingExplorer(Explorer):
         self._stopping = threading.Event()
         self._drawn = 0.0
         self._curve = _Curve(config)
-        self.image = ipywidgets.Image(
-            value=self._curve.png(), format="png", layout={"width": "100%"}
-        )
+        self.image = ipywidgets.Image(format="png", layout={"width": "100%"})
+        self.image.value = self._curve.png()
         self.button = ipywidgets.Button(description="Stop", icon="stop")
         self.status = ipywidgets.HTML(note("Reading the documents …"))
-        hint = ipywidgets.HTML(note(HINT, GREY))
-        row = {"align_items": "center", "flex_flow": "row wrap"}
-        super().__init__(
-            ipywidgets.VBox(
-                [
-                    self.image,
-                    ipywidgets.HBox([self.button, self.status, hint], layout=row),
-                ],
-                layout={"max_width": "900px"},
-            )
+        row = ipywidgets.HBox(
+            [self.button, self.status, ipywidgets.HTML(note(HINT, GREY))],
+            layout={"align_items": "center", "flex_flow": "row wrap"},
         )
+        super().__init__(ipywidgets.VBox([self.image, row], layout={"max_width": "900px"}))
         answer_during_cell(self.button)
         self.button.on_click(lambda _: self.stop())
         own = with_own_modules(lm) if lm is not None else None
