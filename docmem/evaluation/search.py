@@ -4,7 +4,7 @@
     found = search_descent(cache, memory)    # a coarse map, then gradient descent
     found.doc_reps[0], found.ce[0]           # where the first text is most likely, and how likely
 
-Both begin with the lowest point of a map that holds every DocRep (`plane_extent`).
+Both begin with the lowest point of a map that holds every DocRep (`key_plane`).
 """
 
 from typing import NamedTuple
@@ -113,10 +113,7 @@ def _lowest_of_map(
             "The search reads one batch per text, and this hidden-state cache has several for "
             "one; make it with one batch per text."
         )
-    doc_reps = memory.doc_reps.cpu()
-    origin, axes = plane_of(doc_reps)
-    extent = plane_extent((doc_reps - origin) @ axes.T)
-    plane = key_plane(cache, memory, points=points, extent=extent)
+    plane = key_plane(cache, memory, points=points)
     lowest = plane.ce.flatten(1).argmin(1)  # [up, across] flattened
     return plane, torch.stack([plane.axis[lowest % points], plane.axis[lowest // points]], dim=1)
 

@@ -1,15 +1,18 @@
 """What the experiments' figures share: numbers with their spread over seeds, always shown."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
 from matplotlib.image import AxesImage
 
 from docmem.plots import plane as plots
-from docmem.plots.style import INK, document_color
+from docmem.plots.style import INK, badge, document_color
 
 
 def dots(
@@ -62,6 +65,53 @@ def plane_map(
     image = plots.plane_map(axes, values, extent, cmap=cmap, vmin=limits[0], vmax=limits[1])
     axes.set_ylabel("")
     return image
+
+
+@dataclass(frozen=True)
+class PlaneMap:
+    """What a map of the DocRep plane shows."""
+
+    values: list[list[float]]
+    """One per point, [up][across]."""
+    doc_reps: list[list[float]]
+    """The DocReps that the memory has, (n_docs, 2)."""
+
+
+def plane_maps(
+    figure: Figure,
+    cells: Iterable[SubplotSpec],
+    maps: Mapping[str, PlaneMap],
+    extent: float,
+    cmap: str,
+    limits: tuple[float, float],
+    numbered: Mapping[str, int],
+    label: str,
+) -> None:
+    """Maps side by side with one colour bar and a dot on every DocRep.
+
+    Args:
+        figure: where to draw.
+        cells: of a grid, one per map.
+        maps: by their titles.
+        extent: half the side of the square.
+        cmap: name of the colour map.
+        limits: values at its ends.
+        numbered: the document whose number stands in place of a dot, by title of a map.
+        label: of the colour bar.
+    """
+    panels = []
+    for cell, (title, one) in zip(cells, maps.items(), strict=True):
+        axes = figure.add_subplot(cell)
+        panels.append(axes)
+        image = plane_map(axes, one.values, extent, cmap, limits)
+        for index, (x, y) in enumerate(one.doc_reps):
+            if index == numbered.get(title):
+                badge(axes, x, y, index)
+            else:
+                axes.plot(x, y, "o", ms=4, color=INK, mec="white", mew=0.6)
+        axes.set_title(title)
+    panels[0].set_ylabel("second coordinate")
+    figure.colorbar(image, ax=panels, label=label, aspect=14, pad=0.01)
 
 
 def document_ticks(axes: Axes, count: int) -> None:

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
 from scipy import stats
 
 Verdict = Literal["holds", "partly", "not"]
@@ -57,3 +58,26 @@ def clearly_above(left: Sequence[float], right: Sequence[float] | None = None) -
 def verdict(*held: bool) -> Verdict:
     """Holds if all parts of a claim do, not if none does, else partly."""
     return "holds" if all(held) else "partly" if any(held) else "not"
+
+
+def rank_correlation(left: np.ndarray, right: np.ndarray) -> float:
+    """Spearman's, over all pairs, of two symmetric measures of pairs, (n, n)."""
+    upper = np.triu_indices(len(left), 1)
+    return float(stats.spearmanr(left[upper], right[upper]).statistic)
+
+
+def mantel_test(left: np.ndarray, right: np.ndarray, deals: int) -> tuple[float, float]:
+    """Their rank correlation, and the share of random deals of the items that reach it.
+
+    The pairs of one item hang together, so items are dealt anew, not pairs.
+    """
+    found = stats.permutation_test(
+        (np.arange(len(left)),),
+        lambda deal: rank_correlation(left[np.ix_(deal, deal)], right),
+        permutation_type="pairings",
+        vectorized=False,
+        n_resamples=deals,
+        alternative="greater",
+        rng=np.random.default_rng(0),
+    )
+    return float(found.statistic), float(found.pvalue)

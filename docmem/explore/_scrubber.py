@@ -4,15 +4,13 @@ The frames are those of the animations (`docmem.plots.animation`).
 """
 
 import bisect
-import io
 from collections.abc import Mapping
 
 import ipywidgets
 from matplotlib.figure import Figure
-from PIL import Image
 
 from docmem.errors import DocmemError
-from docmem.explore._explorer import Explorer
+from docmem.explore._explorer import Explorer, quick_png
 from docmem.plots.animation import (
     FRAME_MILLISECONDS,
     LEFT,
@@ -101,9 +99,7 @@ class ScrubberExplorer(Explorer):
         epoch = self.epochs[self._tick(epoch)]
         if epoch not in self._drawn:
             self._set(self._pictures, epoch)
-            buffer = io.BytesIO()
-            Image.fromarray(self._film.frame()).save(buffer, "PNG", compress_level=1)
-            self._drawn[epoch] = buffer.getvalue()
+            self._drawn[epoch] = quick_png(self._film.frame())
         return self._drawn[epoch]
 
     def figure(self) -> Figure:

@@ -1,9 +1,8 @@
-"""Live training: both losses as they fall, the seconds left, and a stop that keeps the run.
+"""Live training: both losses, the seconds left, and a stop button that keeps the run.
 
-It trains in a thread, so that the widget answers; `wait` brings back the run.
+Training runs in a thread, so that the widget answers; `wait` returns the run.
 """
 
-import io
 import threading
 import time
 from collections.abc import Sequence
@@ -14,14 +13,16 @@ import numpy as np
 from IPython import get_ipython
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
 from docmem.documents import Document
 from docmem.explore._explorer import (
+    GREY,
+    RED,
     Explorer,
-    answer_beside_the_cell,
+    answer_during_cell,
+    error_sentence,
     note,
-    sentence,
+    quick_png,
     with_own_modules,
 )
 from docmem.lm.loading import LanguageModel
@@ -34,7 +35,7 @@ from docmem.training.train import train
 
 REDRAW_SECONDS = 0.5  # at most so often: drawing takes time from training
 RECENT = 10  # epochs that the seconds left are reckoned from
-HINT = "Stop ends the epoch and saves; so does ■ where the button does not answer."
+HINT = "Stop ends after this epoch and saves. If the button does not answer, use the kernel's ■."
 
 
 class _Curve:
@@ -89,11 +90,7 @@ class _Curve:
         """The picture as a PNG."""
         canvas = FigureCanvasAgg(self.figure)
         canvas.draw()
-        buffer = io.BytesIO()
-        Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(
-            buffer, "PNG", compress_level=1
-        )
-        return buffer.getvalue()
+        return quick_png(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
 class TrainingExplorer(Explorer):
@@ -127,7 +124,7 @@ class TrainingExplorer(Explorer):
         )
         self.button = ipywidgets.Button(description="Stop", icon="stop")
         self.status = ipywidgets.HTML(note("Reading the documents …"))
-        hint = ipywidgets.HTML(note(HINT, "#555555"))
+        hint = ipywidgets.HTML(note(HINT, GREY))
         row = {"align_items": "center", "flex_flow": "row wrap"}
         super().__init__(
             ipywidgets.VBox(
@@ -138,7 +135,7 @@ class TrainingExplorer(Explorer):
                 layout={"max_width": "900px"},
             )
         )
-        answer_beside_the_cell(self.button)
+        answer_during_cell(self.button)
         self.button.on_click(lambda _: self.stop())
         own = with_own_modules(lm) if lm is not None else None
         self._thread = threading.Thread(target=self._train, args=(own, documents), daemon=True)
@@ -209,7 +206,7 @@ class TrainingExplorer(Explorer):
             self.status.value = note(self._ending())
         except Exception as error:
             self.error = error
-            self.status.value = note(sentence(error), "#a11212")
+            self.status.value = note(error_sentence(error), RED)
         self.button.disabled = True
 
     def _on_epoch(self, epoch: Epoch) -> bool:

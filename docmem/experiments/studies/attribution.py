@@ -95,7 +95,9 @@ class Attribution(Study[Results]):
                     nearest[name] = (closest == doc_ids).float().mean().item()
             lowest.append({name: one.mean().item() for name, one in right.items()})
             descent.append(nearest)
-            auc.append({name: roc_auc(score[name], score[other]) for name, other in STRANGE.items()})
+            auc.append(
+                {name: roc_auc(score[name], score[other]) for name, other in STRANGE.items()}
+            )
             scores.append(score)
             hits.append(right["unseen"])
         return Results(

@@ -39,7 +39,8 @@ KINDS: dict[str, tuple[type[Baseline], float | None, str, str]] = {
 }
 """Class, learning rate (None: the preset's), colour, and name in a claim.
 
-The learning rates are the best with seed 1 of 2.5e-3, 5e-3 and 1e-2, and of these, 2e-2 and 4e-2."""
+The learning rates are the best with seed 1: of 2.5e-3, 5e-3 and 1e-2 for one LoRA, and of these,
+2e-2 and 4e-2 for one per document."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ class Baselines(Study[Results]):
     def one_seed(self, pool: RunPool, seed: int) -> dict[str, dict[str, object]]:
         """The numbers of each baseline."""
         documents, config = pool.documents(), pool.config(seed=seed)
-        made = {name: kind(pool.lm, documents, config, lr) for name, (kind, lr, *_) in KINDS.items()}
+        made = {
+            name: kind(pool.lm, documents, config, lr) for name, (kind, lr, *_) in KINDS.items()
+        }
         train_for_equal_time(list(made.values()), config.num_epochs)
         found: dict[str, dict[str, object]] = {}
         for name, baseline in made.items():
@@ -154,12 +157,10 @@ class Baselines(Study[Results]):
     def caption(self, results: Results) -> str:
         """What one address means."""
         seeds = len(results.baselines["document memory"].own)
-        return (
-            f"{seeds} seeds. One address serves as own and another's where there is only one."
-        )
+        return f"{seeds} seeds. One address serves as own and another's where there is only one."
 
     def claims(self, results: Results) -> list[Claim]:
-        """Against each baseline: is the memory as good on its own documents, and does it separate?"""
+        """Against each baseline: is the memory as good on its own documents, and separate?"""
         memory, *rest = results.baselines.values()
         each = results.baselines["LoRA per document"]
 
