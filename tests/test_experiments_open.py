@@ -1,30 +1,18 @@
 """Studies layers, capacity, baselines, attribution, forgetting: numbers, drawings, claims."""
 
 import functools
-import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from drawn import drawn, marks, through_json
+from drawn import through_json
 from matplotlib.figure import Figure
-from torch import Tensor, nn
 
 from docmem.documents import Document
-from docmem.editing.doc_reps import drop_doc_rep
 from docmem.editing.forget import forget
-from docmem.errors import DocmemError
-from docmem.evaluation.recall import recognition
 from docmem.experiments import load_study, pool
-from docmem.experiments import baselines as rivals
-from docmem.experiments.drawing import PlaneMap
 from docmem.experiments.pool import RunPool
-from docmem.experiments.studies import attribution, baselines, capacity, forgetting, layers
-from docmem.lm.cross_entropy import base_cross_entropies
-from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
-from docmem.plots.style import NEGATIVE
+from docmem.experiments.studies import attribution, baselines, capacity, forgetting
 
 NAMES = ("layers", "capacity", "baselines", "attribution", "forgetting")
 KINDS = tuple(baselines.KINDS)

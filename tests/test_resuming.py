@@ -172,7 +172,7 @@ def test_finished_run_can_be_extended(lm, config: TrainConfig, whole: Run):
     assert Run.open(run.path).config.num_epochs == EPOCHS
     extra = extended(8).load_snapshots().epochs
     assert extra == [0, 3, 6, 7, 8]
-    with pytest.raises(DocmemError, match="has 8 epochs already, and num_epochs is 7. Give num_"):
+    with pytest.raises(DocmemError, match=r"has 8 epochs already, and num_epochs is 7\. Give num_"):
         extended(EPOCHS)
 
 

@@ -54,7 +54,7 @@ def test_a_missing_config_is_refused(tmp_path: Path):
 def test_a_wrong_config_is_refused(tmp_path: Path, content: str):
     make().save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(DocmemError, match="does not (hold a document|describe the) memory"):
+    with pytest.raises(DocmemError, match=r"does not (hold a document|describe the) memory"):
         DocumentMemory.from_pretrained(tmp_path)
 
 

@@ -36,7 +36,7 @@ def document_means(
 
 
 def on_device_of(cache: HiddenStateCache, memory: DocumentMemory) -> DocumentMemory:
-    """The memory where the hidden-state cache's hidden states are: itself, or a copy if it lies elsewhere."""
+    """The memory on the cache's device: itself, or a copy if it lies elsewhere."""
     if memory.doc_reps.device == cache.device:
         return memory
     return copy.deepcopy(memory).to(cache.device)

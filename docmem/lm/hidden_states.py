@@ -126,19 +126,32 @@ class ReadingConfig(Protocol):
     """How documents are read: the part of a TrainConfig that is needed here."""
 
     @property
-    def segment_length(self) -> int: ...
+    def segment_length(self) -> int:
+        """Words per segment."""
+
     @property
-    def max_segments(self) -> int: ...
+    def max_segments(self) -> int:
+        """Segments per document, at most."""
+
     @property
-    def max_length(self) -> int: ...
+    def max_length(self) -> int:
+        """Tokens per segment, at most."""
+
     @property
-    def batch_size(self) -> int: ...
+    def batch_size(self) -> int:
+        """Segments per batch."""
+
     @property
-    def hook_memory_layer(self) -> int: ...
+    def hook_memory_layer(self) -> int:
+        """The hooked block."""
+
     @property
-    def gpu_cache_gb(self) -> float: ...
+    def gpu_cache_gb(self) -> float:
+        """Budget on the GPU."""
+
     @property
-    def cpu_cache_gb(self) -> float: ...
+    def cpu_cache_gb(self) -> float:
+        """Budget in CPU memory."""
 
 
 def cache_hidden_states(

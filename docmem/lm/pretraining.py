@@ -169,7 +169,7 @@ def batch_at(
 
 
 def next_token_ce(model: GPTNeoXForCausalLM, tokens: torch.Tensor) -> torch.Tensor:
-    """Mean cross entropy, in nats per token, of each token of (batch, length) given those before."""
+    """Mean cross entropy, nats per token, of each token of (batch, length) given those before."""
     logits = model(input_ids=tokens[:, :-1], use_cache=False).logits.float()
     return functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
 
@@ -351,7 +351,7 @@ def model_card(
         "parameters": f"{parameters:,}, stored in fp16",
         "training text": f"{training_tokens:,} tokens of public-domain prose, listed below",
         "tokens seen": f"{last['tokens']:,.0f}",
-        "held-out cross entropy": f"{final_ce:.3f} nats per token, over {held_out_tokens:,} tokens: "
+        "held-out cross entropy": f"{final_ce:.3f} nats per token, {held_out_tokens:,} tokens: "
         f"{config.held_out:.0%} of the paragraphs, never trained on (fp16 weights)",
         "hardware": f"{platform.machine()}, {processor_name()}, {torch.get_num_threads()} threads, "
         f"{last['seconds'] / 60:.0f} minutes",
