@@ -37,7 +37,7 @@ test-slow: .venv/.installed ## run the slow tests: notebooks and whole experimen
 test-colab: .venv-colab/pyvenv.cfg ## run the notebooks with Colab's versions
 	rm -rf build
 	.venv-colab/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) \
-	    -c tests/colab/constraints.txt '.[widgets]' nbmake
+	    -c tests/colab/constraints.txt '.[widgets]' nbclient pytest
 	$(OFFLINE) .venv-colab/bin/python -m pytest --noconftest -k top_to_bottom \
 	    tests/test_notebooks.py
 
