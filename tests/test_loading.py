@@ -109,6 +109,7 @@ def test_a_padded_row_reads_as_it_does_alone(family: str):
         torch.testing.assert_close(together[row, -length:], alone.logits[0], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:A bfloat16 product takes")
 def test_a_saved_lm_is_loaded_frozen_with_the_same_weights(lm: LanguageModel, tmp_path: Path):
     lm.model.save_pretrained(tmp_path)
     lm.tokenizer.save_pretrained(tmp_path)

@@ -20,6 +20,7 @@ from torch import nn
 
 from docmem.core.blocks import find_blocks, text_config
 from docmem.errors import DocmemError
+from docmem.lm.bfloat16 import check_bfloat16
 from docmem.lm.forward import TokenBatch
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ def load_lm(
         lm_cache_dir: where downloads are kept; None: Hugging Face's own cache.
 
     Raises:
-        DocmemError: if the dtype is unknown, GPUs are missing, or the LM cannot be loaded.
+        DocmemError: if the dtype is unknown or beyond this processor, GPUs are missing, or the
+            LM cannot be loaded.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -145,6 +147,8 @@ def load_lm(
     if str(name) == "tiny":
         repository = str(TINY)
     place = {"device_map": device} if device else placement(num_gpus)
+    if dtype == "bfloat16" and place["device_map"] == "cpu":
+        check_bfloat16()
     where = {"revision": revision, "cache_dir": lm_cache_dir}
     try:
         tokenizer = AutoTokenizer.from_pretrained(repository, **where)
