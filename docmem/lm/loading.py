@@ -1,9 +1,7 @@
-"""Which LM: loaded by short name, Hugging Face id or folder; its parts found by structure.
+"""LMs loaded by short name, Hugging Face id or folder.
 
-    lm = load_lm("tiny")                        # embedded, no network
-    lm = load_lm("pythia-1b", num_gpus=1)
-
-Blocks and head are found by what a causal LM must have, not by a table of families.
+lm = load_lm("tiny")                        # embedded, no network
+lm = load_lm("pythia-1b", num_gpus=1)
 """
 
 from __future__ import annotations
@@ -62,12 +60,12 @@ class LanguageModel:
 
     @property
     def context(self) -> int | None:
-        """Tokens the LM can read at once; None where its positions know no end (ALiBi)."""
+        """Tokens the LM can read at once; None where there is no limit (ALiBi)."""
         return getattr(text_config(self.model), "max_position_embeddings", None)
 
     @property
     def device(self) -> torch.device:
-        """Where the input embeddings are, and so where tokens go."""
+        """Device of the input embeddings, to which tokens go."""
         return self.model.get_input_embeddings().weight.device  # type: ignore[return-value]
 
     def tokenize(self, texts: Sequence[str], max_length: int | None = None) -> TokenBatch:

@@ -130,8 +130,8 @@ def batch_at(
     per_pass = (len(stream) - context - 1) // context
     rows = []
     for index in range(step * batch_size, (step + 1) * batch_size):
-        round_, place = divmod(index, per_pass)
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + round_)
+        epoch, place = divmod(index, per_pass)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         offset = int(torch.randint(context, (1,), generator=generator))
         start = offset + int(torch.randperm(per_pass, generator=generator)[place]) * context
         start = min(start, len(stream) - context - 1)
@@ -140,7 +140,7 @@ def batch_at(
 
 
 def next_token_ce(model: GPTNeoXForCausalLM, tokens: torch.Tensor) -> torch.Tensor:
-    """Mean cross entropy, in nats per token, of each token of (batch, length) given those before."""
+    """Mean cross entropy of the tokens (batch, length), each given those before, nats per token."""
     logits = model(input_ids=tokens[:, :-1], use_cache=False).logits.float()
     return functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
 
