@@ -35,7 +35,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("trial", [KILLED, "import time; time.sleep(60)"])
-def test_processor_that_fails_the_trial_is_refused(
+def test_processor_that_fails_the_trial_is_rejected(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trial: str
 ):
     monkeypatch.setattr(bfloat16, "TRIAL", trial)

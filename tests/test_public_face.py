@@ -68,7 +68,7 @@ def parameters(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def test_public_names() -> None:
-    assert NAMES <= set(docmem.__all__)
+    assert set(docmem.__all__) >= NAMES
     assert all(getattr(docmem, name) is not None for name in NAMES)
     with pytest.raises(AttributeError, match="no attribute 'colour'"):
         _ = docmem.colour
