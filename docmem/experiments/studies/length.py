@@ -8,12 +8,10 @@ of it that we know of is measured here:
     k_doc × k_tok    active entries, L1 norm, L2 norm of document × token selection
     … × tokens       L1 norm of document × token selection, times the document's tokens
 
-The last grows with length by its very definition. As controls stand two that training has no
-part in: the norm of the DocRep, and the L2 norm of k_doc before training.
-
-They are taken twice: of all twenty documents with every segment, of which the embedded LM's
-memory has learned little in the time there is, and of ten documents cut to lengths that a seed
-deals them, few enough to be learned.
+The last grows with length by its very definition. Two controls have no part in training: the norm
+of the DocRep, and the L2 norm of k_doc before training. All are measured twice: of twenty whole
+documents, of which the embedded LM's memory learns little in the time there is, and of ten
+documents cut to lengths that the seed chooses, few enough to be learned.
 """
 
 from collections.abc import Mapping, Sequence
@@ -184,19 +182,23 @@ class Length(Study[Results]):
     def claims(self, results: Results) -> list[Claim]:
         """Size goes with length: by the main reading, by any, and where texts are learned."""
         whole, cut = results.whole, results.cut
+        main = dict.fromkeys(PUBLISHED, MAIN)
+        own, own_cut = (
+            spreads({name: one.own for name, one in part.items()}, " ") for part in (whole, cut)
+        )
         return [
             Claim(
                 f"A longer document takes more memory ({SIZES[MAIN]})",
                 ", ".join(f"{name} {value}" for name, value in PUBLISHED.items()),
                 f"correlation with segments {every(whole, MAIN)}",
-                grows(whole, dict.fromkeys(PUBLISHED, MAIN)),
-                f"These memories are young: own cross entropy in training {own(whole)}",
+                grows(whole, main),
+                f"These memories are young: own cross entropy in training {own}",
             ),
             Claim(
                 "Some reading of memory size, other than one that multiplies by tokens, goes with "
                 "length (r above 0.5)",
                 "the paper gives no formula",
-                f"{best_text(whole)}; {SIZES[BY_DEFINITION]} {every(whole, BY_DEFINITION)}",
+                best_and_certain(whole),
                 grows(whole, best(whole)),
             ),
             Claim(
@@ -204,16 +206,15 @@ class Length(Study[Results]):
                 f"{min(LENGTHS)} to {max(LENGTHS)} segments ({SIZES[MAIN]})",
                 "not measured like this",
                 f"correlation with segments {every(cut, MAIN)}; own cross entropy in training "
-                f"{own(cut)}",
-                grows(cut, dict.fromkeys(PUBLISHED, MAIN)),
+                f"{own_cut}",
+                grows(cut, main),
                 exploratory=True,
             ),
             Claim(
                 "Some reading of it, other than one that multiplies by tokens, goes with length "
                 "there",
                 "not measured like this",
-                f"{best_text(cut)}; {SIZES[BY_DEFINITION]} {every(cut, BY_DEFINITION)}; control, "
-                f"norm of the DocRep {every(cut, 'DocRep, L2')}",
+                f"{best_and_certain(cut)}; control, norm of the DocRep {every(cut, 'DocRep, L2')}",
                 grows(cut, best(cut)),
                 exploratory=True,
             ),
@@ -221,11 +222,6 @@ class Length(Study[Results]):
 
 
 Part = Mapping[str, Lengths]
-
-
-def own(part: Part) -> str:
-    """The own cross entropies of each activation, as text."""
-    return spreads({name: one.own for name, one in part.items()}, " ")
 
 
 def every(part: Part, key: str) -> str:
@@ -242,12 +238,13 @@ def best(part: Part) -> dict[str, str]:
     }
 
 
-def best_text(part: Part) -> str:
-    """The best size of each activation and its correlations, as text."""
-    return "best reading " + ", ".join(
-        f"{name}: {SIZES[key]} {spread(part[name].correlations(key))}"
-        for name, key in best(part).items()
-    )
+def best_and_certain(part: Part) -> str:
+    """The correlations of each activation's best size, and of the one that must grow, as text."""
+    found = {
+        f"{name}: {SIZES[key]}": part[name].correlations(key) for name, key in best(part).items()
+    }
+    certain = f"{SIZES[BY_DEFINITION]} {every(part, BY_DEFINITION)}"
+    return f"best reading {spreads(found, ' ')}; {certain}"
 
 
 def grows(part: Part, keys: Mapping[str, str]) -> Verdict:
