@@ -4,8 +4,6 @@ Both are docmem's own trainer; only how it reads a batch differs. Where the LM i
 do not count, the losses are docmem's.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -24,9 +22,7 @@ from docmem.training.trainer import Trainer
 class FullForwards(HiddenStateCache):
     """Caches nothing: runs the whole LM with the memory hooked in, once per DocRep.
 
-    Args:
-        cache: its batches are read.
-        count_pads: whether pads count in the cross entropy.
+    It reads the batches of `cache`; pads count in the cross entropy where `count_pads` says so.
     """
 
     def __init__(self, cache: HiddenStateCache, count_pads: bool = False) -> None:
@@ -52,12 +48,8 @@ class FullForwards(HiddenStateCache):
 class Attached(Trainer):
     """Trains a memory that stays hooked into the LM; the LM is left as it was found.
 
-    Args:
-        config: the settings.
-        cache: its batches are read.
-        memory: what is trained; on the cache's device.
-        original: as the authors' program: gradients of the LM's weights are computed, though the
-            optimizer holds the memory alone, and pads count in the cross entropy.
+    If `original`, as the authors' program: gradients of the LM's weights are computed, though the
+    optimizer holds the memory alone, and pads count in the cross entropy.
     """
 
     def __init__(

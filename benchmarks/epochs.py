@@ -1,11 +1,8 @@
 """Training: an epoch of each way in turn, in one process, on the same LM and documents.
 
-After some of docmem's epochs the others run one each. Their work does not depend on what was
-learned so far. docmem's may: it can save the backward pass of a negative that the clamp has
-switched off.
+Only docmem's work may depend on what was learned so far: it can save the backward pass of a
+negative that the clamp has switched off. So docmem trains on while the others run some epochs.
 """
-
-from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +11,12 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.baselines import Attached
 from benchmarks.measure import joules, peak_memory
-from benchmarks.roofline import MatmulRate, lower_bound, predicted_lengths
-from benchmarks.shapes import build_lm, settings, some_documents
+from benchmarks.roofline import lower_bound, matmul_rates
+from benchmarks.shapes import build_lm, encyclopedia, settings
 from docmem.documents import Document
 from docmem.experiments.baselines import LoRA
 from docmem.lm.hidden_states import cache_hidden_states
@@ -30,21 +28,31 @@ from docmem.training.trainer import Trainer
 WAYS = ("docmem", "original", "frozen")
 ENOUGH = 2.0
 """LoRA is trained until its own cross entropy is as low as this, nats per token."""
+KINDS = {
+    "matrix products": ("mm", "addmm", "bmm", "baddbmm"),
+    "softmax of the head, its gradient": ("_log_softmax", "exp_", "gather", "scatter_add_"),
+    "activations, norms": (
+        "gelu", "gelu_backward", "tanh", "tanh_backward", "native_layer_norm",
+        "native_layer_norm_backward", "relu", "threshold_backward",
+    ),
+    "optimizer, clipping": ("lerp_", "addcmul_", "addcdiv_", "sqrt", "linalg_vector_norm"),
+}  # fmt: skip
+"""The operations of torch in each kind; those in none are counted as other operations."""
 
 
 @dataclass
 class Comparison:
-    """What was measured of every way of training one memory: original, frozen, lora, docmem."""
+    """What was measured of every way of training the same memory, by way."""
 
-    lm: str
-    layer: int
+    place: dict[str, Any]
+    """The LM and the index of the hooked block."""
     settings: dict[str, Any]
     """Of the training and its documents, as the report names them."""
     after: list[int]
     """The epochs of docmem after which the others ran one."""
     work: dict[str, float]
     """Lower bound on the FLOPs per epoch, by part."""
-    rates: dict[str, list[float]]
+    rates: dict[str, list[float]] = field(default_factory=dict)
     """Measured FLOP/s, by matrix product."""
     seconds: dict[str, list[float]] = field(default_factory=dict)
     """Of each epoch, by way of training; so are the following."""
@@ -60,11 +68,6 @@ class Comparison:
     """Between docmem and frozen, mean losses of the first epoch."""
     lora: dict[str, int] | None = None
     """Trained numbers of docmem and of LoRA."""
-
-    @property
-    def place(self) -> dict[str, object]:
-        """The LM and the hooked block, as columns of a table."""
-        return {"LM": self.lm, "layer": self.layer}
 
     @property
     def start(self) -> list[float]:
@@ -103,16 +106,16 @@ class Comparison:
         try:
             epoch = trainer.epoch()
         except torch.OutOfMemoryError:
+            if way == "docmem":
+                raise
             self.too_large.append(way)
-        if way in self.too_large:
-            torch.cuda.empty_cache()
             return
         self.seconds.setdefault(way, []).append(epoch.seconds)
         self.positive_ce.setdefault(way, []).append(epoch.positive_ce)
-        if on_gpu:
-            self.peak[way] = max(self.peak.get(way, 0), torch.cuda.max_memory_allocated())
         if before is not None:
             self.joules.setdefault(way, []).append((joules() or before) - before)
+        if on_gpu:
+            self.peak[way] = max(self.peak.get(way, 0), torch.cuda.max_memory_allocated())
 
 
 def new_trainer(
@@ -133,22 +136,18 @@ def compare(
     after: Collection[int],
     lora: LoRA | None = None,
 ) -> Comparison:
-    """Train as docmem does; after the epochs named, train each other way for one epoch.
+    """Train as docmem does; after some epochs, 1 among them, train each other way for one.
 
-    Args:
-        lm: the LM, frozen.
-        documents: what is memorised.
-        config: the settings.
-        after: epochs after which the others run, and the matmul rate is measured; 1 among them.
-        lora: runs an epoch after each of docmem's until its cross entropy is low enough.
+    The matmul rate is measured at the same time. A LoRA has an epoch after each of docmem's until
+    its cross entropy is low enough.
     """
     trainers = {way: new_trainer(way, lm, documents, config) for way in WAYS}
-    docmem, frozen = trainers["docmem"], trainers["frozen"]
+    docmem, model = trainers["docmem"], lm.model
     batches, layer = docmem.cache.batches, docmem.cache.layer
-    lengths = [predicted_lengths(batch) for batch in batches]
-    tokens, model = sum(map(sum, lengths)), lm.model
-    head = (lm.d_model, model.config.vocab_size)
-    rate = MatmulRate(tokens // len(batches), *head, model.dtype, docmem.cache.device)
+    lengths = [
+        batch.predicted.sum(1).tolist() for batch in batches
+    ]  # of each row, predicted tokens
+    tokens = sum(map(sum, lengths))
     described = {
         "blocks": len(lm.blocks),
         "dtype": lm.dtype,
@@ -162,20 +161,22 @@ def compare(
         "τ": config.target_negative_ce,
     }
     work = lower_bound(model.config, layer, config.hook_memory_dim, lengths)
-    result = Comparison(lm.name, layer, described, sorted(after), work, rate.rates)
+    result = Comparison({"LM": lm.name, "layer": layer}, described, sorted(after), work)
+    head = (tokens // len(batches), lm.d_model, model.config.vocab_size)
     for number in range(1, config.num_epochs + 1):
         for way in WAYS if number in after else ["docmem"]:
             result.measure(way, trainers[way])
         if number in after:
-            rate.measure()
-        if lora and not (lora.losses and lora.losses[-1] <= ENOUGH):
+            for product, rate in matmul_rates(*head, model.dtype, docmem.cache.device).items():
+                result.rates.setdefault(product, []).append(rate)
+        if lora and min(lora.losses, default=ENOUGH + 1) > ENOUGH:
             lora.epoch()
     result.guidance = [epoch.guidance for epoch in docmem.history]
-    if frozen.history:
-        pair = np.array([docmem.history[0], frozen.history[0]])[:, 1:3]  # positive, negative
-        result.loss_difference = float(np.abs(pair[0] - pair[1]).max())
+    if frozen := trainers["frozen"].history:
+        difference = np.subtract(docmem.history[0], frozen[0])[1:3]  # positive, negative
+        result.loss_difference = float(np.abs(difference).max())
     if lora:
-        way = f"LoRA of rank {lora.rank}"
+        way = f"LoRA of rank {lora.model.peft_config['0'].r}"
         result.seconds[way] = np.diff([0.0, *lora.seconds]).tolist()
         result.positive_ce[way] = lora.losses
         size = sum(parameter.numel() for parameter in docmem.memory.parameters())
@@ -186,14 +187,27 @@ def compare(
 def peak(way: str, shape: str, **changes: Any) -> int:
     """Bytes by which training two documents for an epoch exceeds what this process held before.
 
-    The LM counts; Python and its libraries do not, as a toy LM is trained first. To be called in a
-    process of its own.
+    The LM counts; libraries do not, as a toy LM is trained first. To be called in a new process.
     """
 
     def train_once(shape: str, **changes: Any) -> None:
-        new_trainer(way, build_lm(shape), some_documents(2), settings(shape, **changes)).epoch()
+        new_trainer(way, build_lm(shape), encyclopedia(2), settings(shape, **changes)).epoch()
 
     train_once("toy", max_segments=1, segment_length=8)
     before = psutil.Process().memory_info().rss
     train_once(shape, **changes)
     return peak_memory() - before
+
+
+def breakdown(trainer: Trainer, epochs: int) -> dict[str, Any]:
+    """Seconds per epoch by kind of operation: the mean of some epochs after a first, a warm-up."""
+    trainer.epoch()
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        wall = sum(trainer.epoch().seconds for _ in range(epochs)) / epochs
+    kind_of = {f"aten::{name}": kind for kind, names in KINDS.items() for name in names}
+    seconds = dict.fromkeys([*KINDS, "other operations"], 0.0)
+    for event in profiler.key_averages():
+        kind = kind_of.get(event.key, "other operations")
+        seconds[kind] += event.self_cpu_time_total / 1e6 / epochs
+    seconds["outside torch's operations"] = max(0.0, wall - sum(seconds.values()))
+    return {"epochs": epochs, "wall": wall, "seconds": seconds}

@@ -1,7 +1,5 @@
 """A finished run in use: the DocRep plane, dragging, generation, figures; and the import."""
 
-from __future__ import annotations
-
 import math
 import random
 import shutil
@@ -10,12 +8,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.baselines import FullForwards
-from benchmarks.measure import alternate, in_fresh_process, seconds_of
+from benchmarks.measure import Numbers, alternate, in_fresh_process, seconds_of
 from docmem.core.hook import attach
-from docmem.editing.doc_reps import plane_extent
 from docmem.evaluation.cached import first_segments
 from docmem.evaluation.plane import KeyPlane, key_plane
 from docmem.lm.generation import generate, generate_text
@@ -23,47 +21,35 @@ from docmem.lm.loading import LanguageModel
 from docmem.plots.figures import draw_figures
 from docmem.training.run import Run
 
-Numbers = dict[str, Any]
 PROMPT_WORDS = 24
 
 
 @torch.no_grad()
 def plane(run: Run, lm: LanguageModel, points: int, sampled: int) -> tuple[KeyPlane, Numbers]:
-    """The DocRep plane of each document's first segment, against full hooked forwards.
-
-    Full forwards read the same segments at `sampled` of the points × points places, half of them
-    before docmem measures the plane and half after.
-
-    Returns:
-        The plane, and the numbers: seconds, and the largest difference between the losses.
-    """
+    """The DocRep plane of first segments; full hooked forwards at some points of it."""
     memory = run.load_memory()
+    found: dict[Any, Any] = {}
+
+    def read_all() -> None:
+        found["plane"] = key_plane(first_segments(run, lm), memory, points=points)
+
+    seconds = seconds_of(read_all)
+    axis, ce = found["plane"].axis, found["plane"].ce
     full = FullForwards(first_segments(run, lm))
-    extent = plane_extent(memory.doc_reps)
-    axis = torch.linspace(-extent, extent, points)
-    cells = [divmod(cell, points) for cell in random.Random(0).sample(range(points**2), sampled)]
-    losses: dict[tuple[int, int], torch.Tensor] = {}
-    found: list[KeyPlane] = []
 
     def read(up: int, across: int) -> None:
         doc_rep = torch.stack([axis[across], axis[up]])[None]
         ces = [full.cross_entropies(i, memory, doc_rep) for i in range(len(full.batches))]
-        losses[up, across] = torch.cat(ces).cpu()
+        found[up, across] = (ce[:, up, across] - torch.cat(ces).cpu()).abs().max().item()
 
-    def read_all() -> None:
-        found.append(key_plane(first_segments(run, lm), memory, points=points, extent=extent))
-
+    cells = [divmod(cell, points) for cell in random.Random(0).sample(range(points**2), sampled)]
     read(*cells[0])  # warm-up
-    before = [seconds_of(lambda c=cell: read(*c)) for cell in cells[: sampled // 2]]
-    seconds = seconds_of(read_all)
-    after = [seconds_of(lambda c=cell: read(*c)) for cell in cells[sampled // 2 :]]
-    ce = found[0].ce
-    return found[0], {
+    return found["plane"], {
         "points": points,
         "documents": len(full.batches),
         "seconds": seconds,
-        "plain_seconds": before + after,
-        "difference": max((ce[:, y, x] - own).abs().max().item() for (y, x), own in losses.items()),
+        "full_forward_seconds": [seconds_of(lambda c=cell: read(*c)) for cell in cells],
+        "difference": max(found[cell] for cell in cells),
     }
 
 
@@ -108,22 +94,25 @@ def generation(run: Run, lm: LanguageModel, pairs: int, new_tokens: int) -> Numb
             return generate(hooked, lm.tokenizer, prompt, document.title, **options)
 
     seconds = alternate({"base": by_base_lm, "document": under_document}, pairs, warm_up=2)
-    return {"new_tokens": new_tokens, "seconds": seconds}
+    base, under = seconds["base"], seconds["document"]
+    return {
+        "new_tokens": new_tokens,
+        "base_seconds": base,
+        "document_seconds": under,
+        "slowdown_percent": (100 * (np.divide(under, base) - 1)).tolist(),
+    }
 
 
 def figures(run: Run, points: int) -> Numbers:
-    """Opening a copy of a run and drawing all its figures; its LM is loaded where it is needed.
-
-    First all has to be evaluated; the second time the results cached beside the run serve.
-    """
+    """Opening a copy of a run and drawing all its figures, first without cached evaluations."""
     with tempfile.TemporaryDirectory() as folder:
         copied = shutil.copytree(run.path, Path(folder) / "run")
         first, again = (
             seconds_of(lambda: draw_figures([Run.open(copied)], Path(folder), points=points))
             for _ in range(2)
         )
-    snapshots = len(run.load_snapshots().epochs)
-    return {"points": points, "snapshots": snapshots, "seconds": first, "again_seconds": again}
+    times = {"seconds": first, "again_seconds": again}
+    return {"points": points, "snapshots": len(run.load_snapshots().epochs), **times}
 
 
 IMPORT = """
@@ -139,5 +128,5 @@ print(alone - started, time.perf_counter() - alone)
 def import_docmem(processes: int) -> Numbers:
     """`import docmem` after `import torch`, each in a fresh process; the first is the warm-up."""
     printed = [in_fresh_process(IMPORT).split() for _ in range(processes + 1)]
-    torch_seconds, docmem_seconds = zip(*(map(float, pair) for pair in printed[1:]), strict=True)
-    return {"torch": list(torch_seconds), "docmem": list(docmem_seconds)}
+    torch_seconds, docmem_seconds = np.array(printed[1:], dtype=float).T.tolist()
+    return {"torch_seconds": torch_seconds, "docmem_seconds": docmem_seconds}

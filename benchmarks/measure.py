@@ -1,7 +1,5 @@
 """Clock, statistics, energy, peak memory, and the description of the machine."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import platform
@@ -20,6 +18,7 @@ from torch.utils import collect_env
 
 from docmem.training.run import version_of
 
+Numbers = dict[str, Any]
 LIBRARIES = ("docmem", "torch", "transformers", "peft", "numpy", "matplotlib")
 
 
@@ -78,7 +77,7 @@ def in_fresh_process(code: str) -> str:
     return subprocess.run(command, cwd=root, check=True, text=True, stdout=-1).stdout
 
 
-def machine() -> dict[str, Any]:
+def machine() -> Numbers:
     """Hardware and versions, stored beside the numbers."""
     processor = collect_env.get_cpu_info(collect_env.run) or platform.machine()
     named = re.search(r"Model name:\s*(.+)", processor)  # lscpu's; sysctl gives the name alone
@@ -91,6 +90,6 @@ def machine() -> dict[str, Any]:
         "gpu": gpu.name if gpu else None,
         "gpu_memory_gb": round(gpu.total_memory / 1e9, 1) if gpu else None,
         "system": f"{platform.system()} {platform.machine()}",
-        "versions": {"python": platform.python_version()}
-        | {library: version_of(library) for library in LIBRARIES},
+        "python": platform.python_version(),
+        **{library: version_of(library) for library in LIBRARIES},
     }

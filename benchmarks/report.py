@@ -1,8 +1,5 @@
 """The results as a page: every target beside what was measured, and the numbers behind it."""
 
-from __future__ import annotations
-
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -11,8 +8,8 @@ import numpy as np
 from tabulate import tabulate
 
 from benchmarks.epochs import ENOUGH, Comparison
+from benchmarks.measure import Numbers
 
-Numbers = dict[str, Any]
 Cells = dict[str, object]
 HEAD = """\
 # Benchmark results
@@ -26,83 +23,57 @@ def p95(values: Sequence[float]) -> float:
     return float(np.percentile(values, 95, method="inverted_cdf"))
 
 
-def slowdown(n: Numbers) -> list[float]:
-    """How much longer each generation under a document took than the base LM's next to it, in %."""
-    pairs = zip(n["seconds"]["document"], n["seconds"]["base"], strict=True)
-    return [100 * (document / base - 1) for document, base in pairs]
+def plane_speedup(n: Numbers) -> float:
+    """Seconds of a full forward per point over docmem's."""
+    return float(np.median(n["full_forward_seconds"])) * n["points"] ** 2 / n["seconds"]
 
 
-def per_point(n: Numbers) -> float:
-    """Seconds of docmem for one point of the plane."""
-    return n["seconds"] / n["points"] ** 2
-
-
-# What, sign, bound, digits, unit, value. The value is found in all of a part's numbers, or in the
-# comparison with this index; None where the original does not fit on the GPU.
-INFERENCE_TARGETS = (
+TARGETS = (
+    ("epoch, embedded LM, last layer, 2 cores: speed against the original", "≥", 12, 1, "×",
+     lambda p: p["embedded"][0].speedup),
+    ("the same, least time over time", "≥", 0.75, 2, "", lambda p: p["embedded"][0].roofline_share),
+    ("peak memory, 160m shape, against the original", "≤", 1 / 3, 2, "",
+     lambda p: p["memory"]["bytes"]["docmem"] / p["memory"]["bytes"]["original"]),
     ("losses against full hooked forwards, embedded LM", "≤", 10, 2, " · 10⁻⁶ nats",
-     lambda n: 1e6 * n["plane"]["difference"]),
+     lambda p: 1e6 * p["inference"]["plane"]["difference"]),
     ("DocRep plane, 41 × 41 points × 10 documents, 2 cores", "≤", 40, 1, " s",
-     lambda n: n["plane"]["seconds"]),
+     lambda p: p["inference"]["plane"]["seconds"]),
     ("the same, speed against one full forward per point", "≥", 20, 1, "×",
-     lambda n: np.median(n["plane"]["plain_seconds"]) / per_point(n["plane"])),
+     lambda p: plane_speedup(p["inference"]["plane"])),
     ("dragging a point, 95th percentile", "≤", 100, 1, " ms",
-     lambda n: 1e3 * p95(n["drag"]["move_seconds"])),
-    ("letting it go, 95th percentile", "≤", 1, 2, " s", lambda n: p95(n["drag"]["rest_seconds"])),
+     lambda p: 1e3 * p95(p["inference"]["drag"]["move_seconds"])),
+    ("letting it go, 95th percentile", "≤", 1, 2, " s",
+     lambda p: p95(p["inference"]["drag"]["rest_seconds"])),
     ("generation under a document, longer than by the base LM", "≤", 3, 1, " %",
-     lambda n: np.median(slowdown(n["generate"]))),
+     lambda p: np.median(p["inference"]["generate"]["slowdown_percent"])),
     ("opening a run and drawing all its figures, the first time", "≤", 15, 1, " s",
-     lambda n: n["figures"]["seconds"]),
-    ("the same once more", "≤", 15, 1, " s", lambda n: n["figures"]["again_seconds"]),
+     lambda p: p["inference"]["figures"]["seconds"]),
+    ("the same once more", "≤", 15, 1, " s", lambda p: p["inference"]["figures"]["again_seconds"]),
     ("import docmem, beyond import torch", "≤", 0.3, 3, " s",
-     lambda n: np.median(n["import"]["docmem"])),
+     lambda p: np.median(p["inference"]["import"]["docmem_seconds"])),
+    ("500 epochs, Pythia-1B's shape on a GPU, 10 documents", "≤", 60, 1, " s",
+     lambda p: 500 * np.mean(p["gpu"][0].seconds["docmem"])),
+    ("the same, speed against the original", "≥", 40, 1, "×", lambda p: p["gpu"][0].speedup),
+    ("the same, least time over time", "≥", 0.6, 2, "", lambda p: p["gpu"][0].roofline_share),
+    ("peak memory, Pythia-6.9B's shape on a GPU", "≤", 80, 2, " GB",
+     lambda p: p["gpu"][1].peak["docmem"] / 1e9),
 )  # fmt: skip
-TARGETS = {
-    ("embedded", 0): (
-        ("epoch, embedded LM, last layer, 2 cores: speed against the original", "≥", 12, 1, "×",
-         lambda c: c.speedup),
-        ("the same, least time over time", "≥", 0.75, 2, "", lambda c: c.roofline_share),
-    ),
-    ("memory", 0): (
-        ("peak memory, 160m shape, against the original", "≤", 1 / 3, 2, "",
-         lambda n: n["bytes"]["docmem"] / n["bytes"]["original"]),
-    ),
-    ("inference", 0): INFERENCE_TARGETS,
-    ("gpu", 0): (
-        ("500 epochs, Pythia-1B's shape on a GPU, 10 documents", "≤", 60, 1, " s",
-         lambda c: 500 * np.mean(c.seconds["docmem"])),
-        ("the same, speed against the original", "≥", 40, 1, "×", lambda c: c.speedup),
-        ("the same, least time over time", "≥", 0.6, 2, "", lambda c: c.roofline_share),
-    ),
-    ("gpu", 1): (
-        ("peak memory, Pythia-6.9B's shape on a GPU", "≤", 80, 2, " GB",
-         lambda c: c.peak["docmem"] / 1e9),
-    ),
-}  # fmt: skip
+"""What, sign, bound, digits, unit, value: None where the original does not fit on the GPU."""
 
 
-def comparisons(results: Numbers, *parts: str) -> list[Comparison]:
-    """The comparisons of training in some parts."""
-    stored = [results[part]["numbers"].get("compared", []) for part in parts if part in results]
-    return [Comparison(**numbers) for some in stored for numbers in some]
-
-
-def targets(results: Numbers) -> list[Cells]:
+def targets(parts: Numbers) -> list[Cells]:
     """A row per target, with its measurement if its part was run."""
     rows: list[Cells] = []
-    for (part, index), some in TARGETS.items():
-        source: Any = results[part]["numbers"] if part in results else None
-        if found := comparisons(results, part):
-            source = found[index]
-        for what, sign, bound, digits, unit, find in some:
-            value = find(source) if source else None
-            met = value is not None and (value >= bound if sign == "≥" else value <= bound)
-            measured = f"{value:.{digits}f}{unit}" if value is not None else "does not fit"
-            verdict = "met" if met else "not met"
-            if not source:
-                measured, verdict = "", "not measured"
-            target = f"{sign} {bound:.3g}{unit}"
-            rows.append({"what": what, "target": target, "measured": measured, "": verdict})
+    for what, sign, bound, digits, unit, find in TARGETS:
+        row: Cells = {"what": what, "target": f"{sign} {bound:.3g}{unit}"}
+        try:
+            value: Any = find(parts)
+        except KeyError:
+            rows.append(row | {"measured": "", "": "not measured"})
+            continue
+        measured = f"{value:.{digits}f}{unit}" if value is not None else "does not fit"
+        met = value is not None and (value >= bound if sign == "≥" else value <= bound)
+        rows.append(row | {"measured": measured, "": "met" if met else "not met"})
     return rows
 
 
@@ -114,8 +85,8 @@ def training(c: Comparison) -> list[Cells]:
         seconds[f"docmem, all {len(c.seconds['docmem'])} epochs"] = c.seconds["docmem"]
     rows: list[Cells] = []
     for name, took in seconds.items():
-        (low, middle, high), way = np.percentile(took, (25, 50, 75)), name.split(",")[0]
-        original = c.seconds.get("original")
+        low, middle, high = np.percentile(took, (25, 50, 75))
+        way, original = name.split(",")[0], c.seconds.get("original")
         rows.append(c.place | {
             "way": name,
             "s per epoch": f"{middle:.3f}",
@@ -150,15 +121,6 @@ def settings(c: Comparison) -> Cells:
     }
 
 
-def profile(n: Numbers) -> list[Cells]:
-    """Seconds and share of an epoch by kind of operation."""
-    kinds = {**n["seconds"], "in all": n["wall"]}.items()
-    return [
-        {"kind": kind, "s per epoch": f"{took:.3f}", "share": f"{took / n['wall']:.0%}"}
-        for kind, took in kinds
-    ]
-
-
 def lora(c: Comparison) -> list[Cells]:
     """A row for docmem and one for LoRA, on the way to the same cross entropy."""
     rows: list[Cells] = []
@@ -175,70 +137,52 @@ def lora(c: Comparison) -> list[Cells]:
     return rows
 
 
-def peak_memory(n: Numbers) -> list[Cells]:
-    """A row per way of training on the CPU."""
-    return [{"LM": n["lm"], "way": w, "GB": f"{b / 1e9:.2f}"} for w, b in n["bytes"].items()]
-
-
 def inference(n: Numbers) -> list[Cells]:
     """Medians and quartiles of what was timed more than once."""
-    timed = {
-        "one point of the plane by docmem, s": [per_point(n["plane"])],
-        "one point of the plane by full forwards, s": n["plane"]["plain_seconds"],
-        "dragging a point, s": n["drag"]["move_seconds"],
-        "letting it go, s": n["drag"]["rest_seconds"],
-        "generation by the base LM, s": n["generate"]["seconds"]["base"],
-        "generation under a document, s": n["generate"]["seconds"]["document"],
-        "the same, longer by, %": slowdown(n["generate"]),
-        "import torch, s": n["import"]["torch"],
-        "import docmem, s": n["import"]["docmem"],
-    }
     rows: list[Cells] = []
-    for what, values in timed.items():
-        low, middle, high = np.percentile(values, (25, 50, 75))
-        spread = f"{low:.3g} – {high:.3g}" if len(values) > 1 else ""
-        rows.append(
-            {"times": len(values), "what": what, "median": f"{middle:.3g}"} | {"quartiles": spread}
-        )
-    return rows
-
-
-def machines(results: Numbers) -> list[Cells]:
-    """When, on what and with what each part was measured; parts alike share a row."""
-    parts: dict[str, list[str]] = {}
-    for name, part in results.items():
-        parts.setdefault(json.dumps([part["date"], part["machine"]]), []).append(name)
-    rows: list[Cells] = []
-    for key, names in parts.items():
-        date, machine = json.loads(key)
-        versions = ", ".join(f"{name} {n}" for name, n in machine.pop("versions").items())
-        rows.append({"parts": ", ".join(names), "date": date, **machine, "versions": versions})
+    for name, group in n.items():
+        for what, values in group.items():
+            if isinstance(values, list):
+                low, middle, high = (f"{q:.3g}" for q in np.percentile(values, (25, 50, 75)))
+                row: Cells = {"what": f"{name}: {what.replace('_', ' ')}", "times": len(values)}
+                rows.append(row | {"median": middle, "quartiles": f"{low} – {high}"})
     return rows
 
 
 def render(results: Numbers) -> str:
-    """The page."""
-    compared = comparisons(results, "embedded", "start", "gpu")
+    """The page of what results.json holds, by part."""
+    parts: Numbers = {}
+    for name, stored in results.items():
+        n = stored["numbers"]
+        parts[name] = [Comparison(**c) for c in n] if isinstance(n, list) else n
+    compared = [c for part in ("embedded", "start", "gpu") for c in parts.get(part, [])]
+    profile, memory = parts.get("profile"), parts.get("memory", {"bytes": {}})
+    took = {**profile["seconds"], "in all": profile["wall"]} if profile else {}
+    sections: dict[str, list[Cells]] = {
+        "Targets": targets(parts),
+        "Training": [row for c in compared for row in training(c)],
+        "Lower bound on the FLOPs per epoch": [roofline(c) for c in compared],
+        "Where the time goes": [
+            {"kind": kind, "s per epoch": f"{s:.3f}", "share": f"{s / took['in all']:.0%}"}
+            for kind, s in took.items()
+        ],
+        "LoRA": [row for c in compared for row in lora(c)],
+        "Peak memory": [
+            {"LM": memory["lm"], "way": way, "GB": f"{peak / 1e9:.2f}"}
+            for way, peak in memory["bytes"].items()
+        ],
+        "Inference": inference(parts["inference"]) if "inference" in parts else [],
+        "Settings": [settings(c) for c in compared],
+        "Machine": [
+            {"part": name, "date": stored["date"], **stored["machine"]}
+            for name, stored in results.items()
+        ],
+    }
     page = [HEAD]
-
-    def section(title: str, rows: Sequence[Cells]) -> None:
+    for title, rows in sections.items():
         if rows:
             numeric = [re.match(r"[\d+-]", str(cell)) for cell in rows[-1].values()]
             align = ["right" if one else "left" for one in numeric]
             table = tabulate(rows, "keys", "pipe", disable_numparse=True, colalign=align)
-            page.extend([f"## {title}", table])
-
-    section("Targets", targets(results))
-    section("Training", [row for c in compared for row in training(c)])
-    section("Lower bound on the FLOPs per epoch", [roofline(c) for c in compared])
-    for part, title, rows_of in (
-        ("profile", "Where the time goes", profile),
-        ("memory", "Peak memory", peak_memory),
-        ("inference", "Inference", inference),
-    ):
-        if part in results:
-            section(title, rows_of(results[part]["numbers"]))
-    section("LoRA", [row for c in compared for row in lora(c)])
-    section("Settings", [settings(c) for c in compared])
-    section("Machine and versions", machines(results))
+            page += [f"## {title}", table]
     return "\n\n".join(page) + "\n"

@@ -17,32 +17,19 @@ Element-wise operations, norms and the optimizer are not counted, so no implemen
 bound. Divided by the matmul rate measured in the same run it is the least time of an epoch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.utils.benchmark import Timer
 
-from docmem.lm.forward import TokenBatch
-
-
-def predicted_lengths(batch: TokenBatch) -> list[int]:
-    """Predicted tokens of each row."""
-    return batch.predicted.sum(1).tolist()
-
 
 def lower_bound(
     config: Any, layer: int, memory_dim: int, steps: Sequence[Sequence[int]]
 ) -> dict[str, float]:
-    """FLOPs per epoch by part, from shapes alone (formulas of the module).
+    """FLOPs per epoch by part (formulas above), after block `layer` of a GPT-NeoX's `config`.
 
-    Args:
-        config: of a GPT-NeoX: widths, vocabulary, number of blocks.
-        layer: index of the hooked block, from 0.
-        memory_dim: memory entries M.
-        steps: predicted tokens of each row, for each step of the epoch.
+    `steps` are the predicted tokens of each row, for each step of the epoch.
     """
     d, vocabulary = config.hidden_size, config.vocab_size
     blocks = config.num_hidden_layers - 1 - layer  # after the hooked one
@@ -63,49 +50,28 @@ def lower_bound(
     }
 
 
-class MatmulRate:
-    """FLOP/s of matrix products, measured repeatedly during a comparison.
+def matmul_rates(
+    tokens: int, d_model: int, vocabulary: int, dtype: torch.dtype, device: torch.device
+) -> dict[str, float]:
+    """FLOP/s of some matrix products, by product, each repeated for some 50 ms.
 
-    Timed are the head's two products with the tokens of both passes and of one, and a square one,
-    all into memory that is already there. Nothing stays on the device between measurements.
-
-    Args:
-        tokens: predicted tokens of a step, one pass.
-        d_model: width of the LM.
-        vocabulary: columns of its head.
-        dtype: number format, as the LM's.
-        device: as the LM's.
+    They are the head's two, with the `tokens` that one pass of a step predicts and with twice as
+    many, and a square one, all into memory that is already there.
     """
-
-    def __init__(
-        self, tokens: int, d_model: int, vocabulary: int, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        self.dtype, self.device = dtype, device
-        side = 1024 if device.type == "cpu" else 8192
-        self._shapes = [(side, side, side)]
-        for rows in (2 * tokens, tokens):
-            self._shapes += [(rows, d_model, vocabulary), (rows, vocabulary, d_model)]
-        self.rates: dict[str, list[float]] = {_product(*shape): [] for shape in self._shapes}
-        """By product, one entry per measurement."""
-
-    def measure(self) -> None:
-        """Time every product once more, repeated for some 50 ms."""
-        new = {"dtype": self.dtype, "device": self.device}
-        for rows, inner, columns in self._shapes:
-            tensors = {
-                "left": torch.randn(rows, inner, **new),
-                "right": torch.randn(columns, inner, **new).T,
-                "into": torch.empty(rows, columns, **new),
-            }
-            timer = Timer(
-                "torch.mm(left, right, out=into)",
-                globals={"torch": torch, **tensors},
-                num_threads=torch.get_num_threads(),
-            )
-            seconds = timer.blocked_autorange(min_run_time=0.05).mean
-            self.rates[_product(rows, inner, columns)].append(2 * rows * inner * columns / seconds)
-
-
-def _product(rows: int, inner: int, columns: int) -> str:
-    """The name of a product."""
-    return f"({rows}, {inner}) · ({inner}, {columns})"
+    side = 1024 if device.type == "cpu" else 8192
+    shapes = [(side, side, side)]
+    for rows in (2 * tokens, tokens):
+        shapes += [(rows, d_model, vocabulary), (rows, vocabulary, d_model)]
+    rates = {}
+    for rows, inner, columns in shapes:
+        left = torch.randn(rows, inner, dtype=dtype, device=device)
+        right = torch.randn(columns, inner, dtype=dtype, device=device).T
+        into = torch.empty(rows, columns, dtype=dtype, device=device)
+        timer = Timer(
+            "mm(left, right, out=into)",
+            globals={"mm": torch.mm, "left": left, "right": right, "into": into},
+            num_threads=torch.get_num_threads(),
+        )
+        seconds = timer.blocked_autorange(min_run_time=0.05).mean
+        rates[f"({rows}, {inner}) · ({inner}, {columns})"] = 2 * rows * inner * columns / seconds
+    return rates

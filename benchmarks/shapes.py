@@ -4,16 +4,13 @@ Speed depends on shapes, not on the values of the weights. The random LMs have P
 read the embedded encyclopedia with the embedded tokenizer, whose ids lie within their vocabulary.
 """
 
-from __future__ import annotations
-
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig
 
-from docmem.documents import Document, load_documents
+from docmem.documents import load_documents
 from docmem.lm.loading import DTYPES, TINY, LanguageModel, load_lm
 from docmem.training.config import DType, TrainConfig, preset
 
@@ -30,7 +27,7 @@ SHAPES = {
 
 @functools.lru_cache(maxsize=1)
 def build_lm(name: str, dtype: DType = "float32", device: str = "cpu") -> LanguageModel:
-    """The embedded LM, `tiny`, or one of `SHAPES` with weights from a fixed seed; the last is kept."""
+    """The embedded LM, `tiny`, or one of `SHAPES` with weights from a fixed seed."""
     if name == "tiny":
         return load_lm(name)
     d_model, blocks, heads, vocabulary = SHAPES[name]
@@ -64,6 +61,5 @@ def settings(name: str, **changes: Any) -> TrainConfig:
     return preset("pythia-1b", documents="encyclopedia", **{**defaults, **changes})
 
 
-def some_documents(count: int) -> Sequence[Document]:
-    """The first documents of the embedded encyclopedia."""
-    return load_documents("encyclopedia", count)
+encyclopedia = functools.partial(load_documents, "encyclopedia")
+"""The first documents of the embedded encyclopedia, as many as asked for."""

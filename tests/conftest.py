@@ -1,38 +1,14 @@
-"""Fixtures for all tests. Annotated shapes are checked, and no test writes into the project."""
-# ruff: noqa: E402 - the import hook and the offline switch come before what they act on
+"""How tests run: offline, each in a folder of its own. Fixtures: toy_fixtures.py."""
 
-import dataclasses
 import os
 import sys
-
-os.environ["HF_HUB_OFFLINE"] = "1"
-
-import jaxtyping
-from jaxtyping import install_import_hook
-
-# PEP 484's tower: an int is a float.
-install_import_hook("docmem", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
-
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from toys import DOCUMENTS, WIDTH, quick_config, toy_batch, toy_lm, toy_tokenizer
-from transformers import PreTrainedTokenizerFast
 
-from docmem.core.config import MemoryConfig
-from docmem.core.memory import DocumentMemory
-from docmem.documents import Document
-from docmem.lm.forward import TokenBatch
-from docmem.lm.loading import LanguageModel
-from docmem.training.config import TrainConfig
-from docmem.training.history import Epoch
-from docmem.training.run import Run
-from docmem.training.train import train
-
-torch.set_num_threads(1)
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 PROJECT = Path(__file__).parent.parent
 # What tests may write in the project: bytecode and caches; screenshots of tests/browser.
@@ -68,71 +44,7 @@ def outside_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     assert not found, f"The test wrote into the project, not into tmp_path: {found}"
 
 
-@pytest.fixture
-def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Types go unchecked, as for a user, so that docmem's own checks are on trial."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-
-@pytest.fixture(scope="session")
-def tokenizer() -> PreTrainedTokenizerFast:
-    return toy_tokenizer()
-
-
-@pytest.fixture
-def lm() -> LanguageModel:
-    """A random GPT-NeoX: 3 blocks, width 32, context 64."""
-    return toy_lm()
-
-
-@pytest.fixture
-def documents() -> list[Document]:
-    """Three titled texts of 43, 29 and 20 words."""
-    return list(DOCUMENTS)
-
-
-@pytest.fixture
-def batch() -> TokenBatch:
-    """Rows of 21, 13 and 17 random tokens, padded on the left."""
-    return toy_batch()
-
-
-@pytest.fixture
-def memory(documents: list[Document]) -> DocumentMemory:
-    """A fresh memory for `lm` and `documents`, with 24 entries."""
-    torch.manual_seed(0)
-    config = MemoryConfig(d_model=WIDTH, n_docs=len(documents), memory_dim=24)
-    return DocumentMemory(config, [document.title for document in documents])
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> TrainConfig:
-    """A training of `lm` on `documents` that takes a second."""
-    return quick_config(tmp_path / "run")
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[LanguageModel, Run]:
-    """The toy LM and a finished run that knows its documents; read only."""
-    lm = toy_lm()
-    config = dataclasses.replace(
-        quick_config(tmp_path_factory.mktemp("trained") / "run"), num_epochs=60, save_freq=20
-    )
-    return lm, train(config, lm=lm, documents=DOCUMENTS, progress=False)
-
-
-@pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The run of `config` that nothing interrupted; read only."""
-    config = quick_config(tmp_path_factory.mktemp("whole") / "run")
-    return train(config, lm=toy_lm(), documents=DOCUMENTS, progress=False)
-
-
-@pytest.fixture
-def go(lm: LanguageModel, config: TrainConfig) -> Callable[..., Run]:
-    """Train `lm` on the toy documents as `config` says, or go on with it."""
-
-    def go(on_epoch: Callable[[Epoch], bool | None] | None = None) -> Run:
-        return train(config, lm=lm, documents=DOCUMENTS, on_epoch=on_epoch, progress=False)
-
-    return go
+def pytest_configure(config: pytest.Config) -> None:
+    """Load the fixtures, and torch with them, but not in the process that only hands out tests."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        config.pluginmanager.import_plugin("toy_fixtures")

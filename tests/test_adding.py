@@ -28,7 +28,7 @@ def cache(trained: tuple[LanguageModel, Run]) -> HiddenStateCache:
     return cache_hidden_states(lm, [*run.documents, NEW], run.config)
 
 
-def test_the_new_document_is_known_and_the_others_stay(
+def test_add_teaches_the_new_document_and_keeps_the_others(
     trained: tuple[LanguageModel, Run], cache: HiddenStateCache
 ) -> None:
     given = trained[1].load_memory()
@@ -48,7 +48,7 @@ def test_the_new_document_is_known_and_the_others_stay(
     assert given.config.n_docs == len(given.titles or []) == 3
 
 
-def test_it_is_called_by_its_title_and_the_old_docreps_are_where_they_were(
+def test_add_appends_title_and_doc_rep_and_leaves_the_old_doc_reps(
     trained: tuple[LanguageModel, Run], cache: HiddenStateCache
 ) -> None:
     memory = trained[1].load_memory()
@@ -62,7 +62,7 @@ def test_it_is_called_by_its_title_and_the_old_docreps_are_where_they_were(
     assert all(torch.equal(again[name], tensor) for name, tensor in larger.state_dict().items())
 
 
-def test_a_round_reads_every_kept_batch_once_and_each_is_the_others_negative(
+def test_an_epoch_of_add_reads_every_kept_batch_once_with_the_new_document_as_negative(
     trained: tuple[LanguageModel, Run], cache: HiddenStateCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory, read = trained[1].load_memory(), []
@@ -88,7 +88,9 @@ def test_a_round_reads_every_kept_batch_once_and_each_is_the_others_negative(
 
 
 @pytest.mark.parametrize("key_dim", [1, 2, 3])
-def test_the_free_place_is_as_far_from_the_others_as_can_be(key_dim: int) -> None:
+def test_farthest_free_doc_rep_is_as_far_from_the_others_as_a_grid_search_finds(
+    key_dim: int,
+) -> None:
     doc_reps = torch.nn.init.orthogonal_(
         torch.empty(6, key_dim), generator=torch.Generator().manual_seed(1)
     )
@@ -103,7 +105,7 @@ def test_the_free_place_is_as_far_from_the_others_as_can_be(key_dim: int) -> Non
     assert (place - doc_reps).norm(dim=1).min().item() > 0.93 * best
 
 
-def test_to_a_single_document_it_is_added_opposite() -> None:
+def test_a_second_doc_rep_is_opposite_the_first() -> None:
     memory = DocumentMemory(MemoryConfig(d_model=8, n_docs=1))
     larger = append_doc_rep(memory)
     assert larger.titles is None
@@ -113,7 +115,7 @@ def test_to_a_single_document_it_is_added_opposite() -> None:
     assert torch.dist(known, placed) > 0.99 * 2 * known.norm()
 
 
-def test_what_cannot_be_added_is_said(
+def test_add_rejects_a_wrong_cache_or_title(
     trained: tuple[LanguageModel, Run], cache: HiddenStateCache
 ) -> None:
     lm, run = trained

@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def parsed(arguments: list[str]) -> TrainConfig:
     return command.config
 
 
-def test_the_papers_command_means_the_papers_preset() -> None:
+def test_the_papers_command_gives_the_papers_preset() -> None:
     config = parsed(PAPER)
     assert config == PRESETS["pythia-1b"]
     assert (config.lm, config.source) == ("pythia-1b", "wikitext-103")
@@ -95,7 +96,7 @@ def test_an_error_is_one_sentence_and_status_one(
     assert "Traceback" not in message
 
 
-def test_a_bad_value_is_a_sentence_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_value_is_one_sentence_and_status_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--hook_memory_dim", "0"]) == 1
     assert "hook_memory_dim is 0" in capsys.readouterr().err
 
@@ -120,7 +121,7 @@ def test_attribute_ranks_the_document_a_text_comes_from_first(
     assert capsys.readouterr().out.splitlines()[1].endswith(run.titles[1])
 
 
-def test_generate_writes_what_the_lm_writes_under_the_document(
+def test_generate_prints_the_text_written_under_the_document(
     run_folder: Path, trained: tuple[LanguageModel, Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
     lm, run = trained
@@ -129,9 +130,9 @@ def test_generate_writes_what_the_lm_writes_under_the_document(
     assert main([*arguments, "--max_new_tokens", "6"]) == 0
     with attach(lm.model, run.load_memory()) as hooked:
         expected = generate(hooked, lm.tokenizer, prompt, title, max_new_tokens=6)
-        bare = generate(hooked, lm.tokenizer, prompt, None, max_new_tokens=6)
+        under_none = generate(hooked, lm.tokenizer, prompt, None, max_new_tokens=6)
     assert capsys.readouterr().out == f"{prompt}{expected}\n"
-    assert expected != bare
+    assert expected != under_none
 
 
 def test_generate_suggests_the_nearest_title(
@@ -142,15 +143,22 @@ def test_generate_suggests_the_nearest_title(
     assert "Did you mean 'Cyclone Odalys'" in capsys.readouterr().err
 
 
-def test_figures_are_drawn_from_a_run(
+def test_figures_command_writes_figures_and_results(
     run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "figures"
     assert main(["figures", str(run_folder), "--out", str(out), "--points", "5"]) == 0
-    names = {path.name for path in out.iterdir()}
+    names = {path.name for path in out.iterdir() if path.suffix != ".mp4"}
     assert names == {
         "memory_selection_tanh.gif", "losses.png", "key_plane.png", "perplexity_wells.png",
-        "results.json",
-        "results.md",
+        "results.json", "results.md",
     }  # fmt: skip
-    assert "3 of 3" in capsys.readouterr().out
+    (numbers,) = json.loads((out / "results.json").read_text())["runs"].values()
+    page = (out / "results.md").read_text()
+    for text, sep in ((capsys.readouterr().out, "  "), (page, "|")):
+        (row,) = [line for line in text.splitlines() if "3 of 3" in line]
+        cells = [cell.strip() for cell in row.strip("|").split(sep) if cell.strip()]
+        assert cells[:3] == ["tanh", f"{numbers['own_ce']:.2f}", f"{numbers['other_ce']:.2f}"]
+        shares = [f"{numbers['completion'][whose]:.0%}" for whose in ("own", "other", "none")]
+        assert cells[4:7] == shares
+    assert "after layer -1 (the last)" in page

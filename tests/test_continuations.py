@@ -1,25 +1,33 @@
 import dataclasses
+import re
+from typing import Any
 
 import pytest
 import torch
+from matplotlib.colors import to_rgb, to_rgba
 from toys import DOCUMENTS, toy_lm
 
 import docmem
 from docmem.core.hook import attach
 from docmem.evaluation import continuations
 from docmem.evaluation.attribution import AttributionCounts, count_attributions
-from docmem.evaluation.continuations import (
+from docmem.evaluation.continuations import opening
+from docmem.evaluation.recalled import (
+    DARKEST_NATS,
+    INK,
     Comparison,
     Recalled,
+    Source,
+    _mark,
+    _shade,
     html_text,
-    opening,
     verbatim_share,
 )
-from docmem.evaluation.verbatim import Span
 from docmem.lm.forward import forward_inputs
 from docmem.lm.generation import generate_text
 from docmem.lm.head import token_losses
 from docmem.lm.loading import LanguageModel
+from docmem.plots.style import DOCUMENT_COLORS
 from docmem.training.run import Run
 
 PROMPT = "Thornwick Light stands"
@@ -71,7 +79,7 @@ def test_recall_is_the_own_row_of_compare(
 ) -> None:
     lm, run = trained
     recalled = docmem.recall(run, 1, PROMPT, lm=lm, max_new_tokens=12)
-    assert (recalled.title, recalled.under) == ("Thornwick Light", "Thornwick Light")
+    assert (recalled.document.title, recalled.under) == ("Thornwick Light", "Thornwick Light")
     assert (recalled.text, recalled.truth) == (comparison[0].text, comparison[0].truth)
 
 
@@ -98,7 +106,7 @@ def test_prompt_outside_the_document_has_no_true_continuation(
     recalled = docmem.recall(run, "Thornwick Light", prompt, lm=lm, max_new_tokens=4)
     assert recalled.truth == ""
     assert recalled.losses.numel() == 0
-    assert "none" in recalled._repr_html_()
+    assert "no true continuation" in recalled._repr_html_()
 
 
 def test_prompt_that_ends_inside_a_token_has_no_true_continuation(
@@ -138,29 +146,73 @@ def test_compare_rejects_unknown_document_empty_prompt_and_other_lm(
         docmem.compare(run, 0, lm=toy_lm(seed=1))
 
 
-def recalled(text: str, spans: list[Span], title: str = "A title") -> Recalled:
-    return Recalled(title, "a <prompt>", "own", text, spans, [" and", " so"], torch.ones(2))
+def recalled(text: str, title: str = "A title") -> Recalled:
+    """A result of a document with the words one to six."""
+    document = docmem.Document(title, "one two three four five six")
+    return Recalled(document, "a <prompt>", "own", text, [" and", " so"], torch.ones(2))
 
 
-def test_comparison_reads_as_text_and_as_html() -> None:
-    row = recalled(" one $two$ three <b>four", [Span(1, 10)])
+def test_comparison_prints_as_a_table() -> None:
+    row = recalled(" one two three four, not six")
     shown = str(Comparison((row, row)))
-    assert shown.count("own (38% verbatim, true continuation 1.00 nats per token):") == 2
-    assert "A title itself:\n    and so" in shown
-    page = row._repr_html_()
-    assert "<u>one <span>$</span>two<span>$</span></u> three &lt;b&gt;four" in page
+    assert "after “a <prompt>” the LM writes" in shown
+    assert shown.count("64%") == shown.count("1.00") == 2
+    assert "A title itself" in shown
+    assert str(row).count("64%") == 1
+
+
+def test_html_table_marks_verbatim_parts_and_shades_losses() -> None:
+    page = recalled(" one two three four <b>", "<i>$x$ y_z")._repr_html_()
+    assert _mark("one two three four", "#117733") in page
+    assert "</mark> &lt;b&gt;" in page
+    assert _shade(" and", 1.0) in page
     assert "a &lt;prompt&gt;" in page
-    assert "<td" in page
+    assert "&lt;i&gt;<span>$</span>x<span>$</span> y_z" in page
+    for markup in ("<i>", "<b>", "$x$"):
+        assert markup not in page
+
+
+def test_html_table_marks_the_longer_of_two_overlapping_sources() -> None:
+    row = recalled("one two three four nine ten eleven")
+    sources = [
+        Source("1", "#332288", "one two three four"),
+        Source("2", "#88CCEE", "two three four nine ten"),
+    ]
+    page = Comparison((row,)).html(sources)
+    assert f"one {_mark('two three four nine ten', '#88CCEE')} eleven" in page
 
 
 def test_html_text_shows_titles_with_markup_as_they_are() -> None:
-    assert html_text("a_b <i> $x$ & c") == ("a_b &lt;i&gt; <span>$</span>x<span>$</span> &amp; c")
+    assert html_text("a_b <i> $x$ & c") == "a_b &lt;i&gt; <span>$</span>x<span>$</span> &amp; c"
 
 
 def test_verbatim_share_is_pooled_over_characters() -> None:
-    rows = [recalled("abcd", [Span(0, 4)]), recalled("x" * 12, []), recalled("", [])]
+    rows = [recalled("one two three four"), recalled("x" * 54), recalled("")]
     assert verbatim_share(rows) == 0.25
     assert torch.isnan(torch.tensor(verbatim_share([])))
+
+
+def contrast(first: Any, second: Any) -> float:
+    """The contrast ratio of WCAG 2, from 1 to 21."""
+
+    def light(color: Any) -> float:
+        parts = [
+            part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+            for part in to_rgb(color)
+        ]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    low, high = sorted([light(first), light(second)])
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_text_is_readable_on_every_mark_and_shade() -> None:
+    parts = [_mark("x", color) for color in DOCUMENT_COLORS]
+    parts += [_shade("x", loss) for loss in (0, 4, DARKEST_NATS, 20)]
+    for part in parts:
+        (ground,) = re.findall(r"background:(#\w{8})", part)
+        *color, alpha = to_rgba(ground)
+        assert contrast(INK, [1 - alpha * (1 - value) for value in color]) > 4.5
 
 
 def test_counts_of_attribution(

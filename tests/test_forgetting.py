@@ -29,7 +29,7 @@ def cache(trained: tuple[LanguageModel, Run]) -> HiddenStateCache:
     return run.cache_hidden_states(lm)
 
 
-def above_bare(
+def above_base_lm(
     cache: HiddenStateCache, memory: DocumentMemory, document: int, place: Tensor
 ) -> Tensor:
     """A document's cross entropy minus the base LM's, at a place and at the grid: (26,)."""
@@ -47,20 +47,20 @@ def same(state: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("gone", [0, 1, 2])
-def test_the_text_is_strange_wherever_it_is_looked_for_and_the_others_stay(
+def test_forget_puts_the_text_at_the_base_lm_everywhere_and_keeps_the_others(
     trained: tuple[LanguageModel, Run], cache: HiddenStateCache, gone: int
 ) -> None:
     memory = trained[1].load_memory()
     place = memory.doc_reps[gone]
-    assert above_bare(cache, memory, gone, place)[0] < -3
+    assert above_base_lm(cache, memory, gone, place)[0] < -3
     forgotten = forget(cache, memory, gone, **THOROUGH)
-    assert above_bare(cache, forgotten, gone, place).min() >= 0
+    assert above_base_lm(cache, forgotten, gone, place).min() >= 0
     change = recognition(cache, forgotten).ce.diagonal() - recognition(cache, memory).ce.diagonal()
     kept = [index for index in range(3) if index != gone]
     assert change[kept].max() < 0.1
 
 
-def test_without_the_kept_texts_the_others_suffer(
+def test_forget_without_the_kept_texts_harms_the_other_documents(
     trained: tuple[LanguageModel, Run], cache: HiddenStateCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the second hinge is for: without it the test above fails."""
@@ -76,25 +76,28 @@ def test_without_the_kept_texts_the_others_suffer(
     assert (harmed - recognition(cache, memory).ce.diagonal())[1:].min() > 1
 
 
-def test_margin_is_how_far_above_the_bare_lm_the_text_is_pushed(
+def test_margin_sets_how_far_above_the_base_lm_the_text_ends(
     trained: tuple[LanguageModel, Run], cache: HiddenStateCache
 ) -> None:
     memory = trained[1].load_memory()
     place = memory.doc_reps[0]
     far = forget(cache, memory, 0, margin=1.5, **THOROUGH)  # 0.3 leaves it less than 0.5 above
-    assert above_bare(cache, far, 0, place).min() > 1
+    assert above_base_lm(cache, far, 0, place).min() > 1
 
 
-def test_nothing_is_left_to_gain_from_a_text_that_is_strange_already(
+def test_forget_changes_nothing_where_the_text_is_above_the_margin(
     trained: tuple[LanguageModel, Run], cache: HiddenStateCache
 ) -> None:
     memory = drop_doc_rep(drop_doc_rep(trained[1].load_memory(), 2), 1)
     lm, run = trained
     alone = cache_hidden_states(lm, run.documents[:1], run.config)
-    assert same(forget(alone, memory, 0, margin=-10, weight_decay=0, **THOROUGH).state_dict(), memory.state_dict())
+    assert same(
+        forget(alone, memory, 0, margin=-10, weight_decay=0, **THOROUGH).state_dict(),
+        memory.state_dict(),
+    )
 
 
-def test_memory_and_lm_are_left_as_they_are(
+def test_forget_changes_neither_the_given_memory_nor_the_lm(
     trained: tuple[LanguageModel, Run], cache: HiddenStateCache
 ) -> None:
     lm, run = trained
@@ -110,7 +113,7 @@ def test_memory_and_lm_are_left_as_they_are(
     assert all(parameter.grad is None for parameter in lm.model.parameters())
 
 
-def test_docreps_and_titles_stay_and_the_title_calls(
+def test_forget_takes_a_title_and_keeps_doc_reps_and_titles(
     trained: tuple[LanguageModel, Run], cache: HiddenStateCache
 ) -> None:
     memory = trained[1].load_memory()
@@ -122,7 +125,7 @@ def test_docreps_and_titles_stay_and_the_title_calls(
     assert by_title.config == memory.config
 
 
-def test_the_seed_decides_the_points(
+def test_the_seed_alone_decides_the_random_points(
     trained: tuple[LanguageModel, Run], cache: HiddenStateCache
 ) -> None:
     memory = trained[1].load_memory()
@@ -132,7 +135,7 @@ def test_the_seed_decides_the_points(
     assert not same(first, forget(cache, memory, 0, epochs=1, seed=2).state_dict())
 
 
-def test_a_round_reads_every_kept_batch_once_and_points_lie_in_the_extent(
+def test_an_epoch_of_forget_reads_every_kept_batch_once_and_points_within_the_extent(
     trained: tuple[LanguageModel, Run], cache: HiddenStateCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory, read = trained[1].load_memory(), []
@@ -160,18 +163,18 @@ def test_a_round_reads_every_kept_batch_once_and_points_lie_in_the_extent(
     assert 0.4 < drawn.abs().max() <= 0.5
 
 
-def test_the_only_document_can_be_forgotten_too(trained: tuple[LanguageModel, Run]) -> None:
+def test_forget_the_only_document(trained: tuple[LanguageModel, Run]) -> None:
     lm, run = trained
     memory = drop_doc_rep(drop_doc_rep(run.load_memory(), 2), 1)
     cache = cache_hidden_states(lm, run.documents[:1], run.config)
     assert forgetting._split(cache, 0)[1] == [None]
     place = memory.doc_reps[0]
-    assert above_bare(cache, memory, 0, place)[0] < -3
+    assert above_base_lm(cache, memory, 0, place)[0] < -3
     forgotten = forget(cache, memory, 0, epochs=100, lr=5e-3)
-    assert above_bare(cache, forgotten, 0, place).min() >= 0
+    assert above_base_lm(cache, forgotten, 0, place).min() >= 0
 
 
-def test_an_unknown_document_is_refused(
+def test_forget_rejects_an_unknown_document(
     trained: tuple[LanguageModel, Run], cache: HiddenStateCache
 ) -> None:
     memory = trained[1].load_memory()

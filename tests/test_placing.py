@@ -1,4 +1,4 @@
-"""DocReps from the LM are its documents' mean hidden states, seen along principal components."""
+"""`doc_reps_from_lm`: the mean hidden states of documents along their principal components."""
 
 import pytest
 import torch
@@ -25,7 +25,9 @@ def cache(lm: LanguageModel, tmp_path) -> HiddenStateCache:
     return cache
 
 
-def test_means_are_over_real_tokens_of_all_segments(cache: HiddenStateCache, lm: LanguageModel):
+def test_mean_states_average_the_real_tokens_of_all_segments(
+    cache: HiddenStateCache, lm: LanguageModel
+):
     means = mean_states(cache, len(MORE))
     for document, mean in zip(MORE, means, strict=True):
         rows = []
@@ -42,7 +44,7 @@ def test_means_are_over_real_tokens_of_all_segments(cache: HiddenStateCache, lm:
 
 
 @pytest.mark.parametrize("key_dim", [1, 2, 3])
-def test_columns_are_pcas_centred_and_as_long_as_the_orthogonal_ones(
+def test_doc_reps_from_lm_are_centred_principal_components_of_the_usual_length(
     cache: HiddenStateCache, key_dim: int
 ):
     doc_reps = doc_reps_from_lm(cache, len(MORE), key_dim)
@@ -58,7 +60,7 @@ def test_columns_are_pcas_centred_and_as_long_as_the_orthogonal_ones(
     assert (doc_reps.gather(0, doc_reps.abs().argmax(0)[None]) > 0).all()
 
 
-def test_two_documents_of_one_text_share_a_place(lm: LanguageModel, tmp_path):
+def test_two_documents_with_the_same_text_get_the_same_doc_rep(lm: LanguageModel, tmp_path):
     twins = [*DOCUMENTS, Document("Twin", DOCUMENTS[1].text)]
     doc_reps = doc_reps_from_lm(cache_hidden_states(lm, twins, quick_config(tmp_path)), 4, 2)
     torch.testing.assert_close(doc_reps[1], doc_reps[3])
@@ -66,7 +68,9 @@ def test_two_documents_of_one_text_share_a_place(lm: LanguageModel, tmp_path):
 
 
 @pytest.mark.parametrize("texts", [(0, 1, 2), (0, 1, 1, 1, 0)])
-def test_too_few_directions_are_refused(lm: LanguageModel, tmp_path, texts):
+def test_doc_reps_from_lm_reject_a_key_dim_above_the_rank_of_the_means(
+    lm: LanguageModel, tmp_path, texts
+):
     documents = [Document(str(n), DOCUMENTS[index].text) for n, index in enumerate(texts)]
     cache = cache_hidden_states(lm, documents, quick_config(tmp_path))
     directions = len(set(texts)) - 1

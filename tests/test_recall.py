@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_keyspace import naive_ce
+from test_plane import naive_ce
 
 from docmem.core.config import MemoryConfig
 from docmem.core.hook import attach
@@ -33,7 +33,7 @@ def test_recognition_summarises_its_matrix() -> None:
     assert result.recognised == 2
 
 
-def test_continuation_counts_what_token_by_token_decoding_gets_right(
+def test_completion_equals_token_by_token_decoding(
     trained: tuple[LanguageModel, Run],
 ) -> None:
     lm, run = trained
@@ -66,7 +66,7 @@ def correct(lm: LanguageModel, tokens: torch.Tensor) -> int:
     return int((written[4:] == tokens[4:7]).sum())
 
 
-def test_where_no_segment_is_long_enough_there_is_no_share(
+def test_completion_is_nan_if_no_segment_is_long_enough(
     trained: tuple[LanguageModel, Run],
 ) -> None:
     lm, run = trained
@@ -76,7 +76,7 @@ def test_where_no_segment_is_long_enough_there_is_no_share(
     assert all(math.isnan(share) for share in score)
 
 
-def test_a_memorised_passage_is_attributed_to_its_document(
+def test_attribute_ranks_the_document_of_the_passage_first(
     trained: tuple[LanguageModel, Run],
 ) -> None:
     lm, run = trained
@@ -87,13 +87,13 @@ def test_a_memorised_passage_is_attributed_to_its_document(
         assert {one.title for one in ranking} == {*run.titles, "(base LM)"}
 
 
-def test_one_token_cannot_be_attributed(trained: tuple[LanguageModel, Run]) -> None:
+def test_attribute_rejects_a_text_of_one_token(trained: tuple[LanguageModel, Run]) -> None:
     lm, run = trained
     with pytest.raises(DocmemError, match="sentence or more"):
         attribute(lm, run.load_memory(), -1, "a")
 
 
-def test_without_its_address_a_document_cannot_be_called_but_is_still_there(
+def test_drop_doc_rep_removes_the_title_but_the_weights_still_recall_the_text(
     trained: tuple[LanguageModel, Run], tmp_path: Path
 ) -> None:
     lm, run = trained
@@ -115,7 +115,7 @@ def test_without_its_address_a_document_cannot_be_called_but_is_still_there(
     assert DocumentMemory.from_pretrained(tmp_path).titles == dropped.titles
 
 
-def test_dropping_an_address_leaves_the_memory_itself_alone(
+def test_drop_doc_rep_leaves_the_given_memory_unchanged(
     trained: tuple[LanguageModel, Run],
 ) -> None:
     _, run = trained
@@ -125,7 +125,7 @@ def test_dropping_an_address_leaves_the_memory_itself_alone(
     assert memory.config.n_docs == len(memory.doc_reps) == 3
 
 
-def test_the_only_address_cannot_be_dropped() -> None:
+def test_drop_doc_rep_rejects_the_only_document() -> None:
     memory = DocumentMemory(MemoryConfig(d_model=8, n_docs=1))
     with pytest.raises(DocmemError, match="one document"):
         drop_doc_rep(memory, 0)

@@ -1,5 +1,7 @@
 """Memory selections: means over a document's own real tokens."""
 
+import math
+
 import torch
 from toys import toy_batch
 
@@ -7,7 +9,7 @@ from docmem.core.memory import DocumentMemory
 from docmem.lm.forward import forward_inputs
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
-from docmem.training.selection import Selection, memory_selection
+from docmem.training.selection import Selection, Snapshots, memory_selection
 
 
 def test_token_selection_is_the_mean_over_each_documents_real_tokens(
@@ -42,3 +44,20 @@ def test_document_selection_is_the_key_of_each_doc_rep(lm: LanguageModel, memory
 def test_the_product_is_entry_by_entry():
     selection = Selection(torch.tensor([[2.0, 3.0]]), torch.tensor([[-1.0, 0.5]]))
     assert selection.product.tolist() == [[-2.0, 1.5]]
+
+
+def test_strongest_entries_and_the_share_they_carry() -> None:
+    token, document = torch.ones(2, 4), torch.tensor([[1.0, -4, 3, 0], [0, 0, 0, 2]])
+    entries, share = Selection(token, document).strongest(2)
+    assert entries[0].tolist() == [1, 2]
+    assert entries[1, 0] == 3
+    torch.testing.assert_close(share, torch.tensor([7 / 8, 1.0]))
+
+
+def test_distance_correlation_of_selections_that_turn_with_the_doc_rep() -> None:
+    angles = torch.tensor([0.0, 0.5, 1.1, 2.0])
+    doc_reps = torch.stack([angles.cos(), angles.sin()], dim=1)[None]
+    snapshots = Snapshots([0], torch.ones(1, 4, 2), doc_reps, doc_reps)
+    assert snapshots.distance_correlation() < -0.95
+    alike = Snapshots([0], torch.ones(1, 4, 2), torch.ones(1, 4, 2), doc_reps)
+    assert math.isnan(alike.distance_correlation())

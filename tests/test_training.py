@@ -16,11 +16,13 @@ from docmem.core.loss import negative_doc_rep
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, segments
 from docmem.errors import DocmemError
+from docmem.lm.forward import forward_inputs
+from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
 from docmem.training.run import Run
 from docmem.training.selection import memory_selection
-from docmem.training.setup import default_folder, new_memory
+from docmem.training.setup import default_folder, gpu_memory, new_memory
 from docmem.training.train import train
 
 
@@ -89,6 +91,8 @@ def naive(
         ("gpt_neox", {"hook_memory_layer": 0, "key_activation": "swiglu", "grad_clip_coeff": 0.3}),
         ("gpt_neox", {"num_accumulation_steps": 2, "guidance": 2.0, "negative_key_type": "zero"}),
         ("gpt2", {"loss_form": "absolute", "negative_key_type": "random", "batch_size": 3}),
+        ("llama", {"weight_decay": 0.0, "num_accumulation_steps": 3}),
+        ("llama", {"weight_decay": 0.5}),
         ("gptj", {"negative_key_type": "perturb", "document_key_module_type": "nonlinear"}),
     ],
 )
@@ -244,3 +248,45 @@ def test_settings_that_cannot_work_leave_no_folder(
 def test_documents_of_one_title_are_refused(lm, config: TrainConfig, documents):
     with pytest.raises(DocmemError, match="2 documents are called 'Cyclone Odalys'"):
         train(config, lm=lm, documents=[*documents, documents[0]], progress=False)
+
+
+def test_gpu_memory_counts_weights_states_logits_and_moments(
+    lm: LanguageModel, config: TrainConfig, documents: list[Document]
+) -> None:
+    cache = cache_hidden_states(lm, documents, config)
+    needed = gpu_memory(cache, new_memory(config, lm, documents))
+    tokens = [batch.input_ids.numel() for batch in cache.batches]
+    logits = lm.model(**forward_inputs(lm.model, cache.batches[0])).logits
+    assert needed["the LM's weights"] == 4 * sum(p.numel() for p in lm.model.parameters())
+    assert needed["hidden states"] == 4 * sum(
+        cache.states(index).numel() for index in range(len(tokens))
+    )
+    assert needed["logits of a step, at most"] == 16 * max(tokens) * logits.shape[-1]
+
+
+def test_weight_decay_defaults_to_that_of_the_authors_program(
+    lm: LanguageModel, config: TrainConfig, documents: list[Document], tmp_path: Path
+):
+    changes: list[dict] = [{}, {"weight_decay": 0.01}, {"weight_decay": 0.5}]
+    weights = []
+    for number, change in enumerate(changes):
+        changed = replace(config, num_epochs=1, save_dir=tmp_path / str(number), **change)
+        run = train(changed, lm=lm, documents=documents, progress=False)
+        weights.append(run.load_memory().values.weight)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_segments_of_one_token_are_left_out_of_training(
+    lm: LanguageModel, config: TrainConfig, documents: list[Document]
+):
+    """A batch of them has nothing to predict, and its mean would be 0 / 0."""
+    longer = Document("Odd", "Sallow " * 6 + "a")
+    config = replace(config, segment_length=6, max_length=1 + 1, batch_size=1, num_epochs=1)
+    assert len(lm.tokenizer("a")["input_ids"]) == 1
+    cache = cache_hidden_states(lm, [Document("Odd", "a tower")], replace(config, segment_length=1))
+    assert cache.doc_ids == [0]  # "a" is left out, "tower" is not
+    run = train(config, lm=lm, documents=[longer, *documents], progress=False)
+    assert math.isfinite(run.load_history()[0].positive_ce)
+    with pytest.raises(DocmemError, match="'A' is a single token, so nothing in it can be predict"):
+        cache_hidden_states(lm, [Document("A", "a")], config)

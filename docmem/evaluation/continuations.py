@@ -7,25 +7,20 @@ Both print as text and show as a table in a notebook: what the LM writes, which 
 for word in the document, and the cross entropy of the document's true continuation.
 """
 
-import html
 import itertools
 import re
-import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, segments
 from docmem.errors import DocmemError
 from docmem.evaluation.attribution import BASE_LM
-from docmem.evaluation.verbatim import Span, verbatim
+from docmem.evaluation.recalled import Comparison, Recalled
 from docmem.lm.forward import forward_inputs
 from docmem.lm.generation import ALL_ENTRIES, generate_text
 from docmem.lm.head import token_losses
@@ -34,128 +29,6 @@ from docmem.training.run import Run
 
 NEW_TOKENS = 32
 PROMPT_WORDS = 10
-
-
-@dataclass(frozen=True, eq=False)
-class Recalled:
-    """A prompt continued under one condition, beside the document that it is compared with."""
-
-    title: str
-    """The document's title."""
-    prompt: str
-    """What the LM was given."""
-    under: str
-    """The condition: whose DocRep was in force, all entries, or the base LM."""
-    text: str
-    """What the LM wrote after the prompt, greedily."""
-    verbatim: list[Span]
-    """The parts of `text`, of four words or more, that stand word for word in the document."""
-    pieces: list[str]
-    """The document's true continuation of the prompt, token by token; empty if it has none."""
-    losses: Float[Tensor, " tokens"]
-    """Loss of each of these tokens under the condition, nats."""
-
-    @property
-    def truth(self) -> str:
-        """The document's true continuation; empty if the prompt is not in the document."""
-        return "".join(self.pieces)
-
-    @property
-    def ce(self) -> float:
-        """Cross entropy of the true continuation, nats per token; NaN if there is none."""
-        return self.losses.mean().item()
-
-    @property
-    def verbatim_share(self) -> float:
-        """Share of the written characters that stand word for word in the document."""
-        return verbatim_share([self])
-
-    def __str__(self) -> str:
-        return str(Comparison((self,)))
-
-    def _repr_html_(self) -> str:
-        return Comparison((self,))._repr_html_()
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """The same prompt continued under several conditions. Iterate over it, or index it."""
-
-    rows: tuple[Recalled, ...]
-    """One result for each condition."""
-
-    def __iter__(self) -> Iterator[Recalled]:
-        return iter(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Recalled:
-        return self.rows[index]
-
-    def __str__(self) -> str:
-        first = self.rows[0]
-        parts = [("prompt", f"{first.prompt} …")]
-        parts += [(f"{row.under}{_measures(row)}", row.text) for row in self.rows]
-        if first.truth:
-            parts.append((f"{first.title} itself", first.truth))
-        return "\n".join(
-            f"{name}:\n{textwrap.indent(textwrap.fill(' '.join(text.split()), 92), '    ')}"
-            for name, text in parts
-        )
-
-    def _repr_html_(self) -> str:
-        cell = '<td style="text-align:left;vertical-align:top">'
-        first = self.rows[0]
-        rows = [
-            f"<tr>{cell}{html_text(row.under)}</td>{cell}{_marked(row)}</td>"
-            f"{cell}{row.verbatim_share:.0%}</td>{cell}{_ce(row)}</td></tr>"
-            for row in self.rows
-        ]
-        if first.truth:
-            itself = f"<i>{html_text(first.title)} itself</i>"
-            rows.append(f"<tr>{cell}{itself}</td>{cell}{html_text(first.truth)}</td></tr>")
-        heads = ("under", "the LM writes", "verbatim", "true continuation")
-        return (
-            f"<div>Prompt: <b>{html_text(first.prompt)}</b> … Underlined: four words or more that "
-            f"stand word for word in {html_text(first.title)}.<table><thead><tr>"
-            + "".join(f'<th style="text-align:left">{head}</th>' for head in heads)
-            + f"</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-        )
-
-
-def _ce(row: Recalled) -> str:
-    return f"{row.ce:.2f} nats per token" if row.pieces else "none"
-
-
-def _measures(row: Recalled) -> str:
-    ce = f", true continuation {_ce(row)}" if row.pieces else ""
-    return f" ({row.verbatim_share:.0%} verbatim{ce})"
-
-
-def _marked(row: Recalled) -> str:
-    """What the LM wrote as HTML, the verbatim parts underlined."""
-    parts, at = [], 0
-    for start, end in row.verbatim:
-        parts += [html_text(row.text[at:start]), f"<u>{html_text(row.text[start:end])}</u>"]
-        at = end
-    return "".join(parts) + html_text(row.text[at:])
-
-
-def html_text(text: str) -> str:
-    """A text as HTML that shows as it is: no tags, and no `$…$` for MathJax to typeset."""
-    return html.escape(text).replace("$", "<span>$</span>")
-
-
-def verbatim_share(results: Iterable[Recalled]) -> float:
-    """Share of the written characters, over all results, that stand verbatim in their documents.
-
-    NaN if nothing was written.
-    """
-    results = list(results)
-    written = sum(len(row.text) for row in results)
-    copied = sum(end - start for row in results for start, end in row.verbatim)
-    return copied / written if written else float("nan")
 
 
 def opening(
@@ -294,8 +167,7 @@ def continuations(
             if batch is not None:
                 logits = lm.model(**forward_inputs(lm.model, batch)).logits
                 losses = token_losses(logits, batch)[0, given - 1 :].cpu()
-        spans = verbatim(text, source)
-        rows.append(Recalled(document.title, prompt, name, text, spans, pieces, losses))
+        rows.append(Recalled(document, prompt, name, text, pieces, losses))
     return Comparison(tuple(rows))
 
 

@@ -44,6 +44,16 @@ class KeyPlane(NamedTuple):
         """The document that each point recalls best."""
         return self.ce.argmin(0)
 
+    @property
+    def shares(self) -> Float[Tensor, " n_docs"]:
+        """Share of the map on which each document is the one recalled best."""
+        counts = torch.bincount(self.nearest.flatten(), minlength=len(self.ce))
+        return counts / self.nearest.numel()
+
+    def share_below(self, perplexity: Float[Tensor, " n_docs"]) -> Float[Tensor, " n_docs"]:
+        """Share of the map on which each document's perplexity is below a limit of its own."""
+        return (self.perplexity < perplexity[:, None, None]).float().mean((1, 2))
+
 
 def plane_of(doc_reps: Float[Tensor, "n_docs key_dim"]) -> tuple[Tensor, Tensor]:
     """A plane through the DocReps: its origin (key_dim,) and two axes (2, key_dim).

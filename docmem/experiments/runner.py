@@ -26,7 +26,7 @@ from docmem.errors import DocmemError
 from docmem.experiments import NAMES, load_study
 from docmem.experiments.pool import RunPool
 from docmem.experiments.study import Claim
-from docmem.plots.style import png_bytes
+from docmem.plots.style import png_bytes, show
 from docmem.training.run import LIBRARIES, to_dict, version_of
 
 STORED = Path(__file__).parents[1] / "assets" / "experiments"
@@ -121,6 +121,18 @@ def figure(name: str, folder: Path = STORED) -> Figure:
     return load_study(name).figure(results.numbers, results.note)
 
 
+def show_results(name: str, folder: Path = STORED) -> None:
+    """Show an experiment's figure and, under it, its claims; for notebooks.
+
+    Raises:
+        DocmemError: if there are no results.
+    """
+    from IPython.display import Markdown, display
+
+    show(figure(name, folder), load_study(name).alt)
+    display(Markdown(claims_table([name], folder)))
+
+
 def claims(names: Iterable[str] = NAMES, folder: Path = STORED) -> dict[str, list[Claim]]:
     """What the stored results say of each experiment's claims; none without results."""
     found = {name: load_results(name, folder) for name in names}
@@ -165,11 +177,11 @@ def tally(names: Iterable[str] = NAMES, folder: Path = STORED) -> str:
 def claims_page(folder: Path = STORED) -> str:
     """A Markdown page of all claims that `folder` has results of."""
     return (
-        "# What holds\n\n"
-        "Every claim is tested by an experiment, with several seeds; its numbers are in "
-        "`NAME.json`, its figure in `NAME.png`.\nA difference counts if it is larger than chance "
-        "over the seeds (Student's paired test, one-sided, at 5 %).\nA claim is *exploratory* if "
-        "its rule, or its number of seeds, was settled after results had been seen.\n\n"
+        "# What holds, and what does not\n\n"
+        "Experiments with several seeds test the paper's claims, and our own. `make figures` "
+        "writes this page\nfrom their stored results. A difference counts if it is larger than "
+        "chance over the seeds (Student's\npaired test, one-sided, at 5 %). *Exploratory*: the "
+        "rule, or the number of seeds, was settled after\nresults had been seen.\n\n"
         f"{tally(NAMES, folder)}\n\n{claims_table(NAMES, folder)}"
     )
 

@@ -1,24 +1,29 @@
-"""What the explorers share: a widget, a plain picture beside it, an end, an LM of their own."""
+"""What all explorers share: a widget, a plain picture of the same state, an end, their own LM."""
 
 import base64
 import copy
 import html
+import io
 import itertools
-import threading
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ipywidgets
+import numpy as np
 from IPython import get_ipython
 from IPython.display import DisplayHandle, display
 from matplotlib.figure import Figure
+from PIL import Image
 
 from docmem.errors import DocmemError
+from docmem.evaluation.recalled import html_text
 from docmem.lm.loading import LanguageModel
 from docmem.plots.style import INK, png_bytes
 from docmem.training.run import Run
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+GREY, RED = "#555555", "#a11212"
 
 # Cell id to the request that last ran the cell, and the explorers it made.
 _made_in: dict[str, tuple[str, list["Explorer"]]] = {}
@@ -34,7 +39,7 @@ class Explorer:
     def __init__(self, widget: ipywidgets.Widget) -> None:
         self.widget = widget
         self._shown: DisplayHandle | None = None
-        _close_what_this_cell_made_before(self)
+        _close_earlier_explorers_of_cell(self)
 
     @property
     def alt(self) -> str:
@@ -47,11 +52,8 @@ class Explorer:
 
     def html(self) -> str:
         """The plain picture as HTML with its alt text."""
-        picture = base64.b64encode(png_bytes(self.figure())).decode()
-        return (
-            f'<img alt="{html.escape(self.alt)}" style="max-width:100%" '
-            f'src="data:image/png;base64,{picture}">'
-        )
+        source = data_url(png_bytes(self.figure()))
+        return f'<img alt="{html.escape(self.alt)}" style="max-width:100%" src="{source}">'
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """The widget and, for where it cannot run, its plain picture and its alt text."""
@@ -75,10 +77,10 @@ class Explorer:
         _close(self.widget)
 
 
-def answer_beside_the_cell(widget: ipywidgets.Widget) -> None:
-    """Have the page's messages to a widget answered while a cell runs, where a host can.
+def answer_during_cell(widget: ipywidgets.Widget) -> None:
+    """Let a widget answer the page's messages while a cell runs, where the host allows it.
 
-    JupyterLab sends them to a subshell, a thread of their own, but ipykernel 7.4 takes them back
+    JupyterLab sends them to a subshell, a thread of its own, but ipykernel 7.4 takes them back
     to the shell that made the widget, where they wait for the cell. Elsewhere this does nothing.
     """
     if widget.comm is not None:
@@ -96,7 +98,7 @@ def _close(widget: ipywidgets.Widget) -> None:
     widget.close()
 
 
-def _close_what_this_cell_made_before(explorer: Explorer) -> None:
+def _close_earlier_explorers_of_cell(explorer: Explorer) -> None:
     """Remember which cell made the explorer; close those of the cell's previous run."""
     shell = get_ipython()
     if not hasattr(shell, "get_parent"):
@@ -105,7 +107,7 @@ def _close_what_this_cell_made_before(explorer: Explorer) -> None:
     metadata = parent.get("metadata", {})
     cell = metadata.get("cellId") or metadata.get("colab", {}).get("cell_id")
     if cell is None:
-        return  # a host that does not tell
+        return  # the host does not tell
     request = parent["header"]["msg_id"]
     before, explorers = _made_in.get(cell, (request, []))
     if before != request:
@@ -118,8 +120,8 @@ def _close_what_this_cell_made_before(explorer: Explorer) -> None:
 def with_own_modules(lm: LanguageModel) -> LanguageModel:
     """The same weights in modules of their own.
 
-    Widgets are answered beside the running cell, in a thread of their own. What they attach to
-    the LM, or pass over in it, must not meet what the cell attaches to it.
+    Widgets answer in a thread of their own while a cell runs. Hooks that they put on the LM, or
+    blocks that they skip, must not meet those of the cell.
     """
     weights = itertools.chain(lm.model.parameters(), lm.model.buffers())
     shared = {id(weight): weight for weight in weights}
@@ -130,7 +132,7 @@ def lm_of(run: Run, lm: LanguageModel | None) -> LanguageModel:
     """The run's LM, loaded unless given, in modules of its own.
 
     Raises:
-        DocmemError: if `lm` is not the LM this run was trained on.
+        DocmemError: if `lm` is not the LM that this run was trained on.
     """
     if lm is None:
         return run.load_lm()
@@ -138,8 +140,8 @@ def lm_of(run: Run, lm: LanguageModel | None) -> LanguageModel:
     return with_own_modules(lm)
 
 
-def sentence(error: Exception) -> str:
-    """An error as a reader should meet it."""
+def error_sentence(error: Exception) -> str:
+    """The text that shows an error to the reader."""
     return str(error) if isinstance(error, DocmemError) else f"{type(error).__name__}: {error}"
 
 
@@ -147,45 +149,33 @@ def note(text: str, color: str = INK) -> str:
     """A line of text as HTML, readable on a light and on a dark page."""
     return (
         f'<div style="background:#ffffff;color:{color};padding:4px 8px;border-radius:4px;'
-        f'line-height:1.5">{html.escape(text)}</div>'
+        f'line-height:1.5">{html_text(text)}</div>'
     )
 
 
-class Latest:
-    """A thread that does the newest job asked of it; jobs overtaken before they begin are left.
+@contextmanager
+def reporting(status: ipywidgets.HTML, words: str) -> Iterator[None]:
+    """Within: `status` shows `words`; after: nothing, or the error that ended the work.
 
-    It lives while there is something to do.
+    A DocmemError is only shown; any other error is shown and raised.
     """
-
-    def __init__(self) -> None:
-        self._job: Callable[[], None] | None = None
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-
-    def ask(self, job: Callable[[], None]) -> None:
-        """Have `job` done next, in place of any that still waits."""
-        with self._lock:
-            self._job = job
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, daemon=True)
-                self._thread.start()
-
-    def settle(self) -> None:
-        """Wait until nothing is left to do."""
-        thread = self._thread
-        if thread is not None:
-            thread.join()
-
-    def _work(self) -> None:
-        try:
-            while True:
-                with self._lock:
-                    job, self._job = self._job, None
-                    if job is None:
-                        self._thread = None
-                        return
-                job()
-        except BaseException:
-            with self._lock:
-                self._thread = None
+    status.value = note(words, GREY)
+    try:
+        yield
+        status.value = ""
+    except Exception as error:
+        status.value = note(error_sentence(error), RED)
+        if not isinstance(error, DocmemError):
             raise
+
+
+def data_url(png: bytes) -> str:
+    """A PNG as an address that holds it."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def quick_png(pixels: np.ndarray) -> bytes:
+    """Pixels (height, width, 3), bytes, as a PNG that is larger but made fast."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

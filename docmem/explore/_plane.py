@@ -1,16 +1,17 @@
-"""The live key plane: drag a point through the DocRep plane and read what it recalls.
+"""The live key plane: drag a point through the DocRep plane and read what is recalled there.
 
-While the point moves its cross entropies are interpolated in the measured map; at rest they are
-measured. The memory selection is exact at all times. The page (static/plane.js) and the kernel
-talk in numbered messages, and an answer that a newer question has overtaken is dropped.
+While the point moves, cross entropies are interpolated in the measured map; when it rests, they
+are measured. The memory selection is always exact. The page (static/plane.js) and the kernel talk
+in numbered messages, and an answer to an older question is dropped.
 """
 
 import copy
-import functools
 import math
 import threading
+import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import anywidget
 import matplotlib as mpl
@@ -22,14 +23,20 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from docmem.core.hook import attach
-from docmem.core.memory import DocumentMemory
-from docmem.editing.doc_reps import plane_extent
 from docmem.errors import DocmemError, check_count
 from docmem.evaluation.cached import first_segments
 from docmem.evaluation.plane import KeyPlane, plane_of
 from docmem.evaluation.plane import key_plane as measure
-from docmem.explore._explorer import Explorer, Latest, answer_beside_the_cell, lm_of, sentence
+from docmem.explore._explorer import (
+    Explorer,
+    answer_during_cell,
+    data_url,
+    error_sentence,
+    lm_of,
+    quick_png,
+)
 from docmem.explore._pictures import plane_reading
+from docmem.explore._readings import PlaneReading
 from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.lm.generation import generate
 from docmem.lm.hidden_states import HiddenStateCache
@@ -41,28 +48,7 @@ from docmem.training.run import Run
 STATIC = Path(__file__).parent / "static"
 NEW_TOKENS = 28
 
-
-class PlaneReading(NamedTuple):
-    """What one point of the DocRep plane gives."""
-
-    doc_rep: Float[Tensor, " key_dim"]
-    """The DocRep there."""
-    ce: Float[Tensor, " n_docs"]
-    """Cross entropy of each document under it, nats per token."""
-    selection: Float[Tensor, " entries"]
-    """The memory selection k_doc, exact."""
-    measured: bool
-    """Whether `ce` was measured there, or interpolated in the map."""
-
-    @property
-    def perplexity(self) -> Float[Tensor, " n_docs"]:
-        """The exponential of the cross entropy."""
-        return self.ce.exp()
-
-    @property
-    def nearest(self) -> int:
-        """The document recalled best."""
-        return int(self.ce.argmin())
+Point = tuple[float, float]
 
 
 class _PlaneWidget(anywidget.AnyWidget):
@@ -75,59 +61,77 @@ class _PlaneWidget(anywidget.AnyWidget):
 
 
 class KeyPlaneExplorer(Explorer):
-    """A point in the DocRep plane of a run, and what is recalled there. Made by `key_plane`.
+    """A point to drag through the DocRep plane of a run, and what is recalled there.
 
     Args:
-        titles: the documents'.
-        lm: the LM, for the explorer alone.
-        memory: the run's memory.
-        cache: the texts that are measured at rest.
-        plane: the map, measured on the same texts.
-        prompt: what the LM goes on from.
+        run: a trained run with DocReps of length 2 or more.
+        points: the map is measured at points × points DocReps, if `plane` is not given.
+        lm: the run's LM; None: loaded.
+        cache: the texts that are measured; None: each document's first segment, as in the figures.
+        plane: a map already measured on the same texts; None: measured now, which takes most
+            of a minute on two cores for ten documents and 21 points.
+        prompt: what the LM is given; None: the first document's title.
+
+    Raises:
+        DocmemError: if the run has no memory, `lm` is another LM, the DocReps span no plane, or
+            `plane` is of other documents.
     """
 
     def __init__(
         self,
-        titles: list[str],
-        lm: LanguageModel,
-        memory: DocumentMemory,
-        cache: HiddenStateCache,
-        plane: KeyPlane,
-        prompt: str,
+        run: Run,
+        points: int = 21,
+        *,
+        lm: LanguageModel | None = None,
+        cache: HiddenStateCache | None = None,
+        plane: KeyPlane | None = None,
+        prompt: str | None = None,
     ) -> None:
-        self.titles, self.lm, self.cache, self.plane = titles, lm, cache, plane
-        self.origin, self.axes = plane_of(memory.doc_reps.cpu())
-        self.memory = memory.to(cache.device)
+        check_count("points", points, 2)
+        if plane is not None and len(plane.ce) != len(run.titles):
+            raise DocmemError(
+                f"The map is of {len(plane.ce)} documents, this run holds {len(run.titles)}; "
+                "measure it again on this run."
+            )
+        self.titles, memory = run.titles, run.load_memory()
+        self.origin, self.axes = plane_of(memory.doc_reps)
+        self.lm = lm_of(run, lm if cache is None else cache.lm)
+        self.cache = first_segments(run, self.lm) if cache is None else copy.copy(cache)
+        self.cache.lm, self.cache.blocks = self.lm, self.lm.blocks
+        self.memory = memory.to(self.cache.device)
+        if plane is None:
+            plane = measure(self.cache, memory, points=points, progress=True)
+        self.plane = plane
         grid = torch.cartesian_prod(plane.axis, plane.axis)
         with torch.no_grad():
             everywhere = self.memory.select(self._doc_rep(grid)).abs().cpu().numpy()
         # As in the animations the 99.5th percentile, here over the whole map.
         self.selection_limit = float(np.quantile(everywhere, 0.995))
         self._newest = 0  # the number of the page's last question
-        self._jobs = Latest()
+        self._worker = ThreadPoolExecutor(1)
         self._lm_in_use, self._state_in_use = threading.Lock(), threading.RLock()
-        self.point: tuple[float, float] = self._within(*plane.doc_reps[0].tolist())
+        self.point = self._text_at = self._within(*plane.doc_reps[0].tolist())
         self.reading = self._measured(self.point)
-        self.prompt, self.text = prompt, self._written(self.point, prompt)
-        self._text_at = self.point
+        self.prompt = self.titles[0] if prompt is None else prompt
+        self.text = self._written(self.point, self.prompt)
         super().__init__(_PlaneWidget(scene=self._scene(), state=self._state()))
-        answer_beside_the_cell(self.widget)
+        answer_during_cell(self.widget)
         self.widget.on_msg(self._receive)
 
-    # What a point gives
+    # What is read at a point
 
     def move(self, x: float, y: float) -> PlaneReading:
-        """What is read at (x, y) while the point moves: interpolated in the map, in no time."""
+        """Read (x, y) while the point moves: interpolated in the map, at once."""
         point = self._within(x, y)
         return self._show(point, self._read(point, self._interpolated(point), False))
 
     def rest(self, x: float, y: float) -> PlaneReading:
-        """What is read at (x, y), measured: every document under the DocRep there."""
+        """Measure (x, y): every document is read under the DocRep there."""
         point = self._within(x, y)
         return self._show(point, self._measured(point))
 
     def snap(self, document: str | int) -> PlaneReading:
-        """What is read at a document's own point, measured.
+        """Measure at a document's own DocRep.
 
         Raises:
             DocmemError: if there is no such document.
@@ -146,10 +150,10 @@ class KeyPlaneExplorer(Explorer):
 
     @property
     def written(self) -> bool:
-        """Whether `text` was written at the point where it now is."""
+        """Whether `text` was written at the point where it is now."""
         return self._text_at == self.point
 
-    def _within(self, x: float, y: float) -> tuple[float, float]:
+    def _within(self, x: float, y: float) -> Point:
         """(x, y), or the nearest point of the map's edge."""
         if not (math.isfinite(x) and math.isfinite(y)):
             raise DocmemError(f"({x}, {y}) is no point of the plane; give two finite numbers.")
@@ -161,52 +165,44 @@ class KeyPlaneExplorer(Explorer):
         return (self.origin + points @ self.axes).to(self.memory.doc_reps)
 
     @torch.no_grad()
-    def _read(
-        self, point: tuple[float, float], ce: Float[Tensor, " n_docs"], measured: bool
-    ) -> PlaneReading:
+    def _read(self, point: Point, ce: Float[Tensor, " n_docs"], measured: bool) -> PlaneReading:
         """A reading with given cross entropies."""
         doc_rep = self._doc_rep(torch.tensor(point))
         return PlaneReading(doc_rep.cpu(), ce, self.memory.select(doc_rep).cpu(), measured)
 
-    def _measured(self, point: tuple[float, float]) -> PlaneReading:
+    def _measured(self, point: Point) -> PlaneReading:
         """A reading whose cross entropies are measured at the point."""
         doc_rep = self._doc_rep(torch.tensor(point))
         with self._lm_in_use:
             ce = cross_entropies_at(self.cache, self.memory, doc_rep[None])[:, 0]
         return self._read(point, ce, True)
 
-    def _written(self, point: tuple[float, float], prompt: str) -> str:
+    def _written(self, point: Point, prompt: str) -> str:
         """What the LM writes at a point."""
         doc_rep = self._doc_rep(torch.tensor(point))
         with self._lm_in_use, attach(self.lm.model, self.memory, self.cache.layer) as hooked:
             return generate(hooked, self.lm.tokenizer, prompt, doc_rep, max_new_tokens=NEW_TOKENS)
 
-    def _interpolated(self, point: tuple[float, float]) -> Float[Tensor, " n_docs"]:
+    def _interpolated(self, point: Point) -> Float[Tensor, " n_docs"]:
         """The map's cross entropies at a point, bilinear between its four grid points."""
-        axis, ce = self.plane.axis, self.plane.ce
-        step = float(axis[1] - axis[0])
-        (left, across), (low, up) = (
-            _cell((coordinate - float(axis[0])) / step, len(axis)) for coordinate in point
-        )
-        lower = torch.lerp(ce[:, low, left], ce[:, low, left + 1], across)
-        upper = torch.lerp(ce[:, low + 1, left], ce[:, low + 1, left + 1], across)
-        return torch.lerp(lower, upper, up)
+        place = torch.tensor([[[point]]]) / self.plane.axis[-1]  # from -1 to 1
+        grid_sample = torch.nn.functional.grid_sample
+        return grid_sample(self.plane.ce[None], place, align_corners=True)[0, :, 0, 0]
 
     # What the page is told
 
     def _scene(self) -> dict[str, Any]:
         """What stays: the map, its documents, the scales, the colours."""
-        axis, perplexity = self.plane.axis, self.plane.perplexity
-        pixels = territories(self.plane, len(self.titles))
+        pixels = np.round(255 * territories(self.plane, len(self.titles))).astype(np.uint8)
         signed = mpl.colormaps[SIGNED](np.linspace(0, 1, 129))[:, :3]
         return {
             "titles": self.titles,
             "colors": [document_color(index) for index in range(len(self.titles))],
             "ink": INK,
-            "axis": axis.tolist(),
-            "map": np.round(255 * pixels).astype(int).tolist(),  # [up][across][red, green, blue]
+            "axis": self.plane.axis.tolist(),
+            "map": data_url(quick_png(pixels[::-1])),  # one pixel per cell, the top row first
             "points": self.plane.doc_reps.tolist(),
-            "highest": float(np.quantile(perplexity.numpy(), 0.995)),
+            "highest": float(np.quantile(self.plane.perplexity.numpy(), 0.995)),
             "limit": self.selection_limit,
             "signed": np.round(255 * signed).astype(int).tolist(),
         }
@@ -227,19 +223,21 @@ class KeyPlaneExplorer(Explorer):
         }
 
     def _receive(self, _: Any, message: dict[str, Any], __: Any) -> None:
-        """A question of the page: `move` is answered at once, `rest` by the thread beside."""
+        """Answer a `move` of the page at once; leave a `rest` to the worker."""
         with self._state_in_use:
             if message["number"] <= self._newest:
-                return  # overtaken on the way
+                return  # a newer question came first
             self._newest = message["number"]
             if message["kind"] == "move":
                 self.move(message["x"], message["y"])
                 return
-        self._jobs.ask(functools.partial(self._rest, message))
+        self._worker.submit(self._rest, message)
 
     def _rest(self, message: dict[str, Any]) -> None:
-        """Measure and answer; then, if asked to, write and answer; no more once overtaken."""
-        number = message["number"]
+        """Measure and answer; then write and answer, if asked to. Stop at a newer question."""
+        number, prompt = message["number"], message["prompt"]
+        if number < self._newest:
+            return
         try:
             point = self._within(message["x"], message["y"])
             reading = self._measured(point)
@@ -249,24 +247,23 @@ class KeyPlaneExplorer(Explorer):
                 self._show(point, reading)
             if not message["write"]:
                 return
-            text = self._written(point, message["prompt"])
+            text = self._written(point, prompt)
             with self._state_in_use:
-                if number < self._newest:
-                    return
-                self._show_text(point, message["prompt"], text)
+                if number == self._newest:
+                    self._show_text(point, prompt, text)
         except Exception as error:
-            self.widget.send({"kind": "error", "number": number, "sentence": sentence(error)})
+            self.widget.send({"kind": "error", "number": number, "sentence": error_sentence(error)})
             if not isinstance(error, DocmemError):
-                raise
+                traceback.print_exc()  # the page shows its message only
 
-    def _show(self, point: tuple[float, float], reading: PlaneReading) -> PlaneReading:
+    def _show(self, point: Point, reading: PlaneReading) -> PlaneReading:
         """Make this the state, and tell the page."""
         with self._state_in_use:
             self.point, self.reading = point, reading
             self._send()
         return reading
 
-    def _show_text(self, point: tuple[float, float], prompt: str, text: str) -> str:
+    def _show_text(self, point: Point, prompt: str, text: str) -> str:
         """Make this the text, and tell the page."""
         with self._state_in_use:
             self._text_at, self.prompt, self.text = point, prompt, text
@@ -285,18 +282,18 @@ class KeyPlaneExplorer(Explorer):
     @property
     def alt(self) -> str:
         """What the picture shows, in words."""
-        best = self.reading.nearest
+        best, (x, y) = self.reading.nearest, self.point
         how = "measured" if self.reading.measured else "interpolated"
-        words = (
-            f"The DocRep plane of {len(self.titles)} documents with a point at "
-            f"({self.point[0]:.2f}, {self.point[1]:.2f}). Recalled best there: "
-            f"{self.titles[best]}, perplexity {float(self.reading.perplexity[best]):.2f} ({how})."
-        )
-        return f"{words} {self._writes()}" if self.written else words
+        return (
+            f"The DocRep plane of {len(self.titles)} documents with a point at ({x:.2f}, {y:.2f}). "
+            f"Recalled best there: {self.titles[best]}, perplexity "
+            f"{float(self.reading.perplexity[best]):.2f} ({how}). {self._writes()}"
+        ).strip()
 
     def _writes(self) -> str:
-        """The text in a sentence."""
-        return f"After “{self.prompt}” the LM writes: “{self.text.strip()}”"
+        """The text in a sentence; empty if it was written elsewhere."""
+        words = f"After “{self.prompt}” the LM writes: “{self.text.strip()}”"
+        return words if self.written else ""
 
     def figure(self) -> Figure:
         """The map with the point, every document's perplexity there, the selection, the text."""
@@ -307,63 +304,8 @@ class KeyPlaneExplorer(Explorer):
             self.reading,
             self.point,
             self.selection_limit,
-            self._writes() if self.written else "",
+            self._writes(),
         )
 
 
-def _cell(place: float, points: int) -> tuple[int, float]:
-    """The grid point at or below `place`, counted in steps, and how far beyond it."""
-    below = min(max(int(place), 0), points - 2)
-    return below, place - below
-
-
-def key_plane(
-    run: Run,
-    points: int = 21,
-    *,
-    lm: LanguageModel | None = None,
-    cache: HiddenStateCache | None = None,
-    plane: KeyPlane | None = None,
-    prompt: str | None = None,
-) -> KeyPlaneExplorer:
-    """A point to drag through the run's DocRep plane.
-
-    Args:
-        run: a trained run with DocReps of length 2 or more.
-        points: the map is measured at points × points DocReps, if `plane` is not given.
-        lm: the run's LM; None: loaded.
-        cache: the texts to measure; None: each document's first segment, as in the figures.
-        plane: a map already measured on the same texts; None: measured now, which takes most
-            of a minute on two cores for ten documents and 21 points.
-        prompt: what the LM goes on from; None: the first document's title.
-
-    Raises:
-        DocmemError: if the run has no memory, `lm` is another LM, the DocReps span no plane, or
-            `plane` is of other documents.
-    """
-    check_count("points", points, 2)
-    memory = run.load_memory()
-    plane_of(memory.doc_reps)  # raises where there is none
-    if cache is None:
-        lm = lm_of(run, lm)
-        cache = first_segments(run, lm)
-    else:
-        lm = lm_of(run, cache.lm)
-        cache = copy.copy(cache)
-        cache.lm, cache.blocks = lm, lm.blocks
-    if plane is None:
-        plane = measure(
-            cache,
-            memory.to(cache.device),
-            points=points,
-            extent=plane_extent(memory.doc_reps),
-            progress=True,
-        )
-    elif len(plane.ce) != len(run.titles):
-        raise DocmemError(
-            f"The map is of {len(plane.ce)} documents, this run holds {len(run.titles)}; "
-            "measure it again on this run."
-        )
-    if prompt is None:
-        prompt = run.documents[0].title
-    return KeyPlaneExplorer(run.titles, lm, memory, cache, plane, prompt)
+key_plane = KeyPlaneExplorer

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from docmem.core.memory import DocumentMemory
@@ -30,6 +30,14 @@ class Selection(NamedTuple):
     def product(self) -> Float[Tensor, "n_docs entries"]:
         """Document selection × token selection."""
         return self.token * self.document
+
+    def strongest(self, count: int) -> tuple[Int[Tensor, "n_docs count"], Float[Tensor, " n_docs"]]:
+        """The entries with the largest product for each document, and the share that they carry.
+
+        The share is of the document's whole row, in size.
+        """
+        size, entries = self.product.abs().topk(count, dim=1)
+        return entries, size.sum(1) / self.product.abs().sum(1)
 
 
 @torch.no_grad()
@@ -61,3 +69,15 @@ class Snapshots:
     def at(self, index: int) -> Selection:
         """One snapshot's selections."""
         return Selection(self.token[index], self.document[index])
+
+    def distance_correlation(self, index: int = -1) -> float:
+        """Does closeness of DocReps go with likeness of selections?
+
+        The correlation, over all pairs of documents, of the distance between their DocReps and
+        the cosine between their document selections.
+        """
+        pairs = torch.ones(self.doc_reps.shape[1], self.doc_reps.shape[1]).triu(1).bool()
+        unit = torch.nn.functional.normalize(self.document[index], dim=1)
+        distance = torch.cdist(self.doc_reps[index], self.doc_reps[index])
+        both = torch.stack([distance[pairs], (unit @ unit.T)[pairs]])
+        return torch.corrcoef(both)[0, 1].item()

@@ -10,9 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from docmem.core.blocks import text_config
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, check_titles, load_documents
 from docmem.errors import DocmemError
+from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel, load_lm
 from docmem.training.config import TrainConfig
 from docmem.training.run import RESUME_IGNORES, to_dict
@@ -95,3 +97,18 @@ def default_folder(
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
     name = f"{config.key_activation}-{config.hook_memory_dim}-{digest}"
     return Path("outputs") / Path(lm.name).name / name
+
+
+def gpu_memory(cache: HiddenStateCache, memory: DocumentMemory) -> dict[str, int]:
+    """What training takes of a GPU's memory, in bytes, from the shapes of things.
+
+    The logits are those of the largest batch under two DocReps, with their gradient, in float32.
+    """
+    model, tokens = cache.lm.model, [batch.input_ids.numel() for batch in cache.batches]
+    return {
+        "the LM's weights": sum(weight.nbytes for weight in model.parameters()),
+        "hidden states": sum(tokens) * cache.lm.d_model * model.dtype.itemsize,
+        "logits of a step, at most": 2 * 2 * max(tokens) * text_config(model).vocab_size * 4,
+        "the memory, its gradient, AdamW's moments": 4
+        * sum(weight.nbytes for weight in memory.parameters()),
+    }

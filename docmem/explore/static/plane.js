@@ -1,27 +1,59 @@
 // The page's side of docmem.explore.key_plane: draws, and asks the kernel for every number.
 //
-// A question carries a number that only grows; an answer to an older one is dropped. While the
-// point moves at most one question is on its way, and the newest place is asked about next.
+// Questions are numbered upwards; an answer to an older one is dropped. While the point moves at
+// most one question is on its way, and the newest place is asked about next.
 
 const REST_MS = 120; // without movement for so long, the point is at rest
 const WALK_MS = 4000; // a walk from one document to another
 const SILENT_MS = 1500; // without an answer for so long, say that the kernel is busy
-const MARGIN = { left: 34, right: 10, top: 10, bottom: 26 }; // of the map, for its axes
-const HINT =
-  "Drag the point, or use the arrow keys (Shift for fine steps). Click a number to go to a document.";
+const [LEFT, TOP, SIDE, WIDTH, HEIGHT] = [34, 10, 400, 444, 436]; // the map in its SVG
+const KEYS = "Arrow keys move it, with Shift in fine steps.";
+const HINT = `Drag the point. ${KEYS} Click a number to go to a document.`;
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+
+const STRIP = "Memory selection: one cell per entry, red above zero, blue below";
+const PAGE = `
+  <div class="docmem-plane__columns">
+    <div>
+      <svg class="docmem-plane__map" viewBox="0 0 ${WIDTH} ${HEIGHT}" tabindex="0"
+        role="application" aria-label="DocRep plane with a point to move. ${KEYS}"></svg>
+      <div class="docmem-plane__walk">
+        <span>From</span><select aria-label="Walk from"></select>
+        <span>to</span><select aria-label="Walk to"></select>
+        <button type="button">▶ Walk</button>
+      </div>
+    </div>
+    <div class="docmem-plane__side">
+      <div class="docmem-plane__label">
+        <span class="docmem-plane__coordinates"></span><span class="docmem-plane__how"></span>
+      </div>
+      <div class="docmem-plane__best"><span class="docmem-plane__badge"></span><span></span></div>
+      <div class="docmem-plane__label">Perplexity of each document there, log scale</div>
+      <div class="docmem-plane__bars"></div>
+      <div class="docmem-plane__axis"></div>
+    </div>
+  </div>
+  <div class="docmem-plane__wide">
+    <div class="docmem-plane__label">${STRIP}</div>
+    <canvas class="docmem-plane__strip" height="1" role="img" aria-label="${STRIP}"></canvas>
+  </div>
+  <div class="docmem-plane__wide docmem-plane__prompt">
+    <label>Prompt</label><input aria-label="Prompt" spellcheck="false">
+    <label>The LM writes</label><div class="docmem-plane__text"></div>
+  </div>
+  <div class="docmem-plane__note">${HINT}</div>
+  <div class="docmem-plane__heard" aria-live="polite"></div>`;
+const ROW = `
+  <span class="docmem-plane__badge"></span>
+  <div>
+    <div class="docmem-plane__name"></div>
+    <div class="docmem-plane__track"><div class="docmem-plane__bar"></div></div>
+  </div>
+  <span class="docmem-plane__number"></span>`;
 
 let last = 0;
-const nextNumber = () => (last = Math.max(last + 1, Math.round(1000 * (performance.timeOrigin + performance.now()))));
-
-const element = (parent, tag, name, text = "") => {
-  const made = document.createElement(tag);
-  if (name) made.className = `docmem-plane__${name}`;
-  made.textContent = text;
-  parent.append(made);
-  return made;
-};
-
-const rgb = (color) => `rgb(${color.join(" ")})`;
+const nextNumber = () =>
+  (last = Math.max(last + 1, Math.round(1000 * (performance.timeOrigin + performance.now()))));
 
 // White on dark colours, ink on light ones: the rule of the figures' badges.
 const onColor = (color, ink) => {
@@ -29,249 +61,161 @@ const onColor = (color, ink) => {
   return 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 ? "#ffffff" : ink;
 };
 
-const written = (value) => value.toLocaleString("en", value < 100
-  ? { minimumFractionDigits: 2, maximumFractionDigits: 2 } : { maximumFractionDigits: 0 });
+const asText = (value, digits = value < 100 ? 2 : 0) => value.toLocaleString("en", {
+  minimumFractionDigits: digits, maximumFractionDigits: digits,
+});
 
-/** The map as an image of one pixel a cell, row 0 at the top. */
-function mapImage(rows) {
-  const image = document.createElement("canvas");
-  image.width = image.height = rows.length;
-  const pixels = new ImageData(rows.length, rows.length);
-  [...rows].reverse().flat().forEach((color, index) => pixels.data.set([...color, 255], 4 * index));
-  image.getContext("2d").putImageData(pixels, 0, 0);
-  return image;
-}
+const add = (parent, tag, name, text = "") => {
+  const made = document.createElement(tag);
+  if (name) made.className = `docmem-plane__${name}`;
+  made.textContent = text;
+  return parent.appendChild(made);
+};
 
-/** A canvas with as many pixels as the screen shows of it; its context in CSS pixels. */
-function sharp(canvas) {
-  const { width, height } = canvas.getBoundingClientRect();
-  const ratio = window.devicePixelRatio || 1;
-  canvas.width = Math.max(1, Math.round(width * ratio));
-  canvas.height = Math.max(1, Math.round(height * ratio));
-  const context = canvas.getContext("2d");
-  context.setTransform(ratio, 0, 0, ratio, 0, 0);
-  return { context, width, height };
-}
+const draw = (parent, tag, attributes, text = "") => {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.textContent = text;
+  return parent.appendChild(made);
+};
 
-/** Where the plane lies in a canvas of this size, and the way there and back. */
-function projection(scene, width, height) {
-  const { axis } = scene;
-  const extent = axis[axis.length - 1];
-  const reach = extent + (axis[1] - axis[0]) / 2;
-  const wide = width - MARGIN.left - MARGIN.right;
-  const high = height - MARGIN.top - MARGIN.bottom;
+/** Where points of the plane lie in the SVG, and the way back. */
+function projection({ axis }) {
+  const extent = axis.at(-1);
+  const reach = extent + (axis[1] - axis[0]) / 2; // the map's cells reach half a cell further
+  const scale = SIDE / (2 * reach);
   return {
-    extent, wide, high,
-    toPage: ([x, y]) => [
-      MARGIN.left + ((x + reach) / (2 * reach)) * wide,
-      MARGIN.top + ((reach - y) / (2 * reach)) * high,
-    ],
-    toPlane: ([left, top]) => [
-      ((left - MARGIN.left) / wide) * 2 * reach - reach,
-      reach - ((top - MARGIN.top) / high) * 2 * reach,
-    ],
+    extent,
+    toPage: ([x, y]) => [LEFT + (x + reach) * scale, TOP + (reach - y) * scale],
+    toPlane: ([left, top]) => [(left - LEFT) / scale - reach, reach - (top - TOP) / scale],
   };
 }
 
-function drawMap(canvas, scene, image, point) {
-  const { context, width, height } = sharp(canvas);
-  if (!width) return;
-  const { extent, wide, high, toPage } = projection(scene, width, height);
-  context.clearRect(0, 0, width, height);
-  context.imageSmoothingEnabled = false;
-  context.drawImage(image, MARGIN.left, MARGIN.top, wide, high);
-  context.fillStyle = "#555555";
-  context.font = "11px system-ui, sans-serif";
+/** The map, its axes, the documents' numbers; returns the ring that marks the point. */
+function drawMap(map, scene, { extent, toPage }) {
+  draw(map, "image", { href: scene.map, x: LEFT, y: TOP, width: SIDE, height: SIDE });
   for (const tick of [-extent, 0, extent]) {
     const text = String(Math.round(100 * tick) / 100).replace("-", "−");
     const [left, top] = toPage([tick, tick]);
-    context.textAlign = "center";
-    context.textBaseline = "top";
-    context.fillText(text, left, height - MARGIN.bottom + 7);
-    context.textAlign = "right";
-    context.textBaseline = "middle";
-    context.fillText(text, MARGIN.left - 7, top);
+    draw(map, "text", { x: left, y: HEIGHT - 8, "text-anchor": "middle" }, text);
+    draw(map, "text", { x: LEFT - 7, y: top, "text-anchor": "end", dy: "0.35em" }, text);
   }
+  const r = 9 * Math.min(1, Math.sqrt(20 / scene.points.length)); // smaller where there are many
   scene.points.forEach((place, index) => {
-    const [left, top] = toPage(place);
-    context.beginPath();
-    context.arc(left, top, 10, 0, 2 * Math.PI);
-    context.fillStyle = scene.colors[index];
-    context.fill();
-    context.strokeStyle = "#ffffff";
-    context.lineWidth = 1.6;
-    context.stroke();
-    context.fillStyle = onColor(scene.colors[index], scene.ink);
-    context.font = "bold 11px system-ui, sans-serif";
-    context.textAlign = "center";
-    context.textBaseline = "middle";
-    context.fillText(String(index + 1), left, top + 0.5);
+    const [x, y] = toPage(place);
+    const fill = scene.colors[index];
+    draw(map, "circle", { cx: x, cy: y, r, fill, stroke: "#ffffff", "stroke-width": 1.6 });
+    draw(map, "text", {
+      x, y, dy: "0.35em", "text-anchor": "middle", "font-weight": 700,
+      style: `fill: ${onColor(fill, scene.ink)}; font-size: ${1.05 * r}px`,
+    }, index + 1);
   });
-  const [left, top] = toPage(point);
-  for (const [color, line] of [["#ffffff", 7], [scene.ink, 3]]) {
-    context.beginPath();
-    context.arc(left, top, 14, 0, 2 * Math.PI);
-    context.strokeStyle = color;
-    context.lineWidth = line;
-    context.stroke();
+  const ring = draw(map, "g", { fill: "none" });
+  for (const [stroke, width] of [["#ffffff", 6], [scene.ink, 2.6]]) {
+    draw(ring, "circle", { r: 12.5, stroke, "stroke-width": width });
   }
+  return ring;
 }
 
-function drawStrip(canvas, scene, selection) {
-  const { context, width, height } = sharp(canvas);
-  const middle = (scene.signed.length - 1) / 2;
+/** The memory selection, one pixel per entry. */
+function drawStrip(strip, { signed, limit }, selection) {
+  const middle = (signed.length - 1) / 2;
+  const pixels = new ImageData(selection.length, 1);
   selection.forEach((value, index) => {
-    const share = Math.max(-1, Math.min(1, value / scene.limit));
-    const [from, to] = [index, index + 1].map((at) => (at / selection.length) * width);
-    context.fillStyle = rgb(scene.signed[Math.round(middle + share * middle)]);
-    context.fillRect(from, 0, to - from + 0.3, height);
+    const share = Math.max(-1, Math.min(1, value / limit));
+    pixels.data.set([...signed[Math.round(middle + share * middle)], 255], 4 * index);
   });
-}
-
-/** Everything on the page, once; returns the parts that change. */
-function build(el, scene) {
-  const root = element(el, "div", "");
-  root.className = "docmem-plane";
-  root.style.setProperty("--docmem-ink", scene.ink);
-  root.dataset.lmSuppressShortcuts = "true"; // arrow keys are the point's, not the notebook's
-  const columns = element(root, "div", "columns");
-
-  const left = element(columns, "div", "");
-  const canvas = element(element(left, "div", "map"), "canvas", "");
-  canvas.tabIndex = 0;
-  canvas.setAttribute("role", "application");
-  canvas.setAttribute("aria-label",
-    "DocRep plane with a point to move. Arrow keys move it, with Shift in fine steps.");
-  const walk = element(left, "div", "walk");
-  const choice = (label, chosen) => {
-    const select = element(walk, "select", "");
-    select.setAttribute("aria-label", label);
-    scene.titles.forEach((title, index) => {
-      const option = element(select, "option", "", `${index + 1}  ${title}`);
-      option.value = index;
-    });
-    select.value = chosen;
-    return select;
-  };
-  element(walk, "span", "", "From");
-  const from = choice("Walk from", 0);
-  element(walk, "span", "", "to");
-  const to = choice("Walk to", Math.min(1, scene.titles.length - 1));
-  const play = element(walk, "button", "", "▶ Walk");
-  play.type = "button";
-
-  const side = element(columns, "div", "side");
-  const label = element(side, "div", "label");
-  const where = element(label, "span", "coordinates");
-  const how = element(label, "span", "how");
-  const best = element(side, "div", "best");
-  const bestBadge = element(best, "span", "badge");
-  const bestTitle = element(best, "span", "");
-  element(element(side, "div", "label"), "span", "", "Perplexity of each document there, log scale");
-  const bars = element(side, "div", "bars");
-  const rows = scene.titles.map((title, index) => {
-    const row = element(bars, "div", "row");
-    const badge = element(row, "span", "badge", String(index + 1));
-    badge.style.background = scene.colors[index];
-    badge.style.color = onColor(scene.colors[index], scene.ink);
-    const middle = element(row, "div", "");
-    element(middle, "div", "name", title).title = title;
-    const bar = element(element(middle, "div", "track"), "div", "bar");
-    bar.style.background = scene.colors[index];
-    return { row, bar, number: element(row, "span", "number") };
-  });
-  const axis = element(side, "div", "axis");
-  for (let tick = 1; tick <= scene.highest; tick *= 10) {
-    const mark = element(axis, "span", "", tick.toLocaleString("en"));
-    mark.style.left = `${(100 * Math.log(tick)) / Math.log(scene.highest)}%`;
-  }
-
-  const wide = element(root, "div", "wide");
-  element(element(wide, "div", "label"), "span", "",
-    "Memory selection: an entry a cell, red above zero, blue below");
-  const strip = element(wide, "canvas", "strip");
-  strip.setAttribute("role", "img");
-  strip.setAttribute("aria-label", "Memory selection at the point");
-
-  const prompt = element(element(root, "div", "wide"), "div", "prompt");
-  const promptLabel = element(prompt, "label", "", "Prompt");
-  const input = element(promptLabel.parentElement, "input", "");
-  input.setAttribute("aria-label", "Prompt");
-  input.spellcheck = false;
-  element(prompt, "label", "", "The LM writes");
-  const text = element(prompt, "div", "text");
-  const noteLine = element(root, "div", "note", HINT);
-  const heard = element(root, "div", "heard");
-  heard.setAttribute("aria-live", "polite");
-  return {
-    root, canvas, from, to, play, where, how, bestBadge, bestTitle, bars, rows, strip, input,
-    text, note: noteLine, heard,
-  };
+  strip.width = selection.length;
+  strip.getContext("2d").putImageData(pixels, 0, 0);
 }
 
 function render({ model, el }) {
   const scene = model.get("scene");
-  const page = build(el, scene);
-  const image = mapImage(scene.map);
-  const extent = scene.axis[scene.axis.length - 1];
-  const clamp = (value) => Math.max(-extent, Math.min(extent, value));
+  const root = el.appendChild(document.createElement("div"));
+  root.className = "docmem-plane";
+  root.innerHTML = PAGE; // without data: titles and texts are set as text below
+  root.style.setProperty("--docmem-ink", scene.ink);
+  root.dataset.lmSuppressShortcuts = "true"; // arrow keys are the point's, not the notebook's
+  const part = (name) => root.querySelector(`.docmem-plane__${name}`);
+  const [map, how, bars, text, note] = ["map", "how", "bars", "text", "note"].map(part);
+  const [play, input] = ["button", "input"].map((tag) => root.querySelector(tag));
+  const [from, to] = root.querySelectorAll("select");
+  const [bestBadge, bestTitle] = part("best").children;
+
+  const markAs = (badge, index) => {
+    badge.textContent = index + 1;
+    badge.style.background = scene.colors[index];
+    badge.style.color = onColor(scene.colors[index], scene.ink);
+  };
+  const rows = scene.titles.map((title, index) => {
+    for (const select of [from, to]) add(select, "option", "", `${index + 1}  ${title}`).value = index;
+    const row = add(bars, "div", "row");
+    row.innerHTML = ROW;
+    const [badge, name, bar, number] = ["badge", "name", "bar", "number"].map((part) =>
+      row.querySelector(`.docmem-plane__${part}`));
+    markAs(badge, index);
+    name.textContent = name.title = title;
+    bar.style.background = scene.colors[index];
+    return { row, bar, number };
+  });
+  to.value = Math.min(1, scene.titles.length - 1);
+  const shareOf = (value) => 100 * Math.log(Math.max(1, value)) / Math.log(scene.highest);
+  for (let tick = 1; tick <= scene.highest; tick *= 10) {
+    add(part("axis"), "span", "", asText(tick, 0)).style.left = `${shareOf(tick)}%`;
+  }
+  const { extent, toPage, toPlane } = projection(scene);
+  const ring = drawMap(map, scene, { extent, toPage });
+
   let shown = model.get("state");
   let point = [shown.x, shown.y];
   let newest = 0; // the number of the last question
   let moving = false; // a question about a move is on its way
-  let pending = null; // the place to ask about next
-  let holding = false;
+  let pending = false; // the point has moved on since
+  let pressed = null; // where the pointer went down, while it is down
+  let dragged = false; // it has moved since
+  let grip = [0, 0]; // from the pointer to the point that it took hold of
   let walking = null;
   let restTimer = null;
   let silentTimer = null;
-  let frame = null;
-  page.input.value = shown.prompt;
+  input.value = shown.prompt;
 
-  const redraw = () => {
-    frame ??= requestAnimationFrame(() => {
-      frame = null;
-      drawMap(page.canvas, scene, image, point);
-      drawStrip(page.strip, scene, shown.selection);
-    });
-  };
-
+  const placeRing = () => ring.setAttribute("transform", `translate(${toPage(point)})`);
   const say = (sentence, isError = false) => {
-    page.note.textContent = sentence;
-    page.note.dataset.error = isError;
+    note.textContent = sentence;
+    note.dataset.error = isError;
   };
 
   const show = (state) => {
     shown = state;
     const best = state.nearest;
-    page.where.textContent = `DocRep (${state.doc_rep.map((value) =>
+    part("coordinates").textContent = `DocRep (${state.doc_rep.map((value) =>
       value.toFixed(2).replace("-", "−")).join(", ")}) recalls best`;
-    page.how.textContent = state.measured ? "measured" : "interpolated";
-    page.how.dataset.measured = state.measured;
-    page.bars.classList.toggle("docmem-plane__moving", !state.measured);
-    page.bestBadge.textContent = String(best + 1);
-    page.bestBadge.style.background = scene.colors[best];
-    page.bestBadge.style.color = onColor(scene.colors[best], scene.ink);
-    page.bestTitle.textContent = scene.titles[best];
-    page.rows.forEach(({ row, bar, number }, index) => {
+    how.textContent = state.measured ? "measured" : "interpolated";
+    how.dataset.measured = state.measured;
+    bars.classList.toggle("docmem-plane__moving", !state.measured);
+    markAs(bestBadge, best);
+    bestTitle.textContent = scene.titles[best];
+    rows.forEach(({ row, bar, number }, index) => {
       const value = state.perplexity[index];
-      const share = Math.log(Math.max(1, value)) / Math.log(scene.highest);
       row.dataset.best = index === best;
-      bar.style.width = `${Math.max(0.6, Math.min(100, 100 * share))}%`;
-      number.textContent = written(value);
+      bar.style.width = `${Math.max(0.6, Math.min(100, shareOf(value)))}%`;
+      number.textContent = asText(value);
     });
-    page.text.replaceChildren();
-    element(page.text, "b", "", state.prompt);
-    page.text.append(state.text);
+    text.replaceChildren();
+    add(text, "b", "", state.prompt);
+    text.append(state.text);
     if (state.measured) {
-      page.heard.textContent =
-        `Recalled best: ${scene.titles[best]}, perplexity ${written(state.perplexity[best])}`;
+      part("heard").textContent =
+        `Recalled best: ${scene.titles[best]}, perplexity ${asText(state.perplexity[best])}`;
     }
-    redraw();
+    drawStrip(part("strip"), scene, state.selection);
+    placeRing();
   };
 
   const ask = (kind, more = {}) => {
     newest = nextNumber();
     moving = kind === "move";
+    pending = false;
     model.send({ kind, number: newest, x: point[0], y: point[1], ...more });
     clearTimeout(silentTimer);
     silentTimer = setTimeout(() => say("Waiting for the kernel …"), SILENT_MS);
@@ -279,34 +223,29 @@ function render({ model, el }) {
 
   const rest = (write) => {
     clearTimeout(restTimer);
-    pending = null;
-    ask("rest", { write, prompt: page.input.value });
+    ask("rest", { write, prompt: input.value });
   };
 
-  const moveTo = (x, y) => {
-    point = [clamp(x), clamp(y)];
-    page.text.dataset.stale = true;
+  const moveTo = (place) => {
+    point = place.map((value) => Math.max(-extent, Math.min(extent, value)));
+    text.dataset.stale = true;
     clearTimeout(restTimer);
-    if (!walking) restTimer = setTimeout(() => rest(!holding), REST_MS);
-    if (!moving) ask("move");
-    else pending = point;
-    redraw();
+    if (!walking) restTimer = setTimeout(() => rest(!pressed), REST_MS);
+    if (moving) pending = true;
+    else ask("move");
+    placeRing();
   };
 
   const onAnswer = (message) => {
-    if (message.number < newest) return; // overtaken
+    if (message.number < newest) return; // to an older question
     newest = message.number;
     moving = false;
     clearTimeout(silentTimer);
     if (message.kind === "error") return say(message.sentence, true);
     say(HINT);
-    if (pending) {
-      pending = null;
-      ask("move");
-    } else if (!holding && !walking) {
-      point = [message.x, message.y]; // as another view, or the kernel, has set it
-    }
-    page.text.dataset.stale = !message.written || message.prompt !== page.input.value;
+    if (pending) ask("move");
+    else if (!pressed && !walking) point = [message.x, message.y]; // set by another view, or by code
+    text.dataset.stale = !message.written || message.prompt !== input.value;
     show(message);
   };
 
@@ -314,106 +253,83 @@ function render({ model, el }) {
     if (!walking) return;
     cancelAnimationFrame(walking);
     walking = null;
-    page.play.textContent = "▶ Walk";
+    play.textContent = "▶ Walk";
     rest(write);
   };
 
   const startWalk = () => {
-    const [start, end] = [page.from, page.to].map((select) => scene.points[Number(select.value)]);
+    const [start, end] = [from, to].map((select) => scene.points[select.value]);
     let began = null;
-    page.play.textContent = "❚❚ Stop";
+    play.textContent = "❚❚ Stop";
     const step = (now) => {
       began ??= now;
       const share = Math.min(1, (now - began) / WALK_MS);
-      moveTo(...start.map((value, axis) => value + share * (end[axis] - value)));
+      moveTo(start.map((value, axis) => value + share * (end[axis] - value)));
       if (share === 1) stopWalk();
       else walking = requestAnimationFrame(step);
     };
     walking = requestAnimationFrame(step);
   };
 
-  const place = (event) => {
-    const box = page.canvas.getBoundingClientRect();
-    return [event.clientX - box.left, event.clientY - box.top];
+  const placeOf = (event) => { // of the pointer, in the SVG
+    const box = map.getBoundingClientRect();
+    return [event.clientX - box.left, event.clientY - box.top].map(
+      (pixels) => pixels * WIDTH / box.width);
   };
-  const toPage = (at) => {
-    const box = page.canvas.getBoundingClientRect();
-    return projection(scene, box.width, box.height).toPage(at);
-  };
-  const toPlane = (at) => {
-    const box = page.canvas.getBoundingClientRect();
-    return projection(scene, box.width, box.height).toPlane(at);
-  };
-  const nearestBadge = (at) => {
-    const distances = scene.points.map((own) => {
-      const [left, top] = toPage(own);
-      return Math.hypot(left - at[0], top - at[1]);
-    });
-    const index = distances.indexOf(Math.min(...distances));
-    return { index, distance: distances[index] };
+  const distance = (one, two) => Math.hypot(one[0] - two[0], one[1] - two[1]);
+  const nearestBadge = (place) => {
+    const distances = scene.points.map((own) => distance(toPage(own), place));
+    const away = Math.min(...distances);
+    return { index: distances.indexOf(away), away };
   };
   const snap = (index) => {
-    moveTo(...scene.points[index]);
+    moveTo(scene.points[index]);
     rest(true);
   };
 
-  let pressed = null; // where the pointer went down
-  let grip = [0, 0]; // from the pointer to the point that it took hold of
-  const listeners = [
-    [page.canvas, "pointerdown", (event) => {
-      if (event.button) return;
-      stopWalk(false);
-      page.canvas.setPointerCapture(event.pointerId);
-      holding = true;
-      pressed = place(event);
-      const [left, top] = toPage(point);
-      const onPoint = Math.hypot(left - pressed[0], top - pressed[1]) < 18;
-      grip = onPoint ? [left - pressed[0], top - pressed[1]] : [0, 0];
-      if (!onPoint && nearestBadge(pressed).distance > 12) moveTo(...toPlane(pressed));
-    }],
-    [page.canvas, "pointermove", (event) => {
-      if (!holding) return;
-      const at = place(event);
-      if (Math.hypot(at[0] - pressed[0], at[1] - pressed[1]) > 2) pressed = [-99, -99];
-      if (pressed[0] === -99) moveTo(...toPlane([at[0] + grip[0], at[1] + grip[1]]));
-    }],
-    [page.canvas, "pointerup", (event) => {
-      if (!holding) return;
-      holding = false;
-      const { index, distance } = nearestBadge(place(event));
-      if (pressed[0] !== -99 && distance < 12) snap(index);
-      else rest(true);
-    }],
-    [page.canvas, "pointercancel", () => {
-      if (!holding) return;
-      holding = false;
-      rest(true);
-    }],
-    [page.canvas, "dblclick", (event) => snap(nearestBadge(place(event)).index)],
-    [page.canvas, "keydown", (event) => {
-      const direction = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
-      if (!direction) return;
-      event.preventDefault();
-      stopWalk(false);
-      const step = extent * (event.shiftKey ? 0.005 : 0.04);
-      moveTo(point[0] + step * direction[0], point[1] + step * direction[1]);
-    }],
-    [page.play, "click", () => (walking ? stopWalk() : startWalk())],
-    [page.input, "keydown", (event) => event.key === "Enter" && rest(true)],
-    [page.input, "blur", () => page.input.value !== shown.prompt && rest(true)],
-    [page.input, "input", () => (page.text.dataset.stale = true)],
-  ];
-  for (const [target, kind, listener] of listeners) target.addEventListener(kind, listener);
-  const resized = new ResizeObserver(redraw);
-  resized.observe(page.canvas);
+  map.addEventListener("pointerdown", (event) => {
+    if (event.button) return;
+    stopWalk(false);
+    map.setPointerCapture(event.pointerId);
+    pressed = placeOf(event);
+    dragged = false;
+    const at = toPage(point);
+    const onPoint = distance(at, pressed) < 16;
+    grip = onPoint ? [at[0] - pressed[0], at[1] - pressed[1]] : [0, 0];
+    if (!onPoint && nearestBadge(pressed).away > 11) moveTo(toPlane(pressed));
+  });
+  map.addEventListener("pointermove", (event) => {
+    if (!pressed) return;
+    const place = placeOf(event);
+    dragged ||= distance(place, pressed) > 2;
+    if (dragged) moveTo(toPlane([place[0] + grip[0], place[1] + grip[1]]));
+  });
+  const release = (event) => {
+    if (!pressed) return;
+    pressed = null;
+    const { index, away } = nearestBadge(placeOf(event));
+    if (event.type === "pointerup" && !dragged && away < 11) snap(index);
+    else rest(true);
+  };
+  for (const end of ["pointerup", "pointercancel"]) map.addEventListener(end, release);
+  map.addEventListener("dblclick", (event) => snap(nearestBadge(placeOf(event)).index));
+  map.addEventListener("keydown", (event) => {
+    const direction = ARROWS[event.key];
+    if (!direction) return;
+    event.preventDefault();
+    stopWalk(false);
+    const step = extent * (event.shiftKey ? 0.005 : 0.04);
+    moveTo(point.map((value, axis) => value + step * direction[axis]));
+  });
+  play.addEventListener("click", () => (walking ? stopWalk() : startWalk()));
+  input.addEventListener("keydown", (event) => event.key === "Enter" && rest(true));
+  input.addEventListener("blur", () => input.value !== shown.prompt && rest(true));
+  input.addEventListener("input", () => (text.dataset.stale = true));
   model.on("msg:custom", onAnswer);
   show(shown);
 
-  return () => {
+  return () => { // listeners end with the elements that they listen to
     model.off("msg:custom", onAnswer);
-    resized.disconnect();
-    for (const [target, kind, listener] of listeners) target.removeEventListener(kind, listener);
-    cancelAnimationFrame(frame);
     cancelAnimationFrame(walking);
     clearTimeout(restTimer);
     clearTimeout(silentTimer);

@@ -1,4 +1,4 @@
-"""Measurements kept with a run: the same again without measuring, and new for a new memory."""
+"""Cached evaluation results of a run: read again without the LM, renewed for another memory."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ import torch
 from toys import files, toy_lm
 
 from docmem.errors import DocmemError
-from docmem.evaluation import cached as measured
+from docmem.evaluation import cached
 from docmem.evaluation.cached import measure, measure_plane
 from docmem.evaluation.plane import key_plane
 from docmem.evaluation.recall import completion, recognition
@@ -34,7 +34,7 @@ def same(left: tuple, right: tuple) -> bool:
     return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
 
 
-def test_what_is_kept_is_what_was_measured(mine: tuple[LanguageModel, Run]) -> None:
+def test_cached_results_equal_a_fresh_evaluation(mine: tuple[LanguageModel, Run]) -> None:
     lm, run = mine
     first, plane = measure(run, lambda: lm), measure_plane(run, lambda: lm, 5)
     cache = run.cache_hidden_states(lm)
@@ -48,7 +48,7 @@ def test_what_is_kept_is_what_was_measured(mine: tuple[LanguageModel, Run]) -> N
     assert measure_plane(run, lambda: lm, 3).ce.shape[1:] == (3, 3)
 
 
-def test_the_map_reads_first_segments(mine: tuple[LanguageModel, Run]) -> None:
+def test_measure_plane_reads_first_segments(mine: tuple[LanguageModel, Run]) -> None:
     lm, run = mine
     plane = measure_plane(run, lambda: lm, 3)
     extent = float(plane.axis[-1])
@@ -58,7 +58,7 @@ def test_the_map_reads_first_segments(mine: tuple[LanguageModel, Run]) -> None:
 
 
 @pytest.mark.parametrize("measuring", [measure, lambda run, load: measure_plane(run, load, 3)])
-def test_another_memory_is_measured_anew(
+def test_another_memory_is_evaluated_again(
     mine: tuple[LanguageModel, Run], measuring: Callable
 ) -> None:
     lm, run = mine
@@ -73,17 +73,17 @@ def test_another_memory_is_measured_anew(
     measuring(run, never)
 
 
-def test_in_a_folder_that_cannot_be_written_nothing_is_kept(
+def test_nothing_is_cached_in_a_read_only_folder(
     mine: tuple[LanguageModel, Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lm, run = mine
     before = files(run.path)
-    monkeypatch.setattr(measured.os, "access", lambda path, mode: mode != os.W_OK)
+    monkeypatch.setattr(cached.os, "access", lambda path, mode: mode != os.W_OK)
     measure(run, lambda: lm)
     assert files(run.path) == before
 
 
-def test_another_lm_is_refused(mine: tuple[LanguageModel, Run]) -> None:
+def test_evaluation_rejects_another_lm(mine: tuple[LanguageModel, Run]) -> None:
     for measuring in (measure, measure_plane):
         with pytest.raises(DocmemError, match="other weights"):
             measuring(mine[1], lambda: toy_lm("gpt2"))

@@ -6,7 +6,7 @@ from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError
 from docmem.evaluation.continuity import continuity, selection_bound
-from docmem.evaluation.plane import along_line, key_plane, plane_of
+from docmem.evaluation.plane import KeyPlane, along_line, key_plane, plane_of
 from docmem.lm.cross_entropy import cross_entropies_at, on_device_of
 from docmem.lm.forward import forward_inputs
 from docmem.lm.head import token_losses
@@ -175,3 +175,10 @@ def test_a_memory_elsewhere_is_copied_to_the_hidden_states_and_stays(
     copied = on_device_of(cache, memory)
     assert {tensor.device.type for tensor in copied.state_dict().values()} == {"meta"}
     assert {tensor.device.type for tensor in memory.state_dict().values()} == {"cpu"}
+
+
+def test_shares_of_the_map_by_best_recalled_document_and_below_a_limit() -> None:
+    perplexity = torch.tensor([[[1.0, 2], [9, 9]], [[3.0, 3], [3, 3]], [[9.0, 9], [9, 9]]])
+    plane = KeyPlane(torch.tensor([-1.0, 1]), perplexity.log(), torch.zeros(3, 2))
+    assert plane.shares.tolist() == [0.5, 0.5, 0]
+    assert plane.share_below(torch.tensor([1.5, 4, 8])).tolist() == [0.25, 1, 0]

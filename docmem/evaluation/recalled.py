@@ -1,0 +1,191 @@
+"""Results of `docmem.recall` and `docmem.compare`: what the LM wrote, as text and as a table."""
+
+import html
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jaxtyping import Float
+from tabulate import tabulate
+from torch import Tensor
+
+from docmem.documents import Document
+from docmem.evaluation.verbatim import Span, verbatim
+
+INK, GREY, FAINT, MARK = "#222222", "#555555", "#767676", "#117733"
+DARKEST_NATS = 8.0  # the loss of a token that is shaded darkest
+
+
+class Source(NamedTuple):
+    """A document whose words are marked in what the LM writes."""
+
+    label: str
+    """What the table calls it."""
+    color: str
+    """The colour of its marks, #rrggbb."""
+    text: str
+    """Its text."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Recalled:
+    """A prompt continued under one condition, and the document that it is compared with."""
+
+    document: Document
+    """The document."""
+    prompt: str
+    """What the LM was given."""
+    under: str
+    """The condition: whose DocRep was in force, all entries, or the base LM."""
+    text: str
+    """What the LM wrote after the prompt, greedily."""
+    pieces: list[str]
+    """The document's true continuation of the prompt, token by token; empty if it has none."""
+    losses: Float[Tensor, " tokens"]
+    """Loss of each of these tokens under the condition, nats."""
+
+    @property
+    def truth(self) -> str:
+        """The document's true continuation; empty if the prompt is not in the document."""
+        return "".join(self.pieces)
+
+    @property
+    def ce(self) -> float:
+        """Cross entropy of the true continuation, nats per token; NaN if there is none."""
+        return self.losses.mean().item()
+
+    @property
+    def verbatim(self) -> list[Span]:
+        """The parts of `text`, of four words or more, that stand word for word in the document."""
+        return verbatim(self.text, self.document.text)
+
+    def __str__(self) -> str:
+        return str(Comparison((self,)))
+
+    __repr__ = __str__  # what a notebook keeps beside the table
+
+    def _repr_html_(self) -> str:
+        return Comparison((self,)).html()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    """One prompt continued under several conditions. Iterate over it, or index it."""
+
+    rows: tuple[Recalled, ...]
+    """One result for each condition."""
+
+    def __iter__(self) -> Iterator[Recalled]:
+        return iter(self.rows)
+
+    def __getitem__(self, index: int) -> Recalled:
+        return self.rows[index]
+
+    def __str__(self) -> str:
+        first = self.rows[0]
+        table = [
+            (row.under, row.text.strip(), f"{verbatim_share([row]):.0%}", f"{row.ce:.2f}")
+            for row in self.rows
+        ]
+        truth = [(f"{first.document.title} itself", first.truth.strip(), "", "")]
+        heads = ("under", f"after “{first.prompt}” the LM writes", "verbatim", "nats per token")
+        return tabulate(
+            table + truth if first.truth else table,
+            heads,
+            maxcolwidths=[24, 52, None, None],
+            disable_numparse=True,
+        )
+
+    __repr__ = __str__  # what a notebook keeps beside the table
+
+    def _repr_html_(self) -> str:
+        return self.html()
+
+    def html(self, sources: Sequence[Source] = ()) -> str:
+        """The table: for each condition what the LM writes, and the true continuation's losses.
+
+        Args:
+            sources: the documents whose words are marked; none: the one compared with.
+        """
+        first = self.rows[0]
+        if not sources:
+            sources = [Source(first.document.title, MARK, first.document.text)]
+        cell = "padding:9px 10px;vertical-align:top;border-top:1px solid #dddddd;text-align:left"
+        head = f'<th scope="col" style="{cell};border-top:0;font-weight:600;color:{GREY}'
+        rows = "".join(
+            f'<tr style="background:#ffffff"><th scope="row" style="{cell}">'
+            f'{html_text(row.under)}</th><td style="{cell}">{_grey(row.prompt, FAINT)}'
+            f'{_marked(row.text, sources)}</td><td style="{cell}">{_shaded(row)}</td></tr>'
+            for row in self.rows
+        )
+        labels = " or ".join(_mark(source.label, source.color) for source in sources)
+        scale = "".join(_shade(f" {nats} ", nats) for nats in range(0, int(DARKEST_NATS) + 1, 2))
+        return (
+            f'<div style="background:#ffffff;color:{INK};padding:10px 12px;'
+            f"border:1px solid #e2e2e2;border-radius:8px;"
+            f'font-family:system-ui,sans-serif;font-size:13.5px;line-height:1.6">'
+            f'<div style="color:{GREY}">Marked: four words or more that stand word for word in '
+            f"{labels}.</div>"
+            f'<table style="width:100%;table-layout:fixed;border-collapse:collapse;color:{INK};'
+            f'background:#ffffff;font-size:inherit"><thead><tr style="background:#ffffff">'
+            f'{head};width:17%">under</th>{head}">the LM writes</th>{head}">true continuation in '
+            f"{html_text(sources[0].label)}, shaded by loss: {scale} nats</th></tr></thead>"
+            f"<tbody>{rows}</tbody></table></div>"
+        )
+
+
+def verbatim_share(results: Iterable[Recalled]) -> float:
+    """Share of the written characters, over all results, that stand verbatim in their documents.
+
+    NaN if nothing was written.
+    """
+    results = list(results)
+    written = sum(len(row.text) for row in results)
+    copied = sum(end - start for row in results for start, end in row.verbatim)
+    return copied / written if written else float("nan")
+
+
+def html_text(text: str) -> str:
+    """A text as HTML that shows as it is: no tags, and no `$…$` for MathJax to typeset."""
+    return html.escape(text).replace("$", "<span>$</span>")
+
+
+def _grey(text: str, color: str = GREY) -> str:
+    return f'<span style="color:{color}">{html_text(text)}</span>'
+
+
+def _mark(text: str, color: str) -> str:
+    """Text that belongs to a document: on a tint of its colour, underlined in it."""
+    style = f"background:{color}38;color:{INK};border-bottom:2px solid {color};padding:1px 0"
+    return f'<mark style="{style}">{html_text(text)}</mark>'
+
+
+def _marked(text: str, sources: Sequence[Source]) -> str:
+    """A text with its verbatim parts marked; where two sources overlap, the longer part counts."""
+    spans = [(span, source.color) for source in sources for span in verbatim(text, source.text)]
+    chosen: list[tuple[Span, str]] = []
+    for span, color in sorted(spans, key=lambda one: one[0].start - one[0].end):
+        if all(span.end <= other.start or other.end <= span.start for other, _ in chosen):
+            chosen.append((span, color))
+    marked, at = "", 0
+    for (start, end), color in sorted(chosen):
+        marked += html_text(text[at:start]) + _mark(text[start:end], color)
+        at = end
+    return marked + html_text(text[at:])
+
+
+def _shade(text: str, loss: float) -> str:
+    """Text on white for a loss of 0, on a darker grey for a larger one, readable on all."""
+    alpha = round(255 * 0.45 * min(max(loss / DARKEST_NATS, 0), 1))
+    style = f"background:{INK}{alpha:02x};color:{INK};padding:1px 0"
+    return f'<span title="{loss:.2f} nats" style="{style}">{html_text(text)}</span>'
+
+
+def _shaded(row: Recalled) -> str:
+    """The true continuation, each token shaded by its loss."""
+    if not row.pieces:
+        return _grey("The prompt is not in this document, so it has no true continuation.", FAINT)
+    tokens = zip(row.pieces, row.losses.tolist(), strict=True)
+    return f"{''.join(_shade(*token) for token in tokens)}<br>" + _grey(
+        f"{row.ce:.2f} nats per token"
+    )
