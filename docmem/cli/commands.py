@@ -54,7 +54,7 @@ class Figures:
     out: Path = Path("figures")
     """Folder for the figures."""
     points: int = 21
-    """Grid points a side of the maps of the DocRep plane."""
+    """Grid points per side of the maps of the DocRep plane."""
     lm: str | None = None
     """Where the run's LM is now, if not under the name it had in training."""
 
@@ -99,9 +99,9 @@ class Generate:
         from docmem.lm.generation import ALL_ENTRIES, generate, generate_text
         from docmem.training.run import Run
 
+        check_at_least("temperature", self.temperature, 0)
         run = Run.open(self.path)
         lm = run.load_lm(self.lm)
-        check_at_least("temperature", self.temperature, 0)
         options: dict[str, Any] = {}
         if self.temperature:
             options = {"do_sample": True, "temperature": self.temperature}

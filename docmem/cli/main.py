@@ -6,6 +6,7 @@ Errors are one sentence on stderr and exit status 1.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -42,7 +43,8 @@ def named_preset(arguments: Sequence[str]) -> TrainConfig:
 def parse(arguments: Sequence[str]) -> Command:
     """The command that the arguments ask for."""
     # The authors' program spells this flag so.
-    arguments = [one.replace("--max_segements", "--max_segments") for one in arguments]
+    misspelt = re.compile("^--max_segements(?==|$)")
+    arguments = [misspelt.sub("--max_segments", one) for one in arguments]
     return tyro.cli(
         commands(named_preset(arguments)),
         args=arguments,
@@ -60,7 +62,7 @@ def exit_status(job: Callable[[], int]) -> int:
         print(f"docmem: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("docmem: interrupted; the same command goes on from the last save.", file=sys.stderr)
+        print("docmem: interrupted; what was saved before is whole.", file=sys.stderr)
         return 130
 
 

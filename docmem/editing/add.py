@@ -68,9 +68,10 @@ def add(
 
     def losses(pair: tuple[int, int]) -> Iterator[Tensor]:
         own = larger.doc_reps[[cache.doc_ids[index] for index in pair]]
+        weight = 2 if rehearse else 1  # `descend` takes the mean, and both texts count in full
         for index, positive, negative in zip(pair, own, own.flip(0), strict=True):
             if rehearse or index == pair[0]:
-                yield guided_losses(
+                yield weight * guided_losses(
                     cache, index, larger, positive, negative,
                     alpha=guidance, tau=target_negative_ce,
                 ).total  # fmt: skip

@@ -87,7 +87,7 @@ def _cached(run: Run, name: str, measure: Callable[[], dict[str, Tensor]]) -> di
     memory = tensor_digest(run.load_memory().state_dict(), {})
     if path.exists():
         results, metadata = load_tensors(path)
-        if metadata["memory"] == memory:
+        if metadata.get("memory") == memory:
             return results
     results = measure()
     if os.access(run.path, os.W_OK):

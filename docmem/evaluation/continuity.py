@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from docmem.core.memory import DocumentMemory
+from docmem.editing.doc_reps import plane_extent
 from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.lm.hidden_states import HiddenStateCache
 
@@ -55,17 +56,18 @@ def continuity(
     memory: DocumentMemory,
     *,
     pairs: int = 100,
-    extent: float = 1.0,
+    extent: float | None = None,
     seed: int = 0,
 ) -> Continuity:
     """Move DocReps in random directions, by 0.001 to 1, and measure what changes.
 
-    The first of each pair lies anywhere in [-extent, extent]^key_dim; the distances are spread
-    evenly on a logarithmic scale.
+    The first of each pair lies anywhere in [-extent, extent]^key_dim (None: `plane_extent`); the
+    distances are spread evenly on a logarithmic scale.
     """
     generator = torch.Generator().manual_seed(seed)
     key_dim = memory.config.key_dim
-    first = extent * (2 * torch.rand(pairs, key_dim, generator=generator) - 1)
+    reach = plane_extent(memory.doc_reps) if extent is None else extent
+    first = reach * (2 * torch.rand(pairs, key_dim, generator=generator) - 1)
     direction = torch.randn(pairs, key_dim, generator=generator)
     distance = torch.logspace(-3, 0, pairs)
     second = first + distance[:, None] * direction / direction.norm(dim=1, keepdim=True)

@@ -3,7 +3,6 @@
     plane = key_plane(cache, memory, points=25)
     plane.ce[3]               # cross entropy of document 3, nats per token, over the map
     line = along_line(cache, memory, memory.doc_reps[0], memory.doc_reps[4])
-    continuity(cache, memory).bound      # no selection changes faster than this
 
 Every value is measured: each point of a grid or line is a DocRep, under which every document's
 text is read. Cost: points² · documents readings of the suffix for a plane.

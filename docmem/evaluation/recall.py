@@ -15,7 +15,7 @@ from torch import Tensor
 
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
-from docmem.lm.cross_entropy import cross_entropies_at
+from docmem.lm.cross_entropy import cross_entropies_at, on_device_of
 from docmem.lm.generation import greedy
 from docmem.lm.hidden_states import HiddenStateCache
 
@@ -71,6 +71,8 @@ def completion(
     ids, wanted, own = prompts(cache, prompt_tokens, new_tokens)
     if not len(own):
         return Completion(math.nan, math.nan, math.nan)
+
+    memory = on_device_of(cache, memory)
 
     def right(doc_reps: Tensor | None) -> float:
         if doc_reps is None:

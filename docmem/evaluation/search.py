@@ -19,7 +19,7 @@ from docmem.evaluation.plane import KeyPlane, key_plane, plane_of
 from docmem.lm.cross_entropy import on_device_of
 from docmem.lm.hidden_states import HiddenStateCache
 
-# Points a side of each refinement: an odd number, so that the centre is among them.
+# Points per side of each refinement: an odd number, so that the centre is among them.
 FINE = 5
 
 
@@ -46,7 +46,7 @@ def search_grid(
     Args:
         cache: the texts, one per batch.
         memory: left as it is.
-        points: points a side of the first map.
+        points: points per side of the first map.
         refinements: finer maps after it; 0 for none.
 
     Raises:
@@ -81,7 +81,7 @@ def search_descent(
     Args:
         cache: the texts, one per batch.
         memory: left as it is.
-        points: points a side of the map.
+        points: points per side of the map.
         steps: steps of Adam.
         lr: Adam's learning rate.
 

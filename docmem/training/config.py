@@ -43,11 +43,11 @@ class TrainConfig:
     max_labels: int = 10
     """Documents, at most."""
     segment_length: int = 64
-    """Words a segment; the next starts half a segment later."""
+    """Words per segment; the next starts half a segment later."""
     max_segments: int = 4
-    """Segments a document, at most."""
+    """Segments per document, at most."""
     max_length: int = 256
-    """Tokens a segment, at most."""
+    """Tokens per segment, at most."""
 
     # The memory
     key_dim: int = 2
@@ -84,7 +84,7 @@ class TrainConfig:
 
     # The optimisation
     batch_size: int = 16
-    """Segments a step, all of one document."""
+    """Segments per step, all of one document."""
     lr: float = 4e-3
     """AdamW's learning rate, constant."""
     weight_decay: float = 0.01

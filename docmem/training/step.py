@@ -70,6 +70,7 @@ def descend(
     Raises:
         DocmemError: if a loss or the gradient is not a number; nothing has been changed then.
     """
+    optimizer.zero_grad()  # what a refused step may have left
     count = 0
     for count, loss in enumerate(losses, start=1):  # noqa: B007 - the last count is needed
         require_finite("loss", loss.item())
@@ -81,7 +82,6 @@ def descend(
     norm = torch.nn.utils.clip_grad_norm_(parameters, grad_clip)
     require_finite("gradient", norm.item())
     optimizer.step()
-    optimizer.zero_grad()
 
 
 def require_finite(what: str, value: float) -> None:

@@ -121,6 +121,11 @@ def resume(trainer: Trainer, run: Run) -> None:
     progress = load_checkpoint(
         run.checkpoint, trainer.memory, trainer.optimizer, trainer.generators
     )
+    if progress["epoch"] > trainer.config.num_epochs:
+        raise DocmemError(
+            f"{run.path} holds a run that has {progress['epoch']} epochs already, and num_epochs "
+            f"is {trainer.config.num_epochs}. Give at least as many, or choose another save_dir."
+        )
     if "history" in progress:
         trainer.history = [Epoch(*epoch) for epoch in progress["history"]]
     else:  # version 0.1 kept it in history.jsonl alone

@@ -131,7 +131,7 @@ class Adding(Study[Results]):
                 larger = add(
                     cache, run.load_memory(), new.title, epochs=EPOCHS, rehearse=rehearse,
                     guidance=run.config.guidance,
-                    target_negative_ce=run.config.target_negative_ce,
+                    target_negative_ce=run.config.target_negative_ce, weight_decay=0,
                 )  # fmt: skip
                 seconds = time.perf_counter() - started
                 found[name] = (larger, EPOCHS * kept * (1 + rehearse), seconds)

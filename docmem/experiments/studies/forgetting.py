@@ -97,7 +97,8 @@ class Forgetting(Study[Results]):
             memory, anew = run.load_memory(), pool.run(seed, kept).load_memory()
             text = cache_hidden_states(pool.lm, [run.documents[gone]], run.config)
             others = cache_hidden_states(pool.lm, kept, run.config)
-            cleaned = forget(run.cache_hidden_states(pool.lm), memory, gone)
+            cache = run.cache_hidden_states(pool.lm)
+            cleaned = forget(cache, memory, gone, weight_decay=0, extent=1.0)
             smaller = drop_doc_rep(memory, gone)
             extents.append(plane_extent(torch.cat([memory.doc_reps, anew.doc_reps])))
             for name, asked, rest in (
