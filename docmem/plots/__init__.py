@@ -1,4 +1,8 @@
-"""The drawings: one function per figure takes data and an empty Figure; none trains or measures."""
+"""The drawings: one function per figure; none trains or measures.
+
+Each takes an empty `figure` first and a `note` last, the line under the title that says what was
+trained, and returns the figure. `titles` are the documents'. Cross entropies are in nats per token.
+"""
 
 from docmem.plots.line import along_line, continuity
 from docmem.plots.plane import (

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 
 from docmem.core.files import replacing
 from docmem.plots.style import (
+    CURVES,
     INK,
     NEGATIVE,
     OWN,
@@ -33,7 +34,6 @@ from docmem.plots.style import (
     draw_history,
     drawable,
     frame_palette,
-    ordinal,
     stride,
     styled,
 )
@@ -49,20 +49,14 @@ LABELS = 14
 """Titles that fit beside a heat map; of more documents, every so many is named."""
 
 
-def spaced_snapshots(epochs: list[int], frames: int) -> list[int]:
-    """Indices of at most `frames` snapshots: the first, the last, and growing steps between.
+def spaced_snapshots(count: int, frames: int) -> list[int]:
+    """Indices of at most `frames` of `count` snapshots: first and last, and growing steps between.
 
-    The index grows as the square of the frame; each snapshot is shown at most once.
+    A step is 1 and a share of the snapshots to spare, which grows as the cube of the frame.
     """
-    if len(epochs) <= frames:
-        return list(range(len(epochs)))
-    wanted = np.linspace(0, 1, frames) ** 2 * (len(epochs) - 1)
-    chosen: list[int] = []
-    for index, place in enumerate(wanted):
-        earliest = chosen[-1] + 1 if chosen else 0
-        latest = len(epochs) - (frames - index)
-        chosen.append(min(max(round(place), earliest), latest))
-    return chosen
+    frames = min(frames, count)
+    spare = (count - frames) * np.linspace(0, 1, frames) ** 3
+    return [frame + round(more) for frame, more in enumerate(spare)]
 
 
 def panels_at(snapshots: Snapshots, index: int) -> dict[str, torch.Tensor]:
@@ -149,18 +143,17 @@ class SelectionPicture:
         figure.text(start, 0.965, headline, fontsize=13, fontweight="bold", va="center")
         every = stride(len(run.titles), LABELS)
         if self.labelled and every > 1:
-            says = f"every {ordinal(every)} of {len(run.titles)} documents is named"
+            says = f"one in {every} of {len(run.titles)} documents is named"
             figure.text(start, 0.938, says, fontsize=9, color="#555555", va="center")
-        for y, text, color in (
-            (0.185, "cross entropy", INK),
-            (0.155, "own DocRep", OWN),
-            (0.125, "another's DocRep", NEGATIVE),
-            (0.095, f"target τ = {tau:g}", "#555555"),
-        ):
-            if self.labelled:
-                figure.text(
-                    start, y, text, fontsize=8.5, color=color, fontweight="bold", va="center"
-                )
+        words = {
+            "cross entropy": INK,
+            "own DocRep": OWN,
+            "another's DocRep": NEGATIVE,
+            f"target τ = {tau:g}": "#555555",
+        }
+        for line, (text, color) in enumerate(words.items() if self.labelled else ()):
+            y = 0.185 - 0.03 * line
+            figure.text(start, y, text, fontsize=8.5, color=color, weight="bold", va="center")
         end = 1 - 0.742 / width
         place: dict[str, Any] = {"ha": "right", "va": "center"}
         self.epoch = figure.text(end, 0.968, "", fontsize=12, fontweight="bold", **place)
@@ -171,7 +164,7 @@ class SelectionPicture:
         for image, values in zip(self.images, panels.values(), strict=True):
             image.set_data(values.numpy())
         history = self.history[:done]
-        for curve, name in zip(self.curves, ("negative_ce", "positive_ce"), strict=True):
+        for curve, name in zip(self.curves, CURVES, strict=True):
             curve.set_data([e.epoch for e in history], [getattr(e, name) for e in history])
         self.cursor.set_xdata([done, done])
         self.epoch.set_text(f"epoch {done} of {self.epochs}")
@@ -259,7 +252,7 @@ def memory_selection_gif(run: Run, path: Path, *, frames: int = 50) -> Path:
         DocmemError: if the run has no snapshots, or a file cannot be written.
     """
     snapshots = run.load_snapshots()
-    indices = spaced_snapshots(snapshots.epochs, frames)
+    indices = spaced_snapshots(len(snapshots.epochs), frames)
     picture = SelectionPicture(run, color_limits(snapshots, indices))
     film = Film(picture.figure.figure, picture.changing())
     pictures = []
@@ -287,7 +280,7 @@ def write_gif(path: Path, pictures: list[np.ndarray]) -> None:
     with replacing(path) as temporary:
         # The index after the last colour is transparent: it stands where a frame changes nothing.
         iio.imwrite(
-            temporary, np.stack(indices), plugin="pillow", extension=".gif", is_batch=True,
+            temporary, indices, plugin="pillow", extension=".gif", save_all=True,
             palette=colors.tobytes() + bytes(3), transparency=len(colors), duration=durations,
             loop=0, optimize=True, disposal=1,
         )  # fmt: skip

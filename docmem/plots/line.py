@@ -27,12 +27,7 @@ def along_line(
 ) -> Figure:
     """Perplexity of every document from one DocRep to another, and which is recalled best where.
 
-    Args:
-        figure: an empty Figure.
-        line: what was measured.
-        titles: the documents'.
-        ends: indices of the documents at its start and its end.
-        note: what was trained, for the line under the title.
+    `ends` are the indices of the documents at the start and the end of `line`.
     """
     axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=(1, 0.09))
     share, perplexity = line.share.tolist(), line.perplexity.numpy()
@@ -72,13 +67,7 @@ def along_line(
 
 @styled
 def continuity(figure: Figure, measured: Continuity, note: str) -> Figure:
-    """How much selection and cross entropy change, against how far the DocRep moved.
-
-    Args:
-        figure: an empty Figure.
-        measured: pairs of DocReps, and what differs between them.
-        note: what was trained, for the line under the title.
-    """
+    """How much selection and cross entropy change, against how far the DocRep moved."""
     left, right = figure.subplots(1, 2, sharex=True)
     distance = measured.distance.numpy()
     left.loglog(distance, measured.selection.numpy(), "o", ms=4.5, color=GUIDANCE, alpha=0.7, mew=0)

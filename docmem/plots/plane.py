@@ -71,11 +71,7 @@ def value_at(plane: KeyPlane, values: np.ndarray, index: int) -> Any:
 def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str) -> Figure:
     """Each point coloured by the document it recalls best, deeper where better.
 
-    Args:
-        figure: an empty Figure.
-        plane: what was measured.
-        titles: the documents'. The first 24 are listed.
-        note: what was trained, for the line under the title.
+    Of more than 25 documents the first 24 titles are listed.
     """
     n_docs, axes = len(titles), figure.subplots()
     plane_map(axes, territories(plane, n_docs), float(plane.axis[-1]))
@@ -108,17 +104,10 @@ def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str)
 def perplexity_wells(
     figure: Figure, plane: KeyPlane, titles: Sequence[str], chosen: Sequence[int], note: str
 ) -> Figure:
-    """Perplexity of a few documents over the plane: a heat map each, and one 3-d surface.
-
-    Args:
-        figure: an empty Figure.
-        plane: what was measured.
-        titles: the documents'.
-        chosen: indices of the documents that are drawn.
-        note: what was trained, for the line under the title.
-    """
+    """Perplexity of the `chosen` documents over the plane: a heat map each, and one 3-d surface."""
     perplexity = plane.perplexity.numpy()[list(chosen)]
-    norm = perplexity_scale(perplexity)
+    limits = perplexity_limits(perplexity)
+    norm = LogNorm(*limits)
     grid = figure.add_gridspec(len(chosen), 2, width_ratios=(1.9, 1))
     maps = [figure.add_subplot(grid[row, 1]) for row in range(len(chosen))]
     for axes, index, values in zip(maps, chosen, perplexity, strict=True):
@@ -135,21 +124,16 @@ def perplexity_wells(
     perplexity_bar(figure, image, maps, pad=0.17)
     surface = figure.add_subplot(grid[:, 0], projection="3d", computed_zorder=False)
     surface.set_in_layout(False)  # matplotlib 3.10 takes it for wider than the figure
-    draw_wells(surface, plane, perplexity, chosen, scale_limits(perplexity))
+    draw_wells(surface, plane, perplexity, chosen, limits)
     numbers = ", ".join(str(index + 1) for index in chosen)
     headline(figure, f"Perplexity over the DocRep plane, documents {numbers}", note)
     return figure
 
 
-def scale_limits(perplexity: ArrayLike) -> tuple[float, float]:
-    """The ends of a scale of perplexities: the lowest, and the 98th percentile."""
-    lowest, highest = np.quantile(np.asarray(perplexity), (0, 0.98))
-    return max(1.0, float(lowest)), max(float(highest), 1.01 * float(lowest))
-
-
-def perplexity_scale(perplexity: ArrayLike) -> LogNorm:
-    """A logarithmic colour scale for maps of perplexity."""
-    return LogNorm(*scale_limits(perplexity))
+def perplexity_limits(perplexity: np.ndarray) -> tuple[float, float]:
+    """Both ends of the colour scale for maps of perplexity; the upper is the 98th percentile."""
+    lowest, highest = np.percentile(perplexity, (0, 98)).tolist()
+    return max(1.0, lowest), max(highest, 1.01 * lowest)
 
 
 def perplexity_bar(figure: Figure, image: AxesImage, maps: list[Axes], pad: float) -> None:
@@ -210,17 +194,10 @@ def draw_wells(
 
 @styled
 def forgetting(figure: Figure, maps: dict[str, KeyPlane], index: int, note: str) -> Figure:
-    """Perplexity of one document over the plane, one map for each way of forgetting it.
-
-    Args:
-        figure: an empty Figure.
-        maps: name to the plane; row `index` of each is the document's.
-        index: the document's row.
-        note: what was done, for the line under the title.
-    """
+    """Perplexity of document `index` over the plane, one map for each way of forgetting it."""
     panels = list(figure.subplots(1, len(maps), squeeze=False)[0])
     perplexity = [plane.perplexity[index].numpy() for plane in maps.values()]
-    norm = perplexity_scale(perplexity)
+    norm = LogNorm(*perplexity_limits(np.stack(perplexity)))
     for axes, (name, plane), values in zip(panels, maps.items(), perplexity, strict=True):
         axis = plane.axis.numpy()
         image = plane_map(axes, values, float(axis[-1]), cmap="magma", norm=norm)

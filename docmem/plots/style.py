@@ -54,15 +54,8 @@ def new_figure(width: float, height: float, dpi: int = 150) -> Figure:
     return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
 
 
-def styled(function: Any) -> Any:
-    """Draw within docmem's style, leaving matplotlib's global settings alone."""
-
-    def inner(*args: Any, **kwargs: Any) -> Any:
-        with mpl.rc_context(STYLE):
-            return function(*args, **kwargs)
-
-    inner.__doc__, inner.__name__ = function.__doc__, function.__name__
-    return inner
+styled = mpl.rc_context(STYLE)
+"""Decorator: draw within docmem's style, leaving matplotlib's global settings alone."""
 
 
 def document_color(index: int) -> str:
@@ -169,15 +162,10 @@ def draw_history(axes: Axes, history: Sequence[Epoch], tau: float) -> list[Line2
 
 
 def badge(axes: Axes, x: float, y: float, index: int, *, n_docs: int = 1, **options: Any) -> None:
-    """The number of document `index`, from 1, on a disc of its colour.
+    """The number of document `index`, from 1, on a disc of its colour at (x, y).
 
-    Args:
-        axes: where to draw.
-        x: where the centre is.
-        y: where the centre is.
-        index: the document's.
-        n_docs: how many badges share the Axes; many are drawn smaller.
-        options: of both the disc and the number, such as transform and clip_on.
+    With more than 20 documents, badges are smaller. `options` go to both the disc and the number,
+    such as transform and clip_on.
     """
     color, shrink = document_color(index), min(1.0, (20 / n_docs) ** 0.5)
     dark = np.dot(to_rgb(color), (0.299, 0.587, 0.114)) < 0.55
@@ -192,11 +180,5 @@ def badge(axes: Axes, x: float, y: float, index: int, *, n_docs: int = 1, **opti
 
 
 def stride(count: int, fitting: int) -> int:
-    """Label every how many of `count` rows, so that at most `fitting` labels are drawn."""
+    """Label one in how many of `count` rows, so that at most `fitting` labels are drawn?"""
     return -(-count // fitting)
-
-
-def ordinal(number: int) -> str:
-    """A number above 1 as an ordinal, such as 2nd or 5th."""
-    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{'th' if 10 < number % 100 < 14 else ending}"

@@ -1,6 +1,6 @@
 """Drawings of a training: its losses, its selections, and the published losses beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -27,14 +27,12 @@ RECENT = 10
 
 
 @styled
-def losses(figure: Figure, histories: dict[str, Sequence[Epoch]], tau: float, note: str) -> Figure:
-    """Training losses, one column per run; the numbers are means of the last ten epochs.
+def losses(
+    figure: Figure, histories: Mapping[str, Sequence[Epoch]], tau: float, note: str
+) -> Figure:
+    """Training losses by run name, one column per run, and the target `tau`.
 
-    Args:
-        figure: an empty Figure.
-        histories: run name to its history, of one epoch or more.
-        tau: the target of the negative cross entropy, nats per token.
-        note: what was trained, for the line under the title.
+    The numbers are means of the last ten epochs.
     """
     panels = figure.subplots(
         2, len(histories), sharex=True, sharey="row", squeeze=False, height_ratios=(2.2, 1)
@@ -64,7 +62,9 @@ def losses(figure: Figure, histories: dict[str, Sequence[Epoch]], tau: float, no
         )  # fmt: skip
         bottom.set_xlabel("epoch")
     panels[0, 0].set(xlim=(0.5, last + 0.5), ylim=(0, 1.42 * highest))  # above: the legends
-    panels[0, 0].xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=(1, 2, 5, 10)))
+    panels[0, 0].xaxis.set_major_locator(
+        MaxNLocator(6, integer=True, min_n_ticks=1, steps=(1, 2, 5, 10))
+    )
     panels[0, 0].set_ylabel("cross entropy\n(nats per token)")
     panels[1, 0].set(ylim=(0, 1.08 * largest or 1), ylabel="guidance term\n(nats per token)")
     means = f"means of the last {taken} epochs" if taken > 1 else "the last epoch"
@@ -82,12 +82,8 @@ def open_entries(
 ) -> Figure:
     """How many entries a document opens through training, and how alike documents are at the end.
 
-    Args:
-        figure: an empty Figure.
-        snapshots: run name to its snapshots.
-        share: an entry is open where its document selection is larger than this share of the
-            document's largest, both in size.
-        note: what was trained, for the line under the title.
+    An entry is open where its document selection is larger than this `share` of the document's
+    largest, both in absolute value.
     """
     grid = figure.add_gridspec(2, len(snapshots), height_ratios=(1, 1.3))
     counts = figure.add_subplot(grid[0, :])
@@ -130,16 +126,12 @@ def open_entries(
 def published_curves(
     figure: Figure,
     published: Sequence[PublishedRun],
-    histories: dict[str, Sequence[Epoch]],
+    histories: Mapping[str, Sequence[Epoch]],
     note: str,
 ) -> Figure:
     """The paper's curves, marked where its records give values, and one's own runs beside them.
 
-    Args:
-        figure: an empty Figure.
-        published: the paper's runs.
-        histories: run name to its history; may be empty.
-        note: what was trained, for the line under the title.
+    `histories` are one's own, by run name; there may be none.
     """
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1.7, 1))
     marks, inks = ("o", "s", "^", "D", "v", "P"), (GUIDANCE, NEGATIVE, "#88CCEE", "#AA4499")
