@@ -34,12 +34,12 @@ test-slow: .venv/.installed ## run the slow tests: notebooks and whole experimen
 
 # docmem is installed as a copy, as a user installs it. An old build/ would add files that
 # the package no longer has.
-test-colab: .venv-colab/pyvenv.cfg ## run the notebooks with Colab's versions
+test-colab: .venv-colab/pyvenv.cfg ## test the installed package and notebooks with Colab's versions
 	rm -rf build
 	.venv-colab/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) \
-	    -c tests/colab/constraints.txt '.[widgets]' nbmake
-	$(OFFLINE) .venv-colab/bin/python -m pytest --noconftest -k top_to_bottom \
-	    tests/test_notebooks.py
+	    -c tests/colab/constraints.txt '.[widgets]' nbclient pytest setuptools
+	$(OFFLINE) .venv-colab/bin/python -m pytest --noconftest -k "top_to_bottom or installed" \
+	    tests/colab tests/test_notebooks.py
 
 test-browser: .venv/.installed ## use the widgets in JupyterLab, in headless Chromium
 	$(OFFLINE) .venv/bin/python -m pytest tests/browser

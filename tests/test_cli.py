@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -142,15 +143,22 @@ def test_generate_suggests_the_nearest_title(
     assert "Did you mean 'Cyclone Odalys'" in capsys.readouterr().err
 
 
-def test_figures_are_drawn_from_a_run(
+def test_figures_command_writes_figures_and_results(
     run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "figures"
     assert main(["figures", str(run_folder), "--out", str(out), "--points", "5"]) == 0
-    names = {path.name for path in out.iterdir()}
+    names = {path.name for path in out.iterdir() if path.suffix != ".mp4"}
     assert names == {
         "memory_selection_tanh.gif", "losses.png", "key_plane.png", "perplexity_wells.png",
-        "results.json",
-        "results.md",
+        "results.json", "results.md",
     }  # fmt: skip
-    assert "3 of 3" in capsys.readouterr().out
+    (numbers,) = json.loads((out / "results.json").read_text())["runs"].values()
+    page = (out / "results.md").read_text()
+    for text, sep in ((capsys.readouterr().out, "  "), (page, "|")):
+        (row,) = [line for line in text.splitlines() if "3 of 3" in line]
+        cells = [cell.strip() for cell in row.strip("|").split(sep) if cell.strip()]
+        assert cells[:3] == ["tanh", f"{numbers['own_ce']:.2f}", f"{numbers['other_ce']:.2f}"]
+        shares = [f"{numbers['completion'][whose]:.0%}" for whose in ("own", "other", "none")]
+        assert cells[4:7] == shares
+    assert "after layer -1 (the last)" in page

@@ -31,6 +31,7 @@ BAD_TRAIN_VALUES = [
     ("lr", float("nan")),
     ("grad_clip_coeff", 0.0),
     ("grad_clip_coeff", -5.0),
+    ("weight_decay", -0.01),
     ("gpu_cache_gb", -1.0),
     ("cpu_cache_gb", float("inf")),
 ]
@@ -185,3 +186,19 @@ def test_a_size_belongs_to_the_families_that_have_sizes(tmp_path):
     assert preset("pythia-1b").lm == "pythia-1b"
     assert preset("pythia-1b", lm_name=str(tmp_path)).lm == str(tmp_path)
     assert preset("pythia-1b", lm_name="llama2", lm_size="7b").lm == "llama2-7b"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("key_internal_layers", 3),
+        ("key_internal_dim", 16),
+        ("key_internal_activation", "relu"),
+    ],
+)
+@pytest.mark.parametrize("settings", [TrainConfig, lambda **kw: MemoryConfig(8, 2, **kw)])
+def test_inside_of_a_linear_key_generator_is_rejected(settings, name: str, value: int | str):
+    complaint = f"{name} is {value!r}, but a linear key generator has nothing inside"
+    with pytest.raises(DocmemError, match=complaint):
+        settings(**{name: value})
+    assert settings(**{name: value, "document_key_module_type": "nonlinear"})

@@ -159,6 +159,7 @@ def test_comparison_prints_as_a_table() -> None:
     assert shown.count("64%") == shown.count("1.00") == 2
     assert "A title itself" in shown
     assert str(row).count("64%") == 1
+    assert repr(row) == "After “a <prompt>”, own: 64% verbatim, 1.00 nats per token."
 
 
 def test_html_table_marks_verbatim_parts_and_shades_losses() -> None:

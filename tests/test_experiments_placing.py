@@ -1,19 +1,18 @@
-"""Where documents live: the numbers are the runs', the drawing the numbers', claims follow."""
+"""The study placing: its numbers are the runs', its drawing the numbers', claims follow."""
 
 import copy
-import json
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from drawn import ToyPool, drawn, marks, through_json
+from scipy.stats import spearmanr
 
 from docmem.documents import Document
 from docmem.editing.place import doc_reps_from_lm, mean_states
 from docmem.evaluation.recall import recognition
-from docmem.experiments import pool
-from docmem.experiments.pool import RunPool
+from docmem.experiments.stats import mantel_test, rank_correlation
 from docmem.experiments.studies import placing
 from docmem.experiments.studies.attribution import passages
 from docmem.lm.cross_entropy import base_cross_entropies
@@ -22,56 +21,56 @@ from docmem.plots.style import new_figure
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunPool]:
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToyPool]:
+    """A pool whose runs are shared, and a study with few deals."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pool, "FAST", {**pool.FAST, "segment_length": 40, "hook_memory_dim": 16})
-        patch.setattr(placing, "SHUFFLES", 20)
-        yield RunPool(fast=True, seeds=2, folder=tmp_path_factory.mktemp("runs"))
+        patch.setattr(placing, "DEALS", 20)
+        yield ToyPool(seeds=2, folder=tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
-def results(small: RunPool) -> dict[str, Any]:
-    """The numbers, through JSON."""
-    return json.loads(json.dumps(placing.measure(small), allow_nan=False))
+def results(small: ToyPool) -> placing.Results:
+    """What the study measures, through JSON."""
+    return through_json("placing", placing.Placing().measure(small))
 
 
-def test_numbers_are_of_runs_on_those_doc_reps(small: RunPool, results: dict[str, Any]) -> None:
+def test_placings_are_measured_on_their_runs(small: ToyPool, results: placing.Results) -> None:
     documents, usual = small.documents(), small.run(1)
     text = small.cache_hidden_states(usual)
     from_lm = doc_reps_from_lm(text, len(documents), 2)
     run = small.run(1, documents, from_lm)
     assert run.path != usual.path
     assert torch.equal(run.load_memory().doc_reps, from_lm)
-    assert results["places"]["lm"]["map"] == pytest.approx(from_lm.numpy())
-    assert results["places"]["orthogonal"]["map"] == pytest.approx(
-        usual.load_memory().doc_reps.numpy()
-    )
     for name, one in (("lm", run), ("orthogonal", usual)):
-        seed = results["places"][name]["seeds"][0]
-        assert seed["own"] == pytest.approx(recognition(text, one.load_memory()).own, rel=1e-4)
+        found, memory = results.placings[name], one.load_memory()
+        assert found.map == pytest.approx(memory.doc_reps.numpy())
+        known = recognition(text, memory)
+        assert found.own[0] == pytest.approx(known.own, rel=1e-4)
+        assert found.other[0] == pytest.approx(known.other, rel=1e-4)
+        assert found.recognised[0] == known.recognised
         own, other, right = [], [], []
         for doc_id, words in passages(one, [])["unseen"]:
             batch = small.lm.tokenize([words], one.config.max_length)
             cache = HiddenStateCache(small.lm, [batch], [0], one.config.hook_memory_layer)
             with torch.no_grad():
-                ce = cache.cross_entropies(0, one.load_memory(), one.load_memory().doc_reps)
+                ce = cache.cross_entropies(0, memory, memory.doc_reps)
             over = (ce - base_cross_entropies(cache)).tolist()
             right.append(ce.argmin().item() == doc_id)
             own.append(over.pop(doc_id))
             other += over
-        assert len(own) == results["passages"] > 3
-        assert seed["unseen_own"] == pytest.approx(np.mean(own), abs=1e-4)
-        assert seed["unseen_other"] == pytest.approx(np.mean(other), abs=1e-4)
-        assert seed["attributed"] == pytest.approx(np.mean(right))
+        assert len(own) == results.passages > 3
+        assert found.unseen_own[0] == pytest.approx(np.mean(own), abs=1e-4)
+        assert found.unseen_other[0] == pytest.approx(np.mean(other), abs=1e-4)
+        assert found.attributed[0] == pytest.approx(np.mean(right))
 
 
-def test_shuffled_doc_reps_are_the_lms_in_another_order(results: dict[str, Any]) -> None:
-    shuffled, from_lm = (results["places"][name]["map"] for name in ("shuffled", "lm"))
+def test_shuffled_doc_reps_are_the_lms_in_another_order(results: placing.Results) -> None:
+    shuffled, from_lm = (results.placings[name].map for name in ("shuffled", "lm"))
     assert sorted(shuffled) == sorted(from_lm)
     assert shuffled != from_lm
 
 
-def test_likeness_is_of_words_that_say_something() -> None:
+def test_likeness_counts_words_other_than_stop_words() -> None:
     alike = placing.likeness([
         Document("A", "the heron of the reeds"),
         Document("B", "a heron and an engine"),
@@ -83,31 +82,45 @@ def test_likeness_is_of_words_that_say_something() -> None:
 
 
 def test_rank_correlation_is_spearmans_over_pairs() -> None:
-    assert placing.ranks(np.array([5.0, 1.0, 5.0, 9.0])) == [2.5, 1.0, 2.5, 4.0]
     points = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
     near = placing.nearness(points)
     assert near[1, 3] == -6
-    assert placing.rank_correlation(near, np.exp(near)) == pytest.approx(1)
-    assert placing.rank_correlation(near, -near) == pytest.approx(-1)
+    assert rank_correlation(near, np.exp(near)) == pytest.approx(1)
+    assert rank_correlation(near, -near) == pytest.approx(-1)
     # Pairs (0,1) (0,2) (0,3) (1,2) (1,3) (2,3): d² of the ranks is 2, so 1 - 6·2 / (6·35).
     left, right = np.zeros((2, 4, 4))
     upper = np.triu_indices(4, 1)
     left[upper], right[upper] = [1, 2, 3, 4, 5, 6], [2, 1, 3, 4, 5, 6]
-    assert placing.rank_correlation(left, right) == pytest.approx(1 - 12 / 210)
+    assert rank_correlation(left, right) == pytest.approx(1 - 12 / 210)
 
 
-def test_chance_is_the_share_of_deals_that_reach_a_correlation(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(placing, "SHUFFLES", 400)
+def test_mantel_test_deals_items() -> None:
     line = placing.nearness(torch.arange(6.0)[:, None] ** 2)
-    assert placing.chance(line, line) < 0.01
+    rho, chance = mantel_test(line, line, 400)
+    assert rho == pytest.approx(1)
+    assert chance < 0.01
+    rho, chance = mantel_test(line, -line, 400)
+    assert rho == pytest.approx(-1)
+    assert chance > 0.9
     noise = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
-    assert placing.chance(line, -line) > 0.9
-    assert 0.05 < placing.chance(line, placing.nearness(noise)) < 1
+    assert 0.05 < mantel_test(line, placing.nearness(noise), 400)[1] < 1
 
 
-def test_selections_follow_where_doc_reps_lie(small: RunPool) -> None:
+def test_untrained_compares_likeness_with_the_lms_states(
+    small: ToyPool, results: placing.Results
+) -> None:
+    documents, cache = small.documents(), small.cache_hidden_states(small.run(1))
+    upper = np.triu_indices(3, 1)
+    alike = placing.likeness(documents)[upper]
+    for measured, points in (
+        (results.memorised.rho, doc_reps_from_lm(cache, 3, 2)),
+        (results.memorised.unprojected, mean_states(cache, 3)),
+    ):
+        assert measured == pytest.approx(spearmanr(alike, -torch.pdist(points)).statistic)
+    assert results.memorised.documents == 3
+
+
+def test_neighbours_compare_likeness_with_doc_reps_and_selections(small: ToyPool) -> None:
     memory = small.run(1).load_memory()
     selections = memory.select(memory.doc_reps).detach()
     cosines = torch.nn.functional.cosine_similarity(selections[None], selections[:, None], dim=2)
@@ -116,12 +129,12 @@ def test_selections_follow_where_doc_reps_lie(small: RunPool) -> None:
     assert placing.neighbours(near, memory)["near"] == pytest.approx(1)
 
 
-def test_passages_nearest_their_documents_by_states(
-    small: RunPool, results: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+def test_by_states_counts_passages_nearest_their_documents(
+    small: ToyPool, results: placing.Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = small.run(1)
     unseen = placing.Unseen(small.lm, run)
-    assert results["by_states"] == pytest.approx(
+    assert results.by_states == pytest.approx(
         unseen.by_states(mean_states(small.cache_hidden_states(run), len(run.documents)))
     )
     means = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
@@ -130,20 +143,21 @@ def test_passages_nearest_their_documents_by_states(
     assert unseen.by_states(means.roll(1, 0)) == 0
 
 
-def test_drawn_from_json_alone(results: dict[str, Any]) -> None:
+def test_figure_shows_the_measured_values(results: placing.Results) -> None:
     before = copy.deepcopy(results)
-    figure = placing.draw(new_figure(*placing.SIZE), results, "what was trained")
+    figure = drawn("placing", results)
     assert results == before
     assert "what was trained" in figure.texts[-1].get_text().replace("\n", " ")
-    assert placing.QUESTION.endswith("?")
     for axes, name in zip(figure.axes, ("orthogonal", "lm"), strict=False):
         places = [patch.get_offsets()[0].tolist() for patch in axes.collections]
-        assert places == pytest.approx(np.array(results["places"][name]["map"]))
+        assert places == pytest.approx(np.array(results.placings[name].map))
         assert len(axes.lines) == 3  # every pair of three
-    drawn = [dot for line in figure.axes[3].lines[::2] for dot in line.get_ydata()]
-    assert drawn == [
-        seed["unseen_own"] for name in placing.PLACES for seed in results["places"][name]["seeds"]
-    ]
+    for axes, key, scale in zip(figure.axes[2:], placing.PANELS, (1, 1, 100), strict=True):
+        assert marks(axes) == [
+            scale * value
+            for name in placing.PLACINGS
+            for value in getattr(results.placings[name], key)
+        ]
 
 
 def test_lines_join_the_most_alike(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,33 +165,36 @@ def test_lines_join_the_most_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     places, alike = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), np.full((3, 3), 0.1)
     alike[0, 2] = alike[2, 0] = 0.5
     axes = new_figure(3, 3).subplots()
-    placing.draw_plane(axes, places, alike)
+    placing.draw_places(axes, places, alike)
     (line,) = axes.lines
     assert line.get_xydata().tolist() == [[0.0, 0.0], [0.0, 1.0]]
 
 
-def test_claims_go_both_ways(results: dict[str, Any]) -> None:
-    for claim in placing.claims(results):
-        assert claim.verdict in ("holds", "partly", "not")
-        assert "nan" not in claim.ours
+GOOD = {"own": 0.1, "recognised": 10, "selected": 0.5, "unseen_own": -0.5, "attributed": 0.9}
+BAD = {"own": 0.5, "recognised": 9, "selected": 0.1, "unseen_own": 0.5, "attributed": 0.1}
 
-    def numbers(lm: dict[str, float], rest: dict[str, float], rho: float) -> dict[str, Any]:
-        def seeds(values: dict[str, float]) -> dict[str, Any]:
-            return {"seeds": [{k: v + 0.001 * n for k, v in values.items()} for n in range(3)]}
 
-        one = {"documents": 10, "rho": rho, "chance": 0.5 - rho, "unprojected": 0.0}
-        return {
-            "documents": 10, "passages": 40, "by_states": 0.2,
-            "neighbours": {"memorised": one, "more": one},
-            "places": {"orthogonal": seeds(rest), "lm": seeds(lm), "shuffled": seeds(rest)},
-        }  # fmt: skip
+def made_up(lm: dict[str, float], rest: dict[str, float], rho: float) -> placing.Results:
+    """Three seeds a little apart, of values that every seed has."""
 
-    good = {"own": 0.1, "recognised": 10, "selected": 0.5, "unseen_own": -0.5, "attributed": 0.9,
-            "continued": 0.9}  # fmt: skip
-    bad = {"own": 0.5, "recognised": 9, "selected": 0.1, "unseen_own": 0.5, "attributed": 0.1,
-           "continued": 0.1}  # fmt: skip
-    made = numbers(good, bad, 0.49)
-    for seed in made["places"]["lm"]["seeds"]:
-        seed["recognised"] = 10
-    assert [claim.verdict for claim in placing.claims(made)] == ["holds"] * 5
-    assert [claim.verdict for claim in placing.claims(numbers(bad, good, 0.1))] == ["not"] * 5
+    def placed(values: dict[str, float]) -> placing.Placed:
+        seeds = {key: [value + 0.001 * n for n in range(3)] for key, value in values.items()}
+        unused = dict.fromkeys(("other", "completed", "unseen_other", "near"), [0.0] * 3)
+        return placing.Placed(
+            **{**unused, **seeds, "recognised": [values["recognised"]] * 3, "map": []}
+        )
+
+    one = placing.Untrained(10, rho, 0.5 - rho, 0.0)
+    placings = {"orthogonal": placed(rest), "lm": placed(lm), "shuffled": placed(rest)}
+    return placing.Results(10, [], [], 40, 0.2, one, one, placings)
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [(made_up(GOOD, BAD, 0.49), "holds"), (made_up(BAD, GOOD, 0.1), "not")],
+)
+def test_verdicts(made: placing.Results, expected: str) -> None:
+    claims = placing.Placing().claims(made)
+    assert [claim.verdict for claim in claims] == [expected] * 5
+    assert not any("nan" in claim.ours for claim in claims)
+    assert bool(claims[0].why) == (expected == "not")

@@ -1,117 +1,99 @@
-"""What all explorers share: their plain pictures, their end, an LM of their own."""
+"""What all explorers share: their plain pictures, how they close, an LM of their own."""
 
+import copy
+import dataclasses
 import json
-import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 
+import ipywidgets
 import pytest
 import torch
+from toys import toy_lm
 
 from docmem import explore
 from docmem.core.hook import attach
+from docmem.documents import Document
 from docmem.errors import DocmemError
-from docmem.evaluation.plane import KeyPlane, key_plane
+from docmem.evaluation.plane import KeyPlane
 from docmem.explore import _explorer
-from docmem.explore._explorer import WIDGET_VIEW, Explorer, Latest, with_own_modules
+from docmem.explore._explorer import WIDGET_VIEW, Explorer, note, with_own_modules
+from docmem.explore._pictures import MOST_BARS, explanation, plane_reading
+from docmem.explore._readings import Explanation, PlaneReading
 from docmem.lm.forward import forward_inputs
 from docmem.lm.loading import LanguageModel
+from docmem.plots.style import new_figure, png_bytes
 from docmem.training.run import Run, lm_fingerprint
 
+Trained = tuple[LanguageModel, Run]
+NAMES = ("key_plane", "scrubber", "recall", "attribution", "training")
 
-@pytest.fixture(scope="module")
-def plane(trained: tuple[LanguageModel, Run]) -> KeyPlane:
+
+@pytest.fixture
+def make(trained: Trained) -> Callable[[str], Explorer]:
+    """Make an explorer by its name."""
     lm, run = trained
-    return key_plane(run.cache_hidden_states(lm), run.load_memory(), points=3)
-
-
-def made(trained: tuple[LanguageModel, Run], plane: KeyPlane, name: str) -> Explorer:
-    lm, run = trained
-    return {
+    doc_reps = run.load_memory().doc_reps
+    finished = dataclasses.replace(run.config, save_dir=run.path)
+    plane = KeyPlane(torch.linspace(-1, 1, 2), torch.rand(3, 2, 2), doc_reps)
+    makers = {
         "key_plane": lambda: explore.key_plane(run, lm=lm, plane=plane),
         "scrubber": lambda: explore.scrubber(run),
         "recall": lambda: explore.recall(run, lm=lm),
         "attribution": lambda: explore.attribution(run, lm=lm),
-        "training": lambda: explore.training(run.config, lm=lm, documents=run.documents),
-    }[name]()
-
-
-NAMES = ("key_plane", "scrubber", "recall", "attribution", "training")
+        "training": lambda: explore.training(finished, lm=lm, documents=run.documents),
+    }
+    return lambda name: makers[name]()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_widget_comes_with_a_picture_that_says_in_words_what_it_shows(
-    trained: tuple[LanguageModel, Run], plane: KeyPlane, name: str
+def test_explorer_shows_widget_picture_and_alt_text_and_closes_all_parts(
+    make: Callable[[str], Explorer], name: str
 ) -> None:
-    explorer = made(trained, plane, name)
+    explorer = make(name)
     if name == "training":
         explorer.wait()
     bundle = explorer._repr_mimebundle_()
     json.dumps(bundle)
     assert bundle[WIDGET_VIEW]["model_id"] == explorer.widget.model_id
     assert bundle["text/plain"] == explorer.alt
-    assert len(explorer.alt) > 40
-    picture = bundle["text/html"]
-    if name == "recall":
-        assert "<table" in picture
-        assert 'aria-label="' in picture
-    else:
-        assert picture.startswith('<img alt="')
-        assert "data:image/png;base64,iVBOR" in picture
+    start = "<div" if name == "recall" else f'<img alt="{explorer.alt[:20]}'
+    assert bundle["text/html"].startswith(start)
+    assert ("<table" if name == "recall" else "data:image/png;base64,iVBOR") in bundle["text/html"]
+
+    parts = [explorer.widget]
+    for widget in parts:
+        parts += getattr(widget, "children", ())
+    assert all(widget.comm is not None for widget in parts)
     explorer.close()
-    assert WIDGET_VIEW not in explorer._repr_mimebundle_()
-    assert "text/html" in explorer._repr_mimebundle_()
+    assert all(widget.comm is None for widget in parts)
+    assert explorer._repr_mimebundle_().keys() == {"text/html", "text/plain"}
 
 
-@pytest.mark.parametrize("name", ("key_plane", "scrubber", "recall", "attribution"))
-def test_closing_leaves_no_widget_open(
-    trained: tuple[LanguageModel, Run], plane: KeyPlane, name: str
-) -> None:
-    explorer = made(trained, plane, name)
-    open_ones, seen = [explorer.widget], []
-    while open_ones:
-        widget = open_ones.pop()
-        seen.append(widget)
-        open_ones += getattr(widget, "children", ())
-    assert all(widget.comm is not None for widget in seen)
-    explorer.close()
-    assert all(widget.comm is None for widget in seen)
+def test_cell_run_again_closes_only_its_own_explorers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def made_in(cell: str, request: str) -> Explorer:
+        parent = {"metadata": {"cellId": cell}, "header": {"msg_id": request}}
+        shell = SimpleNamespace(get_parent=lambda: parent)
+        monkeypatch.setattr(_explorer, "get_ipython", lambda: shell)
+        return Explorer(ipywidgets.HTML())
 
-
-def in_cell(monkeypatch: pytest.MonkeyPatch, cell: str, request: str) -> None:
-    """What is made next is made by this run of this cell."""
-    parent = {"metadata": {"cellId": cell}, "header": {"msg_id": request}}
-    shell = SimpleNamespace(get_parent=lambda: parent)
-    monkeypatch.setattr(_explorer, "get_ipython", lambda: shell)
-
-
-def test_a_cell_run_again_closes_what_it_made_before_and_nothing_else(
-    trained: tuple[LanguageModel, Run], monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setattr(_explorer, "_made_in", {})
-    in_cell(monkeypatch, "a", "first")
-    one, two = explore.scrubber(trained[1]), explore.scrubber(trained[1])
-    in_cell(monkeypatch, "b", "second")
-    other = explore.scrubber(trained[1])
+    one, two = made_in("a", "first"), made_in("a", "first")
+    other = made_in("b", "second")
     assert all(made.widget.comm is not None for made in (one, two, other))
-    in_cell(monkeypatch, "a", "third")
-    again = explore.scrubber(trained[1])
-    assert one.widget.comm is None
-    assert two.widget.comm is None
+    again = made_in("a", "third")
+    assert one.widget.comm is two.widget.comm is None
     assert other.widget.comm is not None
     assert again.widget.comm is not None
 
 
-def test_outside_a_notebook_nothing_is_remembered(
-    trained: tuple[LanguageModel, Run], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_outside_a_notebook_no_explorer_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_explorer, "_made_in", {})
-    explore.scrubber(trained[1])
+    Explorer(ipywidgets.HTML())
     assert _explorer._made_in == {}
 
 
-def test_an_lm_with_modules_of_its_own_shares_weights_but_no_hooks(
-    trained: tuple[LanguageModel, Run],
-) -> None:
+def test_lm_with_own_modules_shares_weights_but_no_hooks(trained: Trained) -> None:
     lm, run = trained
     own = with_own_modules(lm)
     assert lm_fingerprint(own) == lm_fingerprint(lm)
@@ -119,41 +101,80 @@ def test_an_lm_with_modules_of_its_own_shares_weights_but_no_hooks(
         assert mine is theirs
     batch = lm.tokenize(["Cyclone Odalys crossed the Brannic Sea"])
     with torch.no_grad():
-        bare = own.model(**forward_inputs(own.model, batch)).logits
+        base = own.model(**forward_inputs(own.model, batch)).logits
         with attach(lm.model, run.load_memory(), -1) as hooked, hooked.document(0):
             beside = own.model(**forward_inputs(own.model, batch)).logits
             within = lm.model(**forward_inputs(lm.model, batch)).logits
-    assert torch.equal(bare, beside)
-    assert not torch.allclose(bare, within)
+    assert torch.equal(base, beside)
+    assert not torch.allclose(base, within)
 
 
-def test_another_lm_is_refused(trained: tuple[LanguageModel, Run]) -> None:
-    from toys import toy_lm
-
+def test_explorers_reject_another_lm(trained: Trained) -> None:
     with pytest.raises(DocmemError, match="has other weights"):
         explore.recall(trained[1], lm=toy_lm(seed=1))
 
 
 @pytest.mark.parametrize("name", ("key_plane", "training"))
 def test_messages_go_to_the_subshell_that_the_page_names(
-    trained: tuple[LanguageModel, Run], plane: KeyPlane, name: str
+    make: Callable[[str], Explorer], name: str
 ) -> None:
-    explorer = made(trained, plane, name)
+    explorer = make(name)
     widget = explorer.button if name == "training" else explorer.widget
     assert widget.comm._reply_subshell_for({"method": "custom"}, "beside") == "beside"
     explorer.close()
 
 
-def test_only_the_newest_waiting_job_is_done() -> None:
-    jobs, done, go = Latest(), [], threading.Event()
-    jobs.ask(lambda: (go.wait(10), done.append("first")))
-    while jobs._job is not None:
-        pass  # until the first has begun
-    jobs.ask(lambda: done.append("overtaken"))
-    jobs.ask(lambda: done.append("last"))
-    go.set()
-    jobs.settle()
-    assert done == ["first", "last"]
-    jobs.ask(lambda: done.append("later"))
-    jobs.settle()
-    assert done[-1] == "later"
+# Titles and texts from data are shown as they are
+
+ODD = "a_b $x^2$ <i>c</i> ^{d}"
+
+
+def test_notes_show_markup_as_text() -> None:
+    assert "a_b <span>$</span>x^2<span>$</span> &lt;i&gt;c&lt;/i&gt;" in note(ODD)
+
+
+def test_recall_table_shows_markup_as_text(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explore._recall, "NEW_TOKENS", 4)
+    lm, run = trained
+    texts = ["<b>Cyclone & co</b> <script>", "Quill", "Quill"]
+    run = copy.copy(run)
+    run.documents = [Document(ODD, text) for text in texts]
+    explorer = explore.recall(run, lm=lm)
+    explorer.recall(0, '<img src="x"> $y$', 1)
+    shown = explorer.html()
+    assert "&lt;img src=&quot;x&quot;&gt;" in shown
+    assert "&lt;i&gt;c" in shown
+    for markup in ("<img", "<b>", "<script", "<i>", "$x", "$y"):
+        assert markup not in shown
+
+
+def many(n_docs: int) -> tuple[KeyPlane, PlaneReading]:
+    """A map of many documents, and a reading at a point of it."""
+    torch.manual_seed(0)
+    axis = torch.linspace(-1, 1, 5)
+    plane = KeyPlane(axis, 1 + 4 * torch.rand(n_docs, 5, 5), 2 * torch.rand(n_docs, 2) - 1)
+    return plane, PlaneReading(torch.zeros(2), plane.ce[:, 2, 2], torch.randn(24), True)
+
+
+def test_pictures_of_sixty_documents_say_how_many_bars_they_leave_out() -> None:
+    titles = [f"{ODD} {index}" for index in range(60)]
+    plane, reading = many(60)
+    figures = [
+        plane_reading(new_figure(11, 6.6), plane, titles, reading, (0, 0), 1.0, ODD),
+        explanation(new_figure(11, 5.6), Explanation(ODD, reading.ce.tolist(), 6, None), titles),
+    ]
+    kept = reading.ce.argsort()[:MOST_BARS].sort().values.tolist()
+    for bars, figure in zip((figures[0].axes[1], figures[1].axes[0]), figures, strict=True):
+        figure.set_dpi(60)
+        assert len(bars.patches) == MOST_BARS
+        shown = [text.get_text() for text in bars.texts]
+        assert [text for text in shown if text.isdigit()] == [str(index + 1) for index in kept]
+        subtitle = " ".join(figure.texts[-1].get_text().split())
+        assert "48 documents with higher values are not shown" in subtitle
+        png_bytes(figure)  # draws; warnings about glyphs or formulas are errors
+    few, reading = many(3)
+    figure = plane_reading(new_figure(11, 6.6), few, titles[:3], reading, (0, 0), 1.0, "")
+    assert len(figure.axes[1].patches) == 3
+    assert "not shown" not in figure.texts[-1].get_text()

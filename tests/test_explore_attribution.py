@@ -6,7 +6,8 @@ from docmem import explore
 from docmem.core.config import MemoryConfig
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError
-from docmem.evaluation.attribution import attribute
+from docmem.evaluation.attribution import BASE_LM, attribute
+from docmem.evaluation.search import search_grid
 from docmem.explore import AttributionExplorer
 from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.lm.hidden_states import HiddenStateCache
@@ -22,55 +23,46 @@ def explorer(trained: tuple[LanguageModel, Run]) -> AttributionExplorer:
     return explore.attribution(run, lm=lm, text=TEXT)
 
 
-def test_the_bars_are_what_attribute_measures(
+def test_bars_are_the_cross_entropies_of_attribute(
     explorer: AttributionExplorer, trained: tuple[LanguageModel, Run]
 ) -> None:
     lm, run = trained
     found = explorer.explanation
     expected = {one.title: one.ce for one in attribute(lm, run.load_memory(), -1, TEXT)}
-    assert found.bare == expected.pop("(base LM)")
+    assert found.base == expected.pop(BASE_LM)
     assert dict(zip(run.titles, found.ce, strict=True)) == expected
     assert run.titles[found.best] == "Thornwick Light"
 
 
-def test_the_point_is_lower_than_all_of_the_map_and_than_every_document(
+def test_map_and_lowest_point_are_those_of_the_search(
     explorer: AttributionExplorer, trained: tuple[LanguageModel, Run]
 ) -> None:
     lm, run = trained
-    found = explorer.explanation
-    assert found.over_plane is not None and found.point is not None and found.lowest is not None
+    search = explorer.explanation.search
+    assert search is not None
     cache = HiddenStateCache(lm, [lm.tokenize([TEXT])], [0], -1)
-    ce = cross_entropies_at(cache, run.load_memory(), torch.tensor([found.point]))[0, 0]
-    assert found.lowest == pytest.approx(ce.item(), abs=1e-5)
-    assert found.lowest <= found.over_plane.min()
-    assert found.lowest < min(found.ce)
+    expected = search_grid(cache, run.load_memory())
+    torch.testing.assert_close(search.plane.ce, expected.plane.ce)
+    torch.testing.assert_close(search.points, expected.points)
+    ce = cross_entropies_at(cache, run.load_memory(), search.doc_reps)[0]
+    torch.testing.assert_close(search.ce, ce)
+    assert search.ce[0] <= search.plane.ce.min()
+    assert search.ce[0] < min(explorer.explanation.ce)
 
 
-def test_the_map_is_measured_up_and_across(
-    explorer: AttributionExplorer, trained: tuple[LanguageModel, Run]
-) -> None:
-    lm, run = trained
+def test_picture_shows_bars_base_lm_map_and_point(explorer: AttributionExplorer) -> None:
     found = explorer.explanation
-    assert found.axis is not None and found.over_plane is not None
-    cache = HiddenStateCache(lm, [lm.tokenize([TEXT])], [0], -1)
-    for up, across in ((0, 14), (3, 8)):
-        doc_rep = torch.tensor([[found.axis[across], found.axis[up]]])
-        expected = cross_entropies_at(cache, run.load_memory(), doc_rep)[0, 0]
-        torch.testing.assert_close(found.over_plane[up, across], expected)
-
-
-def test_the_picture_shows_bars_bare_line_and_point(explorer: AttributionExplorer) -> None:
-    found = explorer.explanation
+    assert found.search is not None
     bars, plane, *_ = explorer.figure().axes
     assert [bar.get_width() for bar in bars.patches] == found.ce
-    assert set(bars.lines[0].get_xdata()) == {found.bare}
-    assert tuple(plane.lines[-1].get_xydata()[0]) == pytest.approx(found.point)
-    np.testing.assert_allclose(plane.collections[0].get_array(), found.over_plane)
+    assert set(bars.lines[0].get_xdata()) == {found.base}
+    assert plane.lines[-1].get_xydata()[0].tolist() == found.search.points[0].tolist()
+    np.testing.assert_array_equal(plane.images[0].get_array(), found.search.plane.ce[0])
     assert "Thornwick Light" in explorer.alt
     assert TEXT in explorer.alt
 
 
-def test_the_button_explains_what_stands_in_the_area_and_faults_are_sentences(
+def test_button_explains_the_text_and_shows_errors_as_sentences(
     trained: tuple[LanguageModel, Run],
 ) -> None:
     lm, run = trained
@@ -91,13 +83,15 @@ def test_the_button_explains_what_stands_in_the_area_and_faults_are_sentences(
 
 
 def test_doc_reps_of_length_one_have_bars_and_no_map(
-    trained: tuple[LanguageModel, Run],
+    trained: tuple[LanguageModel, Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lm, run = trained
     memory = DocumentMemory(
         MemoryConfig(d_model=32, n_docs=3, memory_dim=24, key_dim=1), run.titles
     )
-    explorer = AttributionExplorer(run.titles, lm, memory, -1, TEXT)
-    assert explorer.explanation.point is None
+    monkeypatch.setattr(Run, "load_memory", lambda _: memory)
+    explorer = explore.attribution(run, lm=lm, text=TEXT)
+    assert explorer.explanation.search is None
     assert len(explorer.figure().axes) == 1
     assert len(explorer.explanation.ce) == 3
+    assert "plane" not in explorer.alt

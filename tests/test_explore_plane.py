@@ -1,9 +1,13 @@
+import base64
+import io
 import json
+import threading
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from docmem import explore
 from docmem.core.config import MemoryConfig
@@ -53,7 +57,12 @@ def ask(explorer: KeyPlaneExplorer, kind: str, number: int, x: float, y: float, 
     explorer.widget._handle_custom_msg(json.loads(json.dumps(question)), [])
 
 
-def test_at_rest_the_numbers_are_measured_at_this_very_doc_rep(
+def settle(explorer: KeyPlaneExplorer) -> None:
+    """Wait until the worker has nothing left to do."""
+    explorer._worker.submit(lambda: None).result(30)
+
+
+def test_rest_measures_at_the_doc_rep_of_the_point(
     explorer: KeyPlaneExplorer, trained: tuple[LanguageModel, Run], cache: HiddenStateCache
 ) -> None:
     reading = explorer.rest(0.31, -0.77)
@@ -68,7 +77,7 @@ def test_at_rest_the_numbers_are_measured_at_this_very_doc_rep(
     assert explorer.point == (0.31, -0.77)
 
 
-def test_while_moving_a_grid_point_has_the_maps_numbers(
+def test_move_to_a_grid_point_gives_the_values_of_the_map(
     explorer: KeyPlaneExplorer, plane: KeyPlane
 ) -> None:
     for up, y in enumerate(plane.axis.tolist()):
@@ -78,7 +87,7 @@ def test_while_moving_a_grid_point_has_the_maps_numbers(
             torch.testing.assert_close(reading.ce, plane.ce[:, up, across])
 
 
-def test_between_grid_points_the_interpolation_is_bilinear(
+def test_move_between_grid_points_interpolates_bilinearly(
     explorer: KeyPlaneExplorer, plane: KeyPlane
 ) -> None:
     # A quarter of a cell to the right of (0, 0), and half a cell up.
@@ -90,7 +99,7 @@ def test_between_grid_points_the_interpolation_is_bilinear(
     torch.testing.assert_close(reading.ce, expected)
 
 
-def test_the_selection_is_exact_moving_and_at_rest(
+def test_selection_is_exact_in_move_and_rest(
     explorer: KeyPlaneExplorer, trained: tuple[LanguageModel, Run]
 ) -> None:
     expected = trained[1].load_memory().select(torch.tensor([0.4, 0.2])).detach()
@@ -98,13 +107,13 @@ def test_the_selection_is_exact_moving_and_at_rest(
     torch.testing.assert_close(explorer.rest(0.4, 0.2).selection, expected)
 
 
-def test_a_point_beyond_the_map_stays_at_its_edge(explorer: KeyPlaneExplorer) -> None:
+def test_point_outside_the_map_is_moved_to_its_edge(explorer: KeyPlaneExplorer) -> None:
     assert explorer.move(9, -9).doc_rep.tolist() == [1.5, -1.5]
     with pytest.raises(DocmemError, match="no point of the plane"):
         explorer.move(float("nan"), 0)
 
 
-def test_a_document_can_be_snapped_to(
+def test_snap_moves_to_the_doc_rep_of_a_document(
     explorer: KeyPlaneExplorer, trained: tuple[LanguageModel, Run]
 ) -> None:
     run = trained[1]
@@ -116,7 +125,7 @@ def test_a_document_can_be_snapped_to(
         explorer.snap("Cyclon")
 
 
-def test_it_writes_what_generate_writes_under_the_doc_rep(
+def test_write_equals_generate_under_the_doc_rep(
     explorer: KeyPlaneExplorer, trained: tuple[LanguageModel, Run]
 ) -> None:
     lm, run = trained
@@ -130,7 +139,7 @@ def test_it_writes_what_generate_writes_under_the_doc_rep(
     assert explorer.prompt == "Thornwick"
 
 
-def test_the_page_is_answered_with_the_numbers_of_its_question(
+def test_answer_carries_the_number_of_its_question(
     explorer: KeyPlaneExplorer, sent: list[dict[str, Any]]
 ) -> None:
     ask(explorer, "move", 5, 0.5, 0.25)
@@ -143,18 +152,18 @@ def test_the_page_is_answered_with_the_numbers_of_its_question(
     assert (answer["x"], answer["y"]) == (0.5, 0.25)
 
 
-def test_a_question_older_than_one_answered_is_dropped(
+def test_question_older_than_an_answered_one_is_dropped(
     explorer: KeyPlaneExplorer, sent: list[dict[str, Any]]
 ) -> None:
     ask(explorer, "move", 8, 0.5, 0.5)
     ask(explorer, "move", 7, -0.5, -0.5)
     ask(explorer, "rest", 6, -0.5, -0.5, write=True, prompt="Cyclone")
-    explorer._jobs.settle()
+    settle(explorer)
     assert [message["number"] for message in sent] == [8]
     assert explorer.point == (0.5, 0.5)
 
 
-def test_a_measurement_overtaken_by_a_move_is_not_shown(
+def test_measurement_is_not_shown_after_a_newer_move(
     explorer: KeyPlaneExplorer, sent: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = explorer._measured
@@ -166,16 +175,37 @@ def test_a_measurement_overtaken_by_a_move_is_not_shown(
 
     monkeypatch.setattr(explorer, "_measured", slow)
     ask(explorer, "rest", 2, -1, -1, write=True, prompt="Cyclone")
-    explorer._jobs.settle()
+    settle(explorer)
     assert [(message["number"], message["measured"]) for message in sent] == [(3, False)]
     assert explorer.point == (0.1, 0.1)
 
 
-def test_at_rest_the_page_gets_the_measured_numbers_then_the_text(
+def test_only_the_newest_of_queued_questions_is_measured(
+    explorer: KeyPlaneExplorer, sent: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured, places, go, begun = explorer._measured, [], threading.Event(), threading.Event()
+
+    def slow(point: tuple[float, float]) -> explore.PlaneReading:
+        places.append(point)
+        begun.set()
+        assert go.wait(30)
+        return measured(point)
+
+    monkeypatch.setattr(explorer, "_measured", slow)
+    for number in (1, 2, 3):
+        ask(explorer, "rest", number, number / 10, 0, write=False, prompt="Cyclone")
+        assert begun.wait(30)
+    go.set()
+    settle(explorer)
+    assert places == [(0.1, 0), (0.3, 0)]
+    assert [message["number"] for message in sent] == [3]
+
+
+def test_rest_answers_with_measured_values_and_then_the_text(
     explorer: KeyPlaneExplorer, sent: list[dict[str, Any]]
 ) -> None:
     ask(explorer, "rest", 4, 0.3, 0.3, write=True, prompt="Quillon")
-    explorer._jobs.settle()
+    settle(explorer)
     numbers, text = sent
     assert numbers["measured"]
     assert (numbers["prompt"], numbers["written"]) == ("Cyclone", False)
@@ -184,28 +214,28 @@ def test_at_rest_the_page_gets_the_measured_numbers_then_the_text(
     assert explorer.widget.state["perplexity"] == explorer.reading.perplexity.tolist()
 
 
-def test_an_empty_prompt_is_answered_with_a_sentence(
+def test_empty_prompt_is_answered_with_an_error_sentence(
     explorer: KeyPlaneExplorer, sent: list[dict[str, Any]]
 ) -> None:
     ask(explorer, "rest", 4, 0.3, 0.3, write=True, prompt="")
-    explorer._jobs.settle()
+    settle(explorer)
     assert sent[-1]["kind"] == "error"
     assert sent[-1]["sentence"].startswith("The prompt is empty; give")
 
 
-def test_the_page_draws_the_colours_of_the_figures(
-    explorer: KeyPlaneExplorer, plane: KeyPlane
-) -> None:
+def test_page_gets_the_colours_of_the_figures(explorer: KeyPlaneExplorer, plane: KeyPlane) -> None:
     scene = json.loads(json.dumps(explorer.widget.scene))
     figure = draw_key_plane(new_figure(9, 6), plane, explorer.titles, "")
     drawn = np.asarray(figure.axes[0].images[0].get_array())
-    np.testing.assert_array_equal(scene["map"], np.round(drawn * 255))
+    png = base64.b64decode(scene["map"].removeprefix("data:image/png;base64,"))
+    with Image.open(io.BytesIO(png)) as opened:  # its first row is the top one
+        np.testing.assert_array_equal(np.asarray(opened)[::-1], np.round(drawn * 255))
     assert scene["colors"] == [document_color(index) for index in range(3)]
     middle = scene["signed"][len(scene["signed"]) // 2]
     assert min(middle) > 240  # white at zero
 
 
-def test_the_picture_shows_the_point_the_bars_and_the_selection(
+def test_picture_shows_point_bars_selection_and_text(
     explorer: KeyPlaneExplorer,
 ) -> None:
     reading = explorer.rest(0.5, 0.25)
@@ -224,33 +254,39 @@ def test_the_picture_shows_the_point_the_bars_and_the_selection(
     assert "(0.50, 0.25)" in explorer.alt
 
 
-def test_given_nothing_it_measures_the_first_segments(trained: tuple[LanguageModel, Run]) -> None:
+def test_key_plane_measures_first_segments_over_all_doc_reps(
+    trained: tuple[LanguageModel, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
     lm, run = trained
+    memory = run.load_memory()
+    with torch.no_grad():
+        memory.doc_reps[1] = torch.tensor([0.3, -2.5])  # outside [-1, 1]²
+    monkeypatch.setattr(run, "load_memory", lambda: memory)
     explorer = explore.key_plane(run, points=2, lm=lm)
     assert len(explorer.cache.batches) == len(run.documents)
     assert [len(batch.input_ids) for batch in explorer.cache.batches] == [1, 1, 1]
     assert explorer.prompt == run.documents[0].title
     corner = cross_entropies_at(explorer.cache, run.load_memory(), explorer.plane.axis[None])[:, 0]
     low, high = explorer.plane.axis.tolist()
-    assert low == -high
+    assert (-low, high) == pytest.approx((2.7, 2.7))  # a little beyond the farthest DocRep
     torch.testing.assert_close(explorer.move(low, high).ce, corner)
 
 
-def test_longer_doc_reps_are_moved_through_their_plane(
-    trained: tuple[LanguageModel, Run], cache: HiddenStateCache
+def test_longer_doc_reps_are_moved_in_their_principal_plane(
+    trained: tuple[LanguageModel, Run], cache: HiddenStateCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lm, run = trained
+    run = trained[1]
     torch.manual_seed(0)
     shape = MemoryConfig(d_model=32, n_docs=3, memory_dim=24, key_dim=4)
     memory = DocumentMemory(shape, run.titles)
-    plane = key_plane(cache, memory, points=3)
-    explorer = KeyPlaneExplorer(run.titles, lm, memory, cache, plane, "Cyclone")
+    monkeypatch.setattr(Run, "load_memory", lambda _: memory)
+    explorer = explore.key_plane(run, 2, cache=cache)
     origin, axes = plane_of(memory.doc_reps)
     expected = origin + torch.tensor([0.2, -0.4]) @ axes
     torch.testing.assert_close(explorer.rest(0.2, -0.4).doc_rep, expected)
 
 
-def test_what_has_no_plane_says_so(
+def test_key_plane_rejects_another_map_and_doc_reps_without_a_plane(
     trained: tuple[LanguageModel, Run], plane: KeyPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lm, run = trained

@@ -17,7 +17,7 @@ def pixels(png: bytes) -> np.ndarray:
         return np.asarray(opened.convert("RGB"))
 
 
-def test_a_frame_is_the_animations(trained: tuple[LanguageModel, Run]) -> None:
+def test_frame_equals_the_animation(trained: tuple[LanguageModel, Run]) -> None:
     run = trained[1]
     scrubber = explore.scrubber(run)
     assert scrubber.epochs == run.load_snapshots().epochs == [0, 20, 40, 60]
@@ -30,7 +30,7 @@ def test_a_frame_is_the_animations(trained: tuple[LanguageModel, Run]) -> None:
         np.testing.assert_array_equal(pixels(scrubber.frame(20 * index)), film.frame())
 
 
-def test_every_epoch_shows_the_last_snapshot_before_it(
+def test_epoch_shows_its_last_snapshot(
     trained: tuple[LanguageModel, Run],
 ) -> None:
     scrubber = explore.scrubber(trained[1])
@@ -40,7 +40,7 @@ def test_every_epoch_shows_the_last_snapshot_before_it(
     assert scrubber.frame(20) != scrubber.frame(40)
 
 
-def test_a_frame_is_drawn_once(
+def test_frame_is_drawn_once(
     trained: tuple[LanguageModel, Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scrubber = explore.scrubber(trained[1])
@@ -67,7 +67,7 @@ def test_slider_and_buttons_step_through_the_snapshots(
     assert "epoch 20" in scrubber.alt
 
 
-def test_two_runs_keep_one_clock(trained: tuple[LanguageModel, Run], whole: Run) -> None:
+def test_two_runs_share_one_clock(trained: tuple[LanguageModel, Run], whole: Run) -> None:
     scrubber = explore.scrubber({"long": trained[1], "short": whole})
     assert scrubber.epochs == [0, 3, 6, 7, 20, 40, 60]
     long, short = scrubber._pictures
@@ -82,7 +82,7 @@ def test_two_runs_keep_one_clock(trained: tuple[LanguageModel, Run], whole: Run)
             np.testing.assert_array_equal(image.get_array(), values.numpy())
 
 
-def test_the_plain_picture_is_of_the_epoch_shown(trained: tuple[LanguageModel, Run]) -> None:
+def test_plain_picture_shows_the_current_epoch(trained: tuple[LanguageModel, Run]) -> None:
     run = trained[1]
     scrubber = explore.scrubber(run)
     scrubber.show(20)
@@ -91,7 +91,7 @@ def test_the_plain_picture_is_of_the_epoch_shown(trained: tuple[LanguageModel, R
         np.testing.assert_array_equal(image, values.numpy())
 
 
-def test_runs_that_cannot_be_shown_say_so(
+def test_scrubber_rejects_no_runs_no_snapshots_and_other_documents(
     trained: tuple[LanguageModel, Run], go: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(DocmemError, match="at least one run"):

@@ -37,7 +37,7 @@ def slowly(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], threading.Event]:
     return hold
 
 
-def test_it_trains_as_train_does(config: TrainConfig, lm: LanguageModel, whole: Run) -> None:
+def test_explorer_trains_as_train_does(config: TrainConfig, lm: LanguageModel, whole: Run) -> None:
     explorer = begin(config, lm)
     run = explorer.wait()
     assert_same(run, whole)
@@ -46,7 +46,7 @@ def test_it_trains_as_train_does(config: TrainConfig, lm: LanguageModel, whole: 
     assert explorer.button.disabled
 
 
-def test_stopped_it_leaves_a_run_that_goes_on_to_the_same_numbers(
+def test_stopped_training_resumes_to_the_same_run(
     config: TrainConfig, lm: LanguageModel, whole: Run, slowly: Any
 ) -> None:
     go = slowly(2)
@@ -62,7 +62,7 @@ def test_stopped_it_leaves_a_run_that_goes_on_to_the_same_numbers(
     assert [epoch.epoch for epoch in again.history] == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_an_interrupt_while_waiting_is_a_clean_stop(
+def test_interrupt_while_waiting_stops_cleanly(
     config: TrainConfig, lm: LanguageModel, whole: Run, slowly: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go = slowly(3)
@@ -84,7 +84,7 @@ def test_an_interrupt_while_waiting_is_a_clean_stop(
     assert_same(begin(config, lm).wait(), whole)
 
 
-def test_seconds_left_are_those_of_the_last_epochs(
+def test_seconds_left_are_estimated_from_the_last_epochs(
     config: TrainConfig, lm: LanguageModel, slowly: Any
 ) -> None:
     go = slowly(1)
@@ -98,7 +98,7 @@ def test_seconds_left_are_those_of_the_last_epochs(
     explorer.close()
 
 
-def test_the_curve_shows_the_losses_so_far(config: TrainConfig, lm: LanguageModel) -> None:
+def test_curve_shows_the_losses_so_far(config: TrainConfig, lm: LanguageModel) -> None:
     explorer = begin(config, lm)
     run = explorer.wait()
     axes = explorer.figure().axes[0]
@@ -110,14 +110,14 @@ def test_the_curve_shows_the_losses_so_far(config: TrainConfig, lm: LanguageMode
     assert f"{run.load_history()[-1].positive_ce:.2f} nats" in explorer.alt
 
 
-def test_a_finished_run_is_shown_whole_at_once(whole: Run, lm: LanguageModel) -> None:
+def test_finished_run_is_shown_at_once(whole: Run, lm: LanguageModel) -> None:
     config = dataclasses.replace(whole.config, save_dir=whole.path)
     explorer = begin(config, lm)
     assert explorer.wait().finished
     assert explorer.history == whole.load_history()
 
 
-def test_what_goes_wrong_is_a_sentence_in_the_widget_and_is_raised_by_wait(
+def test_error_is_shown_in_the_widget_and_raised_by_wait(
     config: TrainConfig, lm: LanguageModel
 ) -> None:
     explorer = explore.training(config, lm=lm, documents=DOCUMENTS[:1])
@@ -127,9 +127,7 @@ def test_what_goes_wrong_is_a_sentence_in_the_widget_and_is_raised_by_wait(
     assert not explorer.training
 
 
-def test_closing_ends_the_training_first(
-    config: TrainConfig, lm: LanguageModel, slowly: Any
-) -> None:
+def test_close_ends_the_training_first(config: TrainConfig, lm: LanguageModel, slowly: Any) -> None:
     go = slowly(2)
     explorer = begin(config, lm)
     threading.Timer(0.2, go.set).start()
@@ -140,7 +138,7 @@ def test_closing_ends_the_training_first(
     assert len(Run.open(config.save_dir).load_history()) <= 2
 
 
-def test_waiting_shows_it_if_nothing_has_and_renews_the_picture_at_the_end(
+def test_wait_displays_the_explorer_and_renews_its_picture(
     config: TrainConfig, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[dict[str, Any]] = []

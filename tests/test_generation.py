@@ -11,8 +11,9 @@ from docmem.core.hook import Hooked, attach
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError
 from docmem.lm.forward import TokenBatch
-from docmem.lm.generation import generate
+from docmem.lm.generation import ALL_ENTRIES, generate
 from docmem.lm.loading import LanguageModel
+from docmem.training.run import Run
 
 NEW = 8
 ROWS = torch.tensor([[1.0, 0.2], [-0.6, 0.9], [0.3, -1.1]])
@@ -135,3 +136,21 @@ def test_a_prompt_beyond_the_context_is_refused(lm: LanguageModel, memory: Docum
 def test_an_empty_prompt_is_refused(lm: LanguageModel, memory: DocumentMemory):
     with attach(lm.model, memory) as hooked, pytest.raises(DocmemError, match="prompt is empty"):
         generate(hooked, lm.tokenizer, "")
+
+
+def test_generate_inherits_the_document_in_force(trained: tuple[LanguageModel, Run]):
+    lm, run = trained
+
+    def text(document: Any = None) -> str:
+        return generate(hooked, lm.tokenizer, "The harbour master", document, max_new_tokens=6)
+
+    with attach(lm.model, run.load_memory()) as hooked:
+        under = [text(n) for n in range(3)]
+        open_ = text(ALL_ENTRIES)
+        assert text() == open_  # nothing is in force
+        assert len({*under, open_}) == 4
+        with hooked.document(1):
+            assert text() == under[1]
+            assert text("Quillon Engine") == under[2]
+            assert text(ALL_ENTRIES) == open_
+            assert text() == under[1]

@@ -11,6 +11,7 @@ from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError
 from docmem.lm.forward import TokenBatch, forward_inputs
+from docmem.lm.generation import generate
 from docmem.lm.loading import LanguageModel
 
 ROWS = torch.tensor([[1.0, 0.2], [-0.6, 0.9], [0.3, -1.1]])
@@ -203,3 +204,16 @@ def test_gradient_checkpointing_is_refused_while_training(lm, memory: DocumentMe
         lm.model.train()
         with pytest.raises(DocmemError, match=r"call model\.eval\(\)"):
             logits(hooked.model, batch)
+
+
+def test_hooked_lm_cannot_be_used_after_its_with(lm: LanguageModel, memory: DocumentMemory):
+    with attach(lm.model, memory) as hooked:
+        assert hooked.model is lm.model
+    for use in (
+        lambda: hooked.model,
+        lambda: generate(hooked, lm.tokenizer, "The tower"),
+        lambda: generate(hooked, lm.tokenizer, "The tower", 0),
+        lambda: hooked.document(0).__enter__(),
+    ):
+        with pytest.raises(DocmemError, match="no longer attached: its `with attach"):
+            use()

@@ -173,6 +173,19 @@ def test_pictures_and_links_of_readme_and_docs_exist() -> None:
     assert found > 20
 
 
+@pytest.mark.parametrize(
+    ("section", "results"),
+    [("What holds", "docs/claims.md"), ("Speed", "benchmarks/RESULTS.md")],
+)
+def test_numbers_of_readme_are_those_of_the_stored_results(section: str, results: str) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = readme.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    found, measured = re.findall(r"\d+\.\d+", text), (ROOT / results).read_text(encoding="utf-8")
+    assert len(found) > 2
+    for number in found:
+        assert re.search(rf"(?<![\d.]){re.escape(number)}(?![\d])", measured), number
+
+
 def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 160
 

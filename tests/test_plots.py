@@ -1,5 +1,6 @@
 import base64
 import io
+import itertools
 
 import matplotlib as mpl
 import numpy as np
@@ -27,16 +28,105 @@ def plane(n_docs: int = 4, points: int = 7) -> KeyPlane:
     return KeyPlane(torch.linspace(-1, 1, points), ce, doc_reps)
 
 
-def test_the_curves_of_the_losses_are_the_history() -> None:
+def test_losses_draws_the_history() -> None:
     figure = plots.losses(new_figure(8, 5), {"relu": HISTORY}, 4.5, "note")
-    lines = {line.get_label(): line for line in figure.axes[0].lines}
-    assert list(lines["own DocRep"].get_ydata()) == [e.positive_ce for e in HISTORY]
-    assert list(lines["another's DocRep"].get_ydata()) == [e.negative_ce for e in HISTORY]
-    assert list(lines["own DocRep"].get_xdata()) == [e.epoch for e in HISTORY]
-    assert any(set(line.get_ydata()) == {4.5} for line in figure.axes[0].lines)
+    target, negative, own = figure.axes[0].lines
+    assert list(own.get_ydata()) == [e.positive_ce for e in HISTORY]
+    assert list(negative.get_ydata()) == [e.negative_ce for e in HISTORY]
+    assert list(own.get_xdata()) == [e.epoch for e in HISTORY]
+    assert set(target.get_ydata()) == {4.5}
+    guidance = figure.axes[1].patches[0].get_data()
+    assert list(guidance.values) == [e.guidance for e in HISTORY]
+    assert (guidance.edges[0], guidance.edges[-1]) == (0.5, 20.5)
 
 
-def test_a_point_of_the_key_plane_has_the_hue_of_the_document_it_recalls_best() -> None:
+@pytest.mark.parametrize(
+    ("epochs", "says"),
+    [(1, "the last epoch"), (4, "the last 4 epochs"), (20, "the last 10 epochs")],
+)
+def test_losses_states_means_of_the_last_epochs_once(epochs: int, says: str) -> None:
+    history = [epoch._replace(guidance=0.0) for epoch in HISTORY[:epochs]]
+    figure = plots.losses(new_figure(8, 5), {"relu": history}, 4.5, "note")
+    style.png_bytes(figure)
+    assert "".join(text.get_text() for text in figure.texts).count(says) == 1
+    recent = history[-10:]
+    own = np.mean([epoch.positive_ce for epoch in recent])
+    legend = figure.axes[0].get_legend()
+    assert f"own DocRep: {own:.2f}" in [text.get_text() for text in legend.get_texts()]
+    ticks = figure.axes[1].get_xticks()
+    np.testing.assert_array_equal(ticks, np.round(ticks))
+    top = max(line.get_ydata().max() for line in figure.axes[0].lines[1:])
+    lowest = legend.get_window_extent().y0  # no curve reaches the legend
+    assert figure.axes[0].transData.transform((1, max(top, 4.5)))[1] < lowest
+
+
+def test_titles_with_markup_are_drawn_as_written() -> None:
+    title = "$x_1$ <b> _ 100% あ\t\\n"
+    shown = style.drawable(title)
+    assert style.drawable(shown) == shown
+    images = []
+    for text, options in ((shown, {}), ("$x_1$ <b> _ 100% □ \\n", {"parse_math": False})):
+        figure = new_figure(4, 1, dpi=60)
+        figure.text(0.1, 0.5, text, **options)
+        images.append(style.png_bytes(figure))
+    assert images[0] == images[1]
+
+
+def test_every_figure_draws_titles_with_markup() -> None:
+    titles = ["$x_1$ <b> _", "$", r"$\bad{$ あ", "^{}"]
+    snapshots = Snapshots([0], torch.ones(1, 2, 4), torch.ones(1, 2, 4), torch.zeros(1, 2, 2))
+    line = Line(torch.linspace(0, 1, 3), torch.rand(4, 3) + 1)
+    bad = titles[2]
+    for figure in (
+        plots.key_plane(new_figure(6, 5), plane(), titles, bad),
+        plots.perplexity_wells(new_figure(8, 6), plane(), titles, [0, 2], bad),
+        plots.losses(new_figure(8, 5), {bad: HISTORY}, 4.5, bad),
+        plots.open_entries(new_figure(8, 6), {bad: snapshots}, 0.1, bad),
+        plots.forgetting(new_figure(8, 5), {bad: plane()}, 0, bad),
+        plots.along_line(new_figure(8, 5), line, titles, (0, 2), bad),
+        plots.published_curves(new_figure(8, 6), RUNS[:1], {bad: HISTORY}, bad),
+    ):
+        style.png_bytes(figure)  # a formula or a missing glyph would raise
+
+
+def test_key_plane_of_sixty_documents_says_how_many_titles_it_leaves_out() -> None:
+    figure = plots.key_plane(
+        new_figure(9, 6.6), plane(60), [f"document {n}" for n in range(60)], "note"
+    )
+    style.png_bytes(figure)
+    texts = {text.get_text(): text for text in figure.axes[0].texts}
+    assert sum(name.startswith("document") for name in texts) == 24
+    assert "and 36 more" in texts
+    assert "60" in texts  # every DocRep keeps its number
+    legend = [text.get_window_extent() for name, text in texts.items() if " " in name]
+    for above, below in itertools.pairwise(legend):
+        assert below.y1 <= above.y0 + 1
+    assert "Colours repeat after ten documents" in figure.texts[-1].get_text()
+
+
+def test_key_plane_title_counts_documents_recalled_best_at_their_doc_rep() -> None:
+    measured = plane()
+    ce = torch.full((4, 7, 7), 3.0)
+    ce[3] = 2.0  # document 4 everywhere,
+    doc_reps = torch.tensor([[-1.0, -1.0], [0, 0], [1, 1], [0.4, 0.4]])
+    ce[1, 3, 3] = 1.0  # but for the DocRep of document 2
+    figure = plots.key_plane(
+        new_figure(6, 5), measured._replace(ce=ce, doc_reps=doc_reps), list("abcd"), "note"
+    )
+    assert figure.get_suptitle().startswith("2 of 4 documents")
+
+
+def test_plane_map_centres_cells_on_the_grid_points() -> None:
+    axes = new_figure(3, 3).subplots()
+    values = np.arange(9).reshape(3, 3)
+    image = plots.plane_map(axes, values, 2.0, cmap="magma")
+    assert image.get_extent() == [-3, 3, -3, 3]
+    assert axes.get_xlim() == axes.get_ylim() == (-3, 3)
+    assert image.origin == "lower"
+    np.testing.assert_array_equal(image.get_array(), values)
+
+
+def test_key_plane_colours_each_point_by_the_document_recalled_best() -> None:
     measured = plane()
     figure = plots.key_plane(new_figure(6, 5), measured, list("abcd"), "note")
     picture = np.asarray(figure.axes[0].images[0].get_array())
@@ -48,24 +138,24 @@ def test_a_point_of_the_key_plane_has_the_hue_of_the_document_it_recalls_best() 
             np.testing.assert_allclose(missing, ink * (missing.max() / ink.max()), atol=1e-6)
 
 
-def test_the_wells_are_the_measured_perplexities() -> None:
+def test_perplexity_wells_draws_the_measured_perplexities() -> None:
     measured = plane()
     figure = plots.perplexity_wells(new_figure(8, 6), measured, list("abcd"), [0, 2, 3], "n")
-    maps = [axes.collections[0] for axes in figure.axes if axes.get_title(loc="left")]
-    for mesh, index in zip(maps, (0, 2, 3), strict=True):
-        np.testing.assert_allclose(
-            mesh.get_array().reshape(7, 7), measured.ce[index].exp().numpy(), rtol=1e-6
-        )
-    assert len({(mesh.norm.vmin, mesh.norm.vmax) for mesh in maps}) == 1
+    maps = [axes for axes in figure.axes if axes.get_title(loc="left")]
+    for axes, index in zip(maps, (0, 2, 3), strict=True):
+        drawn = axes.images[0].get_array()
+        np.testing.assert_allclose(drawn, measured.ce[index].exp().numpy(), rtol=1e-6)
+        assert f"lowest {drawn.min():,.1f}" in axes.get_title(loc="left")
+    assert len({(axes.images[0].norm.vmin, axes.images[0].norm.vmax) for axes in maps}) == 1
 
 
-def test_drawing_leaves_the_global_style_alone() -> None:
+def test_drawing_leaves_global_style_unchanged() -> None:
     before = dict(mpl.rcParams)
     style.png_bytes(plots.losses(new_figure(8, 5), {"tanh": HISTORY}, 4.5, "note"))
     assert dict(mpl.rcParams) == before
 
 
-def test_the_animation_palette_holds_every_document_colour_and_white() -> None:
+def test_frame_palette_holds_document_colours_and_white() -> None:
     palette = {tuple(color) for color in style.frame_palette().tolist()}
     assert style.frame_palette().shape == (255, 3)
     assert (255, 255, 255) in palette
@@ -73,7 +163,7 @@ def test_the_animation_palette_holds_every_document_colour_and_white() -> None:
         assert tuple(round(255 * part) for part in to_rgb(color)) in palette
 
 
-def test_a_shown_picture_carries_its_alt_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_show_attaches_alt_text(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda data, **more: shown.append((data, more)))
     style.show(new_figure(1, 1, dpi=20), "what one sees")
@@ -87,7 +177,7 @@ def test_a_shown_picture_carries_its_alt_text(monkeypatch: pytest.MonkeyPatch) -
     assert film["text/plain"] == 'red & "blue"'
 
 
-def test_few_colours_look_as_all_do() -> None:
+def test_png_with_256_colours_is_smaller_and_looks_the_same() -> None:
     figure = new_figure(3, 2, dpi=60)
     figure.subplots().imshow(np.linspace(0, 1, 4000).reshape(40, 100), cmap="magma")
     whole = io.BytesIO()
@@ -101,7 +191,7 @@ def test_few_colours_look_as_all_do() -> None:
     assert np.abs(pixels[0] - pixels[1]).max() <= 24
 
 
-def test_the_line_shows_every_document_and_who_is_best_where() -> None:
+def test_along_line_shows_every_document_and_the_best_at_each_point() -> None:
     share = torch.linspace(0, 1, 5)
     ce = torch.tensor([[1, 1, 2, 4, 4], [4, 3, 1, 3, 4], [4, 4, 4, 2, 1.0]])
     figure = plots.along_line(new_figure(8, 5), Line(share, ce), list("abc"), (0, 2), "note")
@@ -116,7 +206,7 @@ def test_the_line_shows_every_document_and_who_is_best_where() -> None:
     assert flips == pytest.approx([0.375, 0.625])
 
 
-def test_the_bound_is_drawn_only_where_one_is_known() -> None:
+def test_continuity_draws_the_bound_only_if_known() -> None:
     distance = torch.tensor([0.01, 0.1, 1.0])
     ce = torch.tensor([[0.02, 0.3, 1.0], [0.01, 0.1, 2.5]])
     for bound, lines in ((2.0, 2), (None, 1)):
@@ -128,7 +218,7 @@ def test_the_bound_is_drawn_only_where_one_is_known() -> None:
     assert "bound" not in "".join(text.get_text() for text in left.texts)
 
 
-def test_an_entry_is_open_above_a_share_of_the_documents_largest() -> None:
+def test_open_entries_counts_entries_above_a_share_of_the_largest() -> None:
     start = torch.tensor([[1.0, 0.05, -0.2, 0], [0.01, 0.01, -0.01, 0.01]])
     snapshots = Snapshots(
         [0, 5],
@@ -142,16 +232,16 @@ def test_an_entry_is_open_above_a_share_of_the_documents_largest() -> None:
     np.testing.assert_allclose(alike.images[0].get_array(), np.eye(2), atol=1e-6)
 
 
-def test_the_maps_of_forgetting_share_a_scale_and_say_the_lowest() -> None:
+def test_forgetting_maps_share_a_scale_and_state_the_lowest_perplexity() -> None:
     maps = {"kept": plane(1), "gone": KeyPlane(*plane(1)[:1], plane(1).ce + 1, plane(1).doc_reps)}
     figure = plots.forgetting(new_figure(8, 5), maps, 0, "note")
     first, second = figure.axes[:2]
-    norms = [axes.collections[0].norm for axes in (first, second)]
+    norms = [axes.images[0].norm for axes in (first, second)]
     assert (norms[0].vmin, norms[0].vmax) == (norms[1].vmin, norms[1].vmax)
     assert f"lowest perplexity {maps['gone'].perplexity.min():,.1f}" in second.get_title(loc="left")
 
 
-def test_the_published_curves_are_drawn_as_the_records_give_them() -> None:
+def test_published_curves_match_the_records() -> None:
     figure = plots.published_curves(new_figure(8, 6), RUNS[:2], {"mine": HISTORY}, "note")
     top, bottom = figure.axes
     for line, guidance, run in zip(top.lines[:2], bottom.lines[:2], RUNS[:2], strict=True):

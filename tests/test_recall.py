@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_keyspace import naive_ce
+from test_plane import naive_ce
 
 from docmem.core.config import MemoryConfig
 from docmem.core.hook import attach

@@ -64,3 +64,10 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path):
     (tmp_path / "a" / "config.json").replace(tmp_path / "b" / "config.json")
     with pytest.raises(DocmemError, match="does not describe the memory"):
         DocumentMemory.from_pretrained(tmp_path / "b")
+
+
+def test_from_pretrained_rejects_misspelt_options(tmp_path: Path):
+    make().save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match="revison"):
+        DocumentMemory.from_pretrained(tmp_path, revison="main")
+    assert DocumentMemory.from_pretrained(tmp_path, revision="main", local_files_only=True)

@@ -91,6 +91,8 @@ def naive(
         ("gpt_neox", {"hook_memory_layer": 0, "key_activation": "swiglu", "grad_clip_coeff": 0.3}),
         ("gpt_neox", {"num_accumulation_steps": 2, "guidance": 2.0, "negative_key_type": "zero"}),
         ("gpt2", {"loss_form": "absolute", "negative_key_type": "random", "batch_size": 3}),
+        ("llama", {"weight_decay": 0.0, "num_accumulation_steps": 3}),
+        ("llama", {"weight_decay": 0.5}),
         ("gptj", {"negative_key_type": "perturb", "document_key_module_type": "nonlinear"}),
     ],
 )
@@ -260,3 +262,31 @@ def test_gpu_memory_counts_weights_states_logits_and_moments(
         cache.states(index).numel() for index in range(len(tokens))
     )
     assert needed["logits of a step, at most"] == 16 * max(tokens) * logits.shape[-1]
+
+
+def test_weight_decay_defaults_to_that_of_the_authors_program(
+    lm: LanguageModel, config: TrainConfig, documents: list[Document], tmp_path: Path
+):
+    changes: list[dict] = [{}, {"weight_decay": 0.01}, {"weight_decay": 0.5}]
+    weights = []
+    for number, change in enumerate(changes):
+        changed = replace(config, num_epochs=1, save_dir=tmp_path / str(number), **change)
+        run = train(changed, lm=lm, documents=documents, progress=False)
+        weights.append(run.load_memory().values.weight)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_segments_of_one_token_are_left_out_of_training(
+    lm: LanguageModel, config: TrainConfig, documents: list[Document]
+):
+    """A batch of them has nothing to predict, and its mean would be 0 / 0."""
+    longer = Document("Odd", "Sallow " * 6 + "a")
+    config = replace(config, segment_length=6, max_length=1 + 1, batch_size=1, num_epochs=1)
+    assert len(lm.tokenizer("a")["input_ids"]) == 1
+    cache = cache_hidden_states(lm, [Document("Odd", "a tower")], replace(config, segment_length=1))
+    assert cache.doc_ids == [0]  # "a" is left out, "tower" is not
+    run = train(config, lm=lm, documents=[longer, *documents], progress=False)
+    assert math.isfinite(run.load_history()[0].positive_ce)
+    with pytest.raises(DocmemError, match="'A' is a single token, so nothing in it can be predict"):
+        cache_hidden_states(lm, [Document("A", "a")], config)

@@ -138,4 +138,5 @@ def test_places_of_documents_need_no_float64_on_the_device(
         memory = train(config, lm=lm, documents=DOCUMENTS, progress=False).load_memory()
         found = cross_entropies_at(on_mps, memory, memory.doc_reps)
         attribute(lm, memory, -1, PROMPT)
+        assert {tensor.device.type for tensor in memory.state_dict().values()} == {"cpu"}
     torch.testing.assert_close(found, cross_entropies_at(cache, memory.cpu(), memory.doc_reps))

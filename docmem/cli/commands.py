@@ -66,7 +66,7 @@ class Figures:
         runs = [Run.open(path) for path in self.runs]
         lm = runs[0].load_lm(self.lm) if runs and self.lm else None
         results = draw_figures(runs, self.out, lm=lm, points=self.points)
-        print(f"\n{table(results, len(runs[0].titles))}\n\nThe figures are in {self.out}.")
+        print(f"\n{table(results)}\n\nThe figures are in {self.out}.")
         return 0
 
 

@@ -35,7 +35,7 @@ def demo() -> int:
             print("Stopped and saved; run the same command to go on.", file=sys.stderr)
             return 130
     results = draw_figures(runs, Path("figures"), lm=lm)
-    print(f"\n{table(results, len(documents))}\n\nThe figures are in figures/.")
+    print(f"\n{table(results)}\n\nThe figures are in figures/.")
     return 0
 
 

@@ -62,7 +62,8 @@ class Recalled:
     def __str__(self) -> str:
         return str(Comparison((self,)))
 
-    __repr__ = __str__  # what a notebook keeps beside the table
+    def __repr__(self) -> str:
+        return repr(Comparison((self,)))
 
     def _repr_html_(self) -> str:
         return Comparison((self,)).html()
@@ -80,6 +81,14 @@ class Comparison:
 
     def __getitem__(self, index: int) -> Recalled:
         return self.rows[index]
+
+    def __repr__(self) -> str:
+        """What a notebook keeps beside the table: the numbers, without what the LM wrote."""
+        rows = [
+            f"{row.under}: {verbatim_share([row]):.0%} verbatim, {row.ce:.2f} nats per token"
+            for row in self.rows
+        ]
+        return f"After “{self.rows[0].prompt}”, {'; '.join(rows)}."
 
     def __str__(self) -> str:
         first = self.rows[0]

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from docmem.core.memory import DocumentMemory
-from docmem.editing.doc_reps import plane_extent
 from docmem.errors import DocmemError
 from docmem.evaluation.plane import KeyPlane, key_plane, plane_of
 from docmem.lm.cross_entropy import on_device_of

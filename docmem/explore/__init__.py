@@ -21,7 +21,6 @@ except ImportError as error:
         "docmem.explore needs ipywidgets and anywidget: pip install 'docmem[notebooks]'."
     ) from error
 
-from docmem.evaluation.verbatim import Span, verbatim
 from docmem.explore._attribution import AttributionExplorer, attribution
 from docmem.explore._plane import KeyPlaneExplorer, key_plane
 from docmem.explore._readings import Explanation, PlaneReading

@@ -3,7 +3,6 @@
 import ipywidgets
 from matplotlib.figure import Figure
 
-from docmem.core.memory import DocumentMemory
 from docmem.documents import segments
 from docmem.errors import DocmemError
 from docmem.evaluation.attribution import BASE_LM, attribute
@@ -18,20 +17,26 @@ from docmem.training.run import Run
 
 
 class AttributionExplorer(Explorer):
-    """A text and how likely it is under each document. Made by `attribution`.
+    """Paste a text; see under which document, and where in the plane, it is most likely.
 
     Args:
-        titles: the documents'.
-        lm: the LM, for the explorer alone.
-        memory: the run's memory.
-        layer: the hooked block, from 0.
-        text: the first text.
+        run: a trained run.
+        lm: the run's LM; None: loaded.
+        text: the first text; None: a passage of the run's third document, or of its last.
+
+    Raises:
+        DocmemError: if the run has no memory, `lm` is another LM, or the text cannot be read.
     """
 
     def __init__(
-        self, titles: list[str], lm: LanguageModel, memory: DocumentMemory, layer: int, text: str
+        self, run: Run, *, lm: LanguageModel | None = None, text: str | None = None
     ) -> None:
-        self.titles, self.lm, self.memory, self.layer = titles, lm, memory, layer
+        self.titles, self.layer = run.titles, run.config.hook_memory_layer
+        self.memory, self.lm = run.load_memory(), lm_of(run, lm)
+        if text is None:
+            document = run.documents[min(2, len(run.documents) - 1)]
+            words = segments(document.text, run.config.segment_length, 1)[0].split()
+            text = " ".join(words[len(words) // 2 :])
         self.area = ipywidgets.Textarea(
             value=text, rows=4, layout={"width": "auto"}, continuous_update=False
         )
@@ -41,12 +46,9 @@ class AttributionExplorer(Explorer):
         self.status = ipywidgets.HTML()
         self.image = ipywidgets.Image(format="png", layout={"width": "100%"})
         self.explain(text)
-        super().__init__(
-            ipywidgets.VBox(
-                [self.area, ipywidgets.HBox([self.button, self.status]), self.image],
-                layout={"max_width": "1000px"},
-            )
-        )
+        row = ipywidgets.HBox([self.button, self.status])
+        parts = [self.area, row, self.image]
+        super().__init__(ipywidgets.VBox(parts, layout={"max_width": "1000px"}))
         self.button.on_click(self._on_click)
 
     def explain(self, text: str) -> Explanation:
@@ -93,24 +95,4 @@ class AttributionExplorer(Explorer):
         return explanation(new_figure(11, 5.6), self.explanation, self.titles)
 
 
-def attribution(
-    run: Run, *, lm: LanguageModel | None = None, text: str | None = None
-) -> AttributionExplorer:
-    """Paste a text; see under which document, and at which point of the plane, it is most likely.
-
-    Args:
-        run: a trained run.
-        lm: the run's LM; None: loaded.
-        text: the first text; None: a passage of the run's third document, or of its last.
-
-    Raises:
-        DocmemError: if the run has no memory, `lm` is another LM, or the text cannot be read.
-    """
-    if text is None:
-        document = run.documents[min(2, len(run.documents) - 1)]
-        words = segments(document.text, run.config.segment_length, 1)[0].split()
-        text = " ".join(words[len(words) // 2 :])
-    memory = run.load_memory()
-    return AttributionExplorer(
-        run.titles, lm_of(run, lm), memory, run.config.hook_memory_layer, text
-    )
+attribution = AttributionExplorer

@@ -5,9 +5,8 @@ import textwrap
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator
 
 from docmem.evaluation.plane import KeyPlane
 from docmem.evaluation.search import Search
@@ -21,6 +20,7 @@ from docmem.plots.style import (
     document_color,
     drawable,
     headline,
+    plain_log_ticks,
     styled,
 )
 
@@ -94,13 +94,12 @@ def plane_reading(
     bars = figure.add_subplot(grid[0, 1])
     rest = _bars(bars, perplexity, 1, titles)
     bars.set(xscale="log", xlim=(1, 1.1 * max(2.0, bars.dataLim.xmax)), xlabel="perplexity")
-    bars.xaxis.set_major_locator(LogLocator(10))
-    bars.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    bars.xaxis.set_minor_formatter(NullFormatter())
+    plain_log_ticks(bars.xaxis)
+    bars.xaxis.set_major_locator(LogLocator(10))  # perplexities may span four decades
     strip = figure.add_subplot(grid[1, :])
     strip.imshow(
         reading.selection.numpy()[None], aspect="auto", interpolation="nearest", cmap=SIGNED,
-        norm=TwoSlopeNorm(0, -limit, limit),
+        vmin=-limit, vmax=limit,
     )  # fmt: skip
     strip.set_yticks([])
     strip.set_title("Memory selection: one cell per entry, red above zero, blue below", fontsize=9)

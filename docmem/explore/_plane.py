@@ -6,9 +6,10 @@ in numbered messages, and an answer to an older question is dropped.
 """
 
 import copy
-import functools
 import math
 import threading
+import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from docmem.core.hook import attach
-from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError, check_count
 from docmem.evaluation.cached import first_segments
 from docmem.evaluation.plane import KeyPlane, plane_of
@@ -35,7 +35,6 @@ from docmem.explore._explorer import (
     lm_of,
     quick_png,
 )
-from docmem.explore._newest import NewestJob
 from docmem.explore._pictures import plane_reading
 from docmem.explore._readings import PlaneReading
 from docmem.lm.cross_entropy import cross_entropies_at
@@ -62,40 +61,59 @@ class _PlaneWidget(anywidget.AnyWidget):
 
 
 class KeyPlaneExplorer(Explorer):
-    """A point in the DocRep plane of a run, and what is recalled there. Made by `key_plane`.
+    """A point to drag through the DocRep plane of a run, and what is recalled there.
 
     Args:
-        titles: the documents'.
-        lm: the LM, for the explorer alone.
-        memory: the run's memory.
-        cache: the texts that are measured at rest.
-        plane: the map, measured on the same texts.
-        prompt: what the LM is given.
+        run: a trained run with DocReps of length 2 or more.
+        points: the map is measured at points × points DocReps, if `plane` is not given.
+        lm: the run's LM; None: loaded.
+        cache: the texts that are measured; None: each document's first segment, as in the figures.
+        plane: a map already measured on the same texts; None: measured now, which takes most
+            of a minute on two cores for ten documents and 21 points.
+        prompt: what the LM is given; None: the first document's title.
+
+    Raises:
+        DocmemError: if the run has no memory, `lm` is another LM, the DocReps span no plane, or
+            `plane` is of other documents.
     """
 
     def __init__(
         self,
-        titles: list[str],
-        lm: LanguageModel,
-        memory: DocumentMemory,
-        cache: HiddenStateCache,
-        plane: KeyPlane,
-        prompt: str,
+        run: Run,
+        points: int = 21,
+        *,
+        lm: LanguageModel | None = None,
+        cache: HiddenStateCache | None = None,
+        plane: KeyPlane | None = None,
+        prompt: str | None = None,
     ) -> None:
-        self.titles, self.lm, self.cache, self.plane = titles, lm, cache, plane
-        self.origin, self.axes = plane_of(memory.doc_reps.cpu())
-        self.memory = memory.to(cache.device)
+        check_count("points", points, 2)
+        if plane is not None and len(plane.ce) != len(run.titles):
+            raise DocmemError(
+                f"The map is of {len(plane.ce)} documents, this run holds {len(run.titles)}; "
+                "measure it again on this run."
+            )
+        self.titles, memory = run.titles, run.load_memory()
+        self.origin, self.axes = plane_of(memory.doc_reps)
+        self.lm = lm_of(run, lm if cache is None else cache.lm)
+        self.cache = first_segments(run, self.lm) if cache is None else copy.copy(cache)
+        self.cache.lm, self.cache.blocks = self.lm, self.lm.blocks
+        self.memory = memory.to(self.cache.device)
+        if plane is None:
+            plane = measure(self.cache, memory, points=points, progress=True)
+        self.plane = plane
         grid = torch.cartesian_prod(plane.axis, plane.axis)
         with torch.no_grad():
             everywhere = self.memory.select(self._doc_rep(grid)).abs().cpu().numpy()
         # As in the animations the 99.5th percentile, here over the whole map.
         self.selection_limit = float(np.quantile(everywhere, 0.995))
         self._newest = 0  # the number of the page's last question
-        self._jobs = NewestJob()
+        self._worker = ThreadPoolExecutor(1)
         self._lm_in_use, self._state_in_use = threading.Lock(), threading.RLock()
         self.point = self._text_at = self._within(*plane.doc_reps[0].tolist())
         self.reading = self._measured(self.point)
-        self.prompt, self.text = prompt, self._written(self.point, prompt)
+        self.prompt = self.titles[0] if prompt is None else prompt
+        self.text = self._written(self.point, self.prompt)
         super().__init__(_PlaneWidget(scene=self._scene(), state=self._state()))
         answer_during_cell(self.widget)
         self.widget.on_msg(self._receive)
@@ -205,7 +223,7 @@ class KeyPlaneExplorer(Explorer):
         }
 
     def _receive(self, _: Any, message: dict[str, Any], __: Any) -> None:
-        """Answer a `move` of the page at once; leave a `rest` to the thread."""
+        """Answer a `move` of the page at once; leave a `rest` to the worker."""
         with self._state_in_use:
             if message["number"] <= self._newest:
                 return  # a newer question came first
@@ -213,11 +231,13 @@ class KeyPlaneExplorer(Explorer):
             if message["kind"] == "move":
                 self.move(message["x"], message["y"])
                 return
-        self._jobs.ask(functools.partial(self._rest, message))
+        self._worker.submit(self._rest, message)
 
     def _rest(self, message: dict[str, Any]) -> None:
         """Measure and answer; then write and answer, if asked to. Stop at a newer question."""
         number, prompt = message["number"], message["prompt"]
+        if number < self._newest:
+            return
         try:
             point = self._within(message["x"], message["y"])
             reading = self._measured(point)
@@ -234,7 +254,7 @@ class KeyPlaneExplorer(Explorer):
         except Exception as error:
             self.widget.send({"kind": "error", "number": number, "sentence": error_sentence(error)})
             if not isinstance(error, DocmemError):
-                raise
+                traceback.print_exc()  # the page shows its message only
 
     def _show(self, point: Point, reading: PlaneReading) -> PlaneReading:
         """Make this the state, and tell the page."""
@@ -288,47 +308,4 @@ class KeyPlaneExplorer(Explorer):
         )
 
 
-def key_plane(
-    run: Run,
-    points: int = 21,
-    *,
-    lm: LanguageModel | None = None,
-    cache: HiddenStateCache | None = None,
-    plane: KeyPlane | None = None,
-    prompt: str | None = None,
-) -> KeyPlaneExplorer:
-    """A point to drag through the run's DocRep plane.
-
-    Args:
-        run: a trained run with DocReps of length 2 or more.
-        points: the map is measured at points × points DocReps, if `plane` is not given.
-        lm: the run's LM; None: loaded.
-        cache: the texts to measure; None: each document's first segment, as in the figures.
-        plane: a map already measured on the same texts; None: measured now, which takes most
-            of a minute on two cores for ten documents and 21 points.
-        prompt: what the LM is given; None: the first document's title.
-
-    Raises:
-        DocmemError: if the run has no memory, `lm` is another LM, the DocReps span no plane, or
-            `plane` is of other documents.
-    """
-    check_count("points", points, 2)
-    memory = run.load_memory()
-    plane_of(memory.doc_reps)  # raises where there is none
-    if cache is None:
-        lm = lm_of(run, lm)
-        cache = first_segments(run, lm)
-    else:
-        lm = lm_of(run, cache.lm)
-        cache = copy.copy(cache)
-        cache.lm, cache.blocks = lm, lm.blocks
-    if plane is None:
-        plane = measure(cache, memory, points=points, progress=True)
-    elif len(plane.ce) != len(run.titles):
-        raise DocmemError(
-            f"The map is of {len(plane.ce)} documents, this run holds {len(run.titles)}; "
-            "measure it again on this run."
-        )
-    if prompt is None:
-        prompt = run.documents[0].title
-    return KeyPlaneExplorer(run.titles, lm, memory, cache, plane, prompt)
+key_plane = KeyPlaneExplorer

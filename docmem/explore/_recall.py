@@ -4,14 +4,11 @@ Text that stands word for word in a document is marked in its colour. Beside it 
 document's true continuation, each token shaded by its loss: darker is less expected.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import ipywidgets
 import torch
 
-from docmem.core.memory import DocumentMemory
-from docmem.documents import Document
 from docmem.errors import DocmemError
 from docmem.evaluation.attribution import BASE_LM
 from docmem.evaluation.continuations import continuations, opening
@@ -25,28 +22,23 @@ NEW_TOKENS = 40
 
 
 class RecallExplorer(Explorer):
-    """A prompt continued under four conditions. Made by `recall`.
+    """Choose a document and a prompt; see what the LM writes with and without the memory.
 
     Args:
-        documents: the run's.
-        lm: the LM, for the explorer alone.
-        memory: the run's memory.
-        layer: the hooked block, from 0.
+        run: a trained run.
+        lm: the run's LM; None: loaded.
+
+    Raises:
+        DocmemError: if the run has no memory, or `lm` is another LM.
     """
 
-    def __init__(
-        self,
-        documents: Sequence[Document],
-        lm: LanguageModel,
-        memory: DocumentMemory,
-        layer: int,
-    ) -> None:
-        self.documents, self.lm = list(documents), lm
-        self.memory, self.layer = memory, layer
+    def __init__(self, run: Run, *, lm: LanguageModel | None = None) -> None:
+        self.documents, self.layer = run.documents, run.config.hook_memory_layer
+        self.memory, self.lm = run.load_memory(), lm_of(run, lm)
         self.rows: Comparison
         """Under the own DocRep, the other document's, the mix, and by the base LM."""
         self.table = ipywidgets.HTML(layout={"width": "100%"})
-        self.recall(0, opening(self.documents[0]), min(1, len(documents) - 1))
+        self.recall(0, opening(self.documents[0]), min(1, len(self.documents) - 1))
         super().__init__(
             ipywidgets.VBox([*self._build(), self.table], layout={"max_width": "1000px"})
         )
@@ -142,15 +134,4 @@ class RecallExplorer(Explorer):
         )
 
 
-def recall(run: Run, *, lm: LanguageModel | None = None) -> RecallExplorer:
-    """Choose a document and a prompt; see what the LM writes with and without the memory.
-
-    Args:
-        run: a trained run.
-        lm: the run's LM; None: loaded.
-
-    Raises:
-        DocmemError: if the run has no memory, or `lm` is another LM.
-    """
-    memory = run.load_memory()
-    return RecallExplorer(run.documents, lm_of(run, lm), memory, run.config.hook_memory_layer)
+recall = RecallExplorer

@@ -28,15 +28,23 @@ DPI = 115
 
 
 class ScrubberExplorer(Explorer):
-    """Runs at one epoch of their training. Made by `scrubber`.
+    """Play, pause and step through the snapshots of a run, or of several on one clock.
 
     Args:
-        runs: by name, on the same documents, each with snapshots.
+        runs: a run, or several by name on the same documents, each with snapshots.
+
+    Raises:
+        DocmemError: if there is no run, one has no snapshots, or their documents differ.
     """
 
-    def __init__(self, runs: Mapping[str, Run]) -> None:
-        self.runs = dict(runs)
-        self.snapshots = {name: run.load_snapshots() for name, run in runs.items()}
+    def __init__(self, runs: Run | Mapping[str, Run]) -> None:
+        self.runs = {runs.config.key_activation: runs} if isinstance(runs, Run) else dict(runs)
+        if not self.runs:
+            raise DocmemError("Name at least one run to scrub through.")
+        titles = [run.titles for run in self.runs.values()]
+        if any(other != titles[0] for other in titles):
+            raise DocmemError("These runs hold different documents; show them one at a time.")
+        self.snapshots = {name: run.load_snapshots() for name, run in self.runs.items()}
         self.limits = {
             name: color_limits(taken, list(range(len(taken.epochs))))
             for name, taken in self.snapshots.items()
@@ -65,18 +73,12 @@ class ScrubberExplorer(Explorer):
             for sign, what in (("‹", "one snapshot back"), ("›", "one snapshot on"))
         )
         self.reading = ipywidgets.Label(self._words(), layout={"min_width": "110px"})
-        super().__init__(
-            ipywidgets.VBox(
-                [
-                    self.image,
-                    ipywidgets.HBox(
-                        [self.play, self.back, self.forward, self.slider, self.reading],
-                        layout={"align_items": "center", "flex_flow": "row wrap"},
-                    ),
-                ],
-                layout={"max_width": f"{figure.bbox.width / DPI * 100:.0f}px"},
-            )
+        row = ipywidgets.HBox(
+            [self.play, self.back, self.forward, self.slider, self.reading],
+            layout={"align_items": "center", "flex_flow": "row wrap"},
         )
+        width = f"{figure.bbox.width / DPI * 100:.0f}px"
+        super().__init__(ipywidgets.VBox([self.image, row], layout={"max_width": width}))
         self._link = ipywidgets.jslink((self.play, "value"), (self.slider, "value"))
         self.slider.observe(lambda change: self.show(self.epochs[change["new"]]), "value")
         self.back.on_click(lambda _: self.step(-1))
@@ -160,16 +162,4 @@ class ScrubberExplorer(Explorer):
         ]
 
 
-def scrubber(runs: Run | Mapping[str, Run]) -> ScrubberExplorer:
-    """Play, pause and step through the snapshots of a run, or of several by name on one clock.
-
-    Raises:
-        DocmemError: if there is no run, one has no snapshots, or they hold different documents.
-    """
-    named = {runs.config.key_activation: runs} if isinstance(runs, Run) else dict(runs)
-    if not named:
-        raise DocmemError("Name at least one run to scrub through.")
-    titles = [run.titles for run in named.values()]
-    if any(other != titles[0] for other in titles):
-        raise DocmemError("These runs hold different documents; scrub through them one at a time.")
-    return ScrubberExplorer(named)
+scrubber = ScrubberExplorer

@@ -6,7 +6,6 @@ Training runs in a thread, so that the widget answers; `wait` returns the run.
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import ipywidgets
 import numpy as np
@@ -41,23 +40,20 @@ HINT = "Stop ends after this epoch and saves. If the button does not answer, use
 class _Curve:
     """The losses over a training of known length: drawn once, then renewed.
 
-    The thread that renews it must not meet another's drawing in matplotlib's global settings, so
-    all styling is done at the start.
+    A thread renews it, and must not use matplotlib's global settings at the same time as another
+    drawing; so all styling is done at the start.
     """
 
     @styled
     def __init__(self, config: TrainConfig) -> None:
         self.figure = Figure(figsize=(8.2, 3.7), dpi=130, layout="constrained")
-        self.axes = self.figure.subplots()
-        self.tau = config.target_negative_ce
-        self.curves = draw_history(self.axes, [], self.tau)
-        self.axes.set(xlim=(0, config.num_epochs), xlabel="epoch")
-        self.axes.set_ylabel("cross entropy (nats per token)")
-        self.axes.set_ylim(0, 1.3 * max(self.tau, 1))
-        right: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right"}
+        self.axes, tau = self.figure.subplots(), config.target_negative_ce
+        self.curves = draw_history(self.axes, [], tau)
+        self.axes.set(xlim=(0, config.num_epochs), ylim=(0, 1.3 * max(tau, 1)))
+        self.axes.set(xlabel="epoch", ylabel="cross entropy (nats per token)")
         self.axes.annotate(
-            f"target τ = {self.tau:g}", (1, self.tau), (0, 4), textcoords="offset points",
-            color="#555555", fontsize=9, **right,
+            f"target τ = {tau:g}", (1, tau), (0, 4), xycoords=("axes fraction", "data"),
+            textcoords="offset points", ha="right", color="#555555", fontsize=9,
         )  # fmt: skip
         self.labels = [
             self.axes.annotate(
@@ -74,15 +70,19 @@ class _Curve:
 
     def show(self, history: Sequence[Epoch]) -> Figure:
         """Draw the losses so far."""
-        parts = zip(self.curves, self.labels, ("negative_ce", "positive_ce"), strict=True)
-        for curve, label, name in parts:
-            values = [getattr(epoch, name) for epoch in history]
-            curve.set_data([epoch.epoch for epoch in history], values)
+        epochs = [epoch.epoch for epoch in history]
+        losses = {
+            "another's": [epoch.negative_ce for epoch in history],
+            "own": [epoch.positive_ce for epoch in history],
+        }
+        for curve, label, (whose, values) in zip(
+            self.curves, self.labels, losses.items(), strict=True
+        ):
+            curve.set_data(epochs, values)
             if history:
-                whose = "own" if name == "positive_ce" else "another's"
                 label.set_text(f"{whose} {values[-1]:.2f}")
-                label.xy = (history[-1].epoch, values[-1])
-        highest = max((loss for e in history for loss in e[1:3]), default=0)
+                label.xy = (epochs[-1], values[-1])
+        highest = max(map(max, losses.values())) if history else 0
         self.axes.set_ylim(0, max(self.axes.get_ylim()[1], 1.08 * highest))
         return self.figure
 
@@ -94,19 +94,25 @@ class _Curve:
 
 
 class TrainingExplorer(Explorer):
-    """A training under way. Made by `training`.
+    """Train as `docmem.train` does, with a live curve, the seconds left and a stop button.
+
+        run = explore.training(config).wait()
+
+    Training begins at once, or goes on from the last checkpoint. The explorer shows itself as the
+    last line of a cell, or when waited for. A finished run is shown whole.
 
     Args:
         config: all settings.
-        lm: the LM, or None to load the one that `config` names.
-        documents: what to memorise, or None for what `config` names.
+        lm: the LM; None: the one that `config` names.
+        documents: what to memorise; None: what `config` names.
     """
 
     def __init__(
         self,
         config: TrainConfig,
-        lm: LanguageModel | None,
-        documents: Sequence[Document] | None,
+        *,
+        lm: LanguageModel | None = None,
+        documents: Sequence[Document] | None = None,
     ) -> None:
         self.config = config
         self.history: list[Epoch] = []
@@ -119,22 +125,15 @@ class TrainingExplorer(Explorer):
         self._stopping = threading.Event()
         self._drawn = 0.0
         self._curve = _Curve(config)
-        self.image = ipywidgets.Image(
-            value=self._curve.png(), format="png", layout={"width": "100%"}
-        )
+        self.image = ipywidgets.Image(format="png", layout={"width": "100%"})
+        self.image.value = self._curve.png()
         self.button = ipywidgets.Button(description="Stop", icon="stop")
         self.status = ipywidgets.HTML(note("Reading the documents …"))
-        hint = ipywidgets.HTML(note(HINT, GREY))
-        row = {"align_items": "center", "flex_flow": "row wrap"}
-        super().__init__(
-            ipywidgets.VBox(
-                [
-                    self.image,
-                    ipywidgets.HBox([self.button, self.status, hint], layout=row),
-                ],
-                layout={"max_width": "900px"},
-            )
+        row = ipywidgets.HBox(
+            [self.button, self.status, ipywidgets.HTML(note(HINT, GREY))],
+            layout={"align_items": "center", "flex_flow": "row wrap"},
         )
+        super().__init__(ipywidgets.VBox([self.image, row], layout={"max_width": "900px"}))
         answer_during_cell(self.button)
         self.button.on_click(lambda _: self.stop())
         own = with_own_modules(lm) if lm is not None else None
@@ -263,22 +262,4 @@ def _saved_history(
     return Run.open(folder).load_history() if folder and (folder / "run.json").exists() else []
 
 
-def training(
-    config: TrainConfig,
-    *,
-    lm: LanguageModel | None = None,
-    documents: Sequence[Document] | None = None,
-) -> TrainingExplorer:
-    """Train as `docmem.train` does, with a live curve, the seconds left and a stop button.
-
-        run = explore.training(config).wait()
-
-    It begins at once, or goes on from the last checkpoint, and shows itself as the last line of
-    a cell or when waited for. A finished run is shown whole.
-
-    Args:
-        config: all settings.
-        lm: the LM; None: the one that `config` names.
-        documents: what to memorise; None: what `config` names.
-    """
-    return TrainingExplorer(config, lm, documents)
+training = TrainingExplorer

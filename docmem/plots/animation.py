@@ -1,14 +1,16 @@
-"""The memory-selection GIFs: a run's snapshots, drawn alike and played through.
+"""The memory-selection animations: one frame per snapshot of a run, as a GIF and as a film.
 
-Frames are spaced so that the early, fast changes are seen, and share one colour scale, so that
-they can be compared. The last frame is held.
+Early snapshots are shown densely, since they differ most. All frames share one colour scale and
+one palette, so that they can be compared. The last frame is held. The film, an .mp4 for slides,
+is written beside the GIF where imageio-ffmpeg is installed (`pip install docmem[films]`).
 """
 
-import textwrap
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import imageio.v3 as iio
 import numpy as np
 import torch
 from matplotlib.artist import Artist
@@ -29,22 +31,28 @@ from docmem.plots.style import (
     SIGNED,
     document_color,
     draw_history,
+    drawable,
     frame_palette,
+    ordinal,
+    stride,
     styled,
 )
 from docmem.training.run import Run
 from docmem.training.selection import Snapshots
 
-# Inches left and right of the heat maps: room for titles, or for colours alone; for the scale.
+# Inches left of the heat maps with titles and without, and right of them, for the scale.
 LEFT, NARROW_LEFT, RIGHT = 2.173, 0.42, 0.578
-FRAME_MILLISECONDS = 140
+FRAME_MILLISECONDS = 150
 HOLD_MILLISECONDS = 3000
+"""How long the last frame is shown: a whole number of frames, so that films last as long."""
+LABELS = 14
+"""Titles that fit beside a heat map; of more documents, every so many is named."""
 
 
 def spaced_snapshots(epochs: list[int], frames: int) -> list[int]:
-    """Indices of at most `frames` snapshots: the first, the last, and ever wider steps between.
+    """Indices of at most `frames` snapshots: the first, the last, and growing steps between.
 
-    Steps grow evenly (epochs go as the square of the frame), each snapshot at most once.
+    The index grows as the square of the frame; each snapshot is shown at most once.
     """
     if len(epochs) <= frames:
         return list(range(len(epochs)))
@@ -61,23 +69,23 @@ def panels_at(snapshots: Snapshots, index: int) -> dict[str, torch.Tensor]:
     """The three heat maps of one snapshot, by their names."""
     selection = snapshots.at(index)
     return {
-        "Token selection: what the document's own text asks for": selection.token,
-        "Document selection: what its DocRep opens": selection.document,
-        "Document × token: what gets through": selection.product,
+        "Token selection: mean over the document's own text": selection.token,
+        "Document selection: of the document's DocRep": selection.document,
+        "Document selection × token selection": selection.product,
     }
 
 
 def color_limits(snapshots: Snapshots, indices: list[int]) -> dict[str, float]:
-    """For each heat map, the 99.5th percentile of its size over all frames."""
+    """For each heat map, the 99.5th percentile of its absolute values over all frames."""
     frames = [panels_at(snapshots, index) for index in indices]
     return {
-        name: float(np.quantile(np.abs(np.stack([frame[name].numpy() for frame in frames])), 0.995))
+        name: float(np.percentile([frame[name].abs().numpy() for frame in frames], 99.5))
         for name in frames[0]
     }
 
 
 class SelectionPicture:
-    """Three heat maps and the losses so far: drawn once, then shown for one snapshot after another.
+    """Three heat maps and the losses so far, drawn once and then updated for each snapshot.
 
     Args:
         run: whose snapshots will be shown; its length and losses set the axes.
@@ -97,7 +105,7 @@ class SelectionPicture:
     ) -> None:
         self.figure = figure or Figure(figsize=(10.6, 7.0), dpi=100)
         self.labelled = labelled
-        self.name = name or run.config.key_activation
+        self.name = drawable(name or run.config.key_activation, 40)
         self.history = run.load_history()
         self.epochs = run.config.num_epochs
         self._build(run, limits)
@@ -136,9 +144,13 @@ class SelectionPicture:
         self.cursor = curve.axvline(0, color=INK, lw=1)
         headline = f"{self.name} memory"
         if figure is figure.figure:
-            headline += ": the entries that hold each document"
+            headline += ": selection of each entry by each document"
         start = 0.127 / width if self.labelled else left
         figure.text(start, 0.965, headline, fontsize=13, fontweight="bold", va="center")
+        every = stride(len(run.titles), LABELS)
+        if self.labelled and every > 1:
+            says = f"every {ordinal(every)} of {len(run.titles)} documents is named"
+            figure.text(start, 0.938, says, fontsize=9, color="#555555", va="center")
         for y, text, color in (
             (0.185, "cross entropy", INK),
             (0.155, "own DocRep", OWN),
@@ -178,24 +190,26 @@ class SelectionPicture:
 def heat_map(
     axes: Axes, values: np.ndarray, limit: float, titles: Sequence[str], name: str
 ) -> AxesImage:
-    """One selection as a heat map: documents down, entries across, white at zero."""
+    """Draw one selection: documents down, entries across, white at zero."""
+    n_docs = len(titles)
+    named = range(0, n_docs, stride(n_docs, LABELS))
     image = axes.imshow(
         values, aspect="auto", interpolation="nearest", cmap=SIGNED,
         norm=TwoSlopeNorm(0, -limit, limit),
     )  # fmt: skip
-    short = [textwrap.shorten(title, 34, placeholder=" …") for title in titles]
-    axes.set_yticks(range(len(titles)), short, fontsize=7.5)
+    axes.set_yticks(named, [drawable(titles[index], 34) for index in named], fontsize=7.5)
     axes.tick_params(length=0, axis="y", pad=11)
     axes.scatter(
-        np.full(len(titles), -0.009), range(len(titles)), transform=axes.get_yaxis_transform(),
-        c=[document_color(index) for index in range(len(titles))], marker="s", s=34, clip_on=False,
+        np.full(n_docs, -0.009), range(n_docs), transform=axes.get_yaxis_transform(),
+        c=[document_color(index) for index in range(n_docs)], marker="s", clip_on=False,
+        s=34 * min(1, LABELS / n_docs) ** 2, linewidths=0,
     )  # fmt: skip
     axes.set_title(name, fontsize=9)
     return image
 
 
 def selection_figure(run: Run, index: int = -1) -> Figure:
-    """One snapshot of a run, the last by default, on the scale of all its snapshots.
+    """One snapshot of a run, the last by default, on the colour scale of all its snapshots.
 
     Raises:
         DocmemError: if the run has no snapshots.
@@ -233,13 +247,16 @@ class Film:
 def memory_selection_gif(run: Run, path: Path, *, frames: int = 50) -> Path:
     """Draw a run's snapshots into an animated GIF, 1060 × 700 pixels, and return its path.
 
+    The same frames become an .mp4 of the same name where imageio-ffmpeg is installed; where it is
+    not, a film that an earlier run left there is deleted, since it shows other numbers.
+
     Args:
         run: a run with snapshots.
         path: the file to write.
         frames: how many snapshots to show, at most.
 
     Raises:
-        DocmemError: if the run has no snapshots, or the file cannot be written.
+        DocmemError: if the run has no snapshots, or a file cannot be written.
     """
     snapshots = run.load_snapshots()
     indices = spaced_snapshots(snapshots.epochs, frames)
@@ -250,21 +267,39 @@ def memory_selection_gif(run: Run, path: Path, *, frames: int = 50) -> Path:
         picture.show(panels_at(snapshots, index), snapshots.epochs[index])
         pictures.append(film.frame())
     write_gif(path, pictures)
+    if importlib.util.find_spec("imageio_ffmpeg"):
+        write_film(path.with_suffix(".mp4"), pictures)
+    else:
+        path.with_suffix(".mp4").unlink(missing_ok=True)
     return path
 
 
 def write_gif(path: Path, pictures: list[np.ndarray]) -> None:
     """Write frames (height, width, 3) as a looping GIF in docmem's palette, the last held."""
+    colors = frame_palette()
     palette = Image.new("P", (1, 1))
-    palette.putpalette(frame_palette().tobytes())
-    shared = [
-        Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE)
+    palette.putpalette(colors.tobytes())
+    indices = [
+        np.asarray(Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.NONE))
         for picture in pictures
     ]
-    # With optimize, and an index of the palette to spare, Pillow stores only what changes.
-    durations = [FRAME_MILLISECONDS] * (len(shared) - 1) + [HOLD_MILLISECONDS]
+    durations = [FRAME_MILLISECONDS] * (len(pictures) - 1) + [HOLD_MILLISECONDS]
     with replacing(path) as temporary:
-        shared[0].save(
-            temporary, format="GIF", save_all=True, append_images=shared[1:], duration=durations,
+        # The index after the last colour is transparent: it stands where a frame changes nothing.
+        iio.imwrite(
+            temporary, np.stack(indices), plugin="pillow", extension=".gif", is_batch=True,
+            palette=colors.tobytes() + bytes(3), transparency=len(colors), duration=durations,
             loop=0, optimize=True, disposal=1,
+        )  # fmt: skip
+
+
+def write_film(path: Path, pictures: list[np.ndarray]) -> None:
+    """Write frames (height, width, 3) as an H.264 film that slides play, as long as the GIF."""
+    height, width = (side // 2 * 2 for side in pictures[0].shape[:2])  # yuv420p: even sides
+    held = [pictures[-1]] * (HOLD_MILLISECONDS // FRAME_MILLISECONDS - 1)
+    with replacing(path) as temporary:
+        iio.imwrite(
+            temporary, [picture[:height, :width] for picture in pictures + held],
+            plugin="FFMPEG", extension=".mp4", fps=1000 / FRAME_MILLISECONDS, codec="libx264",
+            pixelformat="yuv420p", quality=7, macro_block_size=2, output_params=["-f", "mp4"],
         )  # fmt: skip

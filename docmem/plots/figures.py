@@ -2,7 +2,8 @@
 
     draw_figures([Run.open("outputs/demo/relu"), Run.open("outputs/demo/tanh")], Path("figures"))
 
-What was measured of a run is kept with it (`docmem.evaluation.cached`), so that drawing again is quick.
+Evaluation results are cached in the run's folder (`docmem.evaluation.cached`), so that drawing
+again is quick.
 """
 
 import functools
@@ -10,6 +11,9 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
+from tabulate import tabulate
 
 from docmem import plots
 from docmem.core.files import replacing, write_json, write_text
@@ -24,14 +28,14 @@ from docmem.training.run import Run
 
 
 class Result(NamedTuple):
-    """What is told of a finished run."""
+    """What is reported of a finished run."""
 
     name: str
     """The activation, or the folder's name where two runs share it."""
     recognition: Recognition
     """Cross entropies of every document under every DocRep."""
     completion: Completion
-    """Share of tokens continued correctly, 16 after 16."""
+    """Completion accuracy, 16 tokens after 16."""
     seconds: float
     """Training time, all epochs."""
 
@@ -49,9 +53,9 @@ def names_of(runs: Sequence[Run]) -> list[str]:
 
 
 def farthest_points(plane: KeyPlane, count: int) -> list[int]:
-    """The `count` documents whose DocReps stand furthest apart, found greedily."""
+    """Indices of `count` documents whose DocReps lie far from each other, found greedily."""
     points = plane.doc_reps
-    distance = (points[:, None] - points[None]).norm(dim=-1)
+    distance = torch.cdist(points, points)
     chosen = [int(points.norm(dim=1).argmax())]
     while len(chosen) < min(count, len(points)):
         chosen.append(int(distance[:, chosen].min(1).values.argmax()))
@@ -62,59 +66,55 @@ def describe(run: Run) -> str:
     """What was trained, in one line for under a title."""
     config = run.config
     layer = config.hook_memory_layer
-    block = "the last block" if layer == -1 else f"block {layer}"
+    where = "the last" if layer == -1 else "from 0" if layer >= 0 else "from the end"
     return (
         f"{len(run.titles)} documents, LM {Path(run.description['lm']['name']).name}, "
-        f"{config.hook_memory_dim} memory entries after {block}, "
+        f"{config.hook_memory_dim} memory entries after layer {layer} ({where}), "
         f"negatives {config.negative_key_type}, seed {config.seed}"
     )
 
 
-def table(results: Sequence[Result], n_docs: int) -> str:
-    """The results as a text table, a line a run."""
-    head = (
-        f"{'activation':<12}{'own CE':>9}{'other CE':>10}{'recognised':>13}"
-        f"{'continued':>11}{'by other':>10}{'by none':>9}{'seconds':>9}"
-    )
-    lines = [
-        f"{r.name:<12}{r.recognition.own:>9.2f}{r.recognition.other:>10.2f}"
-        f"{f'{r.recognition.recognised} of {n_docs}':>13}{r.completion.own:>11.0%}"
-        f"{r.completion.other:>10.0%}{r.completion.none:>9.0%}{r.seconds:>9.0f}"
-        for r in results
+def table(results: Sequence[Result], style: str = "simple") -> str:
+    """The results as a table, one line per run, with a note on what its columns mean.
+
+    Args:
+        results: one per run.
+        style: tabulate's name of the format; "github" for Markdown.
+    """
+    rows = [
+        {
+            "memory": name,
+            "own CE": f"{known.own:.2f}",
+            "other CE": f"{known.other:.2f}",
+            "recognised": f"{known.recognised} of {len(known.ce)}",
+            "completion": f"{accuracy.own:.0%}",
+            "by other": f"{accuracy.other:.0%}",
+            "by none": f"{accuracy.none:.0%}",
+            "seconds": f"{seconds:.0f}",
+        }
+        for name, known, accuracy, seconds in results
     ]
-    note = textwrap.dedent("""\
-        CE: cross entropy of each document's text under its own DocRep, and under each of the
-        others', nats per token. continued: tokens right of the 16 that greedy generation writes
-        after the first 16 of a training segment, under the own DocRep, under another document's,
-        and by the LM without memory.""")
-    return "\n".join([head, "-" * len(head), *lines, "", note])
+    align = ("left", *["right"] * (len(rows[0]) - 1))
+    cells = tabulate(rows, "keys", style, colalign=align, disable_numparse=True)
+    return f"{cells}\n\n{textwrap.fill(NOTE, 96)}"
+
+
+NOTE = (
+    "CE: cross entropy of each document's text under its own DocRep, and under each of the "
+    "others', nats per token. Completion: completion accuracy, the share of tokens that are right "
+    "among the 16 that greedy generation writes after the first 16 of a training segment: under "
+    "the own DocRep, under another document's, and by the LM without memory."
+)
 
 
 def report(results: Sequence[Result], runs: Sequence[Run]) -> str:
-    """The results as a page: table, settings, versions."""
-    rows = [
-        f"| {r.name} | {r.recognition.own:.2f} | {r.recognition.other:.2f} "
-        f"| {r.recognition.recognised} of {len(r.recognition.ce)} | {r.completion.own:.0%} "
-        f"| {r.completion.other:.0%} | {r.completion.none:.0%} | {r.seconds:.0f} |"
-        for r in results
-    ]
+    """The results as a Markdown page: table, settings, versions."""
     libraries = runs[-1].description["versions"].items()
     versions = ", ".join(f"{name} {version}" for name, version in libraries if version[0].isdigit())
-    return "\n".join(
-        [
-            "# What these figures were drawn from\n",
-            "| activation | own CE | other CE | recognised | continued | by other | by none "
-            "| seconds |",
-            "|---|---|---|---|---|---|---|---|",
-            *rows,
-            "",
-            "CE: cross entropy of each document's text under its own DocRep, and under each of "
-            "the others', nats per token. Continued: share of tokens right among the 16 that greedy "
-            "generation writes after the first 16 of a training segment, under the own DocRep, "
-            "under another document's, and by the LM without memory. One run each, one seed; "
-            "every number drawn is in `results.json`.\n",
-            f"{describe(runs[-1])}. {versions}. Written by `docmem figures` or `make demo`.\n",
-        ]
+    return (
+        f"# What these figures were drawn from\n\n{table(results, 'github')}\n\n"
+        "One run each, one seed. Every number drawn is in `results.json`.\n\n"
+        f"{describe(runs[-1])}. {versions}. Written by `docmem figures` or `make demo`.\n"
     )
 
 
@@ -123,9 +123,9 @@ def draw_figures(
 ) -> list[Result]:
     """Measure runs on one LM and the same documents, and write all figures into `folder`.
 
-    Writes memory_selection_NAME.gif for each run; losses.png; key_plane.png and
-    perplexity_wells.png of the last run; results.json with every number, results.md with the
-    table.
+    Writes memory_selection_NAME.gif for each run, and the .mp4 where imageio-ffmpeg is installed;
+    losses.png; key_plane.png and perplexity_wells.png of the last run; results.json with every
+    number, results.md with the table.
 
     Raises:
         DocmemError: if the runs do not go together, or a file cannot be written.
@@ -157,9 +157,7 @@ def draw_figures(
     tau = last.config.target_negative_ce
     segment = f"{names[-1]} memory, first segments"
     figures = {
-        "losses.png": plots.losses(
-            new_figure(10, 5.6), histories, tau, f"Numbers: the last ten epochs. {note}"
-        ),
+        "losses.png": plots.losses(new_figure(max(10, 3.6 * len(runs)), 5.6), histories, tau, note),
         "key_plane.png": plots.key_plane(
             new_figure(9, 6.6),
             plane,
@@ -172,7 +170,7 @@ def draw_figures(
             plane,
             last.titles,
             farthest_points(plane, 3),
-            f"Perplexity of three documents over the plane of DocReps. {segment}",
+            f"The surface is the lowest of them. {segment}",
         ),
     }
     for name, figure in figures.items():
@@ -192,7 +190,7 @@ def _numbers(runs: Sequence[Run], results: Sequence[Result], plane: KeyPlane) ->
                 "other_ce": result.recognition.other,
                 "recognised": result.recognition.recognised,
                 "documents": len(result.recognition.ce),
-                "continued": result.completion._asdict(),
+                "completion": result.completion._asdict(),
                 "seconds": result.seconds,
                 "ce": result.recognition.ce.tolist(),
                 "history": [epoch._asdict() for epoch in run.load_history()],

@@ -99,7 +99,8 @@ def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str)
         note += ". Colours repeat after ten documents"
     nearest = plane.nearest.numpy()
     own = sum(int(value_at(plane, nearest, index) == index) for index in range(n_docs))
-    headline(figure, f"{own} of {n_docs} documents are recalled best near their own DocRep", note)
+    where = "recalled best at the grid point nearest their DocRep"
+    headline(figure, f"{own} of {n_docs} documents are {where}", note)
     return figure
 
 
@@ -131,7 +132,7 @@ def perplexity_wells(
             f"{index + 1}  {drawable(titles[index], 24)}\n"
             f"at the ring {own:,.1f}, lowest {values.min():,.1f}", fontsize=9,
         )  # fmt: skip
-    perplexity_bar(figure, image, maps, pad=0.1)
+    perplexity_bar(figure, image, maps, pad=0.17)
     surface = figure.add_subplot(grid[:, 0], projection="3d", computed_zorder=False)
     surface.set_in_layout(False)  # matplotlib 3.10 takes it for wider than the figure
     draw_wells(surface, plane, perplexity, chosen, (norm.vmin, norm.vmax))

@@ -23,7 +23,7 @@ from docmem.training.history import Epoch
 from docmem.training.selection import Snapshots
 
 RECENT = 10
-"""The numbers at the curves are means of so many epochs, the last."""
+"""The numbers in the legends are means of the last so many epochs."""
 
 
 @styled
@@ -64,17 +64,14 @@ def losses(figure: Figure, histories: dict[str, Sequence[Epoch]], tau: float, no
         )  # fmt: skip
         bottom.set_xlabel("epoch")
     panels[0, 0].set(xlim=(0.5, last + 0.5), ylim=(0, 1.42 * highest))  # above: the legends
-    panels[0, 0].xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    panels[0, 0].xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=(1, 2, 5, 10)))
     panels[0, 0].set_ylabel("cross entropy\n(nats per token)")
     panels[1, 0].set(ylim=(0, 1.08 * largest or 1), ylabel="guidance term\n(nats per token)")
-    shortest = min(len(history) for history in histories.values())
-    means = (
-        f"means of the last {RECENT} epochs" if shortest > RECENT else "means of the last epochs"
-    )
+    means = f"means of the last {taken} epochs" if taken > 1 else "the last epoch"
     headline(
         figure,
         "Cross entropy under the own DocRep and under another document's",
-        f"Numbers: {means if shortest > 1 else 'the last epoch'}. {note}",
+        f"Numbers: {means}. {note}",
     )
     return figure
 

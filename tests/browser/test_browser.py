@@ -143,7 +143,7 @@ def place(plane: Locator) -> list[float]:
     return [float(number) for number in re.findall(r"-?\d+\.\d+", text)]
 
 
-def test_a_point_is_dragged_through_the_plane_and_the_page_tells_what_the_package_measures(
+def test_key_plane_page_shows_what_the_package_measures(
     ran: Callable[[str], Page], folder: Path
 ) -> None:
     page = ran("02_key_space.ipynb")
@@ -160,7 +160,7 @@ def test_a_point_is_dragged_through_the_plane_and_the_page_tells_what_the_packag
     first.screenshot(path=PICTURES / "plane_at_first.png")
     at_first, elsewhere = perplexities(first), perplexities(second)
     started = place(first)
-    box = first.locator("canvas").first.bounding_box()
+    box = first.locator(".docmem-plane__map").bounding_box()
     assert box is not None
     x, y = box["x"] + 0.62 * box["width"], box["y"] + 0.55 * box["height"]
     page.mouse.move(x, y)
@@ -207,7 +207,7 @@ def test_a_point_is_dragged_through_the_plane_and_the_page_tells_what_the_packag
 
     # The second one has not moved with the first, and moves by keys.
     assert perplexities(second) == elsewhere
-    second.locator("canvas").first.focus()
+    second.locator(".docmem-plane__map").focus()
     for _ in range(3):
         page.keyboard.press("ArrowRight")
     until("the arrow keys moved the second point", lambda: perplexities(second) != elsewhere)
@@ -215,7 +215,7 @@ def test_a_point_is_dragged_through_the_plane_and_the_page_tells_what_the_packag
     second.screenshot(path=PICTURES / "plane_second.png")
 
 
-def test_training_is_scrubbed_through_and_the_page_shows_the_packages_frames(
+def test_scrubber_page_shows_the_frames_of_the_package(
     ran: Callable[[str], Page], folder: Path
 ) -> None:
     page = ran("03_memory_selection.ipynb")

@@ -7,16 +7,16 @@ const REST_MS = 120; // without movement for so long, the point is at rest
 const WALK_MS = 4000; // a walk from one document to another
 const SILENT_MS = 1500; // without an answer for so long, say that the kernel is busy
 const [LEFT, TOP, SIDE, WIDTH, HEIGHT] = [34, 10, 400, 444, 436]; // the map in its SVG
-const HINT =
-  "Drag the point, or use the arrow keys (Shift for fine steps). Click a number to go to a document.";
+const KEYS = "Arrow keys move it, with Shift in fine steps.";
+const HINT = `Drag the point. ${KEYS} Click a number to go to a document.`;
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
+const STRIP = "Memory selection: one cell per entry, red above zero, blue below";
 const PAGE = `
   <div class="docmem-plane__columns">
     <div>
-      <svg class="docmem-plane__map" viewBox="0 0 ${WIDTH} ${HEIGHT}" tabindex="0" role="application"
-        aria-label="DocRep plane with a point to move. Arrow keys move it, with Shift in fine steps.">
-      </svg>
+      <svg class="docmem-plane__map" viewBox="0 0 ${WIDTH} ${HEIGHT}" tabindex="0"
+        role="application" aria-label="DocRep plane with a point to move. ${KEYS}"></svg>
       <div class="docmem-plane__walk">
         <span>From</span><select aria-label="Walk from"></select>
         <span>to</span><select aria-label="Walk to"></select>
@@ -34,11 +34,8 @@ const PAGE = `
     </div>
   </div>
   <div class="docmem-plane__wide">
-    <div class="docmem-plane__label">
-      Memory selection: one cell per entry, red above zero, blue below
-    </div>
-    <canvas class="docmem-plane__strip" height="1" role="img"
-      aria-label="Memory selection at the point"></canvas>
+    <div class="docmem-plane__label">${STRIP}</div>
+    <canvas class="docmem-plane__strip" height="1" role="img" aria-label="${STRIP}"></canvas>
   </div>
   <div class="docmem-plane__wide docmem-plane__prompt">
     <label>Prompt</label><input aria-label="Prompt" spellcheck="false">
@@ -103,16 +100,14 @@ function drawMap(map, scene, { extent, toPage }) {
     draw(map, "text", { x: left, y: HEIGHT - 8, "text-anchor": "middle" }, text);
     draw(map, "text", { x: LEFT - 7, y: top, "text-anchor": "end", dy: "0.35em" }, text);
   }
-  const shrink = Math.min(1, Math.sqrt(20 / scene.points.length)); // as the figures' badges
+  const r = 9 * Math.min(1, Math.sqrt(20 / scene.points.length)); // smaller where there are many
   scene.points.forEach((place, index) => {
     const [x, y] = toPage(place);
     const fill = scene.colors[index];
-    draw(map, "circle", {
-      cx: x, cy: y, r: 9 * shrink, fill, stroke: "#ffffff", "stroke-width": 1.6 * shrink,
-    });
+    draw(map, "circle", { cx: x, cy: y, r, fill, stroke: "#ffffff", "stroke-width": 1.6 });
     draw(map, "text", {
       x, y, dy: "0.35em", "text-anchor": "middle", "font-weight": 700,
-      style: `fill: ${onColor(fill, scene.ink)}; font-size: ${9.5 * shrink}px`,
+      style: `fill: ${onColor(fill, scene.ink)}; font-size: ${1.05 * r}px`,
     }, index + 1);
   });
   const ring = draw(map, "g", { fill: "none" });
@@ -316,8 +311,7 @@ function render({ model, el }) {
     if (event.type === "pointerup" && !dragged && away < 11) snap(index);
     else rest(true);
   };
-  map.addEventListener("pointerup", release);
-  map.addEventListener("pointercancel", release);
+  for (const end of ["pointerup", "pointercancel"]) map.addEventListener(end, release);
   map.addEventListener("dblclick", (event) => snap(nearestBadge(placeOf(event)).index));
   map.addEventListener("keydown", (event) => {
     const direction = ARROWS[event.key];

@@ -163,3 +163,10 @@ def test_a_damaged_description_is_named(run: Run, content: str):
     (run.path / "run.json").write_text(content)
     with pytest.raises(DocmemError, match=r"run\.json cannot be read"):
         Run.open(run.path)
+
+
+@pytest.mark.parametrize("name", ["final.safetensors", "1e3.safetensors"])
+def test_foreign_file_among_the_snapshots_is_named(run: Run, name: str):
+    shutil.copy(run.path / "snapshots" / "000040.safetensors", run.path / "snapshots" / name)
+    with pytest.raises(DocmemError, match=rf"snapshots holds {name}, no snapshot; move it away"):
+        run.load_snapshots()
