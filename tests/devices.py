@@ -76,9 +76,9 @@ class _Refuse(TorchDispatchMode):
         where = place(args[0]) if func in COPIES else next(iter(known), CPU if given else None)
         found = put(func(*args, **(kwargs or {})), where)
         for tensor in tree_leaves(found):
-            if isinstance(tensor, Tensor) and tensor.dtype == torch.float64:
-                if str(place(tensor)) == self.without_float64:
-                    raise TypeError(f"{self.without_float64} has no float64")
+            double = isinstance(tensor, Tensor) and tensor.dtype == torch.float64
+            if double and str(place(tensor)) == self.without_float64:
+                raise TypeError(f"{self.without_float64} has no float64")
         return found
 
 

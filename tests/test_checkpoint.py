@@ -41,7 +41,7 @@ def step(
     optimizer.zero_grad()
 
 
-def test_training_goes_on_as_if_never_stopped(tmp_path: Path):
+def test_training_from_a_checkpoint_equals_uninterrupted_training(tmp_path: Path):
     state = start(0)
     for _ in range(3):
         step(*state)
@@ -58,7 +58,7 @@ def test_training_goes_on_as_if_never_stopped(tmp_path: Path):
 
 
 @pytest.mark.parametrize("other", [Tied(5), nn.Linear(4, 4)], ids=["shape", "names"])
-def test_another_modules_checkpoint_is_refused(tmp_path: Path, other: nn.Module):
+def test_another_modules_checkpoint_is_rejected(tmp_path: Path, other: nn.Module):
     save_checkpoint(tmp_path / "c", *start(0), {})
     optimizer = torch.optim.AdamW(other.parameters())
     with pytest.raises(DocmemError, match="belongs to another configuration"):

@@ -44,21 +44,21 @@ BAD_CHOICES = [
 
 
 @pytest.mark.parametrize(("name", "value"), BAD_TRAIN_VALUES)
-def test_a_number_that_cannot_work_is_refused_by_name(name: str, value: float):
+def test_config_rejects_invalid_number(name: str, value: float):
     with pytest.raises(DocmemError, match=f"^{name} is {value}; it must be .*\\d\\.$"):
         TrainConfig(**{name: value})
 
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("name", "value", "choices"), BAD_CHOICES)
-def test_an_unknown_choice_is_refused_with_the_known_ones(name: str, value: str, choices: str):
+def test_unknown_choice_is_rejected_with_the_known_ones(name: str, value: str, choices: str):
     with pytest.raises(DocmemError, match=f"^{name} is '{value}'; choose one of {choices}"):
         TrainConfig(**{name: value})
 
 
 @pytest.mark.parametrize("name", ["d_model", "n_docs", "memory_dim", "key_dim",
                                   "key_internal_dim", "key_internal_layers"])  # fmt: skip
-def test_a_memory_without_some_size_is_refused(name: str):
+def test_memory_config_rejects_size_zero(name: str):
     with pytest.raises(DocmemError, match=f"^{name} is 0; .* at least 1"):
         MemoryConfig(
             **{"d_model": 8, "n_docs": 2, "document_key_module_type": "nonlinear", name: 0}
@@ -66,19 +66,19 @@ def test_a_memory_without_some_size_is_refused(name: str):
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_an_unknown_key_generator_is_refused():
+def test_unknown_key_generator_is_rejected():
     with pytest.raises(DocmemError, match="document_key_module_type is 'deep'; choose one of"):
         MemoryConfig(8, 2, document_key_module_type="deep")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("config", [TrainConfig(), MemoryConfig(8, 2)])
-def test_a_configuration_cannot_be_changed(config):
+def test_configuration_cannot_be_changed(config):
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.key_dim = 3
 
 
 @pytest.mark.parametrize("word", ["none", "None"])
-def test_the_word_none_means_absent(word: str):
+def test_word_none_means_absent(word: str):
     optional = ("lm_size", "documents", "key_internal_activation")
     paths = ("lm_cache_dir", "data_cache_dir", "save_dir")
     config = TrainConfig(**dict.fromkeys(optional, word), **dict.fromkeys(paths, Path(word)))
@@ -96,12 +96,12 @@ def test_the_word_none_means_absent(word: str):
         ({"documents": "my/folder"}, "tiny", "my/folder"),
     ],
 )
-def test_names_say_which_lm_and_which_documents(settings: dict, lm: str, source: str):
+def test_config_resolves_lm_and_documents(settings: dict, lm: str, source: str):
     config = TrainConfig(**settings)
     assert (config.lm, config.source) == (lm, source)
 
 
-def test_the_memory_settings_reach_the_memory():
+def test_memory_settings_reach_the_memory():
     config = TrainConfig(
         hook_memory_dim=7,
         key_dim=3,
@@ -160,29 +160,29 @@ def test_pythia_1b_has_the_published_settings():
     assert preset("pythia-1b").source == "wikitext-103"
 
 
-def test_tiny_runs_on_a_bare_machine():
+def test_preset_tiny_needs_no_gpu_and_no_network():
     tiny = preset("tiny")
     assert tiny == TrainConfig()
     assert (tiny.lm, tiny.source, tiny.num_gpus) == ("tiny", "encyclopedia", 0)
 
 
-def test_a_preset_can_be_changed_in_parts_without_changing_the_preset():
+def test_preset_can_be_changed_in_parts_without_changing_the_preset():
     changed = preset("pythia-1b", guidance=0.5)
     assert changed == dataclasses.replace(PRESETS["pythia-1b"], guidance=0.5)
     assert PRESETS["pythia-1b"].guidance == 0.1
 
 
-def test_a_changed_preset_is_checked():
+def test_changed_preset_is_checked():
     with pytest.raises(DocmemError, match="guidance is -1"):
         preset("tiny", guidance=-1.0)
 
 
-def test_an_unknown_preset_is_refused_with_the_known_ones():
+def test_unknown_preset_is_rejected_with_the_known_ones():
     with pytest.raises(DocmemError, match="no preset 'pythia-1B'; choose one of tiny, pythia-1b"):
         preset("pythia-1B")
 
 
-def test_a_size_belongs_to_the_families_that_have_sizes(tmp_path):
+def test_lm_size_applies_only_to_pythia_and_llama2(tmp_path):
     assert preset("pythia-1b").lm == "pythia-1b"
     assert preset("pythia-1b", lm_name=str(tmp_path)).lm == str(tmp_path)
     assert preset("pythia-1b", lm_name="llama2", lm_size="7b").lm == "llama2-7b"

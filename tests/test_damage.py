@@ -49,7 +49,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_flipped_bit_is_refused(evaluated: Run, name: str):
+def test_flipped_bit_is_rejected(evaluated: Run, name: str):
     path, read = evaluated.path / name, READERS[name]
     good, expected = path.read_bytes(), repr(read(evaluated))
     chance, refused = random.Random(0), 0
@@ -67,7 +67,7 @@ def test_flipped_bit_is_refused(evaluated: Run, name: str):
 
 
 @pytest.mark.parametrize("line", [0, 3])
-def test_history_without_a_line_in_the_middle_is_refused(evaluated: Run, line: int):
+def test_history_without_a_line_in_the_middle_is_rejected(evaluated: Run, line: int):
     path = evaluated.path / "history.jsonl"
     good = path.read_text().splitlines(keepends=True)
     try:
@@ -78,7 +78,7 @@ def test_history_without_a_line_in_the_middle_is_refused(evaluated: Run, line: i
         path.write_text("".join(good))
 
 
-def test_config_of_another_memory_is_refused(tmp_path: Path, memory: DocumentMemory):
+def test_config_of_another_memory_is_rejected(tmp_path: Path, memory: DocumentMemory):
     memory.save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     path.write_text(path.read_text().replace('"tanh"', '"relu"'))  # of the same shape
@@ -120,7 +120,7 @@ def test_run_of_version_0_1_opens_and_goes_on(
     assert epochs == list(range(stop + 1, 8))
 
 
-def test_run_of_version_0_1_with_a_short_history_is_refused(go: Callable[..., Run]):
+def test_run_of_version_0_1_with_a_short_history_is_rejected(go: Callable[..., Run]):
     run = go(at(4, lambda: False))
     without_digests(run)
     history = run.path / "history.jsonl"

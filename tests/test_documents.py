@@ -51,7 +51,7 @@ def test_at_most_max_segments_are_cut_from_the_front():
     assert segments(text, 10, 50) == segments(text, 10)
 
 
-def test_a_text_without_words_has_no_segments():
+def test_text_without_words_has_no_segments():
     with pytest.raises(DocmemError, match="without words"):
         segments(" \n\t", 10)
 
@@ -68,11 +68,11 @@ def test_a_text_without_words_has_no_segments():
         ("x = 3 = y", "the stem"),
     ],
 )
-def test_the_title_is_the_first_heading_or_the_name_of_the_file(text: str, title: str):
+def test_title_is_the_first_heading_or_the_name_of_the_file(text: str, title: str):
     assert title_of(text, otherwise="the stem") == title
 
 
-def test_a_folder_is_read_in_name_order(tmp_path: Path):
+def test_folder_is_read_in_name_order(tmp_path: Path):
     (tmp_path / "b.md").write_text("# Second\n\nÄ text", encoding="utf-8")
     (tmp_path / "a.txt").write_text(" = First = \n\ntext", encoding="utf-8")
     (tmp_path / "c.txt").write_text("plain", encoding="utf-8")
@@ -83,13 +83,13 @@ def test_a_folder_is_read_in_name_order(tmp_path: Path):
     assert load_documents(str(tmp_path), 2) == documents[:2]
 
 
-def test_an_empty_folder_is_refused(tmp_path: Path):
+def test_empty_folder_is_rejected(tmp_path: Path):
     (tmp_path / "notes.pdf").write_bytes(b"")
     with pytest.raises(DocmemError, match=r"holds no \.txt or \.md file"):
         load_documents(tmp_path)
 
 
-def test_an_unknown_source_is_refused_with_the_known_ones():
+def test_load_documents_rejects_unknown_source():
     with pytest.raises(
         DocmemError, match=r"no documents called 'wikitext'.*encyclopedia, wikitext"
     ):
@@ -99,14 +99,14 @@ def test_an_unknown_source_is_refused_with_the_known_ones():
 @pytest.mark.parametrize(
     ("content", "complaint"), [(b"ok \xe9", "is not UTF-8 text .byte 3."), (b" \n", "is empty")]
 )
-def test_an_unreadable_file_is_named(tmp_path: Path, content: bytes, complaint: str):
+def test_error_names_the_unreadable_file(tmp_path: Path, content: bytes, complaint: str):
     (tmp_path / "good.txt").write_text("good")
     (tmp_path / "bad.txt").write_bytes(content)
     with pytest.raises(DocmemError, match=rf"bad\.txt {complaint}"):
         load_documents(tmp_path)
 
 
-def test_two_documents_of_one_title_are_refused(tmp_path: Path):
+def test_load_documents_rejects_equal_titles(tmp_path: Path):
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text(" = Same = \n\ntext")
     with pytest.raises(DocmemError, match="2 documents are called 'Same'"):
@@ -121,27 +121,27 @@ def test_titles_are_loaded_in_the_order_asked_for():
     assert [document.title for document in chosen] == titles
 
 
-def test_an_unknown_title_suggests_the_nearest():
+def test_unknown_title_suggests_the_nearest():
     with pytest.raises(DocmemError, match=r"'Cyclon Odalis'\. Did you mean 'Cyclone Odalys'"):
         load_documents("encyclopedia", titles=["Cyclon Odalis"])
 
 
 @pytest.mark.parametrize("count", [0, -1])
-def test_a_number_of_documents_below_one_is_refused(count: int):
+def test_number_of_documents_below_one_is_rejected(count: int):
     with pytest.raises(DocmemError, match=rf"max_documents is {count}"):
         load_documents("encyclopedia", count)
 
 
-def test_fewer_documents_than_the_most_are_all_loaded():
+def test_max_documents_beyond_the_folder_loads_all():
     assert len(load_documents("encyclopedia", 1000)) == 20
 
 
-def test_the_first_documents_are_taken_without_a_seed():
+def test_first_documents_are_taken_without_a_seed():
     assert choose(LETTERS, (), 3, None) == LETTERS[:3]
     assert choose(LETTERS, (), None, None) == LETTERS
 
 
-def test_a_seed_chooses_different_documents_reproducibly():
+def test_seed_chooses_different_documents_reproducibly():
     picks = [choose(LETTERS, (), 4, seed) for seed in range(20)]
     torch.manual_seed(123)
     assert picks == [choose(LETTERS, (), 4, seed) for seed in range(20)]
@@ -170,12 +170,12 @@ def test_wikitext_pages_become_titled_documents(monkeypatch: pytest.MonkeyPatch,
     ]
 
 
-def test_an_unreachable_hub_says_how_to_go_on(tmp_path: Path):
+def test_unreachable_hub_error_names_alternatives(tmp_path: Path):
     with pytest.raises(DocmemError, match=r"wikitext-2 could not be loaded(.|\n)*'encyclopedia'"):
         load_documents("wikitext-2", cache_dir=tmp_path)
 
 
-def test_the_encyclopedia_has_twenty_articles_with_titles_of_their_own():
+def test_encyclopedia_has_twenty_articles_with_unique_titles():
     assert [path.name[:3] for path in ARTICLES] == [f"{n:02d}_" for n in range(1, 21)]
     assert len({document.title for document in load_documents()}) == 20
 

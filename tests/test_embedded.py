@@ -11,7 +11,7 @@ from docmem.lm.head import cross_entropy
 from docmem.lm.loading import TINY, load_lm
 
 
-def test_the_embedded_lm_is_a_small_gpt_neox_in_fp16() -> None:
+def test_embedded_lm_is_a_small_gpt_neox_in_fp16() -> None:
     settings = json.loads((TINY / "config.json").read_text())
     assert settings["model_type"] == "gpt_neox"
     assert sum(path.stat().st_size for path in TINY.glob("*.safetensors")) <= 20_000_000
@@ -22,7 +22,7 @@ def test_the_embedded_lm_is_a_small_gpt_neox_in_fp16() -> None:
     assert not any(parameter.requires_grad for parameter in lm.model.parameters())
 
 
-def test_its_card_tells_a_held_out_loss_that_the_log_confirms() -> None:
+def test_model_card_gives_the_logged_held_out_loss() -> None:
     card = (TINY / "README.md").read_text(encoding="utf-8")
     told = float(re.search(r"held-out cross entropy \| ([\d.]+)", card)[1])
     lines = (TINY / "pretraining.jsonl").read_text().splitlines()
@@ -30,7 +30,7 @@ def test_its_card_tells_a_held_out_loss_that_the_log_confirms() -> None:
     assert told <= 3.8
 
 
-def test_it_has_not_read_the_encyclopedia() -> None:
+def test_embedded_lm_does_not_know_the_encyclopedia() -> None:
     """Memorised text costs well under one nat a token, unread prose several."""
     lm = load_lm("tiny")
     for document in load_documents("encyclopedia"):

@@ -49,7 +49,7 @@ def test_json_is_written_as_utf8_and_replaces_what_was_there(tmp_path: Path):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("bug"), KeyboardInterrupt()])
-def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, error):
+def test_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, error):
     path = tmp_path / "a.txt"
     write_text(path, "old")
     with pytest.raises(type(error)), replacing(path) as temporary:
@@ -59,7 +59,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Pat
     assert names(tmp_path) == {"a.txt"}
 
 
-def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path):
+def test_old_file_stays_until_the_new_one_is_complete(tmp_path: Path):
     path = tmp_path / "a.txt"
     write_text(path, "old")
     with replacing(path) as temporary:
@@ -69,7 +69,7 @@ def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", [OSError(errno.ENOSPC, "No space left"), None])
-def test_a_full_disk_leaves_the_old_tensors_and_no_partial_file(
+def test_full_disk_leaves_the_old_tensors_and_no_partial_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: OSError | None
 ):
     path = tmp_path / "t.safetensors"
@@ -88,13 +88,13 @@ def test_a_full_disk_leaves_the_old_tensors_and_no_partial_file(
     assert names(tmp_path) == {"t.safetensors"}
 
 
-def test_a_missing_file_is_named():
+def test_missing_file_is_named():
     with pytest.raises(DocmemError, match="There is no file nowhere"):
         load_tensors(Path("nowhere"))
 
 
 @pytest.mark.parametrize("kept", [0, 4, 60, -1])
-def test_a_truncated_file_is_refused(tmp_path: Path, kept: int):
+def test_truncated_file_is_rejected(tmp_path: Path, kept: int):
     path = tmp_path / "t.safetensors"
     save_tensors(path, {"x": torch.zeros(30)}, {"epoch": 1})
     path.write_bytes(path.read_bytes()[:kept])
@@ -102,13 +102,13 @@ def test_a_truncated_file_is_refused(tmp_path: Path, kept: int):
         load_tensors(path)
 
 
-def test_another_programs_safetensors_file_is_refused(tmp_path: Path):
+def test_another_programs_safetensors_file_is_rejected(tmp_path: Path):
     safetensors.torch.save_file({"x": torch.zeros(3)}, tmp_path / "t.safetensors")
     with pytest.raises(DocmemError, match="not a docmem file"):
         load_tensors(tmp_path / "t.safetensors")
 
 
-def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path):
+def test_file_in_the_place_of_a_folder_is_named(tmp_path: Path):
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(DocmemError, match=r"Could not write .*taken"):
         write_text(tmp_path / "taken" / "a.txt", "text")

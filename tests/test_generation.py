@@ -39,7 +39,7 @@ def row_of(batch: TokenBatch, row: int) -> TokenBatch:
 
 @pytest.mark.parametrize("layer", [0, -1])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_greedy_writing_is_the_same_with_and_without_a_cache(
+def test_greedy_generation_is_the_same_with_and_without_a_kv_cache(
     family: str, layer: int, memory: DocumentMemory, batch: TokenBatch
 ):
     lm = toy_lm(family)
@@ -51,7 +51,7 @@ def test_greedy_writing_is_the_same_with_and_without_a_cache(
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3, "num_return_sequences": 2}])
-def test_a_batch_with_a_doc_rep_a_row_writes_as_each_row_alone(
+def test_batch_with_one_doc_rep_per_row_generates_as_each_row_alone(
     lm: LanguageModel, memory: DocumentMemory, batch: TokenBatch, options: dict
 ):
     with attach(lm.model, memory, 1) as hooked:
@@ -72,7 +72,7 @@ def test_sampling_is_reproducible_by_seed(lm, memory: DocumentMemory, batch: Tok
         assert sample(1, num_return_sequences=2).shape == (6, NEW)
 
 
-def test_several_sampled_sequences_of_a_row_share_its_doc_rep(
+def test_sampled_sequences_of_one_row_share_its_doc_rep(
     lm: LanguageModel, memory: DocumentMemory, monkeypatch: pytest.MonkeyPatch
 ):
     used = []
@@ -106,7 +106,7 @@ def test_generate_continues_a_prompt_greedily(lm: LanguageModel, memory: Documen
     assert len(set(texts)) > 1
 
 
-def test_generate_leaves_the_chosen_document_alone(lm: LanguageModel, memory: DocumentMemory):
+def test_generate_restores_the_document_in_force(lm: LanguageModel, memory: DocumentMemory):
     with attach(lm.model, memory) as hooked, hooked.document(2):
         ids = toy_batch().input_ids[:1]
         before = lm.model(input_ids=ids).logits
@@ -114,7 +114,7 @@ def test_generate_leaves_the_chosen_document_alone(lm: LanguageModel, memory: Do
         assert torch.equal(lm.model(input_ids=ids).logits, before)
 
 
-def test_options_reach_the_lm(lm: LanguageModel, memory: DocumentMemory):
+def test_generate_passes_options_to_the_lm(lm: LanguageModel, memory: DocumentMemory):
     with attach(lm.model, memory) as hooked:
         torch.manual_seed(0)
         options: dict[str, Any] = {"do_sample": True, "top_k": 0, "temperature": 5.0}
@@ -123,7 +123,7 @@ def test_options_reach_the_lm(lm: LanguageModel, memory: DocumentMemory):
     assert len(texts) == 3
 
 
-def test_a_prompt_beyond_the_context_is_refused(lm: LanguageModel, memory: DocumentMemory):
+def test_prompt_beyond_the_context_is_rejected(lm: LanguageModel, memory: DocumentMemory):
     length = len(lm.tokenizer("The tower")["input_ids"])
     with attach(lm.model, memory) as hooked:
         generate(hooked, lm.tokenizer, "The tower", max_new_tokens=CONTEXT - length)
@@ -133,7 +133,7 @@ def test_a_prompt_beyond_the_context_is_refused(lm: LanguageModel, memory: Docum
             generate(hooked, lm.tokenizer, "The tower", max_new_tokens=CONTEXT - length + 1)
 
 
-def test_an_empty_prompt_is_refused(lm: LanguageModel, memory: DocumentMemory):
+def test_empty_prompt_is_rejected(lm: LanguageModel, memory: DocumentMemory):
     with attach(lm.model, memory) as hooked, pytest.raises(DocmemError, match="prompt is empty"):
         generate(hooked, lm.tokenizer, "")
 

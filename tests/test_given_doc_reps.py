@@ -33,18 +33,18 @@ def test_only_the_doc_reps_of_a_new_memory_change(lm, config: TrainConfig):
     assert PLACES.any()  # a copy
 
 
-def test_training_reads_under_the_given_doc_reps_and_leaves_them(lm, config: TrainConfig, whole):
+def test_training_uses_given_doc_reps_and_keeps_them(lm, config: TrainConfig, whole):
     run = trained(lm, config, PLACES)
     assert torch.equal(run.load_memory().doc_reps, PLACES)
     assert all(torch.equal(places, PLACES) for places in run.load_snapshots().doc_reps)
     assert run.load_history()[0].positive_ce != whole.load_history()[0].positive_ce
 
 
-def test_the_seeds_own_doc_reps_given_train_the_same(lm, config: TrainConfig, whole: Run):
+def test_giving_the_doc_reps_of_the_seed_changes_nothing(lm, config: TrainConfig, whole: Run):
     assert_same(trained(lm, config, new_memory(config, lm, DOCUMENTS).doc_reps.double()), whole)
 
 
-def test_a_stopped_run_goes_on_with_the_same_doc_reps(lm, config: TrainConfig, tmp_path):
+def test_stopped_run_resumes_with_the_same_doc_reps(lm, config: TrainConfig, tmp_path):
     straight = trained(lm, replace(config, save_dir=tmp_path / "straight"), PLACES)
     assert not trained(lm, config, PLACES, at(4, lambda: False)).finished
     assert_same(trained(lm, config, PLACES.clone()), straight)
@@ -54,7 +54,7 @@ def test_a_stopped_run_goes_on_with_the_same_doc_reps(lm, config: TrainConfig, t
 @pytest.mark.parametrize(
     ("first", "second"), [(PLACES, PLACES.flip(0)), (PLACES, None), (None, PLACES)]
 )
-def test_other_doc_reps_in_the_same_folder_are_refused(
+def test_other_doc_reps_in_the_same_folder_are_rejected(
     lm, config: TrainConfig, epochs: int, first, second
 ):
     before = files(trained(lm, config, first, at(epochs, lambda: False)).path)
@@ -74,7 +74,7 @@ def test_other_doc_reps_in_the_same_folder_are_refused(
         (PLACES * float("nan"), "not all finite"),
     ],
 )
-def test_doc_reps_that_cannot_be_are_refused_and_leave_no_folder(
+def test_invalid_doc_reps_are_rejected_and_leave_no_folder(
     lm, config: TrainConfig, doc_reps, complaint: str
 ):
     with pytest.raises(DocmemError, match=complaint):
@@ -82,7 +82,7 @@ def test_doc_reps_that_cannot_be_are_refused_and_leave_no_folder(
     assert not config.save_dir.exists()
 
 
-def test_given_doc_reps_have_a_folder_of_their_own(lm, config: TrainConfig):
+def test_default_folder_differs_for_given_doc_reps(lm, config: TrainConfig):
     config = replace(config, save_dir=None)
     folders = [
         default_folder(config, lm, DOCUMENTS),

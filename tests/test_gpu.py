@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from toys import DOCUMENTS, quick_config, toy_lm
 from torch.utils._pytree import tree_leaves
+from toys import DOCUMENTS, quick_config, toy_lm
 
 from docmem.core.hook import attach
 from docmem.documents import load_documents

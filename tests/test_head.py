@@ -1,8 +1,5 @@
 """The head's cross entropies: fast equals plain, and rows that are not used cost nothing."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from toys import FAMILIES, WIDTH, toy_batch, toy_lm
 
 from docmem.lm import head
+from docmem.lm.bfloat16 import bfloat16_cost
 from docmem.lm.forward import forward_inputs
 from docmem.lm.head import before_head, head_losses, plain_head
 
@@ -27,7 +25,7 @@ def made(bias: bool) -> tuple[Tensor, nn.Linear, Tensor]:
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rows_at_once", [1, 7, ROWS])
-def test_losses_and_gradient_are_those_of_logits_in_full(
+def test_losses_and_gradient_equal_those_of_full_logits(
     bias: bool, rows_at_once: int, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(head.CHUNK_BYTES, "cpu", 4 * VOCABULARY * rows_at_once)
@@ -43,7 +41,7 @@ def test_losses_and_gradient_are_those_of_logits_in_full(
         assert torch.equal(head_losses(x, linear, target), actual)
 
 
-def test_only_rows_whose_loss_is_used_are_multiplied_backward():
+def test_backward_multiplies_only_rows_whose_loss_is_used():
     x, linear, target = made(False)
     weights = torch.zeros(ROWS)
     weights[4:9] = 0.5
@@ -59,11 +57,9 @@ def test_only_rows_whose_loss_is_used_are_multiplied_backward():
     assert not x.grad[:4].any()
 
 
-def test_a_head_of_bfloat16_gives_losses_in_float32():
-    # On some virtual machines torch trusts a processor that promises more than it may do.
-    code = "import torch; torch.nn.Linear(384, 4096).bfloat16()(torch.zeros(300, 384).bfloat16())"
-    if subprocess.run([sys.executable, "-c", code], capture_output=True).returncode:
-        pytest.skip("torch cannot multiply bfloat16 on this machine")
+def test_head_of_bfloat16_gives_losses_in_float32():
+    if bfloat16_cost() is None:
+        pytest.skip("this processor cannot multiply in bfloat16")
     x, linear, target = made(True)
     losses = head_losses(x.detach().bfloat16(), linear.bfloat16(), target)
     expected = functional.cross_entropy(linear(x.bfloat16()).float(), target, reduction="none")
@@ -72,7 +68,7 @@ def test_a_head_of_bfloat16_gives_losses_in_float32():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_head_is_found_where_its_output_is_the_logits(family: str):
+def test_head_is_found_where_its_output_is_the_logits(family: str):
     lm, batch = toy_lm(family), toy_batch()
     found = plain_head(lm.model, batch)
     if family in CAPPED:
@@ -85,7 +81,7 @@ def test_the_head_is_found_where_its_output_is_the_logits(family: str):
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in lm.model.modules())
 
 
-def test_a_head_of_another_kind_is_left_to_the_lm():
+def test_head_that_is_no_linear_is_run_by_the_lm():
     lm = toy_lm()
     lm.model.set_output_embeddings(nn.Sequential(lm.model.get_output_embeddings()))
     assert plain_head(lm.model, toy_batch()) is None

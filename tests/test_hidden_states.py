@@ -34,7 +34,7 @@ def attached(lm: LanguageModel, memory: DocumentMemory, layer: int, batch, doc_r
 
 @everywhere
 @in_every_family
-def test_replayed_logits_are_those_of_the_attached_lm(
+def test_resumed_logits_equal_those_of_the_hooked_lm(
     family: str, layer: int, memory: DocumentMemory
 ):
     lm = toy_lm(family)
@@ -48,7 +48,7 @@ def test_replayed_logits_are_those_of_the_attached_lm(
 
 @everywhere
 @in_every_family
-def test_losses_and_gradients_are_those_of_one_attached_forward_a_doc_rep(
+def test_losses_and_gradients_equal_one_hooked_forward_per_doc_rep(
     family: str, layer: int, memory: DocumentMemory
 ):
     lm = toy_lm(family)
@@ -69,7 +69,7 @@ def test_losses_and_gradients_are_those_of_one_attached_forward_a_doc_rep(
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @in_every_family
-def test_losses_are_those_of_the_attached_lm_padded_on_either_side(
+def test_losses_equal_the_hooked_lm_with_padding_on_either_side(
     family: str, attention: str, memory: DocumentMemory
 ):
     lm = toy_lm(family)
@@ -96,7 +96,7 @@ def test_losses_are_those_of_the_attached_lm_padded_on_either_side(
 
 
 @pytest.mark.parametrize("family", ["gpt_neox", "gptj"])
-def test_the_lm_is_left_exactly_as_found_even_after_an_error(
+def test_lm_is_restored_exactly_after_an_error(
     family: str, memory: DocumentMemory, monkeypatch: pytest.MonkeyPatch
 ):
     lm = toy_lm(family)
@@ -137,7 +137,7 @@ def test_the_lm_is_left_exactly_as_found_even_after_an_error(
     check()
 
 
-def test_what_an_lm_reads_off_its_blocks_is_still_there(lm: LanguageModel):
+def test_skipped_blocks_keep_the_attributes_of_the_blocks(lm: LanguageModel):
     for index, block in enumerate(lm.blocks):
         block.attention_type = f"kind {index}"
     with skip_blocks(lm.blocks, 1, False, torch.zeros(1, 1, 32)):
@@ -146,7 +146,7 @@ def test_what_an_lm_reads_off_its_blocks_is_still_there(lm: LanguageModel):
             _ = lm.blocks[0].colour
 
 
-def test_the_prefix_is_run_once_and_no_further_than_the_hooked_block(
+def test_frozen_blocks_run_once_and_stop_at_the_hooked_block(
     lm: LanguageModel, memory: DocumentMemory
 ):
     calls = [0] * BLOCKS
@@ -166,7 +166,7 @@ def test_the_prefix_is_run_once_and_no_further_than_the_hooked_block(
     assert calls == [2, 2, 3]
 
 
-def test_documents_are_read_in_turn_a_batch_of_one_document_at_a_time(
+def test_batches_hold_one_document_each_in_order(
     lm: LanguageModel, documents: list[Document], config: TrainConfig
 ):
     cache = cache_hidden_states(lm, documents, config)
@@ -180,7 +180,7 @@ def test_documents_are_read_in_turn_a_batch_of_one_document_at_a_time(
         assert torch.equal(batch.attention_mask, expected.attention_mask)
 
 
-def test_a_layer_out_of_range_is_refused(lm: LanguageModel):
+def test_layer_out_of_range_is_rejected(lm: LanguageModel):
     with pytest.raises(DocmemError, match="0 to 2, or -3 to -1"):
         HiddenStateCache(lm, BATCHES, [0, 1], 3)
 
@@ -213,7 +213,7 @@ def test_states_move_to_disk_when_the_budget_is_spent(room: int, places: list[st
     assert folder is None or not folder.exists()
 
 
-def test_a_store_on_disk_goes_without_a_warning():
+def test_store_on_disk_is_deleted_without_a_warning():
     store = HiddenStateStore(cpu_gb=1e-9)
     store.add(STATES[0])
     with warnings.catch_warnings(record=True) as caught:
@@ -232,7 +232,7 @@ def test_states_leave_a_full_gpu_for_cpu_memory_then_disk():
     assert all(torch.equal(store[index].cpu(), STATES[0]) for index in range(3))
 
 
-def test_a_prefix_on_disk_gives_the_same_logits(lm: LanguageModel, memory: DocumentMemory):
+def test_cache_on_disk_gives_the_same_logits(lm: LanguageModel, memory: DocumentMemory):
     fast = HiddenStateCache(lm, BATCHES, [0, 1], 1)
     slow = HiddenStateCache(lm, BATCHES, [0, 1], 1, cpu_gb=1e-9)
     assert slow.store.places() == ["disk", "disk"]

@@ -43,7 +43,7 @@ def naive_logits(lm: LanguageModel, memory: DocumentMemory, layer: int, batch, k
 
 @pytest.mark.parametrize("layer", range(BLOCKS))
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_attached_lm_computes_the_formula_row_by_row(
+def test_attached_lm_computes_the_formula_row_by_row(
     family: str, layer: int, memory: DocumentMemory, batch: TokenBatch
 ):
     lm = toy_lm(family)
@@ -58,7 +58,7 @@ def test_the_attached_lm_computes_the_formula_row_by_row(
         assert (actual - plain).abs().max() > 0.01
 
 
-def test_all_memories_equal_a_selection_of_ones(lm: LanguageModel, batch: TokenBatch):
+def test_all_entries_equal_a_selection_of_ones(lm: LanguageModel, batch: TokenBatch):
     memory = DocumentMemory(MemoryConfig(WIDTH, 3, 24, key_activation="sigmoid"))
     nn.init.constant_(memory.document_key.bias, 100.0)
     with attach(lm.model, memory, 1) as hooked:
@@ -68,7 +68,7 @@ def test_all_memories_equal_a_selection_of_ones(lm: LanguageModel, batch: TokenB
             assert torch.equal(logits(lm.model, batch), without)
 
 
-def test_a_document_is_the_same_by_title_index_and_doc_rep(
+def test_document_is_the_same_by_title_index_and_doc_rep(
     lm: LanguageModel, memory: DocumentMemory, batch: TokenBatch
 ):
     calls = ["Thornwick Light", 1, -2, memory.doc_reps[1], memory.doc_reps[[1, 1, 1]]]
@@ -82,7 +82,7 @@ def test_a_document_is_the_same_by_title_index_and_doc_rep(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_padded_row_under_its_doc_rep_equals_the_row_alone(family: str, memory: DocumentMemory):
+def test_padded_row_under_its_doc_rep_equals_the_row_alone(family: str, memory: DocumentMemory):
     lm, batch = toy_lm(family), toy_batch()
     with attach(lm.model, memory, 0) as hooked:
         with hooked.document(ROWS):
@@ -115,7 +115,7 @@ def test_documents_nest_and_restore_even_after_an_error(
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
-def test_the_lm_is_left_exactly_as_found(lm: LanguageModel, memory: DocumentMemory, error):
+def test_attach_restores_the_lm_exactly(lm: LanguageModel, memory: DocumentMemory, error):
     lm.model.lm_head.requires_grad_(True)
     lm.blocks[0].train()
 
@@ -145,7 +145,7 @@ def test_the_lm_is_left_exactly_as_found(lm: LanguageModel, memory: DocumentMemo
     assert torch.equal(logits(lm.model, batch), plain)
 
 
-def test_two_memories_can_be_attached_and_the_inner_leaves_the_outer(
+def test_inner_of_two_attached_memories_can_be_detached(
     lm: LanguageModel, memory: DocumentMemory, batch: TokenBatch
 ):
     with attach(lm.model, memory, 0) as outer, outer.document(0):
@@ -156,12 +156,12 @@ def test_two_memories_can_be_attached_and_the_inner_leaves_the_outer(
 
 
 @pytest.mark.parametrize("layer", [BLOCKS, -BLOCKS - 1])
-def test_a_layer_out_of_range_is_refused_with_the_range(lm, memory: DocumentMemory, layer: int):
+def test_layer_out_of_range_is_rejected_with_the_range(lm, memory: DocumentMemory, layer: int):
     with pytest.raises(DocmemError, match="0 to 2, or -3 to -1"), attach(lm.model, memory, layer):
         pass
 
 
-def test_a_memory_of_another_width_is_refused_with_both(lm: LanguageModel):
+def test_memory_of_another_width_is_rejected_with_both(lm: LanguageModel):
     other = DocumentMemory(MemoryConfig(WIDTH + 1, 3))
     with (
         pytest.raises(DocmemError, match="width 33, but this LM's have 32"),
@@ -180,14 +180,14 @@ def test_a_memory_of_another_width_is_refused_with_both(lm: LanguageModel):
         (torch.zeros(1, 3, 2), r"this tensor has \(1, 3, 2\)"),
     ],
 )
-def test_what_is_no_document_is_refused(lm, memory: DocumentMemory, document, complaint: str):
+def test_resolve_rejects_unknown_document(lm, memory: DocumentMemory, document, complaint: str):
     with attach(lm.model, memory) as hooked:
         with pytest.raises(DocmemError, match=complaint), hooked.document(document):
             pass
         assert hooked.resolve(None) is None
 
 
-def test_doc_reps_that_do_not_fit_the_rows_are_refused(lm, memory: DocumentMemory, batch):
+def test_doc_reps_that_do_not_fit_the_rows_are_rejected(lm, memory: DocumentMemory, batch):
     with (
         attach(lm.model, memory) as hooked,
         hooked.document(ROWS[:2]),
@@ -196,7 +196,7 @@ def test_doc_reps_that_do_not_fit_the_rows_are_refused(lm, memory: DocumentMemor
         logits(lm.model, batch)
 
 
-def test_gradient_checkpointing_is_refused_while_training(lm, memory: DocumentMemory, batch):
+def test_gradient_checkpointing_is_rejected_while_training(lm, memory: DocumentMemory, batch):
     names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")  # 5.23, before
     getattr(lm.model, next(name for name in names if hasattr(lm.model, name)))()
     with attach(lm.model, memory) as hooked:

@@ -18,7 +18,7 @@ TEXTS = ["Thornwick Light stands on the Shrike", "the Sea", "a granite tower"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_blocks_of_every_family_are_found(family: str):
+def test_blocks_of_every_family_are_found(family: str):
     lm = toy_lm(family)
     assert find_blocks(lm.model) is lm.model.get_submodule(FAMILIES[family][1])
     assert (len(lm.blocks), lm.d_model) == (BLOCKS, 32)
@@ -31,29 +31,29 @@ def test_lists_inside_the_blocks_are_not_mistaken_for_them(lm: LanguageModel):
     assert find_blocks(lm.model) is blocks
 
 
-def test_two_lists_of_blocks_are_refused(lm: LanguageModel):
+def test_two_lists_of_blocks_are_rejected(lm: LanguageModel):
     lm.model.other = nn.ModuleList([nn.Linear(2, 2)] * BLOCKS)
     with pytest.raises(DocmemError, match=r"2 lists of 3 blocks \(gpt_neox.layers, other\)"):
         find_blocks(lm.model)
 
 
-def test_an_lm_without_a_list_of_blocks_is_refused(lm: LanguageModel):
+def test_lm_without_a_list_of_blocks_is_rejected(lm: LanguageModel):
     lm.model.gpt_neox.layers = nn.ModuleList(lm.blocks[:2])
     with pytest.raises(DocmemError, match=r"GPTNeoXForCausalLM has 0 lists of 3 blocks \(none\)"):
         find_blocks(lm.model)
 
 
-def test_a_layer_counts_from_either_end():
+def test_resolve_layer_counts_from_either_end():
     assert [resolve_layer(layer, 3) for layer in (0, 1, 2, -1, -2, -3)] == [0, 1, 2, 2, 1, 0]
 
 
 @pytest.mark.parametrize("layer", [3, -4])
-def test_a_layer_out_of_range_names_both_ranges(layer: int):
+def test_layer_out_of_range_names_both_ranges(layer: int):
     with pytest.raises(DocmemError, match=f"Layer {layer} .* 3 blocks, .* 0 to 2, or -3 to -1"):
         resolve_layer(layer, 3)
 
 
-def test_a_frozen_lm_thaws_as_it_was_even_after_an_error(lm: LanguageModel):
+def test_frozen_restores_flags_and_modes_after_an_error(lm: LanguageModel):
     lm.model.lm_head.requires_grad_(True)
     lm.blocks[1].train()
     flags = {name: p.requires_grad for name, p in lm.model.named_parameters()}
@@ -86,20 +86,20 @@ def test_texts_are_cut_at_max_length(lm: LanguageModel):
     assert lm.tokenize(TEXTS, max_length=4).input_ids[0].tolist() == whole[:4]
 
 
-def test_a_text_beyond_the_context_is_refused(lm: LanguageModel):
+def test_text_beyond_the_context_is_rejected(lm: LanguageModel):
     text = "storm " * CONTEXT
     with pytest.raises(DocmemError, match=rf"\d+ tokens exceeds .* toy-gpt_neox, {CONTEXT} tokens"):
         lm.tokenize([text])
     assert lm.tokenize([text], max_length=CONTEXT).input_ids.shape == (1, CONTEXT)
 
 
-def test_a_text_without_tokens_is_refused(lm: LanguageModel):
+def test_text_without_tokens_is_rejected(lm: LanguageModel):
     with pytest.raises(DocmemError, match="without tokens"):
         lm.tokenize(["a tower", ""])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_padded_row_reads_as_it_does_alone(family: str):
+def test_padded_row_has_the_logits_of_the_row_alone(family: str):
     lm = toy_lm(family)
     batch = lm.tokenize(TEXTS)
     together = lm.model(**forward_inputs(lm.model, batch)).logits
@@ -109,7 +109,8 @@ def test_a_padded_row_reads_as_it_does_alone(family: str):
         torch.testing.assert_close(together[row, -length:], alone.logits[0], atol=1e-5, rtol=1e-5)
 
 
-def test_a_saved_lm_is_loaded_frozen_with_the_same_weights(lm: LanguageModel, tmp_path: Path):
+@pytest.mark.filterwarnings("ignore:A bfloat16 product takes")
+def test_saved_lm_is_loaded_frozen_with_the_same_weights(lm: LanguageModel, tmp_path: Path):
     lm.model.save_pretrained(tmp_path)
     lm.tokenizer.save_pretrained(tmp_path)
     loaded = load_lm(tmp_path)
@@ -124,12 +125,12 @@ def test_a_saved_lm_is_loaded_frozen_with_the_same_weights(lm: LanguageModel, tm
 
 
 @pytest.mark.parametrize("name", ["no/such/folder", "nobody-docmem/no-such-lm"])
-def test_an_lm_that_cannot_be_loaded_says_how_to_go_on(name: str):
+def test_load_lm_error_names_alternatives(name: str):
     with pytest.raises(DocmemError, match=rf"'{name}' could not(.|\n)*pythia-1b(.|\n)*hf download"):
         load_lm(name)
 
 
-def test_a_damaged_lm_is_refused_with_a_sentence(lm: LanguageModel, tmp_path: Path):
+def test_load_lm_rejects_damaged_weights(lm: LanguageModel, tmp_path: Path):
     lm.model.save_pretrained(tmp_path)
     lm.tokenizer.save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
@@ -138,12 +139,12 @@ def test_a_damaged_lm_is_refused_with_a_sentence(lm: LanguageModel, tmp_path: Pa
         load_lm(tmp_path)
 
 
-def test_an_unknown_number_format_is_refused():
+def test_unknown_number_format_is_rejected():
     with pytest.raises(DocmemError, match="'int8'; choose one of float32, bfloat16, float16"):
         load_lm("tiny", dtype="int8")
 
 
-def test_more_gpus_than_there_are_are_refused(monkeypatch: pytest.MonkeyPatch):
+def test_load_lm_rejects_more_gpus_than_available(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(DocmemError, match="num_gpus is 2, but torch sees 1"):
         load_lm("tiny", num_gpus=2)
@@ -160,7 +161,7 @@ def test_more_gpus_than_there_are_are_refused(monkeypatch: pytest.MonkeyPatch):
         ("someone/else", ("someone/else", "main")),
     ],
 )  # fmt: skip
-def test_a_short_name_stands_for_a_repository(
+def test_short_name_loads_its_repository(
     name: str, place: tuple[str, str], lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ):
     asked = []

@@ -43,7 +43,7 @@ def test_loss_and_gradients_are_those_of_the_formula(
     assert given == pytest.approx(gradients)
 
 
-def test_the_defaults_are_the_published_ones():
+def test_defaults_are_the_published_ones():
     assert guidance_loss(scalar(3.0), scalar(5.0)).item() == pytest.approx(3.0 + 0.1 * 0.25)
 
 
@@ -53,13 +53,13 @@ def test_without_guidance_the_loss_is_the_own_cross_entropy():
 
 @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf])
 @pytest.mark.parametrize("name", ["alpha", "tau"])
-def test_a_weight_or_target_that_cannot_work_is_refused(name: str, value: float):
+def test_guidance_loss_rejects_invalid_alpha_or_tau(name: str, value: float):
     with pytest.raises(DocmemError, match=f"^{name} .* is {value}; it must be"):
         guidance_loss(scalar(3.0), scalar(3.0), **{name: value})
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_an_unknown_form_is_refused():
+def test_unknown_form_is_rejected():
     with pytest.raises(DocmemError, match="form is 'cubed'; choose one of squared, absolute"):
         guidance_loss(scalar(3.0), scalar(3.0), form="cubed")  # type: ignore[arg-type]
 
@@ -79,7 +79,7 @@ def test_pads_never_count():
     assert cross_entropy(logits, batch).item() == pytest.approx(total / count)
 
 
-def test_what_pads_say_changes_neither_loss_nor_gradient():
+def test_tokens_at_pads_change_neither_loss_nor_gradient():
     batch = toy_batch((5, 3))
     logits = torch.randn(2, 5, 400, requires_grad=True)
     cross_entropy(logits, batch).backward()
@@ -100,7 +100,7 @@ def test_bfloat16_logits_are_scored_in_float32():
 
 
 @pytest.mark.parametrize("index", [0, 2, 4])
-def test_other_is_never_the_own_document_and_reaches_every_other(index: int):
+def test_negative_other_draws_every_other_document_and_never_the_own(index: int):
     generator = torch.Generator().manual_seed(0)
     drawn = [negative_doc_rep("other", DOC_REPS, index, generator) for _ in range(400)]
     counts = [sum(torch.equal(one, doc_rep) for one in drawn) for doc_rep in DOC_REPS]
@@ -109,20 +109,20 @@ def test_other_is_never_the_own_document_and_reaches_every_other(index: int):
     assert min(counts) > 70
 
 
-def test_other_needs_a_second_document():
+def test_negative_other_needs_a_second_document():
     with pytest.raises(
         DocmemError, match=r"needs a second document.*'random', 'zero' or 'perturb'"
     ):
         negative_doc_rep("other", DOC_REPS[:1], 0, torch.Generator())
 
 
-def test_zero_is_the_origin_and_draws_nothing():
+def test_negative_zero_is_the_origin_and_draws_nothing():
     generator = torch.Generator().manual_seed(3)
     assert torch.equal(negative_doc_rep("zero", DOC_REPS, 1, generator), torch.zeros(2))
     assert torch.equal(generator.get_state(), torch.Generator().manual_seed(3).get_state())
 
 
-def test_random_is_standard_normal_noise_of_the_generator():
+def test_negative_random_is_standard_normal_noise():
     expected = torch.randn(2, generator=torch.Generator().manual_seed(5))
     torch.manual_seed(99)
     generator = torch.Generator().manual_seed(5)
@@ -130,7 +130,7 @@ def test_random_is_standard_normal_noise_of_the_generator():
 
 
 @pytest.mark.parametrize("delta", [0.0, 0.1, 2.0])
-def test_perturb_adds_noise_in_proportion_to_the_largest_coordinate(delta: float):
+def test_negative_perturb_scales_noise_by_the_largest_coordinate(delta: float):
     noise = torch.randn(2, generator=torch.Generator().manual_seed(5))
     doc_reps = torch.tensor([[9.0, 9.0], [0.5, -2.0]])
     negative = negative_doc_rep("perturb", doc_reps, 1, torch.Generator().manual_seed(5), delta)
@@ -138,6 +138,6 @@ def test_perturb_adds_noise_in_proportion_to_the_largest_coordinate(delta: float
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_an_unknown_negative_is_refused():
+def test_unknown_negative_is_rejected():
     with pytest.raises(DocmemError, match="negative_key_type is 'near'; choose one of other"):
         negative_doc_rep("near", DOC_REPS, 0, torch.Generator())  # type: ignore[arg-type]

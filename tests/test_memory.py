@@ -88,7 +88,7 @@ def test_nonlinear_memory_follows_the_formula(layers: int | None, parts: list[st
     torch.testing.assert_close(out, by_hand(memory, PRECISE, k_doc))
 
 
-def test_the_activation_inside_a_nonlinear_key_generator_can_be_chosen():
+def test_activation_inside_a_nonlinear_key_generator_can_be_chosen():
     memory = make(document_key_module_type="nonlinear", key_internal_activation="tanh")
     x = memory.doc_reps
     for part in "024":
@@ -101,7 +101,7 @@ def test_without_a_document_all_entries_are_open():
     torch.testing.assert_close(memory(HIDDEN), by_hand(memory, HIDDEN, 1.0), atol=1e-5, rtol=1e-5)
 
 
-def test_a_doc_rep_a_row_reads_each_row_under_its_own():
+def test_each_row_is_read_under_its_own_doc_rep():
     memory = make()
     together = memory(HIDDEN, memory.doc_reps[[4, 0, 2]])
     for row, document in enumerate((4, 0, 2)):
@@ -110,12 +110,12 @@ def test_a_doc_rep_a_row_reads_each_row_under_its_own():
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 2), (3, 3), (1, 3, 2)])
-def test_a_doc_rep_of_another_shape_is_refused(shape: tuple[int, ...]):
+def test_doc_rep_of_another_shape_is_rejected(shape: tuple[int, ...]):
     with pytest.raises(DocmemError, match=r"\(3, 7, 16\); give \(2,\), or one per row: \(3, 2\)"):
         make()(HIDDEN, torch.zeros(shape))
 
 
-def test_the_state_dict_is_the_linear_memory_and_nothing_else():
+def test_state_dict_is_the_linear_memory_and_nothing_else():
     shapes = {name: tuple(tensor.shape) for name, tensor in make().state_dict().items()}
     assert shapes == {
         "doc_reps": (DOCS, 2),
@@ -134,7 +134,7 @@ def test_the_state_dict_is_the_linear_memory_and_nothing_else():
     ("layers", "widths"),
     [(1, [2, 16]), (2, [2, WIDTH, WIDTH, 16]), (3, [2, WIDTH, WIDTH, WIDTH, 16])],
 )
-def test_a_nonlinear_key_generator_has_its_layers(layers: int, widths: list[int]):
+def test_nonlinear_key_generator_has_its_layers(layers: int, widths: list[int]):
     memory = make(
         key_activation="swiglu",
         document_key_module_type="nonlinear",
@@ -165,7 +165,7 @@ def test_doc_reps_are_fixed():
     assert all(parameter.grad is not None for parameter in memory.parameters())
 
 
-def test_a_float32_memory_answers_a_bfloat16_lm_in_its_format():
+def test_float32_memory_returns_bfloat16_for_a_bfloat16_lm():
     memory, h = make(), HIDDEN.bfloat16()
     out = memory(h, memory.doc_reps[0])
     k_doc = torch.tanh(linear(memory, "document_key", memory.doc_reps[0]))
@@ -176,7 +176,7 @@ def test_a_float32_memory_answers_a_bfloat16_lm_in_its_format():
     assert {p.grad.dtype for p in memory.parameters()} == {torch.float32}
 
 
-def test_a_document_is_called_by_title_or_index():
+def test_index_of_takes_title_or_index():
     memory = make(["Odalys", "Thornwick", "Quillon", "Perpetua", "Halden"])
     assert [memory.index_of(name) for name in ("Quillon", 0, 4, -1, -5)] == [2, 0, 4, 4, 0]
     with pytest.raises(DocmemError, match=r"'Thornwyck'\. Did you mean 'Thornwick'"):
@@ -194,7 +194,7 @@ def test_titles_must_match_the_documents():
 
 
 @pytest.mark.parametrize("field", ["key_activation", "lm_act"])
-def test_an_unknown_activation_is_refused_with_the_known_ones(field: str):
+def test_unknown_activation_is_rejected_with_the_known_ones(field: str):
     with pytest.raises(DocmemError, match=r"no activation 'gelo' .*one of .*gelu(.|\n)*swiglu"):
         make(**{field: "gelo"})
 
@@ -202,6 +202,6 @@ def test_an_unknown_activation_is_refused_with_the_known_ones(field: str):
 @pytest.mark.parametrize(
     ("field", "name"), [("lm_act", "swiglu"), ("lm_act", "prelu"), ("key_activation", "prelu")]
 )
-def test_an_activation_that_halves_or_has_weights_is_refused(field: str, name: str):
+def test_activation_that_halves_its_input_or_has_weights_is_rejected(field: str, name: str):
     with pytest.raises(DocmemError, match=f"no activation '{name}' to use here"):
         make(**{field: name})

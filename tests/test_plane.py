@@ -30,7 +30,7 @@ def naive_ce(lm: LanguageModel, run: Run, document: int, doc_rep: torch.Tensor) 
     return total / count
 
 
-def test_the_map_holds_what_full_forwards_measure(trained: tuple[LanguageModel, Run]) -> None:
+def test_key_plane_equals_full_forwards(trained: tuple[LanguageModel, Run]) -> None:
     lm, run = trained
     plane = key_plane(run.cache_hidden_states(lm), run.load_memory(), points=5, extent=1.5)
     assert plane.axis.tolist() == pytest.approx([-1.5, -0.75, 0, 0.75, 1.5])
@@ -40,7 +40,7 @@ def test_the_map_holds_what_full_forwards_measure(trained: tuple[LanguageModel, 
         assert plane.ce[document, up, across].item() == pytest.approx(expected, abs=1e-5)
 
 
-def test_points_in_small_portions_give_the_same_map(
+def test_key_plane_in_small_batches_is_the_same(
     trained: tuple[LanguageModel, Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lm, run = trained
@@ -51,7 +51,7 @@ def test_points_in_small_portions_give_the_same_map(
     torch.testing.assert_close(at_once, one_by_one, atol=1e-5, rtol=0)
 
 
-def test_each_point_belongs_to_the_document_it_recalls_best(
+def test_nearest_is_the_document_with_the_lowest_cross_entropy(
     trained: tuple[LanguageModel, Run],
 ) -> None:
     lm, run = trained
@@ -77,7 +77,7 @@ def test_in_more_dimensions_the_plane_keeps_the_most_variance() -> None:
     torch.testing.assert_close(rebuilt, flat, atol=1e-5, rtol=0)
 
 
-def test_a_map_with_longer_doc_reps_can_be_measured(trained: tuple[LanguageModel, Run]) -> None:
+def test_key_plane_with_key_dim_4(trained: tuple[LanguageModel, Run]) -> None:
     lm, run = trained
     torch.manual_seed(0)
     memory = DocumentMemory(MemoryConfig(d_model=32, n_docs=3, memory_dim=8, key_dim=4))
@@ -89,7 +89,7 @@ def test_doc_reps_of_length_one_span_no_plane() -> None:
         plane_of(torch.randn(4, 1))
 
 
-def test_the_line_holds_what_full_forwards_measure(trained: tuple[LanguageModel, Run]) -> None:
+def test_line_equals_full_forwards(trained: tuple[LanguageModel, Run]) -> None:
     lm, run = trained
     start, end = run.load_memory().doc_reps[0], run.load_memory().doc_reps[2]
     line = along_line(run.cache_hidden_states(lm), run.load_memory(), start, end, points=5)
@@ -102,7 +102,7 @@ def test_the_line_holds_what_full_forwards_measure(trained: tuple[LanguageModel,
     torch.testing.assert_close(line.perplexity, torch.exp(line.ce))
 
 
-def test_continuity_compares_what_is_read_at_the_two_ends_of_a_step(
+def test_continuity_compares_both_ends_of_a_step(
     trained: tuple[LanguageModel, Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lm, run = trained
@@ -149,7 +149,7 @@ def test_no_selection_changes_faster_than_its_bound(key_activation: str, layers:
     assert 0 < steepest <= bound * (1 + 1e-3)
 
 
-def test_the_bound_of_a_linear_tanh_memory_is_its_largest_singular_value() -> None:
+def test_bound_of_a_linear_tanh_memory_is_its_largest_singular_value() -> None:
     memory = DocumentMemory(MemoryConfig(d_model=8, n_docs=2, memory_dim=2))
     with torch.no_grad():
         memory.document_key.weight.copy_(torch.tensor([[3.0, 0.0], [0.0, 2.0]]))
@@ -160,12 +160,12 @@ def test_the_bound_of_a_linear_tanh_memory_is_its_largest_singular_value() -> No
     assert (change.norm() / 1e-3).item() == pytest.approx(3, rel=1e-4)
 
 
-def test_no_bound_is_claimed_where_none_is_known() -> None:
+def test_selection_bound_is_none_where_unknown() -> None:
     memory = DocumentMemory(MemoryConfig(d_model=8, n_docs=2, key_activation="swiglu"))
     assert selection_bound(memory) is None
 
 
-def test_a_memory_elsewhere_is_copied_to_the_hidden_states_and_stays(
+def test_memory_on_another_device_is_copied_and_stays(
     trained: tuple[LanguageModel, Run],
 ) -> None:
     lm, run = trained
@@ -177,7 +177,7 @@ def test_a_memory_elsewhere_is_copied_to_the_hidden_states_and_stays(
     assert {tensor.device.type for tensor in memory.state_dict().values()} == {"cpu"}
 
 
-def test_shares_of_the_map_by_best_recalled_document_and_below_a_limit() -> None:
+def test_shares_of_the_plane_by_best_document_and_below_a_limit() -> None:
     perplexity = torch.tensor([[[1.0, 2], [9, 9]], [[3.0, 3], [3, 3]], [[9.0, 9], [9, 9]]])
     plane = KeyPlane(torch.tensor([-1.0, 1]), perplexity.log(), torch.zeros(3, 2))
     assert plane.shares.tolist() == [0.5, 0.5, 0]

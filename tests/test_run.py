@@ -23,7 +23,7 @@ def run(trained: tuple[LanguageModel, Run], tmp_path: Path) -> Run:
     return Run.open(shutil.copytree(trained[1].path, tmp_path / "copy"))
 
 
-def test_a_copied_run_opens_equal(run: Run, trained: tuple[LanguageModel, Run]):
+def test_copied_run_opens_equal(run: Run, trained: tuple[LanguageModel, Run]):
     original = trained[1]
     assert run.path != original.path
     assert run.config == original.config
@@ -43,11 +43,11 @@ def test_a_copied_run_opens_equal(run: Run, trained: tuple[LanguageModel, Run]):
     assert all(torch.equal(run.load_memory().state_dict()[name], weights[name]) for name in weights)
 
 
-def test_a_run_opens_from_a_string(run: Run):
+def test_run_opens_from_a_string(run: Run):
     assert Run.open(str(run.path)).description == run.description
 
 
-def test_a_run_says_with_what_it_was_made(run: Run):
+def test_run_records_library_versions_and_lm(run: Run):
     versions = run.description["versions"]
     assert versions["torch"] == importlib.metadata.version("torch")
     assert {"docmem", "torch", "transformers", "safetensors"} <= versions.keys()
@@ -64,7 +64,7 @@ def test_history_counts_epochs_from_one(run: Run):
     assert all(epoch.seconds > 0 for epoch in run.load_history())
 
 
-def test_a_snapshot_is_a_selection(run: Run):
+def test_snapshot_is_a_selection(run: Run):
     selection = run.load_snapshots().at(-1)
     assert torch.equal(selection.token, run.load_snapshots().token[-1])
     assert torch.equal(selection.document, run.load_snapshots().document[-1])
@@ -86,7 +86,7 @@ def test_settings_survive_json():
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"config": {"colour": 1}}'])
-def test_a_folder_without_a_readable_run_is_refused(tmp_path: Path, content: str | None):
+def test_folder_without_a_readable_run_is_rejected(tmp_path: Path, content: str | None):
     if content is not None:
         (tmp_path / "run.json").write_text(content)
     complaint = "has no run.json" if content is None else r"run\.json cannot be read"
@@ -94,18 +94,18 @@ def test_a_folder_without_a_readable_run_is_refused(tmp_path: Path, content: str
         Run.open(tmp_path)
 
 
-def test_a_folder_that_is_not_there_is_no_run():
+def test_run_open_rejects_missing_folder():
     with pytest.raises(DocmemError, match="nowhere is not a run"):
         Run.open("nowhere")
 
 
-def test_a_run_is_read_by_the_lm_it_was_trained_on(run: Run, lm: LanguageModel):
+def test_run_caches_hidden_states_of_its_lm(run: Run, lm: LanguageModel):
     cache = run.cache_hidden_states(lm)
     assert cache.doc_ids == [0, 0, 1, 1, 2]
     assert cache.layer == 2
 
 
-def test_another_lm_is_refused_by_name(run: Run):
+def test_another_lm_is_rejected_by_name(run: Run):
     other = toy_lm(seed=1)
     with pytest.raises(
         DocmemError, match=r"trained on the LM 'toy-gpt_neox' in float32.*other weights"
@@ -113,7 +113,7 @@ def test_another_lm_is_refused_by_name(run: Run):
         run.cache_hidden_states(other)
 
 
-def test_the_fingerprint_knows_weights_format_and_architecture(lm: LanguageModel):
+def test_fingerprint_depends_on_weights_format_and_architecture(lm: LanguageModel):
     lms = [lm, toy_lm(seed=1), toy_lm("phi")]
     fingerprints = [lm_fingerprint(one) for one in lms]
     lm.model.bfloat16()
@@ -122,7 +122,7 @@ def test_the_fingerprint_knows_weights_format_and_architecture(lm: LanguageModel
     assert lm_fingerprint(toy_lm()) == fingerprints[0]
 
 
-def test_the_lm_is_loaded_again_by_its_name(lm: LanguageModel, config: TrainConfig, tmp_path: Path):
+def test_lm_is_loaded_again_by_its_name(lm: LanguageModel, config: TrainConfig, tmp_path: Path):
     lm.model.save_pretrained(tmp_path / "lm")
     lm.tokenizer.save_pretrained(tmp_path / "lm")
     named = LanguageModel(lm.model, lm.tokenizer, str(tmp_path / "lm"))
@@ -138,7 +138,7 @@ def test_the_lm_is_loaded_again_by_its_name(lm: LanguageModel, config: TrainConf
         run.load_lm()
 
 
-def test_a_run_not_trained_yet_says_so(lm: LanguageModel, config: TrainConfig):
+def test_untrained_run_has_no_memory_and_no_snapshots(lm: LanguageModel, config: TrainConfig):
     run = Run(config.save_dir, describe(config, lm, DOCUMENTS))
     assert run.load_history() == []
     assert not run.finished
@@ -148,7 +148,7 @@ def test_a_run_not_trained_yet_says_so(lm: LanguageModel, config: TrainConfig):
         _ = run.load_snapshots()
 
 
-def test_a_damaged_snapshot_or_memory_is_named(run: Run):
+def test_damaged_snapshot_or_memory_is_named(run: Run):
     for path in (run.path / "snapshots" / "000040.safetensors",
                  run.path / "memory" / "model.safetensors"):  # fmt: skip
         path.write_bytes(path.read_bytes()[:-8])
@@ -159,7 +159,7 @@ def test_a_damaged_snapshot_or_memory_is_named(run: Run):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"config": {}}'])
-def test_a_damaged_description_is_named(run: Run, content: str):
+def test_damaged_description_is_named(run: Run, content: str):
     (run.path / "run.json").write_text(content)
     with pytest.raises(DocmemError, match=r"run\.json cannot be read"):
         Run.open(run.path)

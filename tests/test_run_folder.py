@@ -17,7 +17,7 @@ from docmem.training.run import Run
 from docmem.training.train import train
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint_before(
+def test_loss_that_is_not_a_number_stops_and_keeps_the_last_checkpoint(
     go, whole: Run, lm: LanguageModel, config: TrainConfig
 ):
     head = lm.model.lm_head.weight
@@ -35,14 +35,14 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint_before(
     assert_same(go(), whole)
 
 
-def test_a_truncated_checkpoint_is_refused_by_name(go, config: TrainConfig):
+def test_truncated_checkpoint_is_rejected_by_name(go, config: TrainConfig):
     checkpoint = go(at(4, lambda: False)).checkpoint
     checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
     with pytest.raises(DocmemError, match=r"checkpoint\.safetensors cannot be read"):
         go()
 
 
-def test_a_full_disk_keeps_the_checkpoint_before_and_leaves_no_half_file(
+def test_full_disk_keeps_the_last_checkpoint_and_leaves_no_partial_file(
     go, whole: Run, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ):
     assert config.save_dir
@@ -61,14 +61,14 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_leaves_no_half_file(
     assert_same(go(), whole)
 
 
-def test_a_finished_run_is_just_opened(go, whole: Run, config: TrainConfig):
+def test_train_opens_a_finished_run_without_writing(go, whole: Run, config: TrainConfig):
     run = go()
     before = files(run.path)
     assert_same(go(at(1, raising(Killed()))), run)
     assert files(run.path) == before
 
 
-def test_a_run_goes_on_in_another_folder(go, lm, whole: Run, config: TrainConfig, tmp_path: Path):
+def test_moved_run_resumes(go, lm, whole: Run, config: TrainConfig, tmp_path: Path):
     shutil.move(go(at(4, lambda: False)).path, tmp_path / "moved")
     moved = replace(config, save_dir=tmp_path / "moved")
     assert_same(train(moved, lm=lm, documents=DOCUMENTS, progress=False), whole)
@@ -83,7 +83,7 @@ def test_a_run_goes_on_in_another_folder(go, lm, whole: Run, config: TrainConfig
         ({}, 0, [Document("Cyclone Odalys", "New text ."), *DOCUMENTS[1:]], "other documents"),
     ],
 )
-def test_another_training_in_the_same_folder_is_refused(
+def test_another_training_in_the_same_folder_is_rejected(
     go, config: TrainConfig, settings: dict, lm_seed: int, documents, complaint: str
 ):
     before = files(go(at(1, lambda: False)).path)
@@ -97,7 +97,7 @@ def test_another_training_in_the_same_folder_is_refused(
     assert files(config.save_dir) == before
 
 
-def test_a_folder_with_other_files_is_refused_and_left_alone(go, config: TrainConfig):
+def test_folder_with_other_files_is_rejected_and_left_alone(go, config: TrainConfig):
     config.save_dir.mkdir()
     (config.save_dir / "thesis.tex").write_text("precious")
     with pytest.raises(DocmemError, match="holds files that are no run of docmem"):

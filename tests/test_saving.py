@@ -17,7 +17,7 @@ def make(titles: list[str] | None = None, **changes) -> DocumentMemory:
 
 @pytest.mark.parametrize("titles", [["A", "B", "Ç", "D", "E"], None])
 @pytest.mark.parametrize("kind", ["linear", "nonlinear"])
-def test_a_saved_memory_comes_back_bit_for_bit(tmp_path: Path, titles, kind: str):
+def test_saved_memory_comes_back_bit_for_bit(tmp_path: Path, titles, kind: str):
     memory = make(titles, document_key_module_type=kind, key_activation="swiglu")
     memory.save_pretrained(tmp_path)
     again = DocumentMemory.from_pretrained(tmp_path)
@@ -28,13 +28,13 @@ def test_a_saved_memory_comes_back_bit_for_bit(tmp_path: Path, titles, kind: str
     assert torch.equal(again(hidden, again.doc_reps[0]), memory(hidden, memory.doc_reps[0]))
 
 
-def test_a_memory_is_config_and_safetensors(tmp_path: Path):
+def test_memory_is_config_and_safetensors(tmp_path: Path):
     make().save_pretrained(tmp_path)
     files = {path.name for path in tmp_path.iterdir()}
     assert files - {"README.md"} == {"config.json", "model.safetensors"}
 
 
-def test_truncated_weights_are_refused(tmp_path: Path):
+def test_truncated_weights_are_rejected(tmp_path: Path):
     make().save_pretrained(tmp_path)
     path = tmp_path / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
@@ -42,7 +42,7 @@ def test_truncated_weights_are_refused(tmp_path: Path):
         DocumentMemory.from_pretrained(tmp_path)
 
 
-def test_a_missing_config_is_refused(tmp_path: Path):
+def test_missing_config_is_rejected(tmp_path: Path):
     make().save_pretrained(tmp_path)
     (tmp_path / "config.json").unlink()
     with pytest.raises(DocmemError, match="does not hold a document memory"):
@@ -51,14 +51,14 @@ def test_a_missing_config_is_refused(tmp_path: Path):
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("content", ["{", '{"d_model": 16}', '{"colour": 1}'])
-def test_a_wrong_config_is_refused(tmp_path: Path, content: str):
+def test_wrong_config_is_rejected(tmp_path: Path, content: str):
     make().save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(DocmemError, match="does not (hold a document|describe the) memory"):
+    with pytest.raises(DocmemError, match=r"does not (hold a document|describe the) memory"):
         DocumentMemory.from_pretrained(tmp_path)
 
 
-def test_weights_of_another_shape_are_refused(tmp_path: Path):
+def test_weights_of_another_shape_are_rejected(tmp_path: Path):
     make().save_pretrained(tmp_path / "a")
     make(memory_dim=9).save_pretrained(tmp_path / "b")
     (tmp_path / "a" / "config.json").replace(tmp_path / "b" / "config.json")

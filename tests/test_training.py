@@ -113,7 +113,7 @@ def test_training_equals_a_plain_loop_over_the_hooked_lm(
         assert torch.equal(tensor, initial[name]) == (name == "doc_reps"), name
 
 
-def test_the_lm_is_the_same_bit_for_bit_afterwards(
+def test_training_leaves_the_lm_bitwise_unchanged(
     lm: LanguageModel, config: TrainConfig, documents: list[Document]
 ):
     lm.model.requires_grad_(True)
@@ -131,7 +131,7 @@ def test_the_lm_is_the_same_bit_for_bit_afterwards(
     assert not any(module._forward_hooks for module in lm.model.modules())
 
 
-def test_dropout_of_an_lm_in_training_mode_stays_out(
+def test_dropout_is_off_even_if_the_lm_is_in_training_mode(
     config: TrainConfig, documents: list[Document], tmp_path: Path
 ):
     lm, memories = toy_lm("gpt2"), []
@@ -172,7 +172,7 @@ def test_snapshots_hold_the_start_and_every_save_freq_epochs(
     assert not torch.equal(snapshots.document[0], snapshots.document[1])
 
 
-def test_the_initial_memory_is_a_function_of_the_seed_alone(lm, config: TrainConfig, documents):
+def test_initial_memory_is_a_function_of_the_seed_alone(lm, config: TrainConfig, documents):
     state = torch.get_rng_state()
     first = new_memory(config, lm, documents)
     assert torch.equal(torch.get_rng_state(), state)
@@ -184,7 +184,7 @@ def test_the_initial_memory_is_a_function_of_the_seed_alone(lm, config: TrainCon
     assert first.titles == [document.title for document in documents]
 
 
-def test_names_alone_train_the_same_as_objects(
+def test_training_by_names_equals_training_on_objects(
     lm: LanguageModel, documents: list[Document], config: TrainConfig, tmp_path: Path, monkeypatch
 ):
     lm.model.save_pretrained(tmp_path / "lm")
@@ -204,7 +204,7 @@ def test_names_alone_train_the_same_as_objects(
     assert torch.equal(named.load_memory().values.weight, given.load_memory().values.weight)
 
 
-def test_every_setting_and_text_has_a_folder_of_its_own(lm, config: TrainConfig, documents):
+def test_default_folder_differs_for_every_setting_and_text(lm, config: TrainConfig, documents):
     config = replace(config, save_dir=None)
     folders = [
         default_folder(config, lm, documents),
@@ -237,15 +237,13 @@ def test_training_works_outside_the_main_thread(lm, config: TrainConfig, documen
         ({"segment_length": 60, "max_length": 999}, 3, "exceeds the context of toy-gpt_neox, 64"),
     ],
 )
-def test_settings_that_cannot_work_leave_no_folder(
-    lm, config, documents, changes, count, complaint
-):
+def test_invalid_settings_leave_no_folder(lm, config, documents, changes, count, complaint):
     with pytest.raises(DocmemError, match=complaint):
         train(replace(config, **changes), lm=lm, documents=documents[:count], progress=False)
     assert not config.save_dir.exists()
 
 
-def test_documents_of_one_title_are_refused(lm, config: TrainConfig, documents):
+def test_documents_of_one_title_are_rejected(lm, config: TrainConfig, documents):
     with pytest.raises(DocmemError, match="2 documents are called 'Cyclone Odalys'"):
         train(config, lm=lm, documents=[*documents, documents[0]], progress=False)
 

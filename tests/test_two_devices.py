@@ -100,7 +100,9 @@ def test_pretended_devices_refuse_what_cuda_refuses(two_devices: None):
 )
 def test_two_devices_train_and_measure_as_one(plain: bool, layer: int, tmp_path: Path):
     lm = untied_lm(plain)
-    one = train(settings(tmp_path / "one" / "run", layer), lm=lm, documents=DOCUMENTS, progress=False)
+    one = train(
+        settings(tmp_path / "one" / "run", layer), lm=lm, documents=DOCUMENTS, progress=False
+    )
     expected = measured(lm, one)
     with pretended_devices():
         spread = untied_lm(plain)

@@ -32,8 +32,8 @@ class Train:
         run = train(self.config)
         if not run.finished:
             print(
-                f"Stopped after epoch {len(run.load_history())} of {run.config.num_epochs} and saved. "
-                "The same command goes on from there.",
+                f"Stopped after epoch {len(run.load_history())} of {run.config.num_epochs} and "
+                "saved. The same command goes on from there.",
                 file=sys.stderr,
             )
             return 130

@@ -1,4 +1,4 @@
-"""Where a memory goes: the blocks of a causal LM, found by structure, not by a table of families."""
+"""Where a memory goes: the blocks of a causal LM, found by structure, not by a table of names."""
 
 from typing import Any, cast
 

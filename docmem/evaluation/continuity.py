@@ -1,4 +1,4 @@
-"""Continuity: near DocReps select near memories, and perplexity changes smoothly (Lipschitz bounds).
+"""Continuity: near DocReps select near memories, and perplexity changes smoothly.
 
 continuity(cache, memory).bound      # no selection changes faster than this
 """

@@ -105,8 +105,6 @@ class Comparison:
             disable_numparse=True,
         )
 
-    __repr__ = __str__  # what a notebook keeps beside the table
-
     def _repr_html_(self) -> str:
         return self.html()
 

@@ -21,12 +21,12 @@ LOGITS_AT_ONCE = 8_000_000
 def document_means(
     cache: HiddenStateCache, n_docs: int, read: Callable[[int], Float[Tensor, " readings"]]
 ) -> Float[Tensor, "n_docs readings"]:
-    """Mean over each document's batches, by their predicted tokens, of what `read` says of one.
+    """Token-weighted mean of `read(batch)` per document.
 
     Args:
-        cache: whose batches are read.
+        cache: the batches.
         n_docs: documents.
-        read: from the index of a batch to its cross entropies, nats per token.
+        read: takes the index of a batch, returns its cross entropies, nats per token.
     """
     doc_ids = torch.tensor(cache.doc_ids)
     ce = torch.stack([read(index).cpu() for index in range(len(doc_ids))])
@@ -36,7 +36,7 @@ def document_means(
 
 
 def on_device_of(cache: HiddenStateCache, memory: DocumentMemory) -> DocumentMemory:
-    """The memory where the hidden-state cache's hidden states are: itself, or a copy if it lies elsewhere."""
+    """The memory, or a copy of it, on the device of the cached hidden states."""
     if memory.doc_reps.device == cache.device:
         return memory
     return copy.deepcopy(memory).to(cache.device)
@@ -58,7 +58,7 @@ def cross_entropies_at(
 
 
 def base_cross_entropies(cache: HiddenStateCache) -> Float[Tensor, " doc_ids"]:
-    """Cross entropy of each document of `cache` by the LM without memory, nats per token."""
+    """Cross entropy of each document of `cache` by the base LM, nats per token."""
     model = cache.lm.model
 
     def read(index: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""One forward of the frozen LM: what goes in, how far it runs, and that nothing of it learns."""
+"""One forward of the frozen LM: its inputs, as far as a given module."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -50,14 +50,14 @@ def forward_inputs(model: nn.Module, batch: TokenBatch) -> dict[str, Any]:
     return inputs
 
 
-class _Reached(Exception):  # noqa: N818 - a signal, not an error
-    """The module has been called; the rest of the forward is not needed."""
+class _StopForward(Exception):  # noqa: N818 - a signal, not an error
+    """Ends a forward early."""
 
 
 def forward_until(
     model: nn.Module, batch: TokenBatch, register: Callable[[Callable[..., None]], Any]
 ) -> Any:
-    """Run a forward as far as a hook, and no further.
+    """Run a forward until a module is called, and no further.
 
     Args:
         model: a causal LM.
@@ -71,12 +71,12 @@ def forward_until(
 
     def catch(*arguments: Any) -> None:
         caught.append(arguments[-1])
-        raise _Reached
+        raise _StopForward
 
     handle = register(catch)
     try:
         model(**forward_inputs(model, batch))
-    except _Reached:
+    except _StopForward:
         pass
     finally:
         handle.remove()

@@ -1,12 +1,12 @@
-"""The cross entropies of a frozen head, without its logits ever lying there all at once.
+"""Cross entropies of a frozen head, computed chunk by chunk, so that its logits need little memory.
 
-What costs in training a memory is the head: a matmul with one column a vocabulary entry, forward
-and backward. `head_losses` does the two and little besides. The gradient of each loss by its own
-logits, softmax - one-hot, is made where the logits are. If all fit in one chunk it is kept, and
-rows whose loss is not used, as those of a negative that the clamp of the guidance loss has
-switched off, cost no backward; else it is multiplied back at once, chunk by chunk, and let go.
+The head is the most expensive part of training: a product with the whole vocabulary, forward and
+backward. `head_losses` computes these two products and little else. The gradient of each loss by
+its logits, softmax - one-hot, overwrites the logits. If all rows fit in one chunk, it is kept, and
+rows whose loss is not used (as where the guidance loss is clamped) cost no backward product. With
+more chunks, each is multiplied by the weights at once and then freed.
 
-`docmem.core.loss.token_losses` on the LM's own logits is the plain way, and the tests' reference.
+`token_losses` on the LM's own logits is the plain way, and the reference of the tests.
 """
 
 from typing import Any, cast
@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from docmem.lm.forward import TokenBatch, forward_inputs, forward_until
 
-# Logits of about this many bytes at once, so that a large vocabulary does not fill the memory.
+# Logits of about this many bytes at once.
 CHUNK_BYTES = {"cpu": 64_000_000, "cuda": 1_000_000_000}
 
 
@@ -29,7 +29,7 @@ def _log_softmax(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class _HeadLosses(torch.autograd.Function):
-    """-log softmax(W x + b)[target] a row, with its gradient by x; none by W and b."""
+    """-log softmax(W x + b)[target] of each row, with its gradient by x; none by W and b."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ def head_losses(
 
 
 def before_head(model: nn.Module, batch: TokenBatch) -> Float[Tensor, "batch seq d_model"]:
-    """What a causal LM's own forward hands to its head; the head is not run."""
+    """The input of a causal LM's head; the head is not run."""
     head = cast(Any, model).get_output_embeddings()
     return forward_until(model, batch, head.register_forward_pre_hook)[0]
 

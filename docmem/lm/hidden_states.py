@@ -1,10 +1,10 @@
-"""The frozen blocks, run once: their hidden states cached, the LM's own forward resumed after them.
+"""The hidden-state cache: frozen blocks run once, and the LM's own forward resumed after them.
 
-Blocks up to and including the hooked one are frozen, so what they make of a segment is the same at
-every epoch. `HiddenStateCache` computes it once and keeps it. `HiddenStateCache.logits` then lets
-the LM run its own forward with those blocks skipped, and the hooked one gives the cached states
-plus memory. Rotary embeddings, masks, norms and head stay the LM's own, so the logits equal those
-of the hooked LM in any family, for any layer.
+Blocks up to the hooked one are frozen, so their hidden states are the same in every epoch.
+`HiddenStateCache` computes them once. `HiddenStateCache.logits` runs the LM's own forward with
+those blocks skipped; in place of the hooked block stand the cached hidden states plus the memory's
+output. Rotary embeddings, masks, norms and head are the LM's own, so the logits equal those of the
+hooked LM, in any family and for any layer.
 
 Cost: batch · seq · d_model numbers per batch, kept on the GPU, in CPU memory or on disk.
 """
@@ -12,7 +12,7 @@ Cost: batch · seq · d_model numbers per batch, kept on the GPU, in CPU memory 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -90,15 +90,14 @@ class HiddenStateCache:
     ) -> Float[Tensor, " points"]:
         """Mean cross entropy of one batch under each of several DocReps, nats per token.
 
-        The batch is read once for all of them, and its token keys made once; its rows are repeated,
-        a DocRep a copy. Where the LM allows it, its head is `docmem.lm.head`'s.
+        All of them share one forward: the batch is repeated once per DocRep, its token keys are
+        computed once. If the head is a plain Linear, `docmem.lm.head` computes its losses.
         """
         points, batch = len(doc_reps), self.batches[index]
         states = self.states(index)
         selections = memory.select(doc_reps.to(self.device))  # (points, memory_dim)
-        keys = (
-            memory.token_keys(states) * selections[:, None, None]
-        )  # (points, batch, seq, entries)
+        # (points, batch, seq, entries)
+        keys = memory.token_keys(states) * selections[:, None, None]
         hidden_states = memory.residual_update(states, keys).flatten(0, 1)
         repeated = TokenBatch(*(tensor.repeat(points, 1) for tensor in batch))
         losses = self._token_losses(repeated, hidden_states)
@@ -121,33 +120,18 @@ class HiddenStateCache:
             return self.lm.model(**forward_inputs(self.lm.model, batch)).logits
 
 
-@runtime_checkable
-class ReadingConfig(Protocol):
-    """How documents are read: the part of a TrainConfig that is needed here."""
-
-    @property
-    def segment_length(self) -> int: ...
-    @property
-    def max_segments(self) -> int: ...
-    @property
-    def max_length(self) -> int: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def hook_memory_layer(self) -> int: ...
-    @property
-    def gpu_cache_gb(self) -> float: ...
-    @property
-    def cpu_cache_gb(self) -> float: ...
-
-
 def cache_hidden_states(
-    lm: LanguageModel, documents: Sequence[Document], config: ReadingConfig
+    lm: LanguageModel, documents: Sequence[Document], config: Any
 ) -> HiddenStateCache:
-    """Segment and tokenise documents as `config` says, and cache their hidden states.
+    """Segment and tokenise documents as a TrainConfig says, and cache their hidden states.
 
     Batches hold up to `config.batch_size` segments of one document, documents in turn. A batch of
     segments of one token each is left out: nothing in it can be predicted.
+
+    Args:
+        lm: the frozen LM.
+        documents: what to read.
+        config: a TrainConfig (a type that this folder may not import).
 
     Raises:
         DocmemError: if a document is empty, a segment too long, or the layer out of range.
@@ -168,11 +152,5 @@ def cache_hidden_states(
                 f"The document {document.title!r} is a single token, so nothing in it can be "
                 "predicted from what stands before; give it more text."
             )
-    return HiddenStateCache(
-        lm,
-        batches,
-        doc_ids,
-        config.hook_memory_layer,
-        config.gpu_cache_gb,
-        config.cpu_cache_gb,
-    )
+    budget = config.gpu_cache_gb, config.cpu_cache_gb
+    return HiddenStateCache(lm, batches, doc_ids, config.hook_memory_layer, *budget)

@@ -1,9 +1,7 @@
-"""Which LM: loaded by short name, Hugging Face id or folder; its parts found by structure.
+"""LMs loaded by short name, Hugging Face id or folder.
 
-    lm = load_lm("tiny")                        # embedded, no network
-    lm = load_lm("pythia-1b", num_gpus=1)
-
-Blocks and head are found by what a causal LM must have, not by a table of families.
+lm = load_lm("tiny")                        # embedded, no network
+lm = load_lm("pythia-1b", num_gpus=1)
 """
 
 from __future__ import annotations
@@ -20,6 +18,7 @@ from torch import nn
 
 from docmem.core.blocks import find_blocks, text_config
 from docmem.errors import DocmemError
+from docmem.lm.bfloat16 import check_bfloat16
 from docmem.lm.forward import TokenBatch
 
 if TYPE_CHECKING:
@@ -61,12 +60,12 @@ class LanguageModel:
 
     @property
     def context(self) -> int | None:
-        """Tokens the LM can read at once; None where its positions know no end (ALiBi)."""
+        """Tokens the LM can read at once; None where there is no limit (ALiBi)."""
         return getattr(text_config(self.model), "max_position_embeddings", None)
 
     @property
     def device(self) -> torch.device:
-        """Where the input embeddings are, and so where tokens go."""
+        """Device of the input embeddings, to which tokens go."""
         return self.model.get_input_embeddings().weight.device  # type: ignore[return-value]
 
     def tokenize(self, texts: Sequence[str], max_length: int | None = None) -> TokenBatch:
@@ -135,7 +134,8 @@ def load_lm(
         lm_cache_dir: where downloads are kept; None: Hugging Face's own cache.
 
     Raises:
-        DocmemError: if the dtype is unknown, GPUs are missing, or the LM cannot be loaded.
+        DocmemError: if the dtype is unknown or beyond this processor, GPUs are missing, or the
+            LM cannot be loaded.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -145,6 +145,8 @@ def load_lm(
     if str(name) == "tiny":
         repository = str(TINY)
     place = {"device_map": device} if device else placement(num_gpus)
+    if dtype == "bfloat16" and place["device_map"] == "cpu":
+        check_bfloat16()
     where = {"revision": revision, "cache_dir": lm_cache_dir}
     try:
         tokenizer = AutoTokenizer.from_pretrained(repository, **where)

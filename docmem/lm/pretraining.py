@@ -5,7 +5,7 @@
 leaves in `out` a model folder that `load_lm` opens: fp16 safetensors, tokenizer and a model
 card whose every number was measured here. Killed at any moment, the same call continues from
 the last checkpoint and ends with the same weights. Memory: four times the parameters in fp32,
-and the token stream (8 bytes a token).
+and the token stream (8 bytes per token).
 """
 
 from __future__ import annotations
@@ -14,22 +14,25 @@ import json
 import math
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from huggingface_hub import ModelCard, ModelCardData
 from torch.nn import functional
 from tqdm.auto import tqdm
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerBase
 
 from docmem.checkpoint import load_checkpoint, save_checkpoint
 from docmem.core.files import write_json, write_text
+from docmem.documents import Document, read_folder
 from docmem.errors import DocmemError, check_at_least, check_count, check_positive
+from docmem.lm.bfloat16 import check_bfloat16
+from docmem.lm.loading import TINY
 
-END_OF_TEXT = "<|endoftext|>"
-PADDING = "<|padding|>"
+MODEL_CARD = TINY.parent / "model_card.md"
 # Prose set for print has curly quotes and dashes; encyclopedias and keyboards have ASCII.
 PLAIN_PUNCTUATION = str.maketrans(
     {"‘": "'", "’": "'", "“": '"', "”": '"', "—": " - ", "–": "-", "\u2060": "", "\u00a0": " "}
@@ -41,7 +44,7 @@ class PretrainConfig:
     """What is pretrained, on what, and for how long."""
 
     text: Path
-    """Folder of .txt files, one paragraph a line."""
+    """Folder of .txt files, one paragraph per line."""
     out: Path = Path("outputs/tiny")
     """Folder for the model; its `work` subfolder holds the checkpoint."""
     vocab_size: int = 4096
@@ -51,13 +54,13 @@ class PretrainConfig:
     layers: int = 4
     """Blocks."""
     heads: int = 6
-    """Attention heads a block."""
+    """Attention heads per block."""
     context: int = 512
-    """Tokens a sequence, and the longest the LM can read."""
+    """Tokens per sequence, and the longest the LM can read."""
     tokens: int = 12_000_000
     """Tokens to train on, repeats included."""
     batch_size: int = 4
-    """Sequences a step."""
+    """Sequences per step."""
     lr: float = 1.2e-3
     """Peak learning rate: 2 % warm-up, then linear to zero."""
     weight_decay: float = 0.1
@@ -84,25 +87,10 @@ class PretrainConfig:
             raise DocmemError(f"held_out is {self.held_out}; it must lie between 0 and 1.")
 
 
-def read_paragraphs(folder: Path) -> list[str]:
-    """The non-empty lines of every .txt file in `folder`, in name order, in ASCII punctuation.
-
-    Raises:
-        DocmemError: if the folder holds no .txt file, or one is not UTF-8.
-    """
-    files = sorted(folder.glob("*.txt"))
-    if not files:
-        raise DocmemError(f"{folder} holds no .txt file. Give a folder of plain-text prose.")
-    paragraphs = []
-    for file in files:
-        try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise DocmemError(
-                f"{file} is not UTF-8 text: {error}. Convert it, or take it out of the folder."
-            ) from error
-        paragraphs += [line.strip().translate(PLAIN_PUNCTUATION) for line in lines if line.strip()]
-    return paragraphs
+def read_paragraphs(documents: Sequence[Document]) -> list[str]:
+    """The lines of some texts that are not empty, in ASCII punctuation."""
+    lines = [line.strip() for document in documents for line in document.text.splitlines()]
+    return [line.translate(PLAIN_PUNCTUATION) for line in lines if line]
 
 
 def split_paragraphs(
@@ -118,35 +106,18 @@ def split_paragraphs(
 
 def train_tokenizer(
     paragraphs: list[str], vocab_size: int, context: int
-) -> PreTrainedTokenizerFast:
-    """A byte-level BPE like Pythia's, fitted to the training paragraphs."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[END_OF_TEXT, PADDING],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(paragraphs, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=END_OF_TEXT,
-        eos_token=END_OF_TEXT,
-        unk_token=END_OF_TEXT,
-        pad_token=PADDING,
-        padding_side="left",
-        model_max_length=context,
-    )
+) -> PreTrainedTokenizerBase:
+    """A byte-level BPE like the embedded LM's (and Pythia's), fitted to the training paragraphs."""
+    like = AutoTokenizer.from_pretrained(TINY)
+    tokenizer = like.train_new_from_iterator(paragraphs, vocab_size, show_progress=False)
+    tokenizer.model_max_length = context
+    return tokenizer
 
 
-def token_stream(tokenizer: PreTrainedTokenizerFast, paragraphs: list[str]) -> torch.Tensor:
+def token_stream(tokenizer: PreTrainedTokenizerBase, paragraphs: list[str]) -> torch.Tensor:
     """All paragraphs as one stream of token ids, (n_tokens,), each ended by the end-of-text id."""
-    end = cast(int, tokenizer.eos_token_id)
-    encoded = tokenizer.backend_tokenizer.encode_batch(paragraphs, add_special_tokens=False)
-    return torch.tensor([token for encoding in encoded for token in (*encoding.ids, end)])
+    encoded = tokenizer(paragraphs, add_special_tokens=False, verbose=False)["input_ids"]
+    return torch.tensor([token for ids in encoded for token in (*ids, tokenizer.eos_token_id)])
 
 
 def batch_at(
@@ -159,8 +130,8 @@ def batch_at(
     per_pass = (len(stream) - context - 1) // context
     rows = []
     for index in range(step * batch_size, (step + 1) * batch_size):
-        round_, place = divmod(index, per_pass)
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + round_)
+        epoch, place = divmod(index, per_pass)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         offset = int(torch.randint(context, (1,), generator=generator))
         start = offset + int(torch.randperm(per_pass, generator=generator)[place]) * context
         start = min(start, len(stream) - context - 1)
@@ -169,7 +140,7 @@ def batch_at(
 
 
 def next_token_ce(model: GPTNeoXForCausalLM, tokens: torch.Tensor) -> torch.Tensor:
-    """Mean cross entropy, in nats per token, of each token of (batch, length) given those before."""
+    """Mean cross entropy of the tokens (batch, length), each given those before, nats per token."""
     logits = model(input_ids=tokens[:, :-1], use_cache=False).logits.float()
     return functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
 
@@ -199,7 +170,7 @@ def learning_rate(config: PretrainConfig, step: int, steps: int) -> float:
     return config.lr * min((step + 1) / warm_up, (steps - step) / (steps - warm_up + 1))
 
 
-def build_lm(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> GPTNeoXForCausalLM:
+def build_lm(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> GPTNeoXForCausalLM:
     """A GPT-NeoX of the configured shape with Pythia's choices, but embedding and head tied.
 
     Tying is what lets four blocks of width 384 fit in 20 MB of fp16.
@@ -240,8 +211,11 @@ def pretrain(config: PretrainConfig) -> Path:
     """Train tokenizer and LM, write the model folder, and return its path.
 
     Raises:
-        DocmemError: if the text is unusable or the folder belongs to another configuration.
+        DocmemError: if the text is unusable, the folder belongs to another configuration, or the
+            precision is beyond this processor.
     """
+    if config.precision == "bf16":
+        check_bfloat16()
     work = config.out / "work"
     settings = {key: str(value) for key, value in asdict(config).items() if key != "out"}
     settings_path = work / "config.json"
@@ -250,7 +224,8 @@ def pretrain(config: PretrainConfig) -> Path:
             f"{config.out} holds a pretraining with other settings. "
             "Choose another --out, or delete it to start anew."
         )
-    training, held = split_paragraphs(read_paragraphs(config.text), config.held_out, config.seed)
+    works = read_folder(config.text)
+    training, held = split_paragraphs(read_paragraphs(works), config.held_out, config.seed)
     tokenizer = train_tokenizer(training, config.vocab_size, config.context)
     stream, held_stream = token_stream(tokenizer, training), token_stream(tokenizer, held)
     if len(stream) < 2 * (config.context + 1):
@@ -258,21 +233,53 @@ def pretrain(config: PretrainConfig) -> Path:
             f"The text has {len(stream)} tokens, fewer than two contexts of {config.context}. "
             "Give more text."
         )
+    write_json(settings_path, settings)
     model = build_lm(config, tokenizer)
+    history = fit(config, model, stream, held_stream, work / "checkpoint.safetensors")
+    half = model.half()
+    half.save_pretrained(config.out)
+    tokenizer.save_pretrained(config.out)
+    lines = "".join(json.dumps(entry) + "\n" for entry in history)
+    write_text(config.out / "pretraining.jsonl", lines)
+    default = PretrainConfig(text=config.text, out=config.out)
+    changed = [f"--{k} {v}" for k, v in vars(config).items() if v != getattr(default, k)]
+    card = ModelCard.from_template(
+        ModelCardData(library_name="transformers", pipeline_tag="text-generation", license="mit"),
+        str(MODEL_CARD),
+        config=config,
+        changed=" ".join(changed),
+        works=[work.title for work in works],
+        parameters=model.num_parameters(),
+        training_tokens=len(stream),
+        held_out_tokens=len(held_stream),
+        ce=held_out_ce(half.float(), held_stream, config.context, config.batch_size),
+        last=history[-1],
+        processor=f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}",
+        threads=torch.get_num_threads(),
+        torch_version=torch.__version__,
+    )
+    write_text(config.out / "README.md", str(card))
+    return config.out
+
+
+def fit(
+    config: PretrainConfig,
+    model: GPTNeoXForCausalLM,
+    stream: torch.Tensor,
+    held_stream: torch.Tensor,
+    checkpoint: Path,
+) -> list[dict[str, float]]:
+    """Train to the last step, from the checkpoint if there is one; the losses on the way."""
     optimizer = build_optimizer(config, model)
     steps = math.ceil(config.tokens / (config.batch_size * config.context))
     progress: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": []}
-    checkpoint = work / "checkpoint.safetensors"
-    write_json(settings_path, settings)
     if checkpoint.exists():
         progress = load_checkpoint(checkpoint, model, optimizer, {})
-    history: list[dict[str, float]] = progress["history"]
     started = time.perf_counter() - progress["seconds"]
     bar = tqdm(range(progress["step"], steps), initial=progress["step"], total=steps, unit="step")
     for step in bar:
-        rate = learning_rate(config, step, steps)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate(config, step, steps)
         batch = batch_at(stream, step, config.batch_size, config.context, config.seed)
         with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
             loss = next_token_ce(model, batch)
@@ -283,104 +290,17 @@ def pretrain(config: PretrainConfig) -> Path:
         bar.set_postfix(loss=f"{loss.item():.2f}")
         done = step + 1
         if done % max(1, steps // 40) == 0 or done == steps:
-            history.append(
-                {
-                    "step": done,
-                    "tokens": done * config.batch_size * config.context,
-                    "training_ce": round(loss.item(), 4),
-                    "held_out_ce": round(
-                        held_out_ce(model, held_stream, config.context, config.batch_size), 4
-                    ),
-                    "seconds": round(time.perf_counter() - started, 1),
-                }
-            )
-            bar.write(json.dumps(history[-1]))
+            held_out = held_out_ce(model, held_stream, config.context, config.batch_size)
             seconds = time.perf_counter() - started
-            save_checkpoint(
-                checkpoint,
-                model,
-                optimizer,
-                {},
-                {"step": done, "seconds": seconds, "history": history},
-            )
-    half = model.half()
-    half.save_pretrained(config.out)
-    tokenizer.save_pretrained(config.out)
-    final = held_out_ce(half.float(), held_stream, config.context, config.batch_size)
-    lines = "".join(json.dumps(entry) + "\n" for entry in history)
-    write_text(config.out / "pretraining.jsonl", lines)
-    write_text(
-        config.out / "README.md",
-        model_card(config, half, len(stream), len(held_stream), final, history),
-    )
-    return config.out
-
-
-def processor_name() -> str:
-    """The processor as the system names it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def model_card(
-    config: PretrainConfig,
-    model: GPTNeoXForCausalLM,
-    training_tokens: int,
-    held_out_tokens: int,
-    final_ce: float,
-    history: list[dict[str, float]],
-) -> str:
-    """The README of the model folder, every number taken from the run that made it."""
-    files = "\n".join(f"- {file.stem}" for file in sorted(config.text.glob("*.txt")))
-    defaults = asdict(PretrainConfig(text=config.text))
-    changed = " ".join(
-        f"--{name} {value}"
-        for name, value in asdict(config).items()
-        if name not in ("text", "out") and value != defaults[name]
-    )
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    last = history[-1]
-    rows = {
-        "shape": f"{config.layers} blocks, d_model {config.d_model}, {config.heads} heads, "
-        f"context {config.context}",
-        "vocabulary": f"{config.vocab_size} (byte-level BPE), embedding and head tied",
-        "parameters": f"{parameters:,}, stored in fp16",
-        "training text": f"{training_tokens:,} tokens of public-domain prose, listed below",
-        "tokens seen": f"{last['tokens']:,.0f}",
-        "held-out cross entropy": f"{final_ce:.3f} nats per token, over {held_out_tokens:,} tokens: "
-        f"{config.held_out:.0%} of the paragraphs, never trained on (fp16 weights)",
-        "hardware": f"{platform.machine()}, {processor_name()}, {torch.get_num_threads()} threads, "
-        f"{last['seconds'] / 60:.0f} minutes",
-        "software": f"torch {torch.__version__}, matmuls in {config.precision}",
-        "seed": f"{config.seed}",
-    }
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    return f"""---
-library_name: transformers
-pipeline_tag: text-generation
-license: mit
----
-
-# The embedded LM
-
-A small GPT-NeoX, the class of Pythia, for trying document memory on a laptop. It writes
-grammatical period prose and knows next to nothing, which is the point: what it recalls of an
-invented encyclopedia was put there by the memory. It is no assistant and no source of facts.
-
-| | |
-|---|---|
-{table}
-
-```
-docmem pretrain --text FOLDER {changed}
-```
-
-`pretraining.jsonl` holds the losses on the way. Curly quotes and dashes of the prose were
-written as ASCII. The training text, one file a work:
-
-{files}
-"""
+            entry = {
+                "step": done,
+                "tokens": done * config.batch_size * config.context,
+                "training_ce": round(loss.item(), 4),
+                "held_out_ce": round(held_out, 4),
+                "seconds": round(seconds, 1),
+            }
+            bar.write(json.dumps(entry))
+            history = [*progress["history"], entry]
+            progress = {"step": done, "seconds": seconds, "history": history}
+            save_checkpoint(checkpoint, model, optimizer, {}, progress)
+    return progress["history"]

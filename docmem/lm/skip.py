@@ -1,4 +1,4 @@
-"""Blocks skipped for one forward: those before a layer do nothing, the layer gives given states."""
+"""Blocks skipped for one forward: the hooked one returns given hidden states."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 
 class _SkippedBlock(nn.Module):
-    """Takes a block's place for one forward: answers with given hidden states, or its input.
+    """Stands in for a block: returns given hidden states, or else its input.
 
-    Attributes that the LM reads off its blocks (an attention type, say) are the block's own.
+    Its attributes are the block's own: some LMs read, say, an attention type off their blocks.
     """
 
     def __init__(self, block: nn.Module, returns_tuple: bool, hidden_states: Tensor | None) -> None:
         super().__init__()
-        object.__setattr__(self, "_block", block)  # not registered: no parameter changes doc_id
+        object.__setattr__(self, "_block", block)  # not registered as a submodule
         self.returns_tuple = returns_tuple
         self.hidden_states = hidden_states
 
@@ -26,23 +26,23 @@ class _SkippedBlock(nn.Module):
             return getattr(self._block, name)
 
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Any:
-        answer = hidden_states if self.hidden_states is None else self.hidden_states
-        return (answer,) if self.returns_tuple else answer
+        output = hidden_states if self.hidden_states is None else self.hidden_states
+        return (output,) if self.returns_tuple else output
 
 
 @contextmanager
 def skip_blocks(
     blocks: nn.ModuleList, layer: int, returns_tuple: bool, hidden_states: Tensor | None
 ) -> Iterator[None]:
-    """Within: blocks before `layer` do nothing, and `layer` answers with `hidden_states`.
+    """Within: blocks before `layer` return their input, and `layer` returns `hidden_states`.
 
-    With None for the hidden states, `layer` does nothing either.
+    If these are None, `layer` returns its input too.
     """
     originals = list(blocks)[: layer + 1]
     try:
         for index, block in enumerate(originals):
-            answer = hidden_states if index == layer else None
-            blocks[index] = _SkippedBlock(block, returns_tuple, answer)
+            given = hidden_states if index == layer else None
+            blocks[index] = _SkippedBlock(block, returns_tuple, given)
         yield
     finally:
         for index, block in enumerate(originals):

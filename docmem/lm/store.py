@@ -1,4 +1,4 @@
-"""Where cached hidden states lie: on the GPU, in CPU memory or on disk, within a budget."""
+"""Storage of cached hidden states: on the GPU, in CPU memory or on disk, within a budget."""
 
 import shutil
 import tempfile
@@ -11,10 +11,10 @@ from docmem.core.files import load_tensors, save_tensors
 
 
 class HiddenStateStore:
-    """Tensors in the order they were added, kept where there is room.
+    """Tensors in the order in which they were added.
 
-    On their device while its budget lasts, then in CPU memory, then on disk in a temporary
-    folder that goes with the store.
+    They stay on their device while its budget lasts, then go to CPU memory, then to a temporary
+    folder on disk, which is deleted with the store.
 
     Args:
         gpu_gb: budget on the GPU, in 10⁹ bytes.

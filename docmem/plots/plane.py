@@ -135,16 +135,21 @@ def perplexity_wells(
     perplexity_bar(figure, image, maps, pad=0.17)
     surface = figure.add_subplot(grid[:, 0], projection="3d", computed_zorder=False)
     surface.set_in_layout(False)  # matplotlib 3.10 takes it for wider than the figure
-    draw_wells(surface, plane, perplexity, chosen, (norm.vmin, norm.vmax))
+    draw_wells(surface, plane, perplexity, chosen, scale_limits(perplexity))
     numbers = ", ".join(str(index + 1) for index in chosen)
     headline(figure, f"Perplexity over the DocRep plane, documents {numbers}", note)
     return figure
 
 
+def scale_limits(perplexity: ArrayLike) -> tuple[float, float]:
+    """The ends of a scale of perplexities: the lowest, and the 98th percentile."""
+    lowest, highest = np.quantile(np.asarray(perplexity), (0, 0.98))
+    return max(1.0, float(lowest)), max(float(highest), 1.01 * float(lowest))
+
+
 def perplexity_scale(perplexity: ArrayLike) -> LogNorm:
-    """A logarithmic colour scale for maps of perplexity, its upper end the 98th percentile."""
-    lowest, highest = np.quantile(perplexity, (0, 0.98))
-    return LogNorm(max(1.0, lowest), max(highest, 1.01 * lowest))
+    """A logarithmic colour scale for maps of perplexity."""
+    return LogNorm(*scale_limits(perplexity))
 
 
 def perplexity_bar(figure: Figure, image: AxesImage, maps: list[Axes], pad: float) -> None:

@@ -58,8 +58,8 @@ def read_history(path: Path) -> list[Epoch]:
                 raise ValueError("it does not match its digest")
         except (ValueError, TypeError, AttributeError) as error:
             raise DocmemError(
-                f"{path}, line {number}, cannot be read: {error}. Restore it from a copy; or delete "
-                "it and train again: it is written anew from the checkpoint."
+                f"{path}, line {number}, cannot be read: {error}. Restore it from a copy; or "
+                "delete it and train again: it is written anew from the checkpoint."
             ) from error
     return history
 

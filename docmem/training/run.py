@@ -7,7 +7,8 @@
     checkpoint.safetensors   what training needs to go on
 
 Every file is replaced whole and carries a digest. The checkpoint is written first: memory and
-history can be written anew from it. Runs of version 0.1 open too; their files have no digests and are read unchecked.
+history can be written anew from it. Runs of version 0.1 open too; their files have no digests and
+are read unchecked.
 """
 
 from __future__ import annotations
