@@ -161,14 +161,17 @@ def test_the_page_of_claims_is_of_the_stored_results() -> None:
 
 
 def test_redraw_writes_figures_and_claims(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(redraw, "FIGURES", tmp_path / "figures")
-    monkeypatch.setattr(redraw, "CLAIMS", tmp_path / "claims.md")
-    monkeypatch.setattr(redraw, "redraw", lambda _, out: runner.redraw(folder, out))
+    monkeypatch.setattr(redraw, "CLAIMS", tmp_path / "docs" / "claims.md")
+    drawn: list[tuple[Path, Path]] = []
+    monkeypatch.setattr(redraw, "redraw", lambda *folders: drawn.append(folders) or ["plane"])
+    monkeypatch.setattr(redraw, "claims_page", lambda: "the claims")
     assert redraw.measure_and_draw() == 0
-    assert (tmp_path / "figures" / "activation.png").is_file()
-    assert (tmp_path / "claims.md").read_text(encoding="utf-8") == runner.claims_page()
+    assert drawn == [(runner.STORED, tmp_path / "figures")]
+    assert capsys.readouterr().out == f"{tmp_path / 'figures' / 'plane.png'}\n"
+    assert (tmp_path / "docs" / "claims.md").read_text(encoding="utf-8") == "the claims"
 
 
 def test_a_spread_is_mean_and_sample_deviation() -> None:
@@ -259,6 +262,7 @@ def test_ctrl_c_ends_an_experiment_without_results(
     assert "interrupted" in capsys.readouterr().err
     assert not Path("results").exists()
     monkeypatch.setattr(pool, "train", whole)
+    monkeypatch.setattr(runner, "redraw", lambda *_: [])
     assert main(command) == 0
     assert Path("results/recalling.json").is_file()
 

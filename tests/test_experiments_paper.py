@@ -37,6 +37,7 @@ Measured = Callable[[str], Any]
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToyPool]:
     """A pool whose runs are shared, and studies with small grids."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guidance, "RANDOM_DOC_REPS", 2)
         patch.setattr(plane.Plane, "points", 3)
         patch.setattr(plane.Plane, "fine", 3)
         patch.setattr(continuity.Continuity, "points", 2**continuity.HALVINGS + 1)
