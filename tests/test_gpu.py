@@ -1,5 +1,6 @@
 """On one GPU or several: what is trained and measured there is what it is on the CPU."""
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from docmem.core.hook import attach
 from docmem.documents import load_documents
 from docmem.editing.add import add
 from docmem.editing.forget import forget
-from docmem.experiments import NAMES, experiment, pool
+from docmem.experiments import NAMES, load_study, pool
 from docmem.experiments.pool import RunPool
 from docmem.lm.cross_entropy import base_cross_entropies, cross_entropies_at
 from docmem.lm.generation import generate
@@ -83,7 +84,7 @@ def test_experiment_measures_finite_numbers(
     num_gpus: int, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "FAST", {**pool.FAST, **SMALL, "num_gpus": num_gpus})
-    measured = experiment(name).measure(RunPool(fast=True, seeds=1, folder=tmp_path))
-    numbers = [x for x in tree_leaves(measured) if isinstance(x, float)]
+    measured = load_study(name).measure(RunPool(fast=True, seeds=1, folder=tmp_path))
+    numbers = [x for x in tree_leaves(dataclasses.asdict(measured)) if isinstance(x, float)]
     assert numbers
     assert all(map(math.isfinite, numbers))
