@@ -1,4 +1,4 @@
-"""What is memorised: documents with a title and a text, cut into segments of words, then tokens.
+"""Documents, each with a title and a text, and their segments of words.
 
     documents = load_documents("encyclopedia", max_documents=10)
     segments(documents[0].text, segment_length=64, max_segments=4)
@@ -32,7 +32,7 @@ class Document:
 
 
 def title_of(text: str, otherwise: str) -> str:
-    """What stands between the first pair of `=`, or after a Markdown `#`; else `otherwise`."""
+    """The heading of the first line, ` = Title = ` or Markdown's `# Title`; else `otherwise`."""
     first_line = text.lstrip().split("\n", 1)[0]
     wikitext = re.match(r"\s*=([^=]+)=", first_line)
     markdown = re.match(r"#\s+(.+)", first_line)
@@ -153,7 +153,7 @@ def load_documents(
 
 
 def check_titles(titles: Sequence[str]) -> None:
-    """Raise if two documents share a title: a title is how a document is called."""
+    """Raise if two documents share a title, since documents are called by title."""
     (title, count), *_ = Counter(titles).most_common(1) or [("", 0)]
     if count > 1:
         raise DocmemError(f"{count} documents are called {title!r}; give each its own title.")
