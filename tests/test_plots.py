@@ -101,7 +101,7 @@ def test_key_plane_of_sixty_documents_says_how_many_titles_it_leaves_out() -> No
     legend = [text.get_window_extent() for name, text in texts.items() if " " in name]
     for above, below in itertools.pairwise(legend):
         assert below.y1 <= above.y0 + 1
-    assert "Colours repeat after ten documents" in figure.texts[-1].get_text()
+    assert "Colours repeat after 10 documents" in figure.texts[-1].get_text()
 
 
 def test_key_plane_title_counts_documents_recalled_best_at_their_doc_rep() -> None:

@@ -143,7 +143,7 @@ class SelectionPicture:
         figure.text(start, 0.965, headline, fontsize=13, fontweight="bold", va="center")
         every = stride(len(run.titles), LABELS)
         if self.labelled and every > 1:
-            says = f"one in {every} of {len(run.titles)} documents is named"
+            says = f"one in {every} of the {len(run.titles)} documents is named"
             figure.text(start, 0.938, says, fontsize=9, color="#555555", va="center")
         words = {
             "cross entropy": INK,

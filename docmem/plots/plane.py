@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from docmem.evaluation.plane import KeyPlane
 from docmem.plots.style import (
+    DOCUMENT_COLORS,
     INK,
     badge,
     document_color,
@@ -92,7 +93,8 @@ def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str)
             1.06, 0.97 - 0.96 * (lines - 1) / lines, f"and {n_docs - len(listed)} more",
             transform=axes.transAxes, fontsize=9, va="center", style="italic",
         )  # fmt: skip
-        note += ". Colours repeat after ten documents"
+    if n_docs > len(DOCUMENT_COLORS):
+        note += f". Colours repeat after {len(DOCUMENT_COLORS)} documents"
     nearest = plane.nearest.numpy()
     own = sum(int(value_at(plane, nearest, index) == index) for index in range(n_docs))
     where = "recalled best at the grid point nearest their DocRep"
