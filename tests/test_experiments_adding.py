@@ -33,10 +33,15 @@ def test_each_way_is_measured_on_its_memory(small: ToyPool, results: adding.Resu
     *known, new = documents = small.documents(adding.DOCUMENTS)
     run, anew = small.run(1, known), small.run(1, documents)
     cache = cache_hidden_states(small.lm, documents, run.config)
-    added = adding.add(cache, run.load_memory(), new.title, epochs=2)
+    added = adding.add(cache, run.load_memory(), new.title, epochs=2, weight_decay=0)
     memories = {
         "trained": (adding.append_doc_rep(run.load_memory(), new.title), 0),
-        "naive": (adding.add(cache, run.load_memory(), new.title, epochs=2, rehearse=False), 4),
+        "naive": (
+            adding.add(
+                cache, run.load_memory(), new.title, epochs=2, rehearse=False, weight_decay=0
+            ),
+            4,
+        ),
         "added": (added, 8),
         "anew": (anew.load_memory(), 6),  # two epochs of three documents
     }

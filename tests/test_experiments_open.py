@@ -432,7 +432,7 @@ def test_forgetting_reads_what_is_left_everywhere(small: ToyPool, results: dict[
     found = results["forgetting"]
     text = cache_hidden_states(small.lm, run.documents[:1], config)
     base = base_cross_entropies(text)[0].item()
-    cleaned = forget(small.cache_hidden_states(run), memory, 0, epochs=2)
+    cleaned = forget(small.cache_hidden_states(run), memory, 0, epochs=2, **forgetting.SETTINGS)
     anew = small.run(1, kept).load_memory()
     farthest = torch.cat([memory.doc_reps, anew.doc_reps]).abs().max().item()
     assert found.extent == pytest.approx(max(1.0, 1.08 * farthest))

@@ -39,6 +39,8 @@ WAYS = {
     "forgotten": "forgotten",
     "retrained": "retrained without it",
 }
+SETTINGS: dict[str, Any] = {"weight_decay": 0, "extent": 1.0}
+"""Of `forget`, as the stored results were measured; its defaults are others."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class Forgetting(Study[Results]):
             text = cache_hidden_states(pool.lm, [run.documents[gone]], run.config)
             others = cache_hidden_states(pool.lm, kept, run.config)
             cache = run.cache_hidden_states(pool.lm)
-            cleaned = forget(cache, memory, gone, weight_decay=0, extent=1.0)
+            cleaned = forget(cache, memory, gone, **SETTINGS)
             smaller = drop_doc_rep(memory, gone)
             extents.append(plane_extent(torch.cat([memory.doc_reps, anew.doc_reps])))
             for name, asked, rest in (
