@@ -88,8 +88,7 @@ def outside(route: Route, errors: list[str]) -> None:
 
 def copy_to_run(path: Path, copy: Path) -> int:
     """The notebook without outputs, with FAST, its explorers twice; how many cells have code."""
-    notebook = nbformat.read(path, as_version=4)
-    fast(notebook)
+    notebook = fast(nbformat.read(path, as_version=4))
     cells = []
     for cell in notebook.cells:
         cells.append(cell)
