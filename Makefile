@@ -33,12 +33,13 @@ test-slow: .venv/.installed ## run the slow tests: notebooks and whole experimen
 	$(PYTEST) -m slow
 
 # docmem is installed as a copy, as a user installs it. An old build/ would add files that
-# the package no longer has.
+# the package no longer has. -W default: old libraries warn of each other, which is not ours to mend.
 test-colab: .venv-colab/pyvenv.cfg ## test the installed package and notebooks with Colab's versions
 	rm -rf build
 	.venv-colab/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) \
 	    -c tests/colab/constraints.txt '.[widgets]' nbclient pytest setuptools
-	$(OFFLINE) .venv-colab/bin/python -m pytest --noconftest -k "top_to_bottom or installed" \
+	$(OFFLINE) .venv-colab/bin/python -m pytest --noconftest -W default \
+	    -k "top_to_bottom or installed" \
 	    tests/colab tests/test_notebooks.py
 
 test-browser: .venv/.installed ## use the widgets in JupyterLab, in headless Chromium
