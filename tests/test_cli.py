@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ from docmem.cli.main import main, parse
 from docmem.core.hook import attach
 from docmem.lm.generation import generate
 from docmem.lm.loading import LanguageModel
-from docmem.training.config import PRESETS, TrainConfig
+from docmem.training.config import PAPER_PROCEDURE, PRESETS, TrainConfig
 from docmem.training.run import Run
 
 PAPER = [
@@ -84,6 +85,16 @@ def test_flags_change_the_named_preset() -> None:
     assert (config.lr, config.max_segments, config.hook_memory_layer) == (0.5, 3, 15)
     assert parsed(["train", "--preset=pythia-1b"]) == PRESETS["pythia-1b"]
     assert parsed(["train"]) == PRESETS["tiny"]
+
+
+@pytest.mark.parametrize("flags", [["--lr", "1e-3"], ["--lr=1e-3"], PAPER[1:]])
+def test_a_command_that_sets_adamws_rate_trains_as_the_authors_program_does(
+    flags: list[str],
+) -> None:
+    config = dataclasses.asdict(parsed(["train", *flags, "--hook_memory_layer", "-1"]))
+    assert {name: config[name] for name in PAPER_PROCEDURE} == PAPER_PROCEDURE
+    assert parsed(["train", *flags, "--optimizer", "muon"]).doc_rep_init == "spread"
+    assert parsed(["train", "--preset", "tiny", "--lr", "1e-3"]).optimizer == "muon"
 
 
 def test_an_error_is_one_sentence_and_status_one(

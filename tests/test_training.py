@@ -24,6 +24,7 @@ from docmem.training.run import Run
 from docmem.training.selection import memory_selection
 from docmem.training.setup import default_folder, gpu_memory, new_memory
 from docmem.training.train import train
+from docmem.training.trainer import new_optimizer
 
 
 def read(lm: LanguageModel, memory: DocumentMemory, layer: int, texts, doc_rep: Tensor) -> Tensor:
@@ -40,11 +41,9 @@ def read(lm: LanguageModel, memory: DocumentMemory, layer: int, texts, doc_rep: 
 def naive(
     config: TrainConfig, lm: LanguageModel, documents: list[Document]
 ) -> tuple[DocumentMemory, list[list[float]]]:
-    """The paper's loop: two full forwards a batch."""
+    """The paper's loop: full forwards of each batch, under its DocRep and under negatives."""
     memory = new_memory(config, lm, documents)
-    optimizer = torch.optim.AdamW(
-        memory.parameters(), lr=config.lr, weight_decay=config.weight_decay
-    )
+    optimizer = new_optimizer(config, memory)
     generator = torch.Generator().manual_seed(config.seed)
     batches = []
     for doc_id, document in enumerate(documents):
@@ -55,15 +54,22 @@ def naive(
     for _ in range(config.num_epochs):
         epoch = []
         for number, (doc_id, texts) in enumerate(batches, start=1):
-            negative = negative_doc_rep(
-                config.negative_key_type,
-                memory.doc_reps,
-                doc_id,
-                generator,
-                config.negative_delta,
-            )
             own = read(lm, memory, config.hook_memory_layer, texts, memory.doc_reps[doc_id])
-            other = read(lm, memory, config.hook_memory_layer, texts, negative)
+            read_under = [texts]
+            if config.negative_rows is not None:
+                order = torch.randperm(len(texts), generator=generator)[: config.negative_rows]
+                read_under = [[texts[row]] for row in order]
+            others = []
+            for some in read_under:
+                negative = negative_doc_rep(
+                    config.negative_key_type,
+                    memory.doc_reps,
+                    doc_id,
+                    generator,
+                    config.negative_delta,
+                )
+                others.append(read(lm, memory, config.hook_memory_layer, some, negative))
+            other = torch.stack(others).mean()
             distance = other - config.target_negative_ce
             if config.loss_form == "absolute":
                 term = config.guidance * distance.abs()
@@ -93,6 +99,8 @@ def naive(
         ("gpt2", {"loss_form": "absolute", "negative_key_type": "random", "batch_size": 3}),
         ("llama", {"weight_decay": 0.0, "num_accumulation_steps": 3}),
         ("llama", {"weight_decay": 0.5}),
+        ("gpt_neox", {"optimizer": "muon", "doc_rep_init": "spread", "negative_rows": 1}),
+        ("llama", {"negative_rows": 2, "negative_key_type": "random", "batch_size": 3}),
         ("gptj", {"negative_key_type": "perturb", "document_key_module_type": "nonlinear"}),
     ],
 )

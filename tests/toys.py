@@ -1,7 +1,7 @@
 """Toy LMs and documents, built on the spot; nothing is downloaded."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from docmem.documents import Document
 from docmem.lm.forward import TokenBatch
 from docmem.lm.loading import LanguageModel
 from docmem.lm.pretraining import train_tokenizer
-from docmem.training.config import TrainConfig
+from docmem.training.config import PAPER_PROCEDURE, TrainConfig
 from docmem.training.history import Epoch
 from docmem.training.run import Run
 
@@ -95,8 +95,10 @@ def toy_batch(lengths: tuple[int, ...] = (21, 13, 17), seed: int = 0) -> TokenBa
 
 
 def quick_config(save_dir: Path) -> TrainConfig:
-    """Seven epochs of five batches, saved after epochs 3, 6 and 7."""
+    """Seven epochs of five batches by the paper's procedure, saved after epochs 3, 6 and 7."""
     return TrainConfig(
+        **PAPER_PROCEDURE,
+        guidance=1.0,
         save_dir=save_dir,
         segment_length=12,
         max_segments=4,
@@ -133,8 +135,8 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def assert_same(run: Run, whole: Run) -> None:
-    """Both finished with the same history, memory, snapshots and files."""
+def assert_same(run: Run, whole: Run, epochs: Sequence[float] = (0, 3, 6, 7)) -> None:
+    """Both finished with the same history, memory, snapshots (of these epochs) and files."""
     assert run.finished
     assert [epoch[:4] for epoch in run.load_history()] == [
         epoch[:4] for epoch in whole.load_history()
@@ -142,7 +144,7 @@ def assert_same(run: Run, whole: Run) -> None:
     mine, theirs = run.load_memory().state_dict(), whole.load_memory().state_dict()
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
-    assert run.load_snapshots().epochs == whole.load_snapshots().epochs == [0, 3, 6, 7]
+    assert run.load_snapshots().epochs == whole.load_snapshots().epochs == list(epochs)
     for part in ("token", "document", "doc_reps"):
         assert torch.equal(
             getattr(run.load_snapshots(), part), getattr(whole.load_snapshots(), part)

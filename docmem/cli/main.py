@@ -6,6 +6,7 @@ Errors are one sentence on stderr and exit status 1.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import tyro
 
 from docmem.cli.commands import Attribute, Experiment, Figures, Generate, Pretrain, Train
 from docmem.errors import DocmemError
-from docmem.training.config import PRESETS, TrainConfig
+from docmem.training.config import PAPER_PROCEDURE, PRESETS, TrainConfig
 
 Command = Train | Figures | Generate | Attribute | Experiment | Pretrain
 
@@ -33,11 +34,19 @@ def commands(start: TrainConfig) -> Any:
     )
 
 
-def named_preset(arguments: Sequence[str]) -> TrainConfig:
-    """The preset that `--preset` names among the arguments, so that other flags start from it."""
+def starting_settings(arguments: Sequence[str]) -> TrainConfig:
+    """What other flags start from: the preset that `--preset` names, or `tiny`.
+
+    The authors' command sets AdamW's `--lr` and knows no other optimizer. A command that does the
+    same, and names no preset, asks for their procedure.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--preset", nargs="?")
-    return PRESETS.get(parser.parse_known_args(arguments)[0].preset, PRESETS["tiny"])
+    for flag in ("--preset", "--lr", "--optimizer"):
+        parser.add_argument(flag, nargs="?")
+    given = parser.parse_known_args(arguments)[0]
+    if given.preset is None and given.optimizer is None and given.lr is not None:
+        return dataclasses.replace(PRESETS["tiny"], **PAPER_PROCEDURE)
+    return PRESETS.get(given.preset, PRESETS["tiny"])
 
 
 def parse(arguments: Sequence[str]) -> Command:
@@ -46,7 +55,7 @@ def parse(arguments: Sequence[str]) -> Command:
     misspelt = re.compile("^--max_segements(?==|$)")
     arguments = [misspelt.sub("--max_segments", one) for one in arguments]
     return tyro.cli(
-        commands(named_preset(arguments)),
+        commands(starting_settings(arguments)),
         args=arguments,
         prog="docmem",
         description="Document-wise memory in a frozen language model.",

@@ -21,14 +21,14 @@ from docmem.documents import Document, load_documents
 from docmem.errors import check_count
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel, load_lm
-from docmem.training.config import TrainConfig, preset
+from docmem.training.config import PAPER_PROCEDURE, TrainConfig, preset
 from docmem.training.run import Run
 from docmem.training.setup import default_folder
 from docmem.training.train import train
 
 # On the embedded LM experiments read half as much of each document as the preset does, so that
-# dozens of runs fit in an hour; `fast` only shows that everything runs.
-SMALL = {"max_segments": 2, "num_epochs": 60, "save_freq": 10}
+# dozens of runs fit in an hour, and train as the paper does; `fast` only shows that all runs.
+SMALL = {**PAPER_PROCEDURE, "guidance": 1.0, "max_segments": 2, "num_epochs": 60, "save_freq": 10}
 FAST = {"max_segments": 1, "num_epochs": 2, "save_freq": 1, "max_labels": 3}
 
 

@@ -53,7 +53,7 @@ class ScrubberExplorer(Explorer):
         """When any of the runs has a snapshot: the ticks of the clock."""
         self.epoch = self.epochs[-1]
         """The epoch shown."""
-        self._drawn: dict[int, bytes] = {}
+        self._drawn: dict[float, bytes] = {}
         figure, self._pictures = self._draw()
         changing = [artist for picture in self._pictures for artist in picture.changing()]
         self._film = Film(figure, changing)
@@ -84,7 +84,7 @@ class ScrubberExplorer(Explorer):
         self.back.on_click(lambda _: self.step(-1))
         self.forward.on_click(lambda _: self.step(1))
 
-    def show(self, epoch: int) -> None:
+    def show(self, epoch: float) -> None:
         """Show every run's last snapshot up to `epoch`."""
         self.epoch = self.epochs[self._tick(epoch)]
         self.image.value = self.frame(self.epoch)
@@ -96,7 +96,7 @@ class ScrubberExplorer(Explorer):
         tick = min(max(self._tick(self.epoch) + ticks, 0), len(self.epochs) - 1)
         self.show(self.epochs[tick])
 
-    def frame(self, epoch: int) -> bytes:
+    def frame(self, epoch: float) -> bytes:
         """The picture of an epoch as a PNG; drawn once, then kept."""
         epoch = self.epochs[self._tick(epoch)]
         if epoch not in self._drawn:
@@ -115,7 +115,7 @@ class ScrubberExplorer(Explorer):
         """What the picture shows, in words."""
         losses = []
         for name, run in self.runs.items():
-            done = run.load_history()[: self.epoch]
+            done = run.load_history()[: int(self.epoch)]
             losses.append(
                 f"{name}: own {done[-1].positive_ce:.2f}, another's {done[-1].negative_ce:.2f} nats"
                 if done
@@ -123,7 +123,7 @@ class ScrubberExplorer(Explorer):
             )
         return (
             f"Token selection, document selection and their product as heat maps, documents down "
-            f"and memory entries across, at epoch {self.epoch}, over the losses so far. "
+            f"and memory entries across, at epoch {self.epoch:.4g}, over the losses so far. "
             f"{'; '.join(losses)}."
         )
 
@@ -132,14 +132,14 @@ class ScrubberExplorer(Explorer):
         self._link.close()
         super().close()
 
-    def _tick(self, epoch: int) -> int:
+    def _tick(self, epoch: float) -> int:
         """The last tick of the clock up to `epoch`; before the first, the first."""
         return max(0, bisect.bisect_right(self.epochs, epoch) - 1)
 
     def _words(self) -> str:
-        return f"epoch {self.epoch} of {self.epochs[-1]}"
+        return f"epoch {self.epoch:.4g} of {self.epochs[-1]:.4g}"
 
-    def _set(self, pictures: list[SelectionPicture], epoch: int) -> None:
+    def _set(self, pictures: list[SelectionPicture], epoch: float) -> None:
         """Make every picture show its run's last snapshot up to `epoch`."""
         for picture, taken in zip(pictures, self.snapshots.values(), strict=True):
             index = max(0, bisect.bisect_right(taken.epochs, epoch) - 1)

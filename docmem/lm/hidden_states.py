@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from docmem.core.blocks import find_blocks, resolve_layer
@@ -86,22 +86,39 @@ class HiddenStateCache:
         return self._resume(self.batches[index], memory(self.states(index), doc_rep))
 
     def cross_entropies(
-        self, index: int, memory: DocumentMemory, doc_reps: Float[Tensor, "points key_dim"]
+        self,
+        index: int,
+        memory: DocumentMemory,
+        doc_reps: Float[Tensor, "points key_dim"],
+        rows: Sequence[Int[Tensor, "_"]] | None = None,
     ) -> Float[Tensor, " points"]:
         """Mean cross entropy of one batch under each of several DocReps, nats per token.
 
-        All of them share one forward: the batch is repeated once per DocRep, its token keys are
-        computed once. If the head is a plain Linear, `docmem.lm.head` computes its losses.
+        All of them share one forward: a row is repeated for each DocRep that reads it, and token
+        keys are computed once. If the head is a plain Linear, `docmem.lm.head` computes its losses.
+
+        Args:
+            index: the batch.
+            memory: on the cache's device.
+            doc_reps: the DocReps.
+            rows: for each DocRep the rows of the batch that it reads; None: all of them.
         """
-        points, batch = len(doc_reps), self.batches[index]
-        states = self.states(index)
+        batch, states = self.batches[index], self.states(index)
+        if rows is None:
+            rows = [torch.arange(len(batch.input_ids))] * len(doc_reps)
+        read = torch.cat([*rows])
+        under = torch.repeat_interleave(torch.tensor([len(some) for some in rows]))
         selections = memory.select(doc_reps.to(self.device))  # (points, memory_dim)
-        # (points, batch, seq, entries)
-        keys = memory.token_keys(states) * selections[:, None, None]
-        hidden_states = memory.residual_update(states, keys).flatten(0, 1)
-        repeated = TokenBatch(*(tensor.repeat(points, 1) for tensor in batch))
+        taken, under = read.to(self.device), under.to(self.device)
+        # (read, seq, memory_dim)
+        keys = memory.token_keys(states).index_select(0, taken)
+        keys = keys * selections.index_select(0, under)[:, None]
+        hidden_states = memory.residual_update(states.index_select(0, taken), keys)
+        repeated = TokenBatch(*(tensor[read.to(tensor.device)] for tensor in batch))
         losses = self._token_losses(repeated, hidden_states)
-        return losses.reshape(points, -1).sum(1) / batch.predicted.sum().to(losses.device)
+        counts = batch.predicted.sum(1).tolist()
+        sizes = [sum(counts[row] for row in some.tolist()) for some in rows]
+        return torch.stack([part.mean() for part in losses.split(sizes)])
 
     def _token_losses(self, batch: TokenBatch, hidden_states: Tensor) -> Tensor:
         """Cross entropies of the predicted tokens only, row after row, from the hooked block on."""

@@ -159,15 +159,15 @@ class SelectionPicture:
         self.epoch = figure.text(end, 0.968, "", fontsize=12, fontweight="bold", **place)
         self.losses = figure.text(end, 0.938, "", fontsize=9, color="#555555", **place)
 
-    def show(self, panels: dict[str, torch.Tensor], done: int) -> Figure | SubFigure:
-        """Show a snapshot's heat maps (n_docs, memory_dim) and the losses of its `done` epochs."""
+    def show(self, panels: dict[str, torch.Tensor], done: float) -> Figure | SubFigure:
+        """Show a snapshot's heat maps (n_docs, memory_dim) and the losses of the epochs done."""
         for image, values in zip(self.images, panels.values(), strict=True):
             image.set_data(values.numpy())
-        history = self.history[:done]
+        history = self.history[: int(done)]
         for curve, name in zip(self.curves, CURVES, strict=True):
             curve.set_data([e.epoch for e in history], [getattr(e, name) for e in history])
         self.cursor.set_xdata([done, done])
-        self.epoch.set_text(f"epoch {done} of {self.epochs}")
+        self.epoch.set_text(f"epoch {done:.4g} of {self.epochs}")
         self.losses.set_text(
             f"own {history[-1].positive_ce:.2f}   another's {history[-1].negative_ce:.2f}"
             if history

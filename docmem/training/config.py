@@ -14,6 +14,17 @@ from docmem.core.loss import LossForm, Negative
 from docmem.errors import DocmemError, check_at_least, check_choice, check_count, check_positive
 
 DType = Literal["float32", "bfloat16", "float16"]
+OptimizerName = Literal["adamw", "muon"]
+DocRepInit = Literal["orthogonal", "spread"]
+
+PAPER_PROCEDURE: dict[str, Any] = {
+    "optimizer": "adamw",
+    "doc_rep_init": "orthogonal",
+    "negative_rows": None,
+    "loss_form": "squared",
+    "snapshot_freq": None,
+}
+"""What the authors' program has no flag for, as it does it. Version 0.1 did the same."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,9 @@ class TrainConfig:
     key_activation: str = "tanh"
     """What makes a selection of the key generator's output: relu, tanh, sigmoid, swiglu, or any
     activation of transformers."""
+    doc_rep_init: DocRepInit = "spread"
+    """Where DocReps lie: orthogonal, as in the paper; or spread evenly in a disk (a ball, beyond
+    two dimensions)."""
     hook_memory_dim: int = 128
     """Memory entries."""
     hook_memory_layer: int = -1
@@ -75,28 +89,38 @@ class TrainConfig:
     """The negative DocRep: another document's, random, zero, or the own one perturbed."""
     negative_delta: float = 0.1
     """Size of the perturbation, for the negative perturb."""
+    negative_rows: int | None = 2
+    """Rows of a step that are read under a negative DocRep, each under one of its own; none: all of
+    them, under one, as in the paper."""
     target_negative_ce: float = 4.5
     """τ: the cross entropy wanted under a negative DocRep, nats per token."""
-    guidance: float = 1.0
+    guidance: float = 0.1
     """α: the weight of the guidance term."""
-    loss_form: LossForm = "squared"
+    loss_form: LossForm = "absolute"
     """The guidance term: clamped square, as the authors' program; absolute, as the paper."""
 
     # The optimisation
     batch_size: int = 16
     """Segments per step, all of one document."""
+    optimizer: OptimizerName = "muon"
+    """adamw, as in the paper; or muon: orthogonalised momentum on matrices, AdamW on the rest."""
+    muon_lr: float = 0.08
+    """Muon's learning rate, constant."""
     lr: float = 4e-3
-    """AdamW's learning rate, constant."""
+    """AdamW's learning rate, constant. A command that sets it and names neither an optimizer nor a
+    preset asks for the paper's procedure."""
     weight_decay: float = 0.01
-    """AdamW's decay of all weights; the authors' program has torch's own, 0.01."""
+    """Decay of all weights, times the learning rate; the authors' program has torch's own, 0.01."""
     num_accumulation_steps: int = 1
     """Batches whose gradients make one step."""
     grad_clip_coeff: float = 5.0
     """The gradient norm is clipped at this."""
-    num_epochs: int = 90
+    num_epochs: int = 20
     """Passes over the documents."""
     save_freq: int = 1
     """Epochs between snapshots; the checkpoint is renewed with them."""
+    snapshot_freq: int | None = 2
+    """Steps between further snapshots, for animations of short trainings; none: no further ones."""
     seed: int = 1
     """Seeds the choice of WikiText pages, the initial memory and the negatives."""
     save_dir: Path | None = None
@@ -119,6 +143,9 @@ class TrainConfig:
             "batch_size", "num_accumulation_steps", "num_epochs", "save_freq",
         ):  # fmt: skip
             check_count(name, getattr(self, name))
+        for name in ("negative_rows", "snapshot_freq"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
         check_count("max_length", self.max_length, 2)
         check_count("num_gpus", self.num_gpus, 0)
         for name in (
@@ -126,11 +153,13 @@ class TrainConfig:
             "cpu_cache_gb",
         ):  # fmt: skip
             check_at_least(name, getattr(self, name), 0)
-        for name in ("lr", "grad_clip_coeff"):
+        for name in ("lr", "muon_lr", "grad_clip_coeff"):
             check_positive(name, getattr(self, name))
         check_choice("negative_key_type", self.negative_key_type, Negative)
         check_choice("loss_form", self.loss_form, LossForm)
         check_choice("dtype", self.dtype, DType)
+        check_choice("optimizer", self.optimizer, OptimizerName)
+        check_choice("doc_rep_init", self.doc_rep_init, DocRepInit)
         self.memory_config(d_model=1, n_docs=1)  # refuses what no memory can be
 
     @property
@@ -174,6 +203,7 @@ PRESETS = {
         lr=1e-3,
         num_epochs=500,
         save_freq=10,
+        **PAPER_PROCEDURE,
     ),
 }
 

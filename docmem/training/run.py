@@ -2,7 +2,8 @@
 
     run.json                 settings, documents, LM, library versions; DocReps, if given
     history.jsonl            one line per epoch: losses in nats per token, seconds
-    snapshots/000010.safetensors   selections and DocReps after epoch 10; 000000 is the start
+    snapshots/000010.safetensors   selections and DocReps after epoch 10; 000000 is the start,
+                                   000010.5 the middle of epoch 11
     memory/                  the memory, as `DocumentMemory.from_pretrained` reads it
     checkpoint.safetensors   what training needs to go on
 
@@ -35,7 +36,7 @@ from docmem.documents import Document
 from docmem.errors import DocmemError
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel, load_lm
-from docmem.training.config import TrainConfig
+from docmem.training.config import PAPER_PROCEDURE, TrainConfig
 from docmem.training.history import Epoch, read_history, write_history
 from docmem.training.selection import Selection, Snapshots
 
@@ -76,8 +77,8 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
 
 
 def from_dict(settings: Mapping[str, Any]) -> TrainConfig:
-    """The configuration of what `to_dict` made."""
-    values = dict(settings)
+    """The configuration of what `to_dict` made, here or in an earlier version."""
+    values = {**PAPER_PROCEDURE, **settings}
     for name in ("save_dir", "lm_cache_dir", "data_cache_dir"):
         values[name] = Path(values[name]) if values[name] is not None else None
     return TrainConfig(**{**values, "titles": tuple(values["titles"])})
@@ -260,15 +261,16 @@ class Run:
         Raises:
             DocmemError: if there are none, one is damaged, or a file among them is none.
         """
-        paths = sorted((self.path / "snapshots").glob("*.safetensors"))
+        paths = list((self.path / "snapshots").glob("*.safetensors"))
         if not paths:
             raise DocmemError(f"{self.path} has no snapshots yet; train it first.")
-        if foreign := [path.name for path in paths if not re.fullmatch(r"\d+", path.stem)]:
+        if foreign := [p.name for p in paths if not re.fullmatch(r"\d+(\.\d+)?", p.stem)]:
             raise DocmemError(f"{paths[0].parent} holds {foreign[0]}, no snapshot; move it away.")
+        paths.sort(key=lambda path: float(path.stem))
         loaded = [load_tensors(path)[0] for path in paths]
         names = ("token", "document", "doc_reps")
         stacked = [torch.stack([one[name] for one in loaded]) for name in names]
-        return Snapshots([int(path.stem) for path in paths], *stacked)
+        return Snapshots([float(path.stem) for path in paths], *stacked)
 
     def load_lm(self, name: str | None = None) -> LanguageModel:
         """The LM this run was trained on, loaded by its name.
@@ -306,10 +308,11 @@ class Run:
         self.check_lm(lm)
         return cache_hidden_states(lm, self.documents, self.config)
 
-    def save_snapshot(self, epoch: int, selection: Selection, doc_reps: Tensor) -> None:
-        """Write the selections and DocReps after `epoch`."""
+    def save_snapshot(self, epochs: float, selection: Selection, doc_reps: Tensor) -> None:
+        """Write the selections and DocReps after so many epochs, the last perhaps in part."""
         tensors = {"token": selection.token, "document": selection.document, "doc_reps": doc_reps}
-        save_tensors(self.path / "snapshots" / f"{epoch:06d}.safetensors", tensors, {})
+        name = f"{epochs:013.6f}".rstrip("0").rstrip(".")
+        save_tensors(self.path / "snapshots" / f"{name}.safetensors", tensors, {})
 
     def save_history(self, history: Sequence[Epoch]) -> None:
         """Write the whole history."""

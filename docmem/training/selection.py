@@ -57,8 +57,8 @@ def memory_selection(memory: DocumentMemory, cache: HiddenStateCache) -> Selecti
 class Snapshots:
     """The selections of a run through training."""
 
-    epochs: list[int]
-    """After which epoch each was taken; 0 is before training."""
+    epochs: list[float]
+    """After how many epochs each was taken; 0 is before training, 1.5 within the second."""
     token: Float[Tensor, "snapshots n_docs entries"]
     """Token selections."""
     document: Float[Tensor, "snapshots n_docs entries"]

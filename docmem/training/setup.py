@@ -17,6 +17,7 @@ from docmem.errors import DocmemError
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel, load_lm
 from docmem.training.config import TrainConfig
+from docmem.training.doc_reps import spread_doc_reps
 from docmem.training.run import RESUME_IGNORES, to_dict
 
 
@@ -59,7 +60,7 @@ def new_memory(
 ) -> DocumentMemory:
     """The untrained memory of a configuration: a function of its seed.
 
-    Given DocReps take the place of the seed's; the weights stay the seed's.
+    Given DocReps take the place of the configuration's; the weights stay the seed's.
 
     Raises:
         DocmemError: if `doc_reps` has another shape than the memory's, or is not finite.
@@ -68,7 +69,11 @@ def new_memory(
         torch.manual_seed(config.seed)
         titles = [document.title for document in documents]
         memory = DocumentMemory(config.memory_config(lm.d_model, len(documents)), titles)
-    if doc_reps is not None:
+    if doc_reps is None:
+        if config.doc_rep_init == "spread":
+            spread = spread_doc_reps(len(documents), config.key_dim, config.seed)
+            memory.doc_reps.copy_(spread)
+    else:
         if doc_reps.shape != memory.doc_reps.shape:
             raise DocmemError(
                 f"DocReps of shape {tuple(doc_reps.shape)} were given; {len(documents)} documents "
@@ -109,6 +114,6 @@ def gpu_memory(cache: HiddenStateCache, memory: DocumentMemory) -> dict[str, int
         "the LM's weights": sum(weight.nbytes for weight in model.parameters()),
         "hidden states": sum(tokens) * cache.lm.d_model * model.dtype.itemsize,
         "logits of a step, at most": 2 * 2 * max(tokens) * text_config(model).vocab_size * 4,
-        "the memory, its gradient, AdamW's moments": 4
+        "the memory, its gradient, the optimizer's moments": 4
         * sum(weight.nbytes for weight in memory.parameters()),
     }

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from docmem.core.loss import LossForm, guidance_term
@@ -28,7 +28,7 @@ class GuidedLosses(NamedTuple):
     positive_ce: Float[Tensor, ""]
     """L⁺, under the document's own DocRep."""
     negative_ce: Float[Tensor, ""]
-    """L⁻, under the negative DocRep."""
+    """L⁻, under the negative DocRep, or the mean under several."""
     guidance: Float[Tensor, ""]
     """The guidance term, α included."""
 
@@ -43,19 +43,36 @@ def guided_losses(
     index: int,
     memory: DocumentMemory,
     positive: Float[Tensor, " key_dim"],
-    negative: Float[Tensor, " key_dim"],
+    negative: Float[Tensor, "*rows key_dim"],
+    rows: Int[Tensor, " rows"] | None = None,
     *,
     alpha: float,
     tau: float,
     form: LossForm = "squared",
 ) -> GuidedLosses:
-    """Read batch `index` under a positive and a negative DocRep.
+    """Read batch `index` under a positive DocRep, and all or some of its rows under negatives.
+
+    Args:
+        cache: the documents.
+        index: the batch.
+        memory: what is trained.
+        positive: the document's own DocRep.
+        negative: one DocRep (key_dim,), or one for each of `rows`.
+        rows: the rows that are read under a negative, each under one of its own, L⁻ being the mean
+            over them; None: all rows, under one, as the authors' program reads them.
+        alpha: α, the weight of the guidance term.
+        tau: τ, the cross entropy wanted under a negative DocRep, nats per token.
+        form: of the guidance term, as in `guidance_term`.
 
     Raises:
         DocmemError: as `guidance_term`.
     """
-    both = torch.stack([positive, negative])
-    positive_ce, negative_ce = cache.cross_entropies(index, memory, both)
+    under = torch.cat([positive[None], negative.reshape(-1, len(positive))])
+    read = None
+    if rows is not None:
+        read = [torch.arange(len(cache.batches[index].input_ids)), *rows[:, None]]
+    positive_ce, *negative_ces = cache.cross_entropies(index, memory, under, read)
+    negative_ce = torch.stack(negative_ces).mean()
     term = guidance_term(positive_ce, negative_ce, alpha, tau, form)
     return GuidedLosses(positive_ce, negative_ce, term)
 

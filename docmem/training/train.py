@@ -116,7 +116,7 @@ def resume(trainer: Trainer, run: Run) -> None:
                 f"{run.path} has a memory or a history, but no checkpoint to go on from. Restore "
                 f"{run.checkpoint.name} from a copy, or choose another save_dir."
             )
-        save_snapshot(trainer, run)
+        save_snapshot(trainer, run, 0)
         return
     progress = load_checkpoint(
         run.checkpoint, trainer.memory, trainer.optimizer, trainer.generators
@@ -160,15 +160,21 @@ def fit(
                 stop.set()
             due = epoch.epoch % config.save_freq == 0 or epoch.epoch == config.num_epochs
             if due:
-                save_snapshot(trainer, run)
+                save_snapshot(trainer, run, epoch.epoch)
             if due or stop.is_set():
                 save(trainer, run)
 
 
 def run_epoch(trainer: Trainer, run: Run) -> Epoch:
-    """One epoch; an error says where the last good checkpoint is."""
+    """One epoch with the snapshots within it; an error says where the last good checkpoint is."""
+    before, every = len(trainer.history), trainer.config.snapshot_freq
+
+    def after_step(step: int, steps: int) -> None:
+        if every is not None and step < steps and (before * steps + step) % every == 0:
+            save_snapshot(trainer, run, before + step / steps)
+
     try:
-        return trainer.epoch()
+        return trainer.epoch(after_step)
     except DocmemError as error:
         raise DocmemError(
             f"{error} Training stopped; {run.path} keeps the last good checkpoint, if one was "
@@ -176,10 +182,10 @@ def run_epoch(trainer: Trainer, run: Run) -> Epoch:
         ) from error
 
 
-def save_snapshot(trainer: Trainer, run: Run) -> None:
-    """Write the selections as they are now."""
+def save_snapshot(trainer: Trainer, run: Run, epochs: float) -> None:
+    """Write the selections as they are now, after so many epochs."""
     selection = memory_selection(trainer.memory, trainer.cache)
-    run.save_snapshot(len(trainer.history), selection, trainer.memory.doc_reps)
+    run.save_snapshot(epochs, selection, trainer.memory.doc_reps)
 
 
 def save(trainer: Trainer, run: Run) -> None:

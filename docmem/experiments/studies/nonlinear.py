@@ -84,7 +84,7 @@ class Nonlinear(Study[Results]):
                 taken, own = run.load_snapshots(), run.load_history()[-1].positive_ce
                 rows.append({**through(taken.document), "own": own})
             depths[layers] = Depth(**columns(rows))
-        return Results(taken.epochs, config.hook_memory_dim, depths)
+        return Results([round(epoch) for epoch in taken.epochs], config.hook_memory_dim, depths)
 
     def draw(self, figure: Figure, results: Results) -> None:
         """Every measure through training, one colour per depth."""
