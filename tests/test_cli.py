@@ -170,6 +170,7 @@ def test_figures_command_writes_figures_and_results(
         (row,) = [line for line in text.splitlines() if "3 of 3" in line]
         cells = [cell.strip() for cell in row.strip("|").split(sep) if cell.strip()]
         assert cells[:3] == ["tanh", f"{numbers['own_ce']:.2f}", f"{numbers['other_ce']:.2f}"]
+        assert cells[3:5] == [f"{numbers['lowest_pair']['ce']:.2f}", f"{numbers['margin']:.2f}"]
         shares = [f"{numbers['completion'][whose]:.0%}" for whose in ("own", "other", "none")]
-        assert cells[4:7] == shares
+        assert cells[6:9] == shares
     assert "after layer -1 (the last)" in page

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 
@@ -10,15 +12,18 @@ from docmem.evaluation.plane import KeyPlane, along_line, key_plane, plane_of
 from docmem.lm.cross_entropy import cross_entropies_at, on_device_of
 from docmem.lm.forward import forward_inputs
 from docmem.lm.head import token_losses
+from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import LanguageModel
 from docmem.training.run import Run
 
 
-def naive_ce(lm: LanguageModel, run: Run, document: int, doc_rep: torch.Tensor) -> float:
+def naive_ce(
+    lm: LanguageModel, run: Run, document: int, doc_rep: torch.Tensor, layer: int = -1
+) -> float:
     """One full hooked forward for each batch of the document."""
     cache, total, count = run.cache_hidden_states(lm), 0.0, 0
     with (
-        attach(lm.model, run.load_memory(), -1) as hooked,
+        attach(lm.model, run.load_memory(), layer) as hooked,
         hooked.document(doc_rep),
         torch.no_grad(),
     ):
@@ -49,6 +54,30 @@ def test_key_plane_in_small_batches_is_the_same(
     monkeypatch.setattr("docmem.lm.cross_entropy.LOGITS_AT_ONCE", 1)
     one_by_one = cross_entropies_at(run.cache_hidden_states(lm), run.load_memory(), doc_reps)
     torch.testing.assert_close(at_once, one_by_one, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("layer", [-1, 0])
+def test_interpolated_key_plane_equals_full_forwards_where_it_is_measured(
+    trained: tuple[LanguageModel, Run], layer: int
+) -> None:
+    lm, run = trained
+    memory = run.load_memory()
+    config = dataclasses.replace(run.config, hook_memory_layer=layer)
+    cache = cache_hidden_states(lm, run.documents, config)
+    plane = key_plane(cache, memory, points=29, tolerance=0.02)
+    assert plane.measured is not None
+    assert plane.readings < plane.ce.numel()
+    points = [0, len(plane.measured.nonzero()) // 2, -1]
+    for document, up, across in plane.measured.nonzero()[points].tolist():
+        doc_rep = torch.tensor([plane.axis[across], plane.axis[up]])
+        expected = naive_ce(lm, run, document, doc_rep, layer)
+        assert plane.ce[document, up, across].item() == pytest.approx(expected, abs=1e-5)
+    whole = key_plane(cache, memory, points=29, tolerance=0)
+    assert whole.readings == whole.ce.numel() and whole.error == 0
+    difference = (plane.ce - whole.ce).abs()
+    assert difference[plane.measured].max() < 1e-5
+    assert difference.max() < 3 * 0.02
+    assert 0 < plane.error <= 3 * 0.02
 
 
 def test_nearest_is_the_document_with_the_lowest_cross_entropy(

@@ -31,6 +31,15 @@ def test_recognition_summarises_its_matrix() -> None:
     assert result.own == pytest.approx(2.0)
     assert result.other == pytest.approx(26 / 6)
     assert result.recognised == 2
+    assert result.lowest_pair == (1.0, 2, 0)  # document 2 under the DocRep of document 0
+    assert result.margin == pytest.approx(-2.0)  # that of document 2: 1 - 3
+
+
+def test_recognition_of_one_document_has_no_pair() -> None:
+    result = Recognition(torch.tensor([[1.0]]))
+    assert (result.own, result.recognised) == (1.0, 1)
+    for missing in (result.other, result.lowest_pair.ce, result.margin):
+        assert math.isnan(missing)
 
 
 def test_completion_equals_token_by_token_decoding(

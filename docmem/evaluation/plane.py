@@ -4,23 +4,30 @@
     plane.ce[3]               # cross entropy of document 3, nats per token, over the map
     line = along_line(cache, memory, memory.doc_reps[0], memory.doc_reps[4])
 
-Every value is measured: each point of a grid or line is a DocRep, under which every document's
-text is read. Cost: points² · documents readings of the suffix for a plane.
+Each point of a grid or line is a DocRep, under which every document's text is read. Reading them
+at points² DocReps costs points² · documents passes through what follows the memory, of which the
+LM's head is the largest part. A map of more than 25 points per side is therefore measured coarse to
+fine, and interpolated where that is enough (`docmem.evaluation.refinement`); it says where.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import plane_extent
 from docmem.errors import DocmemError
-from docmem.lm.cross_entropy import cross_entropies_at, on_device_of
+from docmem.evaluation.refinement import Refined, refine
+from docmem.lm.cross_entropy import cross_entropies_at, cross_entropies_of, on_device_of
 from docmem.lm.hidden_states import HiddenStateCache
+
+# Largest error at a cell's centre, in nats per token, where a map is left to interpolation.
+TOLERANCE = 0.05
+NO_ERROR = torch.tensor(0.0)
 
 
 class KeyPlane(NamedTuple):
@@ -32,6 +39,15 @@ class KeyPlane(NamedTuple):
     """Cross entropy of each document at each point, nats per token: [document, up, across]."""
     doc_reps: Float[Tensor, "n_docs 2"]
     """The documents' own points."""
+    measured: Bool[Tensor, "n_docs points points"] | None = None
+    """Which values are measured, the others being interpolated; None: all."""
+    error: Float[Tensor, ""] = NO_ERROR
+    """The largest error of interpolation at points held out, over all documents, nats per token."""
+
+    @property
+    def readings(self) -> int:
+        """How many values are measured, over all documents."""
+        return self.ce.numel() if self.measured is None else int(self.measured.sum())
 
     @property
     def perplexity(self) -> Float[Tensor, "n_docs points points"]:
@@ -83,15 +99,18 @@ def key_plane(
     *,
     points: int = 25,
     extent: float | None = None,
+    tolerance: float = TOLERANCE,
     progress: bool = False,
 ) -> KeyPlane:
-    """Measure a square of the DocRep plane at points × points DocReps.
+    """A map of a square of the DocRep plane at points × points DocReps.
 
     Args:
         cache: the texts that are read at each point.
         memory: the memory; left where it is.
         points: grid points per side.
         extent: the square is [-extent, extent]²; None: `plane_extent`, which holds every DocRep.
+        tolerance: largest error, in nats per token, that is left to interpolation in maps of more
+            than 25 points per side, as `refine` says; 0: every point is measured.
         progress: show a bar.
 
     Raises:
@@ -102,11 +121,20 @@ def key_plane(
     doc_reps = (memory.doc_reps.cpu() - origin) @ axes.T  # (n_docs, 2)
     reach = plane_extent(doc_reps) if extent is None else extent
     axis = torch.linspace(-reach, reach, points)
-    rows = []
-    for up in tqdm(axis.tolist(), desc="key plane", unit="row", disable=not progress):
-        coordinates = torch.stack([axis, torch.full_like(axis, up)], dim=1)  # (points, 2)
-        rows.append(cross_entropies_at(cache, memory, origin + coordinates @ axes))
-    return KeyPlane(axis, torch.stack(rows, dim=1), doc_reps)
+    up, across = torch.meshgrid(axis, axis, indexing="ij")
+    grid = origin + torch.stack([across, up], dim=-1) @ axes  # (points, points, key_dim)
+
+    def document(index: int) -> Refined:
+        def read(mask: Bool[Tensor, "points points"]) -> Float[Tensor, " asked"]:
+            return cross_entropies_of(cache, memory, index, grid[mask])
+
+        return refine(read, points, tolerance)
+
+    documents = range(max(cache.doc_ids) + 1)
+    bar = tqdm(documents, desc="key plane", unit="document", disable=not progress)
+    ce, measured, errors = zip(*(document(index) for index in bar), strict=True)
+    error = torch.tensor(max(errors))
+    return KeyPlane(axis, torch.stack(ce), doc_reps, torch.stack(measured), error)
 
 
 class Line(NamedTuple):

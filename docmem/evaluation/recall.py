@@ -20,6 +20,17 @@ from docmem.lm.generation import greedy
 from docmem.lm.hidden_states import HiddenStateCache
 
 
+class LowestPair(NamedTuple):
+    """The document and the other document's DocRep that are told apart worst."""
+
+    ce: float
+    """Cross entropy of the document's text under the other's DocRep, nats per token."""
+    document: int
+    """The document whose text is read."""
+    doc_rep: int
+    """The document under whose DocRep it is read."""
+
+
 class Recognition(NamedTuple):
     """How well DocReps tell documents apart."""
 
@@ -36,8 +47,34 @@ class Recognition(NamedTuple):
         """Mean cross entropy under the other documents' DocReps, nats per token."""
         n_docs = len(self.ce)
         if n_docs < 2:
-            return float("nan")
+            return math.nan
         return ((self.ce.sum() - self.ce.diagonal().sum()) / (n_docs * (n_docs - 1))).item()
+
+    @property
+    def lowest_pair(self) -> LowestPair:
+        """The lowest cross entropy of any document under any other's DocRep, and of which two.
+
+        The mean `other` hides a pair of documents that leak into each other; this does not. With a
+        single document there is no pair, and the cross entropy is not a number.
+        """
+        others = self._others()
+        document, doc_rep = divmod(int(others.argmin()), len(others))
+        ce = others[document, doc_rep].item()
+        return LowestPair(ce if len(others) > 1 else math.nan, document, doc_rep)
+
+    @property
+    def margin(self) -> float:
+        """Worst over the documents: lowest cross entropy under another's DocRep less the own.
+
+        In nats per token. Above zero, every document is recognised; not a number with a single one.
+        """
+        if len(self.ce) < 2:
+            return math.nan
+        return (self._others().min(1).values - self.ce.diagonal()).min().item()
+
+    def _others(self) -> Float[Tensor, "n_docs n_docs"]:
+        """The cross entropies with infinity in place of each document's own."""
+        return self.ce.clone().fill_diagonal_(math.inf)
 
     @property
     def recognised(self) -> int:
@@ -87,7 +124,7 @@ def completion(
     others = [right(memory.doc_reps[(own + step) % n_docs]) for step in range(1, n_docs)]
     return Completion(
         right(memory.doc_reps[own]),
-        sum(others) / len(others) if others else float("nan"),
+        sum(others) / len(others) if others else math.nan,
         right(None),
     )
 

@@ -18,21 +18,27 @@ LOGITS_AT_ONCE = 8_000_000
 
 
 @torch.no_grad()
-def document_means(
-    cache: HiddenStateCache, n_docs: int, read: Callable[[int], Float[Tensor, " readings"]]
-) -> Float[Tensor, "n_docs readings"]:
-    """Token-weighted mean of `read(batch)` per document.
+def document_mean(
+    cache: HiddenStateCache, doc_id: int, read: Callable[[int], Float[Tensor, " readings"]]
+) -> Float[Tensor, " readings"]:
+    """Token-weighted mean of `read(batch)` over one document's batches, on the CPU.
 
     Args:
         cache: the batches.
-        n_docs: documents.
+        doc_id: the document's index.
         read: takes the index of a batch, returns its cross entropies, nats per token.
     """
-    doc_ids = torch.tensor(cache.doc_ids)
-    ce = torch.stack([read(index).cpu() for index in range(len(doc_ids))])
-    counts = torch.stack([batch.predicted.sum().cpu() for batch in cache.batches])[:, None]
-    sums = torch.zeros(n_docs, ce.shape[1]).index_add_(0, doc_ids, ce * counts)
-    return sums / torch.zeros(n_docs, 1).index_add_(0, doc_ids, counts.float())
+    mine = [index for index, whose in enumerate(cache.doc_ids) if whose == doc_id]
+    ce = torch.stack([read(index).cpu() for index in mine])
+    counts = torch.stack([cache.batches[index].predicted.sum().cpu() for index in mine])
+    return (ce * counts[:, None]).sum(0) / counts.sum()
+
+
+def document_means(
+    cache: HiddenStateCache, n_docs: int, read: Callable[[int], Float[Tensor, " readings"]]
+) -> Float[Tensor, "n_docs readings"]:
+    """The `document_mean` of each of `n_docs` documents."""
+    return torch.stack([document_mean(cache, doc_id, read) for doc_id in range(n_docs)])
 
 
 def on_device_of(cache: HiddenStateCache, memory: DocumentMemory) -> DocumentMemory:
@@ -42,11 +48,16 @@ def on_device_of(cache: HiddenStateCache, memory: DocumentMemory) -> DocumentMem
     return copy.deepcopy(memory).to(cache.device)
 
 
-def cross_entropies_at(
-    cache: HiddenStateCache, memory: DocumentMemory, doc_reps: Float[Tensor, "points key_dim"]
-) -> Float[Tensor, "n_docs points"]:
-    """Cross entropy of each document of `cache` under each DocRep, nats per token, on the CPU."""
-    memory = on_device_of(cache, memory)
+def cross_entropies_of(
+    cache: HiddenStateCache,
+    memory: DocumentMemory,
+    doc_id: int,
+    doc_reps: Float[Tensor, "points key_dim"],
+) -> Float[Tensor, " points"]:
+    """Cross entropy of one document of `cache` under each DocRep, nats per token, on the CPU.
+
+    The memory lies on the device of the cached hidden states.
+    """
     vocabulary = text_config(cache.lm.model).vocab_size
 
     def read(index: int) -> Tensor:
@@ -54,7 +65,16 @@ def cross_entropies_at(
         parts = doc_reps.split(at_once)
         return torch.cat([cache.cross_entropies(index, memory, part) for part in parts])
 
-    return document_means(cache, max(cache.doc_ids) + 1, read)
+    return document_mean(cache, doc_id, read)
+
+
+def cross_entropies_at(
+    cache: HiddenStateCache, memory: DocumentMemory, doc_reps: Float[Tensor, "points key_dim"]
+) -> Float[Tensor, "n_docs points"]:
+    """Cross entropy of each document of `cache` under each DocRep, nats per token, on the CPU."""
+    memory = on_device_of(cache, memory)
+    documents = range(max(cache.doc_ids) + 1)
+    return torch.stack([cross_entropies_of(cache, memory, one, doc_reps) for one in documents])
 
 
 def base_cross_entropies(cache: HiddenStateCache) -> Float[Tensor, " doc_ids"]:

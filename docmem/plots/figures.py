@@ -86,6 +86,8 @@ def table(results: Sequence[Result], style: str = "simple") -> str:
             "memory": name,
             "own CE": f"{known.own:.2f}",
             "other CE": f"{known.other:.2f}",
+            "lowest": f"{known.lowest_pair.ce:.2f}",
+            "margin": f"{known.margin:.2f}",
             "recognised": f"{known.recognised} of {len(known.ce)}",
             "completion": f"{accuracy.own:.0%}",
             "by other": f"{accuracy.other:.0%}",
@@ -101,9 +103,11 @@ def table(results: Sequence[Result], style: str = "simple") -> str:
 
 NOTE = (
     "CE: cross entropy of each document's text under its own DocRep, and under each of the "
-    "others', nats per token. Completion: completion accuracy, the share of tokens that are right "
-    "among the 16 that greedy generation writes after the first 16 of a training segment: under "
-    "the own DocRep, under another document's, and by the LM without memory."
+    "others', nats per token. Lowest: the lowest of any document under any other's. Margin: from "
+    "a document's own to its lowest under another's, for the document where that is least. "
+    "Completion: completion accuracy, the share of tokens that are right among the 16 that greedy "
+    "generation writes after the first 16 of a training segment: under the own DocRep, under "
+    "another document's, and by the LM without memory."
 )
 
 
@@ -188,6 +192,8 @@ def _numbers(runs: Sequence[Run], results: Sequence[Result], plane: KeyPlane) ->
             result.name: {
                 "own_ce": result.recognition.own,
                 "other_ce": result.recognition.other,
+                "lowest_pair": result.recognition.lowest_pair._asdict(),
+                "margin": result.recognition.margin,
                 "recognised": result.recognition.recognised,
                 "documents": len(result.recognition.ce),
                 "completion": result.completion._asdict(),
