@@ -11,7 +11,7 @@ from docmem.core.hook import Hooked, attach
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError
 from docmem.lm.forward import TokenBatch
-from docmem.lm.generation import ALL_ENTRIES, generate
+from docmem.lm.generation import ALL_ENTRIES, generate, greedy, read_prompts
 from docmem.lm.loading import LanguageModel
 from docmem.training.run import Run
 
@@ -48,6 +48,20 @@ def test_greedy_generation_is_the_same_with_and_without_a_kv_cache(
         assert cached.shape == (3, NEW)
         assert torch.equal(cached, write(hooked, ROWS, batch, use_cache=False))
         assert not torch.equal(cached, write(hooked, ROWS.flip(0), batch))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompts_read_once_for_all_doc_reps_are_continued_as_if_each_read_them(
+    family: str, memory: DocumentMemory
+):
+    lm, ids = toy_lm(family), toy_batch((12, 12)).input_ids
+    doc_reps = ROWS.repeat(2, 1)  # each prompt under each of three
+    with attach(lm.model, memory, -1) as hooked, hooked.document(doc_reps):
+        expected = greedy(hooked.model, ids.repeat_interleave(3, 0), NEW)
+    past = read_prompts(lm.model, ids, 3)
+    with attach(lm.model, memory, -1) as hooked, hooked.document(doc_reps):
+        assert torch.equal(greedy(hooked.model, ids.repeat_interleave(3, 0), NEW, past), expected)
+    assert read_prompts(lm.model, ids[:, :1], 3) is None
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3, "num_return_sequences": 2}])

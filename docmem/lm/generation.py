@@ -84,14 +84,38 @@ def generate_text(
 
 
 @torch.no_grad()
-def greedy(model: Any, ids: Int[Tensor, "rows given"], new: int) -> Int[Tensor, "rows new"]:
-    """Greedy continuations of exactly `new` tokens."""
+def greedy(
+    model: Any, ids: Int[Tensor, "rows given"], new: int, past: Any = None
+) -> Int[Tensor, "rows new"]:
+    """Greedy continuations of exactly `new` tokens.
+
+    Args:
+        model: a causal LM.
+        ids: what to continue.
+        new: tokens to write.
+        past: the KV cache of all given tokens but the last, as of `read_prompts`; None: they are
+            read here. It grows.
+    """
     written = model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
+        past_key_values=past,
         max_new_tokens=new,
         min_new_tokens=new,
         do_sample=False,
         pad_token_id=0,
     )
     return written[:, ids.shape[1] :]
+
+
+@torch.no_grad()
+def read_prompts(model: Any, ids: Int[Tensor, "rows given"], repeats: int) -> Any:
+    """The KV cache of all tokens but the last, each row repeated, for `greedy`; None for one token.
+
+    With the LM's own hidden states in it: it fits an LM with a memory only after the last block.
+    """
+    if ids.shape[1] == 1:
+        return None
+    past = model(input_ids=ids[:, :-1], use_cache=True, logits_to_keep=1).past_key_values
+    past.batch_repeat_interleave(repeats)
+    return past
