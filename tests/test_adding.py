@@ -69,8 +69,13 @@ def test_an_epoch_of_add_reads_every_kept_batch_once_with_the_new_document_as_ne
     original = HiddenStateCache.cross_entropies
 
     def noted(
-        self: HiddenStateCache, index: int, memory: DocumentMemory, doc_reps: torch.Tensor
+        self: HiddenStateCache,
+        index: int,
+        memory: DocumentMemory,
+        doc_reps: torch.Tensor,
+        rows=None,
     ) -> object:
+        assert rows is None
         read.append((self.doc_ids[index], index, doc_reps))
         return original(self, index, memory, doc_reps)
 
