@@ -22,9 +22,6 @@ from docmem.plots.style import STYLE, headline, new_figure
 
 R = TypeVar("R")
 
-SEEDS_ADDED = True
-"""Why a claim is exploratory: three seeds of it had been seen when all of them were asked for."""
-
 
 @dataclass(frozen=True)
 class Claim:
@@ -32,12 +29,12 @@ class Claim:
 
     claim: str
     """What is claimed, in one sentence."""
-    published: str
-    """What the paper reports; `left open` where it reports nothing."""
     ours: str
     """What was measured, with its spread over seeds."""
     verdict: Verdict
     """holds, partly, or not."""
+    published: str = "left open"
+    """What the paper reports."""
     why: str = ""
     """Where we disagree: why, as far as it was tested."""
     exploratory: bool = False

@@ -128,25 +128,25 @@ class Activation(Study[Results]):
         return [
             Claim(
                 "Sigmoid opens every entry for every document",
-                "all on",
                 f"share of active entries {sigmoid}",
                 verdict(sigmoid.mean > 0.95),
+                published="all on",
             ),
             Claim(
                 "Relu opens a sparse set of entries",
-                "sparse",
                 f"share of active entries {relu}",
                 verdict(relu.mean < 0.6),
-                ""
+                published="sparse",
+                why=""
                 if relu.mean < 0.6
                 else "Of a linear g about half are positive before anything is trained: "
                 f"{spread(found['relu'].active_untrained)}",
             ),
             Claim(
                 "Tanh selects with both signs",
-                "signed",
                 f"share of negative entries {negative}",
                 verdict(0.25 < negative.mean < 0.75),
+                published="signed",
             ),
         ]
 

@@ -162,33 +162,28 @@ class Attribution(Study[Results]):
         return [
             Claim(
                 "A trained passage costs least under its own document's DocRep",
-                "left open",
                 f"share of passages {seen}",
                 verdict(seen.mean > 0.95),
             ),
             Claim(
                 "Descent in the plane for the DocRep that explains a trained passage best ends "
                 "nearest its own document's",
-                "left open",
                 f"share of passages {found}",
                 verdict(found.mean > 0.95, found.mean > 0.5),
             ),
             Claim(
                 "A passage of the same article that was not trained is attributed too",
-                "left open",
                 f"share of {len(hits)} passages {later}, chance {chance:.2f}",
                 verdict(above, later.mean > 0.5),
                 exploratory=True,
             ),
             Claim(
                 "Lowest cross entropy minus the base LM's tells trained passages from strangers'",
-                "left open",
                 f"ROC-AUC {known}",
                 verdict(known.mean > 0.95),
             ),
             Claim(
                 "The same tells the rest of the trained articles from strangers'",
-                "left open",
                 f"ROC-AUC {unseen}, chance 0.50",
                 verdict(unseen.mean > 0.75),
             ),

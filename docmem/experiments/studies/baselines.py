@@ -171,7 +171,6 @@ class Baselines(Study[Results]):
                 Claim(
                     f"A document memory knows its documents better than {KINDS[name][3]} "
                     "(partly: no worse), at the same parameters and seconds",
-                    "left open",
                     f"own cross entropy {spread(memory.own)} nats in {epochs(memory)} epochs, "
                     f"against {spread(other.own)} in {epochs(other)}; tokens completed correctly "
                     f"{spread(memory.completed_own)} against {spread(other.completed_own)}",
@@ -185,7 +184,6 @@ class Baselines(Study[Results]):
             Claim(
                 "Only with addresses are documents told apart; a document memory separates them "
                 "more than a LoRA per document does",
-                "left open",
                 f"another's minus own cross entropy {spread(memory.gaps)} nats, a LoRA per "
                 f"document {spread(each.gaps)}; 0 by construction for the others",
                 verdict(clearly_above(memory.gaps, each.gaps)),

@@ -135,7 +135,6 @@ class Capacity(Study[Results]):
         return [
             Claim(
                 "More entries lower the own cross entropy, whatever the number of documents",
-                "left open",
                 f"{few_entries} nats with {entries[0]} entries, {most_entries} with {entries[-1]}, "
                 f"mean over {counts[0]} to {counts[-1]} documents after {results.epochs} epochs; "
                 f"the last tenth of training still gained {gained:.2f} nats on average",
@@ -143,14 +142,12 @@ class Capacity(Study[Results]):
             ),
             Claim(
                 "More documents raise it, whatever the number of entries",
-                "left open",
                 f"{few} nats with {counts[0]} documents, {many} with {counts[-1]}, mean over "
                 "entries",
                 verdict(bool((mean[-1] > mean[0]).all()), bool((np.diff(mean, axis=0) > 0).all())),
             ),
             Claim(
                 f"Documents learned (own cross entropy below {LEARNED:g}) grow with the entries",
-                "left open",
                 "of "
                 + "; ".join(f"{n} entries: {fit}" for n, fit in zip(entries, fits, strict=True)),
                 verdict(fits == sorted(fits) and fits[-1] > fits[0]),
@@ -158,7 +155,6 @@ class Capacity(Study[Results]):
             Claim(
                 "What counts is entries per document: twice the documents with twice the entries "
                 "are known as well",
-                "left open",
                 f"mean change {both:.2f} nats where both double, {alone:.2f} where the documents "
                 "double alone; means over seeds",
                 verdict(both < 0.25, both < alone / 2),

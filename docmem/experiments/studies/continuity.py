@@ -194,22 +194,22 @@ class Continuity(Study[Results]):
             Claim(
                 "g is Lipschitz: linear, it never changes by more than the largest singular value "
                 "of W_g, per unit of DocRep",
-                "argued",
                 f"steepest seen as a share of that {spreads(g, ' ')}",
                 verdict(within(g)),
+                published="argued",
             ),
             Claim(
                 "Near DocReps select near memories, within the slope of the activation times that",
-                "argued",
                 f"steepest seen as a share of the bound {spreads(selection, ' ')}",
                 verdict(within(selection)),
+                published="argued",
             ),
             Claim(
                 "Perplexity changes smoothly: the steepest ratio grows by less than 1.5 when the "
                 "step is halved for the last time (a jump: 2)",
-                "argued",
                 spreads(growth, " × "),
                 verdict(*(max(each) < 1.5 for each in growth.values())),
+                published="argued",
             ),
         ]
 

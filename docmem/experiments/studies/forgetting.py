@@ -24,7 +24,7 @@ from docmem.evaluation.recall import recognition
 from docmem.experiments.drawing import PlaneMap, dots, plane_maps
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import clearly_above, spread, verdict
-from docmem.experiments.study import SEEDS_ADDED, Claim, Study, all_hold, columns
+from docmem.experiments.study import Claim, Study, all_hold, columns
 from docmem.lm.cross_entropy import base_cross_entropies, cross_entropies_at
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.plots.style import FAINT, GUIDANCE, INK, NEGATIVE, OWN, SIGNED
@@ -160,37 +160,33 @@ class Forgetting(Study[Results]):
         return [
             Claim(
                 "Dropping a DocRep does not forget: its text can still be read where it was",
-                "left open",
                 f"{dropped} {where}",
                 verdict(dropped.mean < -1),
-                exploratory=SEEDS_ADDED,
+                exploratory=True,
             ),
             Claim(
                 "A few epochs of training bring a document back to the base LM, at its own DocRep "
                 "and everywhere on the map",
-                "left open",
                 f"{spread(forgotten.there)} {where} at its DocRep, {lowest} at the lowest point of "
                 f"the map; at or above it everywhere in {sum(above)} of {len(above)} seeds",
                 verdict(all(above), any(above)),
-                exploratory=SEEDS_ADDED,
+                exploratory=True,
             ),
             Claim(
                 f"Forgetting one costs no other document {ALLOWED:g} nats",
-                "left open",
                 f"change of the others' own cross entropy {np.mean(cost):+.2f}, at most "
                 f"{max(cost):+.2f}, at least {min(cost):+.2f}",
                 verdict(max(cost) <= ALLOWED),
-                exploratory=SEEDS_ADDED,
+                exploratory=True,
             ),
             Claim(
                 "It does not clearly leave more of the document than training without it does",
-                "left open",
                 f"lowest on the map {lowest} {where}; trained without it "
                 f"{spread(retrained.lowest)}, at or above it in {sum(gold_above)} of "
                 f"{len(gold_above)} seeds; the others' change then "
                 f"{np.mean(results.costs('retrained')):+.2f}",
                 verdict(not clearly_above(retrained.lowest, forgotten.lowest)),
-                exploratory=True,  # means were compared at first, which three seeds do not bear
+                exploratory=True,
             ),
         ]
 

@@ -14,7 +14,7 @@ from docmem.evaluation.cached import measure as recall_of
 from docmem.experiments.drawing import dots
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import clearly_above, spread, spreads, verdict
-from docmem.experiments.study import SEEDS_ADDED, Claim, Study, columns
+from docmem.experiments.study import Claim, Study, columns
 from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.plots.style import FAINT, GUIDANCE, NEGATIVE, OWN
 from docmem.training.run import Run
@@ -150,19 +150,18 @@ class Guidance(Study[Results]):
         return [
             Claim(
                 "Guidance widens the gap between another document's DocRep and the own one",
-                "α 0.1 and 0.5 only",
                 f"other - own in nats per token, by α {of(weights, 'gap')}",
                 verdict(*wider),
-                ""
+                published="α 0.1 and 0.5 only",
+                why=""
                 if all(wider)
                 else "The own DocRep tells documents apart by itself: without guidance "
                 f"{spread(none.recognised)} documents are recognised",
-                SEEDS_ADDED,
+                exploratory=True,
             ),
             Claim(
                 "Without guidance (α 0) a text is read better at the origin, which is no "
                 "document's",
-                "left open",
                 f"cross entropy at the origin, by α {of(weights, 'origin')}",
                 verdict(*(clearly_above(one.origin, none.origin) for one in guided)),
                 exploratory=True,
@@ -170,7 +169,6 @@ class Guidance(Study[Results]):
             Claim(
                 "Without guidance (α 0) more of a text is continued under another document's "
                 "DocRep",
-                "left open",
                 f"share of tokens continued under another's, by α {of(weights, 'continued_other')}",
                 verdict(
                     *(clearly_above(none.continued_other, one.continued_other) for one in guided)
@@ -179,23 +177,22 @@ class Guidance(Study[Results]):
             ),
             Claim(
                 "A larger α slows the learning of the own text",
-                "epoch 100: 0.51 at α 0.1, 0.74 at 0.5",
                 f"own cross entropy, by α {of(weights, 'own')}",
                 verdict(clearly_above(weights["0.5"].own, weights["0.1"].own)),
+                published="epoch 100: 0.51 at α 0.1, 0.74 at 0.5",
             ),
             Claim(
                 "Of the four negatives, another document's DocRep separates documents most",
-                "left open",
                 f"other - own in nats per token {of(negatives, 'gap')}",
                 verdict(*(clearly_above(other.gap, one.gap) for one in others)),
-                f"Clearly above it: {', '.join(above)}" if above else "",
+                why=f"Clearly above it: {', '.join(above)}" if above else "",
             ),
             Claim(
                 f"The paper's form of the term and its program's do alike (within {ALIKE} nats)",
-                "not compared",
                 f"own {of(forms, 'own')}; other {of(forms, 'other')}",
                 verdict(*alike),
-                ""
+                published="not compared",
+                why=""
                 if all(alike)
                 else "Where the squared term is clamped, its gradient is that of the own cross "
                 "entropy; the absolute one pushes the negative all along",

@@ -145,9 +145,9 @@ class Layers(Study[Results]):
             *earlier, last = own.values()
             return Claim(
                 f"After as many {unit}, the memory after the last block has learned most",
-                "last block only",
                 f"own cross entropy, by layer {spreads(own)}{end}",
                 verdict(*(clearly_above(other, last) for other in earlier)),
+                published="last block only",
             )
 
         times = ", ".join(f"{n}: {min(one.epoch_s):.2f}" for n, one in results.layers.items())

@@ -189,33 +189,33 @@ class Length(Study[Results]):
         return [
             Claim(
                 f"A longer document takes more memory ({SIZES[MAIN]})",
-                ", ".join(f"{name} {value}" for name, value in PUBLISHED.items()),
                 f"correlation with segments {every(whole, MAIN)}",
                 grows(whole, main),
-                f"These memories are young: own cross entropy in training {own}",
+                published=", ".join(f"{name} {value}" for name, value in PUBLISHED.items()),
+                why=f"These memories are young: own cross entropy in training {own}",
             ),
             Claim(
                 "Some reading of memory size, other than one that multiplies by tokens, goes with "
                 "length (r above 0.5)",
-                "the paper gives no formula",
                 best_and_certain(whole),
                 grows(whole, best(whole)),
+                published="the paper gives no formula",
             ),
             Claim(
                 "A longer document takes more memory where all are learned: ten cut to "
                 f"{min(LENGTHS)} to {max(LENGTHS)} segments ({SIZES[MAIN]})",
-                "not measured like this",
                 f"correlation with segments {every(cut, MAIN)}; own cross entropy in training "
                 f"{own_cut}",
                 grows(cut, main),
+                published="not measured like this",
                 exploratory=True,
             ),
             Claim(
                 "Some reading of it, other than one that multiplies by tokens, goes with length "
                 "there",
-                "not measured like this",
                 f"{best_and_certain(cut)}; control, norm of the DocRep {every(cut, 'DocRep, L2')}",
                 grows(cut, best(cut)),
+                published="not measured like this",
                 exploratory=True,
             ),
         ]

@@ -132,25 +132,25 @@ class Nonlinear(Study[Results]):
         return [
             Claim(
                 "A linear g opens more entries than one of 2, 3 or 4 layers",
-                "L0 94 / 83 / 80 / 80",
                 f"active of {results.entries} entries, by layers {text('active')}",
                 verdict(*(clearly_above(ends(linear.active), ends(d.active)) for d in deeper)),
+                published="L0 94 / 83 / 80 / 80",
             ),
             Claim(
                 "A linear g keeps documents further apart for their norm",
-                "distance / L2 0.76 / 0.56 / 0.53 / 0.51",
                 f"distance / L2, by layers {text('ratio')}",
                 verdict(*further),
-                f"After epoch {results.epochs[early]} it does against each depth; later deeper "
+                published="distance / L2 0.76 / 0.56 / 0.53 / 0.51",
+                why=f"After epoch {results.epochs[early]} it does against each depth; later deeper "
                 "ones catch up"
                 if all(first) and not all(further)
                 else "",
             ),
             Claim(
                 "A deeper g leaves more entries dead for every document",
-                "more dead entries",
                 f"dead of {results.entries} entries, by layers {text('dead')}",
                 verdict(*(clearly_above(ends(d.dead), ends(linear.dead)) for d in deeper)),
+                published="more dead entries",
             ),
         ]
 

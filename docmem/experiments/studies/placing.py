@@ -226,7 +226,6 @@ class Placing(Study[Results]):
         return [
             Claim(
                 "Where the LM places them, documents alike in their words become neighbours",
-                "left open",
                 "rank correlation over all pairs, and the share of random deals that reach it: "
                 + ", ".join(
                     f"{one.rho:.2f} and {one.chance:.3f} ({one.documents} documents; "
@@ -234,7 +233,7 @@ class Placing(Study[Results]):
                     for one in before
                 ),
                 verdict(*near),
-                ""
+                why=""
                 if all(near)
                 else "Its states say little of what a document is about: of the unseen passages "
                 f"{results.by_states:.2f} have theirs nearest their own document's, chance "
@@ -243,7 +242,6 @@ class Placing(Study[Results]):
             Claim(
                 "Documents alike in their words then open like entries, more than under "
                 "orthogonal DocReps",
-                "left open",
                 f"rank correlation {compared('selected')}",
                 verdict(
                     spread(lm.selected).mean >= ALIKE,
@@ -252,7 +250,6 @@ class Placing(Study[Results]):
             ),
             Claim(
                 f"They are memorised as well, to {WORSE:g} nats, and each is recognised",
-                "left open",
                 f"own cross entropy {compared('own')}; {spread(lm.recognised)} of {documents} "
                 f"recognised; share of tokens completed {spread(lm.completed)}",
                 verdict(lost <= WORSE, min(lm.recognised) == documents),
@@ -260,7 +257,6 @@ class Placing(Study[Results]):
             Claim(
                 "Unseen passages of the same documents cost less under their own DocRep than with "
                 "orthogonal or shuffled DocReps",
-                "left open",
                 f"nats above the base LM's {compared('unseen_own')}",
                 verdict(
                     *(clearly_above(p.unseen_own, lm.unseen_own) for p in (orthogonal, shuffled))
@@ -268,7 +264,6 @@ class Placing(Study[Results]):
             ),
             Claim(
                 "More of them are attributed than with orthogonal or shuffled DocReps",
-                "left open",
                 f"share of {results.passages} passages {compared('attributed')}, chance "
                 f"{1 / documents:.2f}",
                 verdict(

@@ -20,7 +20,7 @@ from docmem.evaluation.plane import KeyPlane, key_plane, plane_of
 from docmem.experiments.drawing import cell_texts, dots
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import clearly_above, spread, spreads, verdict
-from docmem.experiments.study import SEEDS_ADDED, Claim, Study, columns
+from docmem.experiments.study import Claim, Study, columns
 from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.plots.plane import draw_wells
 from docmem.plots.style import document_color
@@ -199,46 +199,46 @@ class Plane(Study[Results]):
         return [
             Claim(
                 "With tanh a document has a narrow well in a high plain",
-                "2.5–3.6 in the well, 9.0 nearly everywhere else",
                 f"share of the square within 1 nat of own {spread(tanh.within)}, "
                 f"median - own {spread(tanh.contrast)} nats",
                 narrow,
-                ""
+                published="2.5–3.6 in the well, 9.0 nearly everywhere else",
+                why=""
                 if narrow == "holds"
                 else f"Fewer entries {'' if fewer_is_narrower else 'do not '}narrow it: with 32, "
                 f"as many as the paper has, the share is {spread(fewer.within)}",
             ),
             Claim(
                 "With sigmoid the plane is flat",
-                "5.1–5.8 everywhere",
                 f"median - own in nats {text('contrast', 'sigmoid', 'tanh')}",
                 verdict(
                     spread(sigmoid.contrast).mean < 0.5,
                     clearly_above(tanh.contrast, sigmoid.contrast),
                 ),
+                published="5.1–5.8 everywhere",
                 exploratory=True,
             ),
             Claim(
                 "A nonlinear g makes wider basins than a linear one",
-                "wide, smeared",
                 f"share within 1 nat of own {text('within', 'tanh', *NONLINEAR)}; "
                 f"share below half-way {text('half', 'tanh', *NONLINEAR)}",
                 verdict(
                     *(clearly_above(one.within, tanh.within) for one in nonlinear),
                     *(clearly_above(one.half, tanh.half) for one in nonlinear),
                 ),
+                published="wide, smeared",
                 exploratory=True,
             ),
             Claim(
                 "With a nonlinear g the perplexity has a spike at the origin",
-                "9.0 at the origin",
                 f"origin - median in nats {text('origin', 'tanh', *NONLINEAR)}",
                 spike,
-                ""
+                published="9.0 at the origin",
+                why=""
                 if spike == "holds"
                 else "The origin lies between the DocReps, where wells run into each other; "
                 "`guidance` shows what the negative `zero` does there",
-                SEEDS_ADDED,
+                exploratory=True,
             ),
         ]
 

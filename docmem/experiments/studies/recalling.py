@@ -116,9 +116,9 @@ class Recalling(Study[Results]):
             own, *others = scores.values()
             return Claim(
                 what,
-                published,
                 f"{measured} {spreads(scores, ' ')}",
                 verdict(*(clearly_above(own, other) for other in others)),
+                published=published,
             )
 
         return [
