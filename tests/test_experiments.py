@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import json
 import math
 from pathlib import Path
@@ -109,7 +110,7 @@ def made_up(sigmoid: float, relu: float, negative: float) -> Results:
     """Two seeds with these shares of active entries, and of negative ones."""
 
     def selections(active: float) -> Selections:
-        return Selections([active] * 2, [0.5] * 2, [negative] * 2, *([[0.0] * 2] * 4), [3] * 2, [])
+        return Selections([active] * 2, [0.5] * 2, [negative] * 2, *([[0.0] * 2] * 3), [])
 
     return Results({"sigmoid": selections(sigmoid), "relu": selections(relu),
                     "tanh": selections(1.0)})  # fmt: skip
@@ -149,7 +150,7 @@ def test_an_experiment_has_results_a_figure_and_claims(name: str) -> None:
     assert through_json(name, results.numbers) == results.numbers
     study = load_study(name)
     assert study.name == name
-    assert study.question.endswith("?")
+    assert inspect.getdoc(type(study)).endswith("?")
     assert 6 <= study.size[0] <= 14
     assert (redraw.FIGURES / f"{name}.png").is_file()
     assert study.claims(results.numbers)

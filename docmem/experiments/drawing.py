@@ -11,8 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.image import AxesImage
 
+from docmem.experiments.stats import values_of
 from docmem.plots.plane import plane_map
 from docmem.plots.style import INK, badge, document_color
+
+
+def stacked(figure: Figure, *heights: float) -> Any:
+    """Figures one below the other, of these heights."""
+    return figure.subfigures(len(heights), 1, height_ratios=heights)
 
 
 def dots(
@@ -20,6 +26,7 @@ def dots(
     groups: Mapping[str, Sequence[float]],
     color: str = INK,
     label: str | None = None,
+    **settings: Any,
 ) -> None:
     """One dot per seed and a bar at their mean, for each named group along the x axis.
 
@@ -28,6 +35,7 @@ def dots(
         groups: numbers, one per seed.
         color: of dots and bars.
         label: for the legend.
+        settings: of the Axes, such as title and ylabel.
     """
     for place, values in enumerate(groups.values()):
         axes.plot([place] * len(values), values, "o", ms=5, color=color, alpha=0.35, mew=0)
@@ -35,13 +43,13 @@ def dots(
     if label is not None:
         axes.plot([], [], color=color, lw=2, label=label)
     axes.set_xticks(range(len(groups)), list(groups))
-    axes.set_xlim(-0.6, len(groups) - 0.4)
+    axes.set(xlim=(-0.6, len(groups) - 0.4), **settings)
 
 
 def dot_panels(
     panels: Iterable[Axes], measures: Mapping[str, str], groups: Mapping[str, Any]
 ) -> None:
-    """One panel of dots per measure, from 0, with a column per group.
+    """One panel of dots per measure, from 0 unless a number is below, with a column per group.
 
     Args:
         panels: where to draw; there may be more than measures.
@@ -49,9 +57,9 @@ def dot_panels(
         groups: results of each setting, by what stands under its column.
     """
     for axes, (key, label) in zip(panels, measures.items(), strict=False):
-        dots(axes, {name: getattr(group, key) for name, group in groups.items()})
-        axes.set_ylim(0)
-        axes.set_ylabel(label)
+        values = values_of(groups, key)
+        lowest = min(map(min, values.values()))
+        dots(axes, values, ylabel=label, ylim=(0 if lowest >= 0 else None, None))
 
 
 @dataclass(frozen=True)
