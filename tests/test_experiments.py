@@ -120,8 +120,9 @@ def test_claims_follow_the_numbers() -> None:
     claims = Activation().claims
     assert [claim.verdict for claim in claims(made_up(1.0, 0.4, 0.5))] == ["holds"] * 3
     assert [claim.verdict for claim in claims(made_up(0.5, 0.9, 0.0))] == ["not"] * 3
-    assert "about half are positive" in claims(made_up(0.5, 0.9, 0.0))[1].why
-    assert claims(made_up(1.0, 0.4, 0.5))[1].why == ""
+    assert "about half are positive" in claims(made_up(0.5, 0.9, 0.0))[1].found
+    held = claims(made_up(1.0, 0.4, 0.5))[1]
+    assert held.found == held.ours
 
 
 def test_page_of_claims_has_a_row_per_claim_and_a_tally(folder: Path) -> None:

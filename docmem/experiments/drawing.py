@@ -13,7 +13,7 @@ from matplotlib.image import AxesImage
 
 from docmem.experiments.stats import values_of
 from docmem.plots.plane import plane_map
-from docmem.plots.style import INK, badge, document_color
+from docmem.plots.style import INK, badge
 
 
 def stacked(figure: Figure, *heights: float) -> Any:
@@ -109,13 +109,6 @@ def plane_maps(
     figure.colorbar(image, ax=panels, label=label, aspect=14, pad=0.01)
 
 
-def document_ticks(axes: Axes, count: int) -> None:
-    """The numbers of the documents, in their colours, up the side of a heat map."""
-    axes.set_yticks(range(count), [str(index + 1) for index in range(count)], fontsize=7)
-    for index, tick in enumerate(axes.get_yticklabels()):
-        tick.set(color=document_color(index), fontweight="bold")
-
-
 def cell_texts(axes: Axes, image: AxesImage, text: Callable[[float], str], size: float) -> None:
     """The number of each cell of a heat map, in the middle of it.
 
@@ -133,12 +126,13 @@ def cell_texts(axes: Axes, image: AxesImage, text: Callable[[float], str], size:
         )  # fmt: skip
 
 
-def level(axes: Axes, y: float, text: str, color: str = INK) -> None:
-    """A line across the panel at `y`, named at its left end."""
-    axes.axhline(y, color=color, lw=1)
+def level(axes: Axes, y: float, text: str, side: str = "left", **style: Any) -> None:
+    """A line across the panel at `y`, named at its left or right end."""
+    axes.axhline(y, lw=1, **style)
+    place, away = (0, 3) if side == "left" else (1, -3)
     axes.annotate(
-        text, (0, y), (3, 3), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
-        color=color,
+        text, (place, y), (away, 3), xycoords=axes.get_yaxis_transform(),
+        textcoords="offset points", ha=side, color="#555555",
     )  # fmt: skip
 
 

@@ -36,9 +36,14 @@ class Claim:
     published: str = "left open"
     """What the paper reports."""
     why: str = ""
-    """Where we disagree: why, as far as it was tested."""
+    """Why it does not hold, as far as it was tested; told only then."""
     exploratory: bool = False
     """Whether its rule, or its number of seeds, was settled after results had been seen."""
+
+    @property
+    def found(self) -> str:
+        """What was measured, and why the claim does not hold, if it does not."""
+        return f"{self.ours}. {self.why}" if self.why and self.verdict != "holds" else self.ours
 
 
 Claims = Iterator[Claim]

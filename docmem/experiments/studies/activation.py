@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from docmem.evaluation.recall import recognition
-from docmem.experiments.drawing import document_ticks, dot_panels
+from docmem.experiments.drawing import dot_panels
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import spread, verdict
 from docmem.experiments.study import Claim, Claims, Study, columns
-from docmem.plots.style import SIGNED
+from docmem.plots.style import SIGNED, document_color
 from docmem.training.run import Run
 
 ACTIVATIONS = ("sigmoid", "relu", "tanh", "swiglu")
@@ -84,7 +84,10 @@ class Activation(Study[Results]):
                 interpolation="nearest",
             )  # fmt: skip
             axes.set(title=name, xlabel="memory entry")
-            document_ticks(axes, len(one.selection))
+            places = range(len(one.selection))
+            axes.set_yticks(places, [str(index + 1) for index in places], fontsize=7)
+            for index, tick in enumerate(axes.get_yticklabels()):
+                tick.set(color=document_color(index), fontweight="bold")
         above[0].set_ylabel("document")
         figure.colorbar(image, ax=above, label="k_doc", aspect=12, pad=0.01)
         dot_panels(below, MEASURES, results.activations)
@@ -98,16 +101,13 @@ class Activation(Study[Results]):
             verdict(sigmoid.mean > 0.95),
             published="all on",
         )
-        why = (
-            "Of a linear g about half are positive before anything is trained: "
-            f"{spread(found['relu'].active_untrained)}"
-        )
         yield Claim(
             "Relu opens a sparse set of entries",
             f"share of active entries {relu}",
             verdict(relu.mean < 0.6),
             published="sparse",
-            why="" if relu.mean < 0.6 else why,
+            why="Of a linear g about half are positive before anything is trained: "
+            f"{spread(found['relu'].active_untrained)}",
         )
         negative = spread(found["tanh"].negative)
         yield Claim(

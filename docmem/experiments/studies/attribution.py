@@ -9,19 +9,17 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from docmem.documents import Document, segments
 from docmem.evaluation.search import search_descent
-from docmem.experiments.drawing import dots
+from docmem.experiments.drawing import dots, level
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import clearly_above, spread, verdict
-from docmem.experiments.study import Claim, Claims, Study, columns
+from docmem.experiments.study import Claim, Claims, Study
 from docmem.lm.cross_entropy import base_cross_entropies, cross_entropies_at
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
@@ -76,31 +74,32 @@ class Attribution(Study[Results]):
         """Read every passage under every DocRep, and search the plane for it."""
         known = len(pool.documents())
         strangers = dataclasses.replace(pool, fast=False).documents(2 * known)[known:]
-        parts = ("lowest", "descent", "auc", "scores")
-        rows: dict[str, list[dict[str, Any]]] = {part: [] for part in parts}
-        hits = []
+        scores: dict[str, list[list[float]]] = {name: [] for name in GROUPS}
+        right: dict[str, list[torch.Tensor]] = {name: [] for name in STRANGE}
+        descent: dict[str, list[float]] = {name: [] for name in STRANGE}
         for run in pool.runs():
             memory = run.load_memory()
-            row: dict[str, dict[str, Any]] = {part: {} for part in parts}
             for name, group in passages(run, strangers).items():
                 doc_ids = torch.tensor([doc_id for doc_id, _ in group])
                 cache = cache_passages(pool.lm, run, [text for _, text in group])
                 ce = cross_entropies_at(cache, memory, memory.doc_reps)
-                row["scores"][name] = (ce.min(1).values - base_cross_entropies(cache)).tolist()
+                scores[name].append((ce.min(1).values - base_cross_entropies(cache)).tolist())
                 if name in STRANGE:
-                    right = (ce.argmin(1) == doc_ids).float()
-                    row["lowest"][name] = right.mean().item()
+                    right[name].append((ce.argmin(1) == doc_ids).float())
                     found = search_descent(cache, memory, **DESCENT).doc_reps
                     nearest = torch.cdist(found, memory.doc_reps.cpu()).argmin(1)
-                    row["descent"][name] = (nearest == doc_ids).float().mean().item()
-                if name == "unseen":
-                    hits.append(right)
-            for name, other in STRANGE.items():
-                row["auc"][name] = roc_auc(row["scores"][name], row["scores"][other])
-            for part in parts:
-                rows[part].append(row[part])
-        shares = torch.stack(hits).mean(0).tolist()
-        return Results(known, **{part: columns(rows[part]) for part in parts}, hits=shares)
+                    descent[name].append((nearest == doc_ids).float().mean().item())
+        return Results(
+            known,
+            {name: torch.stack(right[name]).mean(1).tolist() for name in STRANGE},
+            descent,
+            {
+                name: list(map(roc_auc, scores[name], scores[strange]))
+                for name, strange in STRANGE.items()
+            },
+            scores,
+            torch.stack(right["unseen"]).mean(0).tolist(),
+        )
 
     def _draw(self, figure: Figure, results: Results) -> None:
         left, middle, right = figure.subplots(1, 3, width_ratios=(1.15, 1.5, 1))
@@ -111,7 +110,7 @@ class Attribution(Study[Results]):
             for how, shares in ways.items()
         }
         dots(left, groups, title="Which document?", ylabel="passages given to their document (%)")
-        draw_chance(left, results.documents, -0.5)
+        level(left, 100 / results.documents, "chance", color=FAINT, ls=(0, (4, 3)))
         left.tick_params(axis="x", labelsize=9)
         left.set_ylim(0, 105)
         for place, (name, (color, _)) in enumerate(GROUPS.items()):
@@ -210,10 +209,3 @@ def labelled(known: Sequence[float], strange: Sequence[float]) -> tuple[list[int
 def roc_auc(known: Sequence[float], strange: Sequence[float]) -> float:
     """ROC-AUC of `none of them` by the score: the chance that a stranger scores higher."""
     return float(roc_auc_score(*labelled(known, strange)))
-
-
-def draw_chance(axes: Axes, documents: int, x: float) -> None:
-    """A dashed line where guessing one of so many documents would be, in percent."""
-    axes.axhline(100 / documents, color=FAINT, lw=1, ls=(0, (4, 3)))
-    axes.annotate("chance", (x, 100 / documents), (0, 3), textcoords="offset points",
-                  ha="left" if x < 0 else "right", color="#555555")  # fmt: skip

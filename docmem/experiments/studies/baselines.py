@@ -14,14 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from docmem.evaluation.recall import Recognition, prompts
-from docmem.experiments.baselines import (
-    Baseline,
-    DocumentMemoryBaseline,
-    LoRA,
-    PerDocumentLoRA,
-    UngatedMemory,
-    train_for_equal_time,
-)
+from docmem.experiments import baselines
 from docmem.experiments.drawing import dots
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import clearly_above, spread, values_of, verdict
@@ -31,11 +24,11 @@ from docmem.plots.style import GUIDANCE, NEGATIVE, OWN
 MOST_SEEDS = 3
 PROMPT = NEW = 16
 """Tokens given, and tokens to complete."""
-KINDS: dict[str, tuple[type[Baseline], float | None, str, str]] = {
-    "document memory": (DocumentMemoryBaseline, None, OWN, ""),
-    "without keys": (UngatedMemory, None, GUIDANCE, "a memory without document keys"),
-    "one LoRA": (LoRA, 5e-3, NEGATIVE, "one LoRA for all"),
-    "LoRA per document": (PerDocumentLoRA, 2e-2, "#AA4499", "one LoRA per document"),
+KINDS: dict[str, tuple[type[baselines.Baseline], float | None, str, str]] = {
+    "document memory": (baselines.DocumentMemoryBaseline, None, OWN, ""),
+    "without keys": (baselines.UngatedMemory, None, GUIDANCE, "a memory without document keys"),
+    "one LoRA": (baselines.LoRA, 5e-3, NEGATIVE, "one LoRA for all"),
+    "LoRA per document": (baselines.PerDocumentLoRA, 2e-2, "#AA4499", "one LoRA per document"),
 }
 """Class, learning rate (None: the preset's), colour, and name in a claim.
 
@@ -160,7 +153,7 @@ def one_seed(pool: RunPool, seed: int) -> dict[str, dict[str, object]]:
     """The numbers of each baseline."""
     documents, config = pool.documents(), pool.config(seed=seed)
     made = {name: kind(pool.lm, documents, config, lr) for name, (kind, lr, *_) in KINDS.items()}
-    train_for_equal_time(list(made.values()), config.num_epochs)
+    baselines.train_for_equal_time(list(made.values()), config.num_epochs)
     found: dict[str, dict[str, object]] = {}
     for name, baseline in made.items():
         own, other = own_and_other(baseline.cross_entropies())
@@ -186,7 +179,7 @@ def own_and_other(values: Float[Tensor, "n_docs addresses"]) -> tuple[float, flo
     return square.own, square.other
 
 
-def completed(baseline: Baseline) -> Float[Tensor, "n_docs addresses"]:
+def completed(baseline: baselines.Baseline) -> Float[Tensor, "n_docs addresses"]:
     """Share of each document's tokens that are completed correctly under each address."""
     ids, wanted, doc_ids = prompts(baseline.cache, PROMPT, NEW)
     shares = torch.empty(len(baseline.documents), baseline.addresses)

@@ -25,7 +25,7 @@ from docmem.experiments.drawing import dots, level, shade, stacked
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import spreads, values_of, verdict
 from docmem.experiments.study import Claim, Claims, Study, columns
-from docmem.plots.style import FAINT, document_color, plain_log_ticks
+from docmem.plots.style import FAINT, INK, document_color, plain_log_ticks
 from docmem.training.run import Run
 
 ACTIVATIONS = ("sigmoid", "relu", "tanh")
@@ -147,7 +147,7 @@ class Continuity(Study[Results]):
         for name, one in found.items():
             shares |= {f"g\n{name}": one.g_share, f"k_doc\n{name}": one.selection_share}
         dots(left, shares, ylabel="steepest ratio seen,\nas a share of its bound", ylim=(0, 1.2))
-        level(left, 1, "exact constant, or bound")
+        level(left, 1, "exact constant, or bound", color=INK)
         draw_halvings(right, results)
 
     def _judge(self, results: Results) -> Claims:

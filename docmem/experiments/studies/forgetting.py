@@ -21,7 +21,7 @@ from docmem.editing.doc_reps import drop_doc_rep, plane_extent
 from docmem.editing.forget import forget
 from docmem.evaluation.plane import key_plane
 from docmem.evaluation.recall import recognition
-from docmem.experiments.drawing import PlaneMap, dots, plane_maps
+from docmem.experiments.drawing import PlaneMap, dots, level, plane_maps
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import clearly_above, spread, values_of, verdict
 from docmem.experiments.study import Claim, Claims, Study, columns
@@ -132,8 +132,7 @@ class Forgetting(Study[Results]):
         left, right = figure.add_subplot(grid[1, :2]), figure.add_subplot(grid[1, 2:])
         dots(left, values_of(ways, "there"), GUIDANCE, "where its DocRep was")
         dots(left, values_of(ways, "lowest"), NEGATIVE, "lowest anywhere on the map")
-        left.axhline(0, color=INK, lw=1)
-        left.annotate("base LM", (-0.55, 0), (0, 3), textcoords="offset points")
+        level(left, 0, "base LM", color=INK)
         left.set_ylabel("its cross entropy\n- base LM's (nats per token)")
         left.legend(frameon=False, loc="upper left")
         left.set_title("What is left of the document")

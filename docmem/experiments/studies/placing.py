@@ -29,7 +29,7 @@ from docmem.documents import Document
 from docmem.editing.place import doc_reps_from_lm, mean_states
 from docmem.evaluation.cached import measure
 from docmem.evaluation.plane import plane_of
-from docmem.experiments.drawing import dots
+from docmem.experiments.drawing import dots, level
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import (
     clearly_above,
@@ -39,12 +39,12 @@ from docmem.experiments.stats import (
     values_of,
     verdict,
 )
-from docmem.experiments.studies.attribution import cache_passages, draw_chance, passages
+from docmem.experiments.studies.attribution import cache_passages, passages
 from docmem.experiments.study import Claim, Claims, Study, columns
 from docmem.lm.cross_entropy import base_cross_entropies, cross_entropies_at
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel
-from docmem.plots.style import INK, badge
+from docmem.plots.style import FAINT, INK, badge
 from docmem.training.run import Run
 
 PLACINGS = {"orthogonal": "orthogonal", "lm": "\nthe LM's", "shuffled": "shuffled"}
@@ -203,7 +203,8 @@ class Placing(Study[Results]):
             ends = (min(0, 1.1 * min(values)), max(0, 1.1 * max(values)))
             dots(axes, groups, title=title, ylabel=label, ylim=ends)
             axes.tick_params(axis="x", labelsize=9)
-        draw_chance(panels[4], len(results.titles), 2.5)
+        chance = 100 / len(results.titles)
+        level(panels[4], chance, "chance", "right", color=FAINT, ls=(0, (4, 3)))
 
     def title(self, results: Results) -> str:
         """Says whether like documents become neighbours."""
@@ -222,17 +223,13 @@ class Placing(Study[Results]):
             ours, theirs, dealt = (spread(getattr(p, key)) for p in (lm, orthogonal, shuffled))
             return f"{ours}; orthogonal {theirs}, shuffled {dealt}"
 
-        near = verdict(*(one.counts for one in before))
-        why = (
-            "Its states say little of what a document is about: of the unseen passages "
-            f"{results.by_states:.2f} have theirs nearest their own document's, {chance}"
-        )
         yield Claim(
             "Where the LM places them, documents alike in their words become neighbours",
             "rank correlation over all pairs, and the share of random deals that reach it: "
             f"{', '.join(map(str, before))}",
-            near,
-            why="" if near == "holds" else why,
+            verdict(*(one.counts for one in before)),
+            why="Its states say little of what a document is about: of the unseen passages "
+            f"{results.by_states:.2f} have theirs nearest their own document's, {chance}",
         )
         yield Claim(
             "Documents alike in their words then open like entries, more than under orthogonal "

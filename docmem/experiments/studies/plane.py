@@ -174,19 +174,15 @@ class Plane(Study[Results]):
         def text(key: str) -> str:
             return spreads(values_of(linear_first, key))
 
-        narrow = verdict(spread(tanh.within).mean < 0.15, spread(tanh.contrast).mean > 1)
         does = "" if clearly_above(tanh.within, fewer.within) else "do not "
-        why = (
-            f"Fewer entries {does}narrow it: with 32, as many as the paper has, the share is "
-            f"{spread(fewer.within)}"
-        )
         yield Claim(
             "With tanh a document has a narrow well in a high plain",
             f"share of the square within 1 nat of own {spread(tanh.within)}, "
             f"median - own {spread(tanh.contrast)} nats",
-            narrow,
+            verdict(spread(tanh.within).mean < 0.15, spread(tanh.contrast).mean > 1),
             published="2.5–3.6 in the well, 9.0 nearly everywhere else",
-            why="" if narrow == "holds" else why,
+            why=f"Fewer entries {does}narrow it: with 32, as many as the paper has, the share is "
+            f"{spread(fewer.within)}",
         )
         contrast = {"sigmoid": sigmoid.contrast, "tanh": tanh.contrast}
         yield Claim(
@@ -208,17 +204,13 @@ class Plane(Study[Results]):
             published="wide, smeared",
             exploratory=True,
         )
-        spike = verdict(*(clearly_above(one.origin) for one in nonlinear))
-        why = (
-            "The origin lies between the DocReps, where wells run into each other; `guidance` "
-            "shows what the negative `zero` does there"
-        )
         yield Claim(
             "With a nonlinear g the perplexity has a spike at the origin",
             f"origin - median in nats {text('origin')}",
-            spike,
+            verdict(*(clearly_above(one.origin) for one in nonlinear)),
             published="9.0 at the origin",
-            why="" if spike == "holds" else why,
+            why="The origin lies between the DocReps, where wells run into each other; "
+            "`guidance` shows what the negative `zero` does there",
             exploratory=True,
         )
 
