@@ -1,6 +1,5 @@
 """The study placing: its numbers are the runs', its drawing the numbers', claims follow."""
 
-import copy
 from collections.abc import Iterator
 
 import numpy as np
@@ -25,7 +24,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToyPool]:
     """A pool whose runs are shared, and a study with few deals."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(placing, "DEALS", 20)
-        yield ToyPool(seeds=2, folder=tmp_path_factory.mktemp("runs"))
+        yield ToyPool(folder=tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
@@ -141,10 +140,7 @@ def test_by_states_counts_passages_nearest_their_documents(
 
 
 def test_figure_shows_the_measured_values(results: placing.Results) -> None:
-    before = copy.deepcopy(results)
     figure = drawn("placing", results)
-    assert results == before
-    assert "what was trained" in figure.texts[-1].get_text().replace("\n", " ")
     for axes, name in zip(figure.axes, ("orthogonal", "lm"), strict=False):
         places = [patch.get_offsets()[0].tolist() for patch in axes.collections]
         assert places == pytest.approx(np.array(results.placings[name].map))
