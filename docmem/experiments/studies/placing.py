@@ -260,12 +260,7 @@ class Placing(Study[Results]):
 
 
 class Unseen:
-    """Unseen passages of the memorised documents, read once for all memories.
-
-    Args:
-        lm: what reads them.
-        run: with whose settings they are cut and read.
-    """
+    """Unseen passages of a run's documents, cut as the run says and read once for all memories."""
 
     def __init__(self, lm: LanguageModel, run: Run) -> None:
         cut = passages(run, [])["unseen"]
