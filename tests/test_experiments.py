@@ -2,15 +2,18 @@
 
 import dataclasses
 import functools
+import inspect
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import redraw
 import torch
-from drawn import ToyPool, through_json
+from drawn import ToyPool, marks, through_json
+from PIL import Image
 
 from docmem import experiments
 from docmem.cli.main import main
@@ -109,7 +112,7 @@ def made_up(sigmoid: float, relu: float, negative: float) -> Results:
     """Two seeds with these shares of active entries, and of negative ones."""
 
     def selections(active: float) -> Selections:
-        return Selections([active] * 2, [0.5] * 2, [negative] * 2, *([[0.0] * 2] * 4), [3] * 2, [])
+        return Selections([active] * 2, [0.5] * 2, [negative] * 2, *([[0.0] * 2] * 3), [])
 
     return Results({"sigmoid": selections(sigmoid), "relu": selections(relu),
                     "tanh": selections(1.0)})  # fmt: skip
@@ -119,8 +122,9 @@ def test_claims_follow_the_numbers() -> None:
     claims = Activation().claims
     assert [claim.verdict for claim in claims(made_up(1.0, 0.4, 0.5))] == ["holds"] * 3
     assert [claim.verdict for claim in claims(made_up(0.5, 0.9, 0.0))] == ["not"] * 3
-    assert "about half are positive" in claims(made_up(0.5, 0.9, 0.0))[1].why
-    assert claims(made_up(1.0, 0.4, 0.5))[1].why == ""
+    assert "about half are positive" in claims(made_up(0.5, 0.9, 0.0))[1].found
+    held = claims(made_up(1.0, 0.4, 0.5))[1]
+    assert held.found == held.ours
 
 
 def test_page_of_claims_has_a_row_per_claim_and_a_tally(folder: Path) -> None:
@@ -141,18 +145,28 @@ def test_page_of_claims_has_a_row_per_claim_and_a_tally(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", experiments.NAMES)
-def test_an_experiment_has_results_a_figure_and_claims(name: str) -> None:
+def test_stored_results_have_a_figure_and_claims(name: str) -> None:
     """`make figures FRESH=1` measures and draws what is missing."""
-    results = runner.load_results(name)
+    results, study = runner.load_results(name), load_study(name)
     assert results is not None
     assert (results.experiment, results.pool.preset, results.pool.fast) == (name, "tiny", False)
-    assert through_json(name, results.numbers) == results.numbers
-    study = load_study(name)
-    assert study.name == name
-    assert study.question.endswith("?")
-    assert 6 <= study.size[0] <= 14
-    assert (redraw.FIGURES / f"{name}.png").is_file()
-    assert study.claims(results.numbers)
+    numbers = results.numbers
+    assert inspect.getdoc(type(study)).endswith("?")
+    with Image.open(redraw.FIGURES / f"{name}.png") as picture:
+        assert picture.size == tuple(round(150 * inches) for inches in study.size)
+    figure = runner.figure(name)
+    assert numbers == through_json(name, numbers)  # drawing changed nothing
+    assert figure.get_suptitle().strip() == study.title(numbers)
+    under = figure.texts[-1].get_text().replace("\n", " ")
+    assert under == f"{study.caption.format(results=numbers)} {results.note}".strip()
+    for axes in (axes for axes in figure.axes if not axes.images and axes.name == "rectilinear"):
+        lowest, highest = sorted(axes.get_ylim())
+        assert all(lowest <= height <= highest for height in marks(axes)), axes.get_ylabel()
+    claims = study.claims(numbers)
+    assert len({claim.claim for claim in claims}) == len(claims) > 1
+    for claim in claims:
+        assert re.search(r"\d", claim.ours)
+        assert not re.search(r"\bnan\b|\binf\b", claim.found)
 
 
 def test_the_page_of_claims_is_of_the_stored_results() -> None:

@@ -1,6 +1,5 @@
 """The study adding: its numbers are the memories', its drawing the numbers', claims follow."""
 
-import copy
 from collections.abc import Iterator
 
 import numpy as np
@@ -48,9 +47,7 @@ def test_each_way_is_measured_on_its_memory(small: ToyPool, results: adding.Resu
     for name, (memory, readings) in memories.items():
         way, found = results.ways[name], recognition(cache, memory)
         assert way.own[0] == pytest.approx(found.ce.diagonal().tolist(), rel=1e-4), name
-        assert way.other == pytest.approx([found.other], rel=1e-4), name
         assert (way.recognised, way.readings) == ([found.recognised], [readings]), name
-        assert way.seconds[0] > 0 or name == "trained"
     shown, extent = results.maps["added"], results.extent
     assert shown.doc_reps == added.doc_reps.tolist()
     assert extent >= added.doc_reps.abs().max()
@@ -62,10 +59,7 @@ def test_each_way_is_measured_on_its_memory(small: ToyPool, results: adding.Resu
 
 
 def test_figure_shows_the_measured_values(results: adding.Results) -> None:
-    before = copy.deepcopy(results)
     figure = drawn("adding", results)
-    assert results == before
-    assert "what was trained" in figure.texts[-1].get_text().replace("\n", " ")
     for axes, shown in zip(figure.axes, results.maps.values(), strict=False):
         assert np.array_equal(axes.images[0].get_array(), shown.values)
         assert [text.get_text() for text in axes.texts] == ["3"]
@@ -85,7 +79,7 @@ def made_up(new: float, cost: float, harm: float) -> adding.Results:
     """Two seeds: ten documents at 0.5, and what the ways make of them and of the new one."""
 
     def way(own: list[float]) -> adding.Way:
-        return adding.Way([own] * 2, [4.0] * 2, [11] * 2, [9] * 2, [1.0] * 2)
+        return adding.Way([own] * 2, [11] * 2, [9] * 2)
 
     ways = {
         "trained": way([0.5] * 10 + [6.0]),

@@ -57,7 +57,7 @@ class Baseline(ABC):
     ) -> None:
         self.lm, self.documents, self.config = lm, documents, config
         self.cache = cache_hidden_states(lm, documents, config)
-        self.stored = self.build()
+        self.stored = self._build()
         """What has to be stored; its parameters are trained."""
         self.trained = [one for one in self.stored.values() if isinstance(one, nn.Parameter)]
         self.optimizer = torch.optim.AdamW(
@@ -69,11 +69,11 @@ class Baseline(ABC):
         """Mean own cross entropy of each epoch's steps, nats per token."""
 
     @abstractmethod
-    def build(self) -> dict[str, Tensor]:
+    def _build(self) -> dict[str, Tensor]:
         """Make what is trained; returns what has to be stored, by name."""
 
     @abstractmethod
-    def read(self, index: int, address: int) -> Float[Tensor, ""]:
+    def _read(self, index: int, address: int) -> Float[Tensor, ""]:
         """Cross entropy of a batch under an address, nats per token."""
 
     @abstractmethod
@@ -82,7 +82,7 @@ class Baseline(ABC):
 
     def batch_losses(self, index: int) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """What a step on a batch minimises, and the batch's own cross entropy: here the same."""
-        ce = self.read(index, min(self.cache.doc_ids[index], self.addresses - 1))
+        ce = self._read(index, min(self.cache.doc_ids[index], self.addresses - 1))
         return ce, ce
 
     def cross_entropies(self) -> Float[Tensor, "n_docs addresses"]:
@@ -90,7 +90,7 @@ class Baseline(ABC):
         return document_means(
             self.cache,
             len(self.documents),
-            lambda index: torch.stack([self.read(index, a) for a in range(self.addresses)]),
+            lambda index: torch.stack([self._read(index, a) for a in range(self.addresses)]),
         )
 
     @property
@@ -119,15 +119,13 @@ class Baseline(ABC):
 class DocumentMemoryBaseline(Baseline):
     """The document memory, trained with guidance. Its addresses are its DocReps."""
 
-    def build(self) -> dict[str, Tensor]:
-        """A fresh memory."""
+    def _build(self) -> dict[str, Tensor]:
         self.addresses = len(self.documents)
         self.memory = new_memory(self.config, self.lm, self.documents).to(self.cache.device)
         self.generator = torch.Generator().manual_seed(self.config.seed)
         return self.memory.state_dict(keep_vars=True)
 
-    def read(self, index: int, address: int) -> Float[Tensor, ""]:
-        """Cross entropy of a batch under a DocRep, nats per token."""
+    def _read(self, index: int, address: int) -> Float[Tensor, ""]:
         return self.cache.cross_entropies(index, self.memory, self.memory.doc_reps[[address]])[0]
 
     def batch_losses(self, index: int) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
@@ -161,11 +159,10 @@ class UngatedMemory(DocumentMemoryBaseline):
 
     batch_losses = Baseline.batch_losses
 
-    def build(self) -> dict[str, Tensor]:
-        """A fresh memory, its keys open; under any DocRep it is the same, so one is enough."""
+    def _build(self) -> dict[str, Tensor]:
         self.config = dataclasses.replace(self.config, key_activation="linear")
-        super().build()
-        self.addresses = 1
+        super()._build()
+        self.addresses = 1  # under any DocRep it is the same
         self.memory.document_key = _OpenKeys()
         return self.memory.state_dict(keep_vars=True)
 
@@ -179,8 +176,7 @@ class LoRA(Baseline):
         DocmemError: if peft is not installed.
     """
 
-    def build(self) -> dict[str, Tensor]:
-        """Fresh adapters in a copy of the LM."""
+    def _build(self) -> dict[str, Tensor]:
         if importlib.util.find_spec("peft") is None:
             raise DocmemError(
                 "The baselines need peft, which is not installed: `pip install peft`."
@@ -209,8 +205,7 @@ class LoRA(Baseline):
                 self.model.add_adapter(settings, adapter_name=str(address))
         return {name: p for name, p in self.model.named_parameters() if "lora_" in name}
 
-    def read(self, index: int, address: int) -> Float[Tensor, ""]:
-        """Cross entropy of a batch under an adapter, nats per token."""
+    def _read(self, index: int, address: int) -> Float[Tensor, ""]:
         batch = self.cache.batches[index]
         self.model.set_adapter(str(address))
         return cross_entropy(self.model(**forward_inputs(self.lm.model, batch)).logits, batch)
@@ -224,10 +219,9 @@ class LoRA(Baseline):
 class PerDocumentLoRA(LoRA):
     """One LoRA per document, each of a rank so small that all together are as large."""
 
-    def build(self) -> dict[str, Tensor]:
-        """As many adapters as documents."""
+    def _build(self) -> dict[str, Tensor]:
         self.addresses = len(self.documents)
-        return super().build()
+        return super()._build()
 
 
 def train_for_equal_time(baselines: Sequence[Baseline], epochs: int) -> None:

@@ -11,8 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.image import AxesImage
 
+from docmem.experiments.stats import values_of
 from docmem.plots.plane import plane_map
-from docmem.plots.style import INK, badge, document_color
+from docmem.plots.style import INK, badge
+
+
+def stacked(figure: Figure, *heights: float) -> Any:
+    """Figures one below the other, of these heights."""
+    return figure.subfigures(len(heights), 1, height_ratios=heights)
 
 
 def dots(
@@ -20,6 +26,7 @@ def dots(
     groups: Mapping[str, Sequence[float]],
     color: str = INK,
     label: str | None = None,
+    **settings: Any,
 ) -> None:
     """One dot per seed and a bar at their mean, for each named group along the x axis.
 
@@ -28,6 +35,7 @@ def dots(
         groups: numbers, one per seed.
         color: of dots and bars.
         label: for the legend.
+        settings: of the Axes, such as title and ylabel.
     """
     for place, values in enumerate(groups.values()):
         axes.plot([place] * len(values), values, "o", ms=5, color=color, alpha=0.35, mew=0)
@@ -35,13 +43,13 @@ def dots(
     if label is not None:
         axes.plot([], [], color=color, lw=2, label=label)
     axes.set_xticks(range(len(groups)), list(groups))
-    axes.set_xlim(-0.6, len(groups) - 0.4)
+    axes.set(xlim=(-0.6, len(groups) - 0.4), **settings)
 
 
 def dot_panels(
     panels: Iterable[Axes], measures: Mapping[str, str], groups: Mapping[str, Any]
 ) -> None:
-    """One panel of dots per measure, from 0, with a column per group.
+    """One panel of dots per measure, from 0 unless a number is below, with a column per group.
 
     Args:
         panels: where to draw; there may be more than measures.
@@ -49,9 +57,9 @@ def dot_panels(
         groups: results of each setting, by what stands under its column.
     """
     for axes, (key, label) in zip(panels, measures.items(), strict=False):
-        dots(axes, {name: getattr(group, key) for name, group in groups.items()})
-        axes.set_ylim(0)
-        axes.set_ylabel(label)
+        values = values_of(groups, key)
+        lowest = min(map(min, values.values()))
+        dots(axes, values, ylabel=label, ylim=(0 if lowest >= 0 else None, None))
 
 
 @dataclass(frozen=True)
@@ -101,13 +109,6 @@ def plane_maps(
     figure.colorbar(image, ax=panels, label=label, aspect=14, pad=0.01)
 
 
-def document_ticks(axes: Axes, count: int) -> None:
-    """The numbers of the documents, in their colours, up the side of a heat map."""
-    axes.set_yticks(range(count), [str(index + 1) for index in range(count)], fontsize=7)
-    for index, tick in enumerate(axes.get_yticklabels()):
-        tick.set(color=document_color(index), fontweight="bold")
-
-
 def cell_texts(axes: Axes, image: AxesImage, text: Callable[[float], str], size: float) -> None:
     """The number of each cell of a heat map, in the middle of it.
 
@@ -125,12 +126,13 @@ def cell_texts(axes: Axes, image: AxesImage, text: Callable[[float], str], size:
         )  # fmt: skip
 
 
-def level(axes: Axes, y: float, text: str, color: str = INK) -> None:
-    """A line across the panel at `y`, named at its left end."""
-    axes.axhline(y, color=color, lw=1)
+def level(axes: Axes, y: float, text: str, side: str = "left", **style: Any) -> None:
+    """A line across the panel at `y`, named at its left or right end."""
+    axes.axhline(y, lw=1, **style)
+    place, away = (0, 3) if side == "left" else (1, -3)
     axes.annotate(
-        text, (0, y), (3, 3), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
-        color=color,
+        text, (place, y), (away, 3), xycoords=axes.get_yaxis_transform(),
+        textcoords="offset points", ha=side, color="#555555",
     )  # fmt: skip
 
 

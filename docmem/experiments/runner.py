@@ -153,7 +153,7 @@ def claims_table(names: Iterable[str] = NAMES, folder: Path = STORED) -> str:
         (
             claim.claim,
             claim.published,
-            f"{claim.ours}. {claim.why}" if claim.why else claim.ours,
+            claim.found,
             f"{claim.verdict} (exploratory)" if claim.exploratory else claim.verdict,
             f"`{name}`",
         )

@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -36,6 +36,11 @@ def spread(values: Iterable[float]) -> Spread:
 def spreads(groups: Mapping[str, Sequence[float]], between: str = ": ") -> str:
     """The spread of each group as text: `tanh: 0.50 ± 0.10 (n = 5), relu: …`."""
     return ", ".join(f"{name}{between}{spread(values)}" for name, values in groups.items())
+
+
+def values_of(group: Mapping[str, Any], key: str, scale: float = 1) -> dict[str, list[float]]:
+    """One measure of each setting of a group: a number per seed, by setting."""
+    return {name: [scale * value for value in getattr(one, key)] for name, one in group.items()}
 
 
 def clearly_above(left: Sequence[float], right: Sequence[float] | None = None) -> bool:

@@ -1,7 +1,7 @@
-"""What an experiment is: a question, a measurement with a schema, a drawing, and claims.
+"""What an experiment is: a measurement with a schema, a drawing, and claims.
 
     class Activation(Study[Results]):
-        question = "Which entries does a document open?"
+        '''Which entries does a document open?'''
         ...
 
 `measure` returns a frozen dataclass that JSON can hold, with a list over seeds wherever there are
@@ -9,7 +9,7 @@ seeds. Drawing and claims take nothing else: a figure is redrawn without a model
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -22,9 +22,6 @@ from docmem.plots.style import STYLE, headline, new_figure
 
 R = TypeVar("R")
 
-SEEDS_ADDED = True
-"""Why a claim is exploratory: three seeds of it had been seen when all of them were asked for."""
-
 
 @dataclass(frozen=True)
 class Claim:
@@ -32,29 +29,43 @@ class Claim:
 
     claim: str
     """What is claimed, in one sentence."""
-    published: str
-    """What the paper reports; `left open` where it reports nothing."""
     ours: str
     """What was measured, with its spread over seeds."""
     verdict: Verdict
     """holds, partly, or not."""
+    published: str = "left open"
+    """What the paper reports."""
     why: str = ""
-    """Where we disagree: why, as far as it was tested."""
+    """Why it does not hold, as far as it was tested; told only then."""
     exploratory: bool = False
     """Whether its rule, or its number of seeds, was settled after results had been seen."""
 
+    @property
+    def found(self) -> str:
+        """What was measured, and why the claim does not hold, if it does not."""
+        return f"{self.ours}. {self.why}" if self.why and self.verdict != "holds" else self.ours
+
+
+Claims = Iterator[Claim]
+
 
 class Study(ABC, Generic[R]):
-    """One experiment; `R` is the frozen dataclass of its results."""
+    """One experiment, its docstring the question; `R` is the frozen dataclass of its results."""
 
-    question: ClassVar[str]
-    """What it answers, in one sentence."""
     results: type[R]
     """The schema of its results."""
     size: ClassVar[tuple[float, float]]
     """Width and height of its figure, inches."""
     alt: ClassVar[str]
     """What the figure shows, for readers who do not see it."""
+    shown: ClassVar[str]
+    """The figure's title, which only says what is shown."""
+    finding: ClassVar[str]
+    """The title instead, where the claims have the verdicts that it `needs`."""
+    needs: ClassVar[tuple[Verdict | None, ...]] = ()
+    """One per claim, None where any will do; the claims after the last decide nothing."""
+    caption: ClassVar[str] = ""
+    """How to read the figure, for the line under its title; `{results.…}` is filled in."""
 
     @property
     def name(self) -> str:
@@ -66,20 +77,22 @@ class Study(ABC, Generic[R]):
         """Train what is needed and measure it."""
 
     @abstractmethod
-    def draw(self, figure: Figure, results: R) -> None:
+    def _draw(self, figure: Figure, results: R) -> None:
         """Draw the panels on an empty Figure."""
 
     @abstractmethod
-    def title(self, results: R) -> str:
-        """What the figure says: it follows from the numbers, or only says what is shown."""
+    def _judge(self, results: R) -> Claims:
+        """Yield what the results say of each claim."""
 
-    def caption(self, results: R) -> str:
-        """How to read the figure, for the line under its title."""
-        return ""
-
-    @abstractmethod
     def claims(self, results: R) -> list[Claim]:
         """What the results say of each claim."""
+        return list(self._judge(results))
+
+    def title(self, results: R) -> str:
+        """What the figure says: it follows from the numbers, or only says what is shown."""
+        pairs = zip(self.needs, self.claims(results), strict=False)
+        found = all(needed in (None, claim.verdict) for needed, claim in pairs)
+        return self.finding if self.needs and found else self.shown
 
     def figure(self, results: R, note: str) -> Figure:
         """The whole figure.
@@ -90,14 +103,10 @@ class Study(ABC, Generic[R]):
         """
         figure = new_figure(*self.size)
         with mpl.rc_context(STYLE):
-            self.draw(figure, results)
-            headline(figure, self.title(results), f"{self.caption(results)} {note}".lstrip())
+            self._draw(figure, results)
+            caption = self.caption.format(results=results)
+            headline(figure, self.title(results), f"{caption} {note}".lstrip())
         return figure
-
-
-def all_hold(*claims: Claim) -> bool:
-    """Whether each of some claims holds, for a title that says so."""
-    return all(claim.verdict == "holds" for claim in claims)
 
 
 def columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:

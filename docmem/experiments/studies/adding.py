@@ -9,7 +9,6 @@ were chosen among fourteen settings on seed 1, the other seeds unseen. Rehearsal
 further too: what they gain is part of what adding changes.
 """
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +22,9 @@ from docmem.evaluation.plane import key_plane
 from docmem.evaluation.recall import recognition
 from docmem.experiments.drawing import PlaneMap, dots, plane_maps
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import spread, verdict
-from docmem.experiments.studies.forgetting import ALLOWED, changes, draw_costs
-from docmem.experiments.study import SEEDS_ADDED, Claim, Study, all_hold, columns
+from docmem.experiments.stats import spread, values_of, verdict
+from docmem.experiments.studies.forgetting import ALLOWED, changes, cost_text, draw_costs
+from docmem.experiments.study import Claim, Claims, Study, columns
 from docmem.lm.cross_entropy import base_cross_entropies
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.plots.style import GUIDANCE, OWN
@@ -56,13 +55,10 @@ class Way:
 
     own: list[list[float]]
     """Cross entropy of each document under its own DocRep, the new one last, nats per token."""
-    other: list[float]
-    """Mean cross entropy under the others' DocReps, nats per token."""
     recognised: list[int]
     """Documents recognised."""
     readings: list[int]
     """Batches read with gradients since the ten were trained, or ever if trained anew."""
-    seconds: list[float]
 
     @property
     def of_new(self) -> list[float]:
@@ -70,14 +66,14 @@ class Way:
         return [own[-1] for own in self.own]
 
     @property
-    def of_others(self) -> list[float]:
-        """The others' mean own cross entropy."""
-        return np.mean(self.others, axis=1).tolist()
-
-    @property
     def others(self) -> list[list[float]]:
         """The others' own cross entropies."""
         return [own[:-1] for own in self.own]
+
+    @property
+    def of_others(self) -> list[float]:
+        """Their mean."""
+        return np.mean(self.others, axis=1).tolist()
 
 
 @dataclass(frozen=True)
@@ -96,9 +92,8 @@ class Results:
 
 
 class Adding(Study[Results]):
-    """The preset's runs, with one more document."""
+    """Can an eleventh document be learned without harming the ten?"""
 
-    question = "Can an eleventh document be learned without harming the ten?"
     results = Results
     size = (13, 8)
     alt = (
@@ -107,6 +102,9 @@ class Adding(Study[Results]):
         "document and of the others, and the change of each of the others', one dot per seed or "
         "document."
     )
+    shown = "A new document among those a memory knows"
+    finding = "Read in turn with the others' texts, a new document is learned and they stay"
+    needs = ("holds", "holds", "holds")
 
     def measure(self, pool: RunPool) -> Results:
         """Make every memory; measure how well it knows each document, and what it took."""
@@ -117,42 +115,31 @@ class Adding(Study[Results]):
             run, anew = pool.run(seed, known), pool.run(seed, documents)
             cache = cache_hidden_states(pool.lm, documents, run.config)
             kept = sum(doc_id < len(known) for doc_id in cache.doc_ids)
-            placed, history = append_doc_rep(run.load_memory(), new.title), anew.load_history()
-            found: dict[str, tuple[DocumentMemory, int, float]] = {
-                "trained": (placed, 0, 0.0),
-                "anew": (
-                    anew.load_memory(),
-                    len(history) * len(cache.doc_ids),
-                    sum(epoch.seconds for epoch in history),
-                ),
-            }
-            for name, rehearse in (("naive", False), ("added", True)):
-                started = time.perf_counter()
-                larger = add(
+            placed = append_doc_rep(run.load_memory(), new.title)
+            every = len(anew.load_history()) * len(cache.doc_ids)
+            naive, added = (
+                add(
                     cache, run.load_memory(), new.title, epochs=EPOCHS, rehearse=rehearse,
                     guidance=run.config.guidance,
                     target_negative_ce=run.config.target_negative_ce, weight_decay=0,
-                )  # fmt: skip
-                seconds = time.perf_counter() - started
-                found[name] = (larger, EPOCHS * kept * (1 + rehearse), seconds)
-            for name, (memory, readings, seconds) in found.items():
-                result = recognition(cache, memory)
-                rows[name].append(
-                    {
-                        "own": result.ce.diagonal().tolist(),
-                        "other": result.other,
-                        "recognised": result.recognised,
-                        "readings": readings,
-                        "seconds": seconds,
-                    }
                 )
-            if not maps:
-                extent = plane_extent(placed.doc_reps)
-                maps = {name: best_known(cache, found[name][0], extent) for name in MAPS}
+                for rehearse in (False, True)
+            )  # fmt: skip
+            for name, memory, readings in (
+                ("trained", placed, 0),
+                ("naive", naive, EPOCHS * kept),
+                ("added", added, 2 * EPOCHS * kept),
+                ("anew", anew.load_memory(), every),
+            ):
+                read = recognition(cache, memory)
+                row = {"own": read.ce.diagonal().tolist(), "recognised": read.recognised}
+                rows[name].append({**row, "readings": readings})
+                if seed == 1 and name in MAPS:
+                    extent = plane_extent(placed.doc_reps)
+                    maps[name] = best_known(cache, memory, extent)
         return Results(extent, {name: Way(**columns(rows[name])) for name in WAYS}, maps)
 
-    def draw(self, figure: Figure, results: Results) -> None:
-        """The plane before and after; how well the new document and the others are known."""
+    def _draw(self, figure: Figure, results: Results) -> None:
         ways = {title: results.ways[name] for name, title in WAYS.items()}
         grid = figure.add_gridspec(2, 6, height_ratios=(1.3, 1))
         lowest = min(float(np.min(one.values)) for one in results.maps.values())
@@ -164,71 +151,53 @@ class Adding(Study[Results]):
             "lowest cross entropy of any\ndocument - base LM's",
         )  # fmt: skip
         left, right = figure.add_subplot(grid[1, :3]), figure.add_subplot(grid[1, 3:])
-        dots(left, {t: way.of_new for t, way in ways.items()}, GUIDANCE, "the new document")
-        dots(left, {t: way.of_others for t, way in ways.items()}, OWN, "mean of the others")
+        dots(left, values_of(ways, "of_new"), GUIDANCE, "the new document")
+        dots(left, values_of(ways, "of_others"), OWN, "mean of the others")
+        left.set(title="How well each is known", ylabel="own cross entropy\n(nats per token)")
         left.set_yscale("log")
         left.set_yticks((0.01, 0.1, 1, 10), ("0.01", "0.1", "1", "10"))
-        left.set_ylabel("own cross entropy\n(nats per token)")
         left.legend(frameon=False, loc="upper right")
-        left.set_title("How well each is known")
         draw_costs(
             right,
             {
-                f"{title}\n({results.ways[name].readings[0]:,} batches read)": results.costs(name)
-                for name, title in WAYS.items()
-                if name != "trained"
+                f"{WAYS[name]}\n({results.ways[name].readings[0]:,} batches read)":
+                results.costs(name) for name in ("naive", "added", "anew")
             },
-        )
+        )  # fmt: skip
         right.set_yscale("symlog", linthresh=2 * ALLOWED, linscale=1)
         right.set_yticks((-0.1, 0, 0.1, 1, 10), ("-0.1", "0", "0.1", "1", "10"))
 
-    def title(self, results: Results) -> str:
-        """Says that adding works where its claims hold."""
-        if all_hold(*self.claims(results)[:3]):
-            return "Read in turn with the others' texts, a new document is learned and they stay"
-        return "A new document among those a memory knows"
-
-    def claims(self, results: Results) -> list[Claim]:
-        """The new one is known, none is harmed, rehearsal is why, and it is as good as anew."""
-        ways = results.ways
-        new, before = spread(ways["added"].of_new), spread(ways["trained"].of_others)
+    def _judge(self, results: Results) -> Claims:
+        trained, added, anew = (results.ways[name] for name in ("trained", "added", "anew"))
+        new, before = spread(added.of_new), spread(trained.of_others)
+        yield Claim(
+            "A document added to a trained memory is as well known as those it held",
+            f"its own cross entropy {new}, theirs before {before}; recognised "
+            f"{', '.join(map(str, added.recognised))} of {len(added.own[0])}",
+            verdict(new.mean - before.mean <= NEAR),
+            exploratory=True,
+        )
         cost, harm = results.costs("added"), results.costs("naive")
-        eleven, anew = (spread(np.mean(ways[name].own, axis=1)) for name in ("added", "anew"))
-        told = ", ".join(str(count) for count in ways["added"].recognised)
-        return [
-            Claim(
-                "A document added to a trained memory is as well known as those it held",
-                "left open",
-                f"its own cross entropy {new}, theirs before {before}; recognised {told} of "
-                f"{len(ways['added'].own[0])}",
-                verdict(new.mean - before.mean <= NEAR),
-                exploratory=SEEDS_ADDED,
-            ),
-            Claim(
-                f"Adding it costs no other document {ALLOWED:g} nats",
-                "left open",
-                f"change of the others' own cross entropy {np.mean(cost):+.2f}, at most "
-                f"{max(cost):+.2f}",
-                verdict(max(cost) < ALLOWED),
-                exploratory=SEEDS_ADDED,
-            ),
-            Claim(
-                "Training on the new text alone harms the others",
-                "left open",
-                f"change of the others' own cross entropy {np.mean(harm):+.2f}, at most "
-                f"{max(harm):+.2f}",
-                verdict(float(np.mean(harm)) > HARM),
-                exploratory=SEEDS_ADDED,
-            ),
-            Claim(
-                "Adding is no worse than training on all of them anew",
-                "left open",
-                f"mean own cross entropy of all {eleven}, anew {anew}; "
-                f"{ways['added'].readings[0]:,} batches read, anew {ways['anew'].readings[0]:,}",
-                verdict(eleven.mean - anew.mean <= NEAR),
-                exploratory=SEEDS_ADDED,
-            ),
-        ]
+        yield Claim(
+            f"Adding it costs no other document {ALLOWED:g} nats",
+            cost_text(cost),
+            verdict(max(cost) < ALLOWED),
+            exploratory=True,
+        )
+        yield Claim(
+            "Training on the new text alone harms the others",
+            cost_text(harm),
+            verdict(float(np.mean(harm)) > HARM),
+            exploratory=True,
+        )
+        eleven, gold = (spread(np.mean(way.own, axis=1)) for way in (added, anew))
+        yield Claim(
+            "Adding is no worse than training on all of them anew",
+            f"mean own cross entropy of all {eleven}, anew {gold}; {added.readings[0]:,} batches "
+            f"read, anew {anew.readings[0]:,}",
+            verdict(eleven.mean - gold.mean <= NEAR),
+            exploratory=True,
+        )
 
 
 def best_known(cache: HiddenStateCache, memory: DocumentMemory, extent: float) -> PlaneMap:

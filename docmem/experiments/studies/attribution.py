@@ -11,16 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from docmem.documents import Document, segments
 from docmem.evaluation.search import search_descent
-from docmem.experiments.drawing import dots
+from docmem.experiments.drawing import dots, level
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import clearly_above, spread, verdict
-from docmem.experiments.study import Claim, Study, columns
+from docmem.experiments.study import Claim, Claims, Study
 from docmem.lm.cross_entropy import base_cross_entropies, cross_entropies_at
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
@@ -47,7 +46,6 @@ class Results:
     """Of the groups `seen` and `unseen`, one entry per seed, unless said otherwise."""
 
     documents: int
-    strangers: int
     lowest: dict[str, list[float]]
     """Share of passages whose cross entropy is lowest under their own document's DocRep."""
     descent: dict[str, list[float]]
@@ -61,9 +59,8 @@ class Results:
 
 
 class Attribution(Study[Results]):
-    """The preset's runs, read with passages of trained and of strange articles."""
+    """Given a passage: which document is it from, and is it from any of them?"""
 
-    question = "Given a passage: which document is it from, and is it from any of them?"
     results = Results
     size = (13, 4.8)
     alt = (
@@ -77,41 +74,34 @@ class Attribution(Study[Results]):
         """Read every passage under every DocRep, and search the plane for it."""
         known = len(pool.documents())
         strangers = dataclasses.replace(pool, fast=False).documents(2 * known)[known:]
-        lowest, descent, auc, scores, hits = [], [], [], [], []
+        scores: dict[str, list[list[float]]] = {name: [] for name in GROUPS}
+        right: dict[str, list[torch.Tensor]] = {name: [] for name in STRANGE}
+        descent: dict[str, list[float]] = {name: [] for name in STRANGE}
         for run in pool.runs():
             memory = run.load_memory()
-            right: dict[str, torch.Tensor] = {}
-            nearest: dict[str, float] = {}
-            score: dict[str, list[float]] = {}
             for name, group in passages(run, strangers).items():
                 doc_ids = torch.tensor([doc_id for doc_id, _ in group])
                 cache = cache_passages(pool.lm, run, [text for _, text in group])
                 ce = cross_entropies_at(cache, memory, memory.doc_reps)
-                score[name] = (ce.min(1).values - base_cross_entropies(cache)).tolist()
+                scores[name].append((ce.min(1).values - base_cross_entropies(cache)).tolist())
                 if name in STRANGE:
-                    right[name] = (ce.argmin(1) == doc_ids).float()
+                    right[name].append((ce.argmin(1) == doc_ids).float())
                     found = search_descent(cache, memory, **DESCENT).doc_reps
-                    closest = torch.cdist(found, memory.doc_reps.cpu()).argmin(1)
-                    nearest[name] = (closest == doc_ids).float().mean().item()
-            lowest.append({name: one.mean().item() for name, one in right.items()})
-            descent.append(nearest)
-            auc.append(
-                {name: roc_auc(score[name], score[other]) for name, other in STRANGE.items()}
-            )
-            scores.append(score)
-            hits.append(right["unseen"])
+                    nearest = torch.cdist(found, memory.doc_reps.cpu()).argmin(1)
+                    descent[name].append((nearest == doc_ids).float().mean().item())
         return Results(
             known,
-            len(strangers),
-            columns(lowest),
-            columns(descent),
-            columns(auc),
-            columns(scores),
-            torch.stack(hits).mean(0).tolist(),
+            {name: torch.stack(right[name]).mean(1).tolist() for name in STRANGE},
+            descent,
+            {
+                name: list(map(roc_auc, scores[name], scores[strange]))
+                for name, strange in STRANGE.items()
+            },
+            scores,
+            torch.stack(right["unseen"]).mean(0).tolist(),
         )
 
-    def draw(self, figure: Figure, results: Results) -> None:
-        """Accuracies, scores of every passage, ROC curves."""
+    def _draw(self, figure: Figure, results: Results) -> None:
         left, middle, right = figure.subplots(1, 3, width_ratios=(1.15, 1.5, 1))
         ways = {"lowest CE": results.lowest, "descent": results.descent}
         groups = {
@@ -119,11 +109,10 @@ class Attribution(Study[Results]):
             for name in STRANGE
             for how, shares in ways.items()
         }
-        dots(left, groups)
-        draw_chance(left, results.documents, -0.5)
+        dots(left, groups, title="Which document?", ylabel="passages given to their document (%)")
+        level(left, 100 / results.documents, "chance", color=FAINT, ls=(0, (4, 3)))
         left.tick_params(axis="x", labelsize=9)
-        left.set(ylim=(0, 105), ylabel="passages given to their document (%)")
-        left.set_title("Which document?")
+        left.set_ylim(0, 105)
         for place, (name, (color, _)) in enumerate(GROUPS.items()):
             values = sorted(score for seed in results.scores[name] for score in seed)
             spots = [place + 0.3 * math.sin(7 * index) for index in range(len(values))]
@@ -133,12 +122,11 @@ class Attribution(Study[Results]):
         middle.set_ylabel("lowest CE - CE of the base LM (nats per token)")
         middle.set_title("Is it any of them? One dot per passage")
         for name, other in STRANGE.items():
-            seeds = zip(results.scores[name], results.scores[other], strict=True)
-            for number, (known, strange) in enumerate(seeds):
-                truth = [0] * len(known) + [1] * len(strange)
-                false, true, _ = roc_curve(truth, [*known, *strange])
-                label = f"{name}: AUC {spread(results.auc[name]).mean:.2f}" if number == 0 else None
+            label: str | None = f"{name}: AUC {spread(results.auc[name]).mean:.2f}"
+            for known, strange in zip(results.scores[name], results.scores[other], strict=True):
+                false, true, _ = roc_curve(*labelled(known, strange))
                 right.plot(false, true, color=GROUPS[name][0], lw=1.6, alpha=0.6, label=label)
+                label = None
         right.plot((0, 1), (0, 1), color=FAINT, lw=1, ls=(0, (4, 3)))
         right.set_aspect("equal")
         right.set(xlabel="known passages called strange", ylabel="strange passages found")
@@ -152,47 +140,39 @@ class Attribution(Study[Results]):
             return "Trained passages are attributed to their document, later ones seldom"
         return "Which document a passage is from"
 
-    def claims(self, results: Results) -> list[Claim]:
-        """Trained passages are attributed; later ones at chance or above; strangers told apart."""
+    def _judge(self, results: Results) -> Claims:
         chance, hits = 1 / results.documents, results.hits
-        seen, later = spread(results.lowest["seen"]), spread(results.lowest["unseen"])
+        seen, later = (spread(results.lowest[name]) for name in STRANGE)
+        yield Claim(
+            "A trained passage costs least under its own document's DocRep",
+            f"share of passages {seen}",
+            verdict(seen.mean > 0.95),
+        )
         found = spread(results.descent["seen"])
-        known, unseen = (spread(results.auc[name]) for name in STRANGE)
+        yield Claim(
+            "Descent in the plane for the DocRep that explains a trained passage best ends "
+            "nearest its own document's",
+            f"share of passages {found}",
+            verdict(found.mean > 0.95, found.mean > 0.5),
+        )
         above = clearly_above(hits, [chance] * len(hits))  # over passages: the seeds share them
-        return [
-            Claim(
-                "A trained passage costs least under its own document's DocRep",
-                "left open",
-                f"share of passages {seen}",
-                verdict(seen.mean > 0.95),
-            ),
-            Claim(
-                "Descent in the plane for the DocRep that explains a trained passage best ends "
-                "nearest its own document's",
-                "left open",
-                f"share of passages {found}",
-                verdict(found.mean > 0.95, found.mean > 0.5),
-            ),
-            Claim(
-                "A passage of the same article that was not trained is attributed too",
-                "left open",
-                f"share of {len(hits)} passages {later}, chance {chance:.2f}",
-                verdict(above, later.mean > 0.5),
-                exploratory=True,
-            ),
-            Claim(
-                "Lowest cross entropy minus the base LM's tells trained passages from strangers'",
-                "left open",
-                f"ROC-AUC {known}",
-                verdict(known.mean > 0.95),
-            ),
-            Claim(
-                "The same tells the rest of the trained articles from strangers'",
-                "left open",
-                f"ROC-AUC {unseen}, chance 0.50",
-                verdict(unseen.mean > 0.75),
-            ),
-        ]
+        yield Claim(
+            "A passage of the same article that was not trained is attributed too",
+            f"share of {len(hits)} passages {later}, chance {chance:.2f}",
+            verdict(above, later.mean > 0.5),
+            exploratory=True,
+        )
+        known, unseen = (spread(results.auc[name]) for name in STRANGE)
+        yield Claim(
+            "Lowest cross entropy minus the base LM's tells trained passages from strangers'",
+            f"ROC-AUC {known}",
+            verdict(known.mean > 0.95),
+        )
+        yield Claim(
+            "The same tells the rest of the trained articles from strangers'",
+            f"ROC-AUC {unseen}, chance 0.50",
+            verdict(unseen.mean > 0.75),
+        )
 
 
 def passages(run: Run, strangers: Sequence[Document]) -> dict[str, list[tuple[int, str]]]:
@@ -204,16 +184,15 @@ def passages(run: Run, strangers: Sequence[Document]) -> dict[str, list[tuple[in
     config = run.config
     start = slice(config.max_segments)
     later = slice(config.max_segments + 1, config.max_segments + 1 + 2 * LATER, 2)
-
-    def cut(documents: Sequence[Document], which: slice) -> list[tuple[int, str]]:
-        return [
+    places = (run.documents, start), (run.documents, later), (strangers, start), (strangers, later)
+    return {
+        name: [
             (index, text)
             for index, document in enumerate(documents)
             for text in segments(document.text, config.segment_length)[which]
         ]
-
-    places = (run.documents, start), (run.documents, later), (strangers, start), (strangers, later)
-    return {name: cut(*place) for name, place in zip(GROUPS, places, strict=True)}
+        for name, (documents, which) in zip(GROUPS, places, strict=True)
+    }
 
 
 def cache_passages(lm: LanguageModel, run: Run, texts: Sequence[str]) -> HiddenStateCache:
@@ -222,14 +201,11 @@ def cache_passages(lm: LanguageModel, run: Run, texts: Sequence[str]) -> HiddenS
     return HiddenStateCache(lm, batches, range(len(texts)), run.config.hook_memory_layer)
 
 
+def labelled(known: Sequence[float], strange: Sequence[float]) -> tuple[list[int], list[float]]:
+    """Scores of passages, and before them whether each is a stranger's."""
+    return [0] * len(known) + [1] * len(strange), [*known, *strange]
+
+
 def roc_auc(known: Sequence[float], strange: Sequence[float]) -> float:
     """ROC-AUC of `none of them` by the score: the chance that a stranger scores higher."""
-    labels = [0] * len(known) + [1] * len(strange)
-    return float(roc_auc_score(labels, [*known, *strange]))
-
-
-def draw_chance(axes: Axes, documents: int, x: float) -> None:
-    """A dashed line where guessing one of so many documents would be, in percent."""
-    axes.axhline(100 / documents, color=FAINT, lw=1, ls=(0, (4, 3)))
-    axes.annotate("chance", (x, 100 / documents), (0, 3), textcoords="offset points",
-                  ha="left" if x < 0 else "right", color="#555555")  # fmt: skip
+    return float(roc_auc_score(*labelled(known, strange)))

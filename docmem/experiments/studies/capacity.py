@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from docmem.evaluation.recall import recognition
-from docmem.experiments.drawing import band, shade
+from docmem.experiments.drawing import band, cell_texts, shade
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import spread, verdict
-from docmem.experiments.study import Claim, Study, all_hold
+from docmem.experiments.study import Claim, Claims, Study
 
 DOCUMENTS = (5, 10, 20)
 ENTRIES = (16, 32, 64, 128, 256)
@@ -37,8 +37,6 @@ class Results:
     epochs: int
     own: Cells
     """Under the own DocRep."""
-    other: Cells
-    """Under the others'."""
     gained: Cells
     """How far the own cross entropy in training fell over the last tenth of the epochs."""
 
@@ -47,15 +45,19 @@ class Results:
         """Mean own cross entropy over seeds, (documents, entries)."""
         return np.array(self.own).mean(2)
 
+    @property
+    def seeds(self) -> int:
+        """Seeds of each size."""
+        return len(self.own[0][0])
+
     def doubled(self) -> tuple[np.ndarray, np.ndarray]:
         """Changes of the mean where documents and entries both double, and documents alone."""
         return self.mean[1:, 1:] - self.mean[:-1, :-1], np.diff(self.mean, axis=0)
 
 
 class Capacity(Study[Results]):
-    """Every number of documents with every number of entries, with at most two seeds."""
+    """How many documents fit into how many memory entries?"""
 
-    question = "How many documents fit into how many memory entries?"
     results = Results
     size = (13, 4.6)
     alt = (
@@ -63,35 +65,26 @@ class Capacity(Study[Results]):
         "same as a curve for each number of documents; right: over entries per document, one "
         "point per run."
     )
+    shown = "What a memory of each size knows of its documents"
+    finding = "More entries hold more documents"
+    needs = ("holds", "holds", "holds")
+    caption = "{results.seeds} seeds, {results.epochs} epochs per cell."
 
     def measure(self, pool: RunPool) -> Results:
         """Train a memory of every size; measure what it knows and what it still gained."""
         seeds = pool.seed_numbers(MOST_SEEDS)
-        cells = np.array(
-            [
-                [[self.cell(pool, seed, count, entries) for seed in seeds] for entries in ENTRIES]
-                for count in DOCUMENTS
-            ]
-        )  # (documents, entries, seeds, 3)
-        own, other, gained = np.moveaxis(cells, 3, 0).tolist()
-        return Results(list(DOCUMENTS), list(ENTRIES), EPOCHS, own, other, gained)
+        cells = [
+            [[cell(pool, seed, count, entries) for seed in seeds] for entries in ENTRIES]
+            for count in DOCUMENTS
+        ]
+        own, gained = np.moveaxis(np.array(cells), 3, 0).tolist()
+        return Results(list(DOCUMENTS), list(ENTRIES), EPOCHS, own, gained)
 
-    def cell(self, pool: RunPool, seed: int, count: int, entries: int) -> list[float]:
-        """Own and other cross entropy of one run, and what its last tenth gained."""
-        sizes = {"max_labels": count, "hook_memory_dim": entries, "num_epochs": EPOCHS}
-        run = pool.run(seed, pool.documents(count), **sizes)
-        known = recognition(pool.cache_hidden_states(run), run.load_memory())
-        losses = [epoch.positive_ce for epoch in run.load_history()]
-        return [known.own, known.other, losses[-1 - max(1, len(losses) // 10)] - losses[-1]]
-
-    def draw(self, figure: Figure, results: Results) -> None:
-        """Own cross entropy as a heat map with its numbers, as curves, by entries per document."""
+    def _draw(self, figure: Figure, results: Results) -> None:
         entries, counts, mean = results.entries, results.documents, results.mean
         left, middle, right = figure.subplots(1, 3, width_ratios=(1.3, 1, 1))
         image = left.imshow(mean, cmap="viridis_r", aspect="auto", vmin=0, vmax=mean.max())
-        for (row, column), ce in np.ndenumerate(mean):
-            ink = "white" if ce > 0.45 * mean.max() else "black"
-            left.text(column, row, f"{ce:.2f}", ha="center", va="center", color=ink, fontsize=12)
+        cell_texts(left, image, "{:.2f}".format, 12)
         left.set_xticks(range(len(entries)), [str(n) for n in entries])
         left.set_yticks(range(len(counts)), [str(n) for n in counts])
         left.spines[:].set_visible(False)
@@ -100,7 +93,7 @@ class Capacity(Study[Results]):
         for index, (count, own) in enumerate(zip(counts, results.own, strict=True)):
             color, label = shade(index, len(counts)), f"{count} documents"
             band(middle, entries, np.transpose(own).tolist(), color, label)
-            per_document = np.repeat([n / count for n in entries], len(own[0]))
+            per_document = np.repeat([n / count for n in entries], results.seeds)
             right.plot(
                 per_document, np.ravel(own), "os^"[index % 3], color=color, ms=6, alpha=0.7, mew=0,
                 label=label,
@@ -111,57 +104,48 @@ class Capacity(Study[Results]):
             axes.set(xlabel=f"memory {unit}", ylabel=CE, ylim=(0, None), title=f"by {unit}")
             axes.legend(frameon=False, fontsize=9)
 
-    def title(self, results: Results) -> str:
-        """Says that more entries hold more where the claims hold."""
-        if all_hold(*self.claims(results)[:3]):
-            return "More entries hold more documents"
-        return "What a memory of each size knows of its documents"
-
-    def caption(self, results: Results) -> str:
-        """Seeds and epochs."""
-        return f"{len(results.own[0][0])} seeds, {results.epochs} epochs per cell."
-
-    def claims(self, results: Results) -> list[Claim]:
-        """More entries help every number of documents; more documents cost at every size."""
+    def _judge(self, results: Results) -> Claims:
         entries, counts, mean = results.entries, results.documents, results.mean
-        own, gained = np.array(results.own), np.mean(results.gained)
-        few_entries, most_entries = (spread(own[:, at].mean(0)) for at in (0, -1))
-        few, many = (spread(own[at].mean(0)) for at in (0, -1))
-        fits = [
-            max((n for n, ce in zip(counts, column, strict=True) if ce < LEARNED), default=0)
-            for column in mean.T
-        ]
+        own = np.array(results.own)
+        few, most = (spread(own[:, at].mean(0)) for at in (0, -1))
+        yield Claim(
+            "More entries lower the own cross entropy, whatever the number of documents",
+            f"{few} nats with {entries[0]} entries, {most} with {entries[-1]}, mean over "
+            f"{counts[0]} to {counts[-1]} documents after {results.epochs} epochs; the last tenth "
+            f"of training still gained {np.mean(results.gained):.2f} nats on average",
+            verdict(bool((mean[:, -1] < mean[:, 0]).all()), bool((np.diff(mean) < 0).all())),
+        )
+        few, most = (spread(own[at].mean(0)) for at in (0, -1))
+        yield Claim(
+            "More documents raise it, whatever the number of entries",
+            f"{few} nats with {counts[0]} documents, {most} with {counts[-1]}, mean over entries",
+            verdict(bool((mean[-1] > mean[0]).all()), bool((np.diff(mean, axis=0) > 0).all())),
+        )
+        fits = {
+            size: max((n for n, ce in zip(counts, known, strict=True) if ce < LEARNED), default=0)
+            for size, known in zip(entries, mean.T, strict=True)
+        }
+        smallest, *_, largest = fits.values()
+        yield Claim(
+            f"Documents learned (own cross entropy below {LEARNED:g}) grow with the entries",
+            "of " + "; ".join(f"{size} entries: {fit}" for size, fit in fits.items()),
+            verdict(list(fits.values()) == sorted(fits.values()) and largest > smallest),
+        )
         both, alone = (float(np.abs(changes).mean()) for changes in results.doubled())
-        return [
-            Claim(
-                "More entries lower the own cross entropy, whatever the number of documents",
-                "left open",
-                f"{few_entries} nats with {entries[0]} entries, {most_entries} with {entries[-1]}, "
-                f"mean over {counts[0]} to {counts[-1]} documents after {results.epochs} epochs; "
-                f"the last tenth of training still gained {gained:.2f} nats on average",
-                verdict(bool((mean[:, -1] < mean[:, 0]).all()), bool((np.diff(mean) < 0).all())),
-            ),
-            Claim(
-                "More documents raise it, whatever the number of entries",
-                "left open",
-                f"{few} nats with {counts[0]} documents, {many} with {counts[-1]}, mean over "
-                "entries",
-                verdict(bool((mean[-1] > mean[0]).all()), bool((np.diff(mean, axis=0) > 0).all())),
-            ),
-            Claim(
-                f"Documents learned (own cross entropy below {LEARNED:g}) grow with the entries",
-                "left open",
-                "of "
-                + "; ".join(f"{n} entries: {fit}" for n, fit in zip(entries, fits, strict=True)),
-                verdict(fits == sorted(fits) and fits[-1] > fits[0]),
-            ),
-            Claim(
-                "What counts is entries per document: twice the documents with twice the entries "
-                "are known as well",
-                "left open",
-                f"mean change {both:.2f} nats where both double, {alone:.2f} where the documents "
-                "double alone; means over seeds",
-                verdict(both < 0.25, both < alone / 2),
-                exploratory=True,
-            ),
-        ]
+        yield Claim(
+            "What counts is entries per document: twice the documents with twice the entries "
+            "are known as well",
+            f"mean change {both:.2f} nats where both double, {alone:.2f} where the documents "
+            "double alone; means over seeds",
+            verdict(both < 0.25, both < alone / 2),
+            exploratory=True,
+        )
+
+
+def cell(pool: RunPool, seed: int, count: int, entries: int) -> list[float]:
+    """Own cross entropy of one run, and what its last tenth gained."""
+    sizes = {"max_labels": count, "hook_memory_dim": entries, "num_epochs": EPOCHS}
+    run = pool.run(seed, pool.documents(count), **sizes)
+    own = recognition(pool.cache_hidden_states(run), run.load_memory()).own
+    losses = [epoch.positive_ce for epoch in run.load_history()]
+    return [own, losses[-1 - max(1, len(losses) // 10)] - losses[-1]]

@@ -11,6 +11,7 @@ is, while a jump doubles it.
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -20,11 +21,11 @@ from torch import Tensor, nn
 from docmem.evaluation.cached import first_segments
 from docmem.evaluation.continuity import selection_bound
 from docmem.evaluation.plane import along_line
-from docmem.experiments.drawing import dots, level, shade
+from docmem.experiments.drawing import dots, level, shade, stacked
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import spreads, verdict
-from docmem.experiments.study import Claim, Study, all_hold, columns
-from docmem.plots.style import FAINT, document_color, plain_log_ticks
+from docmem.experiments.stats import spreads, values_of, verdict
+from docmem.experiments.study import Claim, Claims, Study, columns
+from docmem.plots.style import FAINT, INK, document_color, plain_log_ticks
 from docmem.training.run import Run
 
 ACTIVATIONS = ("sigmoid", "relu", "tanh")
@@ -51,12 +52,12 @@ class Steepest:
     @property
     def g_share(self) -> list[float]:
         """The steepest ratio of g as a share of its exact constant, one per seed."""
-        return [seen / most for seen, most in zip(self.g, self.exact, strict=True)]
+        return np.divide(self.g, self.exact).tolist()
 
     @property
     def selection_share(self) -> list[float]:
         """The steepest ratio of the selection as a share of its bound, one per seed."""
-        return [seen / most for seen, most in zip(self.selection, self.bound, strict=True)]
+        return np.divide(self.selection, self.bound).tolist()
 
     @property
     def growth(self) -> list[float]:
@@ -72,9 +73,8 @@ class Results:
 
 
 class Continuity(Study[Results]):
-    """Lines from each DocRep to the next, read at steps that are halved."""
+    """Does a small step of the DocRep make a small change of what is recalled?"""
 
-    question = "Does a small step of the DocRep make a small change of what is recalled?"
     results = Results
     points = 5 * 2**HALVINGS + 1
     """Places along a line: steps of 1/5 of it, halved twice."""
@@ -84,14 +84,20 @@ class Continuity(Study[Results]):
         "for sigmoid, relu and tanh; below, the steepest changes of g and of the selection as "
         "shares of their bounds, and the steepest change of the cross entropy as steps are halved."
     )
+    shown = "Change of g, of the selection and of the cross entropy on lines between DocReps"
+    finding = "Small steps of a DocRep make small changes, and nothing jumps"
+    needs = ("holds", "holds", "holds")
+    caption = (
+        "Cross entropies of first segments. Above, the first line of the first seed; below, the "
+        "steepest of all lines."
+    )
 
     def measure(self, pool: RunPool) -> Results:
         """Train every activation with every seed; take the steepest ratios of each run."""
         found = {}
         for name in ACTIVATIONS:
             seeds = [self.one_run(pool, run) for run in pool.runs(key_activation=name)]
-            line = seeds[0][1]
-            found[name] = Steepest(**columns(row for row, _ in seeds), line=line.tolist())
+            found[name] = Steepest(**columns(row for row, _ in seeds), line=seeds[0][1].tolist())
         return Results(found)
 
     @torch.no_grad()
@@ -112,8 +118,7 @@ class Continuity(Study[Results]):
             lines.append(along_line(cache, memory, start, end, self.points).ce)
             for halved, ratios in enumerate(ce):
                 step = 2 ** (HALVINGS - halved)
-                for one in lines[-1][:, ::step, None]:
-                    ratios.append(steepest(one, doc_reps[::step]))
+                ratios += [steepest(one, doc_reps[::step]) for one in lines[-1][:, ::step, None]]
         row = {
             "exact": torch.linalg.matrix_norm(linear.weight, 2).item(),
             "bound": selection_bound(memory),
@@ -123,12 +128,11 @@ class Continuity(Study[Results]):
         }
         return row, lines[0]
 
-    def draw(self, figure: Figure, results: Results) -> None:
-        """One line read closely; ratios against their bounds; the steepest as steps halve."""
+    def _draw(self, figure: Figure, results: Results) -> None:
         found = results.activations
-        parts: Any = figure.subfigures(2, 1)
-        above, below = parts
-        for axes, (name, one) in zip(above.subplots(1, len(found)), found.items(), strict=True):
+        above, below = stacked(figure, 1, 1)
+        panels = above.subplots(1, len(found))
+        for axes, (name, one) in zip(panels, found.items(), strict=True):
             for index, values in enumerate(one.line):
                 ends = index < 2
                 axes.plot(
@@ -137,81 +141,59 @@ class Continuity(Study[Results]):
                 )  # fmt: skip
             axes.set(title=name, xlabel="share of the way from DocRep 1 to 2", xlim=(0, 1))
             axes.set_ylim(0)
-            if axes.get_subplotspec().is_first_col():
-                axes.set_ylabel("cross entropy of each\ndocument (nats per token)")
+        panels[0].set_ylabel("cross entropy of each\ndocument (nats per token)")
         left, right = below.subplots(1, 2)
         shares: dict[str, list[float]] = {}
         for name, one in found.items():
             shares |= {f"g\n{name}": one.g_share, f"k_doc\n{name}": one.selection_share}
-        dots(left, shares)
-        level(left, 1, "exact constant, or bound")
-        left.set(ylim=(0, 1.2), ylabel="steepest ratio seen,\nas a share of its bound")
-        self.draw_halvings(right, results)
+        dots(left, shares, ylabel="steepest ratio seen,\nas a share of its bound", ylim=(0, 1.2))
+        level(left, 1, "exact constant, or bound", color=INK)
+        draw_halvings(right, results)
 
-    def draw_halvings(self, axes: Axes, results: Results) -> None:
-        """The cross entropy's steepest ratio as steps are halved, and what a jump would do."""
-        found, steps = results.activations, range(HALVINGS + 1)
-        for place, (name, one) in enumerate(found.items()):
-            color = shade(place, len(found))
-            for ratios in one.ce:
-                axes.plot(steps, ratios, "o-", ms=4, lw=1.3, color=color, alpha=0.7)
-            axes.plot([], [], "o-", ms=4, color=color, label=name)
-        jump = max(ratios[0] for one in found.values() for ratios in one.ce)
-        axes.plot(steps, [jump * 2**n for n in steps], color=FAINT, lw=1.2, ls=(0, (4, 3)),
-                  label="what a jump would do")  # fmt: skip
-        axes.set_yscale("log")
-        plain_log_ticks(axes.yaxis)
-        axes.set_ylim(top=jump * 2 ** (HALVINGS + 2))  # room for the legend
-        axes.set_xticks(steps, [f"1/{5 * 2**n}" for n in steps])
-        axes.set_xlabel("step, as a share of the line")
-        axes.set_ylabel("steepest cross entropy seen\n(nats per token per unit of DocRep)")
-        axes.legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
-
-    def title(self, results: Results) -> str:
-        """Says what the claims say where they hold."""
-        if all_hold(*self.claims(results)):
-            return "Small steps of a DocRep make small changes, and nothing jumps"
-        return "Change of g, of the selection and of the cross entropy on lines between DocReps"
-
-    def caption(self, results: Results) -> str:
-        """What was read."""
-        return (
-            "Cross entropies of first segments. Above, the first line of the first seed; below, "
-            "the steepest of all lines."
+    def _judge(self, results: Results) -> Claims:
+        g, selection, growth = (
+            values_of(results.activations, key) for key in ("g_share", "selection_share", "growth")
+        )
+        yield Claim(
+            "g is Lipschitz: linear, it never changes by more than the largest singular value "
+            "of W_g, per unit of DocRep",
+            f"steepest seen as a share of that {spreads(g, ' ')}",
+            verdict(max(map(max, g.values())) <= 1 + ROUNDING),
+            published="argued",
+        )
+        yield Claim(
+            "Near DocReps select near memories, within the slope of the activation times that",
+            f"steepest seen as a share of the bound {spreads(selection, ' ')}",
+            verdict(max(map(max, selection.values())) <= 1 + ROUNDING),
+            published="argued",
+        )
+        yield Claim(
+            "Perplexity changes smoothly: the steepest ratio grows by less than 1.5 when the "
+            "step is halved for the last time (a jump: 2)",
+            spreads(growth, " × "),
+            verdict(*(max(each) < 1.5 for each in growth.values())),
+            published="argued",
         )
 
-    def claims(self, results: Results) -> list[Claim]:
-        """No ratio exceeds its bound; the cross entropy's does not grow as a jump's would."""
-        found = results.activations
-        g = {name: one.g_share for name, one in found.items()}
-        selection = {name: one.selection_share for name, one in found.items()}
-        growth = {name: one.growth for name, one in found.items()}
 
-        def within(shares: dict[str, list[float]]) -> bool:
-            return all(share <= 1 + ROUNDING for each in shares.values() for share in each)
-
-        return [
-            Claim(
-                "g is Lipschitz: linear, it never changes by more than the largest singular value "
-                "of W_g, per unit of DocRep",
-                "argued",
-                f"steepest seen as a share of that {spreads(g, ' ')}",
-                verdict(within(g)),
-            ),
-            Claim(
-                "Near DocReps select near memories, within the slope of the activation times that",
-                "argued",
-                f"steepest seen as a share of the bound {spreads(selection, ' ')}",
-                verdict(within(selection)),
-            ),
-            Claim(
-                "Perplexity changes smoothly: the steepest ratio grows by less than 1.5 when the "
-                "step is halved for the last time (a jump: 2)",
-                "argued",
-                spreads(growth, " × "),
-                verdict(*(max(each) < 1.5 for each in growth.values())),
-            ),
-        ]
+def draw_halvings(axes: Axes, results: Results) -> None:
+    """The cross entropy's steepest ratio as steps are halved, and what a jump would do."""
+    found, steps = results.activations, range(HALVINGS + 1)
+    for place, (name, one) in enumerate(found.items()):
+        color = shade(place, len(found))
+        for ratios in one.ce:
+            axes.plot(steps, ratios, "o-", ms=4, lw=1.3, color=color, alpha=0.7)
+        axes.plot([], [], "o-", ms=4, color=color, label=name)
+    jump = max(ratios[0] for one in found.values() for ratios in one.ce)
+    axes.plot(steps, [jump * 2**n for n in steps], color=FAINT, lw=1.2, ls=(0, (4, 3)),
+              label="what a jump would do")  # fmt: skip
+    axes.set_yscale("log")
+    plain_log_ticks(axes.yaxis)
+    axes.set_ylim(top=jump * 2 ** (HALVINGS + 2))  # room for the legend
+    axes.set_xticks(steps, [f"1/{5 * 2**n}" for n in steps])
+    axes.set_xlabel("step, as a share of the line")
+    axes.set_ylabel("steepest cross entropy seen\n(nats per token per unit of DocRep)")
+    axes.legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
 
 
 def steepest(values: Float[Tensor, "points d"], doc_reps: Float[Tensor, "points k"]) -> float:

@@ -21,10 +21,10 @@ from docmem.editing.doc_reps import drop_doc_rep, plane_extent
 from docmem.editing.forget import forget
 from docmem.evaluation.plane import key_plane
 from docmem.evaluation.recall import recognition
-from docmem.experiments.drawing import PlaneMap, dots, plane_maps
+from docmem.experiments.drawing import PlaneMap, dots, level, plane_maps
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import clearly_above, spread, verdict
-from docmem.experiments.study import SEEDS_ADDED, Claim, Study, all_hold, columns
+from docmem.experiments.stats import clearly_above, spread, values_of, verdict
+from docmem.experiments.study import Claim, Claims, Study, columns
 from docmem.lm.cross_entropy import base_cross_entropies, cross_entropies_at
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.plots.style import FAINT, GUIDANCE, INK, NEGATIVE, OWN, SIGNED
@@ -53,10 +53,13 @@ class Way:
     """The lowest of the map, of that DocRep, and of every DocRep that the memory has."""
     kept: list[list[float]]
     """Own cross entropy of each other document, (seeds, documents)."""
-    other: list[float]
-    """Mean cross entropy of the other documents under each other's DocReps."""
     map: PlaneMap
-    """The document's cross entropy minus the base LM's, with the first seed."""
+    """Of the first seed, whose first document goes: its cross entropy minus the base LM's."""
+
+    @property
+    def above(self) -> list[bool]:
+        """Whether the base LM's cross entropy is the lowest anywhere, by seed."""
+        return [min(pair) >= 0 for pair in zip(self.there, self.lowest, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,6 @@ class Results:
 
     extent: float
     """The maps of the first seed are [-extent, extent]²."""
-    gone: int
-    """The document that goes with the first seed."""
     ways: dict[str, Way]
 
     def costs(self, way: str) -> list[float]:
@@ -75,9 +76,8 @@ class Results:
 
 
 class Forgetting(Study[Results]):
-    """The preset's runs, each without one of its documents."""
+    """Is a forgotten document gone, at every point of the plane?"""
 
-    question = "Is a forgotten document gone, at every point of the plane?"
     results = Results
     size = (13, 7)
     alt = (
@@ -86,6 +86,9 @@ class Forgetting(Study[Results]):
         "Below, what is left at its DocRep and at the lowest point of the map, and the change of "
         "the others' own cross entropy."
     )
+    shown = "What four ways of removing a document leave of it"
+    finding = "Dropping a DocRep leaves its text in the memory; forgetting takes it out"
+    needs = ("holds", "holds")
 
     def measure(self, pool: RunPool) -> Results:
         """Remove one document of each run, in every way; measure what is left, and the cost."""
@@ -99,8 +102,7 @@ class Forgetting(Study[Results]):
             memory, anew = run.load_memory(), pool.run(seed, kept).load_memory()
             text = cache_hidden_states(pool.lm, [run.documents[gone]], run.config)
             others = cache_hidden_states(pool.lm, kept, run.config)
-            cache = run.cache_hidden_states(pool.lm)
-            cleaned = forget(cache, memory, gone, **SETTINGS)
+            cleaned = forget(run.cache_hidden_states(pool.lm), memory, gone, **SETTINGS)
             smaller = drop_doc_rep(memory, gone)
             extents.append(plane_extent(torch.cat([memory.doc_reps, anew.doc_reps])))
             for name, asked, rest in (
@@ -111,88 +113,65 @@ class Forgetting(Study[Results]):
             ):
                 left, values = what_is_left(text, asked, memory.doc_reps[gone], extents[-1])
                 maps.setdefault(name, PlaneMap(values.tolist(), asked.doc_reps.tolist()))
-                known = recognition(others, rest)
-                own = known.ce.diagonal().tolist()
-                rows[name].append({**left, "kept": own, "other": known.other})
+                own = recognition(others, rest).ce.diagonal()
+                rows[name].append({**left, "kept": own.tolist()})
         ways = {name: Way(**columns(rows[name]), map=maps[name]) for name in WAYS}
-        return Results(extents[0], 0, ways)
+        return Results(extents[0], ways)
 
-    def draw(self, figure: Figure, results: Results) -> None:
-        """The document's map after each way of removing it; what is left, and what it cost."""
-        ways = results.ways
+    def _draw(self, figure: Figure, results: Results) -> None:
+        ways = {title: results.ways[name] for name, title in WAYS.items()}
         grid = figure.add_gridspec(2, 4, height_ratios=(1.15, 1))
         largest = max(float(np.abs(way.map.values).max()) for way in ways.values())
         plane_maps(
             figure, [grid[0, column] for column in range(4)],
-            {title: ways[name].map for name, title in WAYS.items()},
+            {title: way.map for title, way in ways.items()},
             results.extent, SIGNED, (-largest, largest),
-            {WAYS[name]: results.gone for name in ("trained", "forgotten")},
-            f"cross entropy of document {results.gone + 1}\n- base LM's (nats per token)",
+            {WAYS[name]: 0 for name in ("trained", "forgotten")},
+            "cross entropy of document 1\n- base LM's (nats per token)",
         )  # fmt: skip
         left, right = figure.add_subplot(grid[1, :2]), figure.add_subplot(grid[1, 2:])
-        there = {title: ways[name].there for name, title in WAYS.items()}
-        lowest = {title: ways[name].lowest for name, title in WAYS.items()}
-        dots(left, there, GUIDANCE, "where its DocRep was")
-        dots(left, lowest, NEGATIVE, "lowest anywhere on the map")
-        left.axhline(0, color=INK, lw=1)
-        left.annotate("base LM", (-0.55, 0), (0, 3), textcoords="offset points")
+        dots(left, values_of(ways, "there"), GUIDANCE, "where its DocRep was")
+        dots(left, values_of(ways, "lowest"), NEGATIVE, "lowest anywhere on the map")
+        level(left, 0, "base LM", color=INK)
         left.set_ylabel("its cross entropy\n- base LM's (nats per token)")
         left.legend(frameon=False, loc="upper left")
         left.set_title("What is left of the document")
         draw_costs(right, {title: results.costs(name) for name, title in WAYS.items()})
 
-    def title(self, results: Results) -> str:
-        """Says what dropping and forgetting do where the claims hold."""
-        if all_hold(*self.claims(results)[:2]):
-            return "Dropping a DocRep leaves its text in the memory; forgetting takes it out"
-        return "What four ways of removing a document leave of it"
-
-    def claims(self, results: Results) -> list[Claim]:
-        """Dropping is not forgetting; forgetting reaches the base LM at little cost."""
-        forgotten, retrained = results.ways["forgotten"], results.ways["retrained"]
-        dropped, cost = spread(results.ways["dropped"].there), results.costs("forgotten")
-        lowest = spread(forgotten.lowest)
-        above, gold_above = (
-            [min(pair) >= 0 for pair in zip(way.there, way.lowest, strict=True)]
-            for way in (forgotten, retrained)
+    def _judge(self, results: Results) -> Claims:
+        dropped, forgotten, anew = (results.ways[n] for n in ("dropped", "forgotten", "retrained"))
+        there, lowest = spread(dropped.there), spread(forgotten.lowest)
+        yield Claim(
+            "Dropping a DocRep does not forget: its text can still be read where it was",
+            f"{there} nats from the base LM's",
+            verdict(there.mean < -1),
+            exploratory=True,
         )
-        where = "nats from the base LM's"
-        return [
-            Claim(
-                "Dropping a DocRep does not forget: its text can still be read where it was",
-                "left open",
-                f"{dropped} {where}",
-                verdict(dropped.mean < -1),
-                exploratory=SEEDS_ADDED,
-            ),
-            Claim(
-                "A few epochs of training bring a document back to the base LM, at its own DocRep "
-                "and everywhere on the map",
-                "left open",
-                f"{spread(forgotten.there)} {where} at its DocRep, {lowest} at the lowest point of "
-                f"the map; at or above it everywhere in {sum(above)} of {len(above)} seeds",
-                verdict(all(above), any(above)),
-                exploratory=SEEDS_ADDED,
-            ),
-            Claim(
-                f"Forgetting one costs no other document {ALLOWED:g} nats",
-                "left open",
-                f"change of the others' own cross entropy {np.mean(cost):+.2f}, at most "
-                f"{max(cost):+.2f}, at least {min(cost):+.2f}",
-                verdict(max(cost) <= ALLOWED),
-                exploratory=SEEDS_ADDED,
-            ),
-            Claim(
-                "It does not clearly leave more of the document than training without it does",
-                "left open",
-                f"lowest on the map {lowest} {where}; trained without it "
-                f"{spread(retrained.lowest)}, at or above it in {sum(gold_above)} of "
-                f"{len(gold_above)} seeds; the others' change then "
-                f"{np.mean(results.costs('retrained')):+.2f}",
-                verdict(not clearly_above(retrained.lowest, forgotten.lowest)),
-                exploratory=True,  # means were compared at first, which three seeds do not bear
-            ),
-        ]
+        yield Claim(
+            "A few epochs of training bring a document back to the base LM, at its own DocRep "
+            "and everywhere on the map",
+            f"{spread(forgotten.there)} nats from the base LM's at its DocRep, {lowest} at the "
+            f"lowest point of the map; at or above it everywhere in {sum(forgotten.above)} of "
+            f"{len(forgotten.above)} seeds",
+            verdict(all(forgotten.above), any(forgotten.above)),
+            exploratory=True,
+        )
+        cost = results.costs("forgotten")
+        yield Claim(
+            f"Forgetting one costs no other document {ALLOWED:g} nats",
+            f"{cost_text(cost)}, at least {min(cost):+.2f}",
+            verdict(max(cost) <= ALLOWED),
+            exploratory=True,
+        )
+        # The means were compared at first, which three seeds do not bear.
+        yield Claim(
+            "It does not clearly leave more of the document than training without it does",
+            f"lowest on the map {lowest} nats from the base LM's; trained without it "
+            f"{spread(anew.lowest)}, at or above it in {sum(anew.above)} of {len(anew.above)} "
+            f"seeds; the others' change then {np.mean(results.costs('retrained')):+.2f}",
+            verdict(not clearly_above(anew.lowest, forgotten.lowest)),
+            exploratory=True,
+        )
 
 
 def what_is_left(
@@ -218,9 +197,15 @@ def changes(after: Sequence[Sequence[float]], before: Sequence[Sequence[float]])
     return (np.array(after) - np.array(before)).ravel().tolist()
 
 
+def cost_text(cost: Sequence[float]) -> str:
+    """What an edit cost the other documents, as text."""
+    return f"change of the others' own cross entropy {np.mean(cost):+.2f}, at most {max(cost):+.2f}"
+
+
 def draw_costs(axes: Axes, groups: Mapping[str, Sequence[float]]) -> None:
     """What each way costs the other documents, one dot for each of them."""
-    dots(axes, groups, OWN)
+    dots(
+        axes, groups, OWN, ylabel="change of the others' own\ncross entropy (nats per token)",
+        title=f"What it cost: one dot per other document, ± {ALLOWED:g} shaded",
+    )  # fmt: skip
     axes.axhspan(-ALLOWED, ALLOWED, color=FAINT, alpha=0.2, lw=0)
-    axes.set_ylabel("change of the others' own\ncross entropy (nats per token)")
-    axes.set_title(f"What it cost: one dot per other document, ± {ALLOWED:g} shaded")

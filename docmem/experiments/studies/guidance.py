@@ -4,7 +4,6 @@ The paper trains with α 0.1 and 0.5 and names four kinds of negatives; it write
 |τ - L⁻| where its program computes a clamped square. What is lost without guidance it leaves open.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +12,8 @@ from matplotlib.figure import Figure
 from docmem.evaluation.cached import measure as recall_of
 from docmem.experiments.drawing import dots
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import clearly_above, spread, spreads, verdict
-from docmem.experiments.study import SEEDS_ADDED, Claim, Study, columns
+from docmem.experiments.stats import clearly_above, spread, spreads, values_of, verdict
+from docmem.experiments.study import Claim, Claims, Study, columns
 from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.plots.style import FAINT, GUIDANCE, NEGATIVE, OWN
 from docmem.training.run import Run
@@ -70,15 +69,18 @@ class Results:
 
 
 class Guidance(Study[Results]):
-    """Weights, negatives and forms, each changed with the others as in START."""
+    """What does the guidance loss buy, and what does training without it lose?"""
 
-    question = "What does the guidance loss buy, and what does training without it lose?"
     results = Results
     size = (12, 6.4)
     alt = (
         "Three columns: weights of guidance, kinds of negatives, forms of the term. Above, cross "
         "entropies under the own, another, a random DocRep and the origin, one dot per seed; "
         "below, the share of tokens continued correctly under the own and under another DocRep."
+    )
+    caption = (
+        f"Negatives and forms: at most {MOST_SEEDS} seeds. Where not varied: α 1, another "
+        "document's DocRep, squared."
     )
 
     def measure(self, pool: RunPool) -> Results:
@@ -95,8 +97,7 @@ class Guidance(Study[Results]):
             {form: known(MOST_SEEDS, loss_form=form) for form in FORMS},
         )
 
-    def draw(self, figure: Figure, results: Results) -> None:
-        """One column per group: cross entropies above, tokens continued correctly below."""
+    def _draw(self, figure: Figure, results: Results) -> None:
         groups = {
             "weight α": results.weights,
             "negative DocRep": results.negatives,
@@ -107,15 +108,12 @@ class Guidance(Study[Results]):
         for (top, bottom), (title, group) in zip(panels.T, groups.items(), strict=True):
             top.axhline(results.tau, color=FAINT, lw=1, ls=(0, (4, 3)), label="target τ")
             for key, (label, color) in DOC_REPS.items():
-                dots(top, {name: getattr(one, key) for name, one in group.items()}, color, label)
+                dots(top, values_of(group, key), color, label, title=title)
             for key, color in (("continued_own", OWN), ("continued_other", NEGATIVE)):
-                shares = {name: getattr(one, key) for name, one in group.items()}
-                dots(bottom, {n: [100 * share for share in s] for n, s in shares.items()}, color)
-            top.set_title(title)
-            top.set_ylim(0)
-            bottom.set_ylim(0, 104)
-        panels[0, 0].set_ylabel("cross entropy\n(nats per token)")
-        panels[1, 0].set_ylabel("tokens continued\ncorrectly (%)")
+                dots(bottom, values_of(group, key, 100), color)
+        # Last, so that the rows, which share their axes, have room for every column.
+        panels[0, 0].set(ylabel="cross entropy\n(nats per token)", ylim=(0, None))
+        panels[1, 0].set(ylabel="tokens continued\ncorrectly (%)", ylim=(0, 104))
         figure.legend(
             *panels[0, 0].get_legend_handles_labels(), loc="outside right center", frameon=False,
             title="read under the DocRep", alignment="left",
@@ -128,84 +126,59 @@ class Guidance(Study[Results]):
             return "With guidance, another document's DocRep gives away less of a text"
         return "What the weight, the negatives and the form of guidance do"
 
-    def caption(self, results: Results) -> str:
-        """What is not varied."""
-        return (
-            f"Negatives and forms: at most {MOST_SEEDS} seeds. Where not varied: α 1, another "
-            "document's DocRep, squared."
-        )
-
-    def claims(self, results: Results) -> list[Claim]:
-        """What guidance separates and costs, which negative does most, whether forms agree."""
+    def _judge(self, results: Results) -> Claims:
         weights, negatives, forms = results.weights, results.negatives, results.forms
-        none, *guided = (weights[alpha] for alpha in ALPHAS)
-        other, *others = (negatives[kind] for kind in NEGATIVES)
-        squared, absolute = (forms[form] for form in FORMS)
-        wider = [clearly_above(one.gap, none.gap) for one in guided]
-        above = [kind for kind in NEGATIVES if clearly_above(negatives[kind].gap, other.gap)]
+        none, *guided = weights.values()
+        yield Claim(
+            "Guidance widens the gap between another document's DocRep and the own one",
+            f"other - own in nats per token, by α {spreads(values_of(weights, 'gap'))}",
+            verdict(*(clearly_above(one.gap, none.gap) for one in guided)),
+            published="α 0.1 and 0.5 only",
+            why="The own DocRep tells documents apart by itself: without guidance "
+            f"{spread(none.recognised)} documents are recognised",
+            exploratory=True,
+        )
+        yield Claim(
+            "Without guidance (α 0) a text is read better at the origin, which is no document's",
+            f"cross entropy at the origin, by α {spreads(values_of(weights, 'origin'))}",
+            verdict(*(clearly_above(one.origin, none.origin) for one in guided)),
+            exploratory=True,
+        )
+        continued = values_of(weights, "continued_other")
+        yield Claim(
+            "Without guidance (α 0) more of a text is continued under another document's DocRep",
+            f"share of tokens continued under another's, by α {spreads(continued)}",
+            verdict(*(clearly_above(none.continued_other, one.continued_other) for one in guided)),
+            exploratory=True,
+        )
+        yield Claim(
+            "A larger α slows the learning of the own text",
+            f"own cross entropy, by α {spreads(values_of(weights, 'own'))}",
+            verdict(clearly_above(weights["0.5"].own, weights["0.1"].own)),
+            published="epoch 100: 0.51 at α 0.1, 0.74 at 0.5",
+        )
+        gaps = values_of(negatives, "gap")
+        other, *others = gaps.values()
+        above = [kind for kind, gap in gaps.items() if clearly_above(gap, other)]
+        yield Claim(
+            "Of the four negatives, another document's DocRep separates documents most",
+            f"other - own in nats per token {spreads(gaps)}",
+            verdict(*(clearly_above(other, gap) for gap in others)),
+            why=f"Clearly above it: {', '.join(above)}" if above else "",
+        )
+        own, under_another = values_of(forms, "own"), values_of(forms, "other")
         alike = [
-            abs(spread(one).mean - spread(two).mean) < ALIKE
-            for one, two in ((squared.own, absolute.own), (squared.other, absolute.other))
+            abs(spread(one["squared"]).mean - spread(one["absolute"]).mean) < ALIKE
+            for one in (own, under_another)
         ]
-        return [
-            Claim(
-                "Guidance widens the gap between another document's DocRep and the own one",
-                "α 0.1 and 0.5 only",
-                f"other - own in nats per token, by α {of(weights, 'gap')}",
-                verdict(*wider),
-                ""
-                if all(wider)
-                else "The own DocRep tells documents apart by itself: without guidance "
-                f"{spread(none.recognised)} documents are recognised",
-                SEEDS_ADDED,
-            ),
-            Claim(
-                "Without guidance (α 0) a text is read better at the origin, which is no "
-                "document's",
-                "left open",
-                f"cross entropy at the origin, by α {of(weights, 'origin')}",
-                verdict(*(clearly_above(one.origin, none.origin) for one in guided)),
-                exploratory=True,
-            ),
-            Claim(
-                "Without guidance (α 0) more of a text is continued under another document's "
-                "DocRep",
-                "left open",
-                f"share of tokens continued under another's, by α {of(weights, 'continued_other')}",
-                verdict(
-                    *(clearly_above(none.continued_other, one.continued_other) for one in guided)
-                ),
-                exploratory=True,
-            ),
-            Claim(
-                "A larger α slows the learning of the own text",
-                "epoch 100: 0.51 at α 0.1, 0.74 at 0.5",
-                f"own cross entropy, by α {of(weights, 'own')}",
-                verdict(clearly_above(weights["0.5"].own, weights["0.1"].own)),
-            ),
-            Claim(
-                "Of the four negatives, another document's DocRep separates documents most",
-                "left open",
-                f"other - own in nats per token {of(negatives, 'gap')}",
-                verdict(*(clearly_above(other.gap, one.gap) for one in others)),
-                f"Clearly above it: {', '.join(above)}" if above else "",
-            ),
-            Claim(
-                f"The paper's form of the term and its program's do alike (within {ALIKE} nats)",
-                "not compared",
-                f"own {of(forms, 'own')}; other {of(forms, 'other')}",
-                verdict(*alike),
-                ""
-                if all(alike)
-                else "Where the squared term is clamped, its gradient is that of the own cross "
-                "entropy; the absolute one pushes the negative all along",
-            ),
-        ]
-
-
-def of(group: Mapping[str, Known], key: str) -> str:
-    """The spread of one number of each setting of a group, as text."""
-    return spreads({name: getattr(one, key) for name, one in group.items()})
+        yield Claim(
+            f"The paper's form of the term and its program's do alike (within {ALIKE} nats)",
+            f"own {spreads(own)}; other {spreads(under_another)}",
+            verdict(*alike),
+            published="not compared",
+            why="Where the squared term is clamped, its gradient is that of the own cross "
+            "entropy; the absolute one pushes the negative all along",
+        )
 
 
 def one_run(pool: RunPool, run: Run) -> dict[str, float]:

@@ -4,18 +4,16 @@ The paper puts it after the last block. After an earlier one, later blocks proce
 adds, but every step has to go forward and back through them. Layers are counted from 0.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from docmem.core.blocks import find_blocks, resolve_layer
-from docmem.evaluation.recall import recognition
 from docmem.experiments.drawing import band, dots, shade
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import clearly_above, spreads, verdict
-from docmem.experiments.study import Claim, Study, all_hold, columns
+from docmem.experiments.stats import clearly_above, spreads, values_of, verdict
+from docmem.experiments.study import Claim, Claims, Study
 from docmem.plots.style import FAINT
 
 MOST_SEEDS = 3
@@ -29,11 +27,6 @@ class Layer:
     """Own cross entropy in training, (seeds, epochs), nats per token."""
     epoch_s: list[float]
     """Seconds of the fastest epoch: the one that other work on the machine disturbed least."""
-    own: list[float]
-    """Cross entropy under the own DocRep; `other`: under the others', nats per token."""
-    other: list[float]
-    recognised: list[int]
-    """Documents recognised."""
 
     def epochs_within(self, seconds: float) -> int:
         """Whole epochs that fit into a budget; at least the first, at most all."""
@@ -52,9 +45,9 @@ class Results:
 
     def at_equal_seconds(self) -> dict[str, list[float]]:
         """Own cross entropy when the budget is spent, by layer, one per seed."""
-        ends = {name: one.epochs_within(self.budget_s) - 1 for name, one in self.layers.items()}
         return {
-            name: [curve[ends[name]] for curve in one.curve] for name, one in self.layers.items()
+            name: [curve[one.epochs_within(self.budget_s) - 1] for curve in one.curve]
+            for name, one in self.layers.items()
         }
 
     def at_equal_epochs(self) -> dict[str, list[float]]:
@@ -63,9 +56,8 @@ class Results:
 
 
 class Layers(Study[Results]):
-    """Every layer, with at most three seeds."""
+    """After which block should the memory stand?"""
 
-    question = "After which block should the memory stand?"
     results = Results
     size = (12, 7)
     alt = (
@@ -73,34 +65,31 @@ class Layers(Study[Results]):
         "what it is after as many epochs, after as many seconds, and seconds per epoch, one dot "
         "per seed."
     )
+    shown = "The memory after each block: what it learns per epoch and per second"
+    finding = "For the same seconds, a memory after the last block learns most"
+    needs = ("holds",)
+    caption = (
+        f"Mean in a band of one standard deviation; at most {MOST_SEEDS} seeds; dashed: the "
+        "seconds in which the last layer's memory is trained."
+    )
 
     def measure(self, pool: RunPool) -> Results:
-        """Train a memory at every layer; measure its learning, its time and its recall."""
+        """Train a memory at every layer; keep what it learned in every epoch, and the time."""
         config, count = pool.config(), len(find_blocks(pool.lm.model))
         usual = resolve_layer(config.hook_memory_layer, count)
         layers = {}
         for index in range(count):
             # The preset's own way to name its layer, so that other experiments share the runs.
             change: dict[str, Any] = {} if index == usual else {"hook_memory_layer": index}
-            rows = []
-            for seed in pool.seed_numbers(MOST_SEEDS):
-                run = pool.run(seed, **change)
-                history = run.load_history()
-                known = recognition(pool.cache_hidden_states(run), run.load_memory())
-                rows.append(
-                    {
-                        "curve": [epoch.positive_ce for epoch in history],
-                        "epoch_s": min(epoch.seconds for epoch in history),
-                        "own": known.own,
-                        "other": known.other,
-                        "recognised": known.recognised,
-                    }
-                )
-            layers[str(index)] = Layer(**columns(rows))
+            runs = [pool.run(seed, **change) for seed in pool.seed_numbers(MOST_SEEDS)]
+            histories = [run.load_history() for run in runs]
+            layers[str(index)] = Layer(
+                [[epoch.positive_ce for epoch in history] for history in histories],
+                [min(epoch.seconds for epoch in history) for history in histories],
+            )
         return Results(layers, config.num_epochs * min(layers[str(count - 1)].epoch_s))
 
-    def draw(self, figure: Figure, results: Results) -> None:
-        """Own cross entropy against epochs and against seconds; what is left at equal ones."""
+    def _draw(self, figure: Figure, results: Results) -> None:
         grid = figure.add_gridspec(2, 6)
         left, right = figure.add_subplot(grid[0, :3]), figure.add_subplot(grid[0, 3:])
         for place, (name, layer) in enumerate(results.layers.items()):
@@ -117,41 +106,22 @@ class Layers(Study[Results]):
         panels = {
             "own cross entropy after\nas many epochs": results.at_equal_epochs(),
             "own cross entropy after\nas many seconds": results.at_equal_seconds(),
-            "seconds per epoch\n(fastest)": {n: one.epoch_s for n, one in results.layers.items()},
+            "seconds per epoch\n(fastest)": values_of(results.layers, "epoch_s"),
         }
         for column, (label, groups) in enumerate(panels.items()):
             axes = figure.add_subplot(grid[1, 2 * column : 2 * column + 2])
-            dots(axes, groups)
-            axes.set(ylim=(0, None), xlabel="layer of the memory", ylabel=label)
+            dots(axes, groups, ylim=(0, None), xlabel="layer of the memory", ylabel=label)
 
-    def title(self, results: Results) -> str:
-        """Says that the last layer is best where its claim holds."""
-        if all_hold(self.claims(results)[0]):
-            return "For the same seconds, a memory after the last block learns most"
-        return "The memory after each block: what it learns per epoch and per second"
-
-    def caption(self, results: Results) -> str:
-        """What bands and the dashed line are."""
-        return (
-            f"Mean in a band of one standard deviation; at most {MOST_SEEDS} seeds; dashed: the "
-            "seconds in which the last layer's memory is trained."
-        )
-
-    def claims(self, results: Results) -> list[Claim]:
-        """The last layer learns most in a given time; in a given number of epochs too."""
-
-        def compared(unit: str, measure: Callable[[], dict[str, list[float]]], end: str) -> Claim:
-            own = measure()
+    def _judge(self, results: Results) -> Claims:
+        times = ", ".join(f"{n}: {min(one.epoch_s):.2f}" for n, one in results.layers.items())
+        for unit, own, end in (
+            ("seconds", results.at_equal_seconds(), f"; seconds per epoch {times}"),
+            ("epochs", results.at_equal_epochs(), ""),
+        ):
             *earlier, last = own.values()
-            return Claim(
+            yield Claim(
                 f"After as many {unit}, the memory after the last block has learned most",
-                "last block only",
                 f"own cross entropy, by layer {spreads(own)}{end}",
                 verdict(*(clearly_above(other, last) for other in earlier)),
+                published="last block only",
             )
-
-        times = ", ".join(f"{n}: {min(one.epoch_s):.2f}" for n, one in results.layers.items())
-        return [
-            compared("seconds", results.at_equal_seconds, f"; seconds per epoch {times}"),
-            compared("epochs", results.at_equal_epochs, ""),
-        ]

@@ -2,14 +2,8 @@
 
 The paper reports, for ten documents of 5 to 60 segments, correlations of 0.79 (sigmoid), 0.97
 (tanh) and 0.86 (relu), and does not say in a formula what the size of a memory is. Every reading
-of it that we know of is measured here:
-
-    k_doc            active entries, L1 norm, L2 norm of the document selection
-    k_doc × k_tok    active entries, L1 norm, L2 norm of document × token selection
-    … × tokens       L1 norm of document × token selection, times the document's tokens
-
-The last grows with length by its very definition. Two controls have no part in training: the norm
-of the DocRep, and the L2 norm of k_doc before training. All are measured twice: of twenty whole
+of it that we know of is measured here: SIZES, of which the last grows with length by its very
+definition, and two controls that have no part in training. All are measured twice: of twenty whole
 documents, of which the embedded LM's memory learns little in the time there is, and of ten
 documents cut to lengths that the seed chooses, few enough to be learned.
 """
@@ -26,10 +20,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from docmem.documents import Document, segments
+from docmem.experiments.drawing import stacked
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import Verdict, spread, spreads, verdict
+from docmem.experiments.stats import Verdict, spread, spreads, values_of, verdict
 from docmem.experiments.studies.activation import OPEN
-from docmem.experiments.study import Claim, Study, columns
+from docmem.experiments.study import Claim, Claims, Study, columns
 from docmem.plots.style import INK, NEGATIVE, OWN, document_color
 from docmem.training.run import Run
 
@@ -71,14 +66,16 @@ class Lengths:
     """Of each document."""
     sizes: list[dict[str, list[float]]]
     """Each size and control of each document."""
-    correlation: list[dict[str, float]]
-    """Of each size and control with the number of segments."""
     own: list[float]
     """Own cross entropy in the last epoch, nats per token."""
 
     def correlations(self, key: str) -> list[float]:
-        """The correlation of one size, one per seed."""
-        return [seed[key] for seed in self.correlation]
+        """The correlation of one size with the number of segments, one per seed."""
+        seeds = zip(self.segments, self.sizes, strict=True)
+        return [correlation(lengths, sizes[key]) for lengths, sizes in seeds]
+
+
+Part = Mapping[str, Lengths]
 
 
 @dataclass(frozen=True)
@@ -88,11 +85,20 @@ class Results:
     whole: dict[str, Lengths]
     cut: dict[str, Lengths]
 
+    @property
+    def parts(self) -> dict[str, Part]:
+        """Both, by their names in PARTS."""
+        return {"whole": self.whole, "cut": self.cut}
+
+    @property
+    def seeds(self) -> dict[str, int]:
+        """Seeds of each part."""
+        return {name: len(part["tanh"].own) for name, part in self.parts.items()}
+
 
 class Length(Study[Results]):
-    """Every reading of a memory's size against the document's segments."""
+    """Does a longer document take more memory?"""
 
-    question = "Does a longer document take more memory?"
     results = Results
     size = (12, 11.4)
     alt = (
@@ -100,6 +106,14 @@ class Length(Study[Results]):
         "one dot per document, of whole articles and of ten cut to between one and seven "
         "segments; below, for each the correlation with length of seven sizes and two controls, "
         "with the published one as a dashed line."
+    )
+    shown = "Size of a memory against length of its document, by every reading of size"
+    finding = "No size of a memory grows with its document, but one that counts tokens"
+    needs = ("not", "not", "not", "not")
+    caption = (
+        f"{{results.seeds[whole]}} seeds of {PARTS['whole'][0]}, {{results.seeds[cut]}} of "
+        f"{PARTS['cut'][0]}; above the first. Under the line: by its definition larger for "
+        "longer texts, or untouched by training."
     )
 
     def measure(self, pool: RunPool) -> Results:
@@ -119,109 +133,83 @@ class Length(Study[Results]):
 
         return Results(**{part: {n: measured(part, n) for n in PUBLISHED} for part in PARTS})
 
-    def draw(self, figure: Figure, results: Results) -> None:
-        """One size against length, a row per part, a column per activation; correlations below."""
-        parts: Any = figure.subfigures(2, 1, height_ratios=(1.7, 1.25))
-        above, below = parts
+    def _draw(self, figure: Figure, results: Results) -> None:
+        above, below = stacked(figure, 1.7, 1.25)
         rows = above.subplots(len(PARTS), len(PUBLISHED), squeeze=False)
-        for part, panels in zip(PARTS, rows, strict=True):
-            for axes, (name, one) in zip(panels, getattr(results, part).items(), strict=True):
+        for panels, (part, found) in zip(rows, results.parts.items(), strict=True):
+            for axes, (name, one) in zip(panels, found.items(), strict=True):
                 lengths, sizes = one.segments[0], one.sizes[0][MAIN]
                 for index, (length, size) in enumerate(zip(lengths, sizes, strict=True)):
                     color = document_color(index)
                     axes.plot(length, size, "o", ms=7, color=color, mew=0, alpha=0.85)
-                r = one.correlation[0][MAIN]
+                r = one.correlations(MAIN)[0]
                 axes.set_title(f"{name}, {PARTS[part][0]}: r = {r:.2f}", fontsize=10)
+                axes.set(xlim=(0, 1.08 * max(lengths)), ylim=(0, 1.08 * max(sizes)))
                 axes.set_xlabel("segments of the document")
-                axes.set_ylim(0, 1.08 * max(sizes))
-                axes.set_xlim(0, 1.08 * max(lengths))
             panels[0].set_ylabel(SIZES[MAIN])
         panels = below.subplots(1, len(PUBLISHED), sharey=True)
         for axes, name in zip(panels, PUBLISHED, strict=True):
-            self.draw_correlations(axes, results, name)
+            draw_correlations(axes, results, name)
         below.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=2,
                      frameon=False)  # fmt: skip
 
-    def draw_correlations(self, axes: Axes, results: Results, activation: str) -> None:
-        """Every size's correlation with length, one dot per seed, and the published one."""
-        labels = {**SIZES, **CONTROLS}
-        for (part, (title, color)), lower in zip(PARTS.items(), (-0.17, 0.17), strict=True):
-            for place, key in enumerate(labels):
-                values = getattr(results, part)[activation].correlations(key)
-                y = place + lower
-                axes.plot(values, [y] * len(values), "o", ms=5, color=color, alpha=0.4, mew=0)
-                axes.plot([np.mean(values)] * 2, [y - 0.17, y + 0.17], color=color, lw=2)
-            axes.plot([], [], color=color, lw=2, label=title)
-        axes.axhline(len(SIZES) - 1.5, color=INK, lw=0.8)
-        axes.axvline(0, color="#CCCCCC", lw=1, zorder=0)
-        published = PUBLISHED[activation]
-        axes.axvline(published, color=INK, lw=1.4, ls=(0, (4, 3)))
-        axes.annotate(
-            f"published {published}", (published, -0.5), (-3, 1), textcoords="offset points",
-            ha="right", va="bottom", color=INK, annotation_clip=False, fontsize=8.5,
-        )  # fmt: skip
-        axes.set_yticks(range(len(labels)), list(labels.values()))
-        axes.set_ylim(len(labels) - 0.5, -1.2)
-        axes.set(xlim=(-1, 1), xlabel=f"correlation with length, {activation}")
-
-    def title(self, results: Results) -> str:
-        """Says that none grows, where no claim holds even partly."""
-        if all(claim.verdict == "not" for claim in self.claims(results)):
-            return "No size of a memory grows with its document, but one that counts tokens"
-        return "Size of a memory against length of its document, by every reading of size"
-
-    def caption(self, results: Results) -> str:
-        """How many seeds, and what the line divides."""
-        counts = {part: len(getattr(results, part)["tanh"].own) for part in PARTS}
-        return (
-            f"{counts['whole']} seeds of {PARTS['whole'][0]}, {counts['cut']} of "
-            f"{PARTS['cut'][0]}; above the first. Under the line: by its definition larger for "
-            "longer texts, or untouched by training."
-        )
-
-    def claims(self, results: Results) -> list[Claim]:
-        """Size goes with length: by the main reading, by any, and where texts are learned."""
-        whole, cut = results.whole, results.cut
+    def _judge(self, results: Results) -> Claims:
         main = dict.fromkeys(PUBLISHED, MAIN)
-        own, own_cut = (
-            spreads({name: one.own for name, one in part.items()}, " ") for part in (whole, cut)
+        own = {name: spreads(values_of(part, "own"), " ") for name, part in results.parts.items()}
+        yield Claim(
+            f"A longer document takes more memory ({SIZES[MAIN]})",
+            f"correlation with segments {every(results.whole, MAIN)}",
+            grows(results.whole, main),
+            published=", ".join(f"{name} {value}" for name, value in PUBLISHED.items()),
+            why=f"These memories are young: own cross entropy in training {own['whole']}",
         )
-        return [
-            Claim(
-                f"A longer document takes more memory ({SIZES[MAIN]})",
-                ", ".join(f"{name} {value}" for name, value in PUBLISHED.items()),
-                f"correlation with segments {every(whole, MAIN)}",
-                grows(whole, main),
-                f"These memories are young: own cross entropy in training {own}",
-            ),
-            Claim(
-                "Some reading of memory size, other than one that multiplies by tokens, goes with "
-                "length (r above 0.5)",
-                "the paper gives no formula",
-                best_and_certain(whole),
-                grows(whole, best(whole)),
-            ),
-            Claim(
-                "A longer document takes more memory where all are learned: ten cut to "
-                f"{min(LENGTHS)} to {max(LENGTHS)} segments ({SIZES[MAIN]})",
-                "not measured like this",
-                f"correlation with segments {every(cut, MAIN)}; own cross entropy in training "
-                f"{own_cut}",
-                grows(cut, main),
-                exploratory=True,
-            ),
-            Claim(
-                "Some reading of it, other than one that multiplies by tokens, goes with length "
-                "there",
-                "not measured like this",
-                f"{best_and_certain(cut)}; control, norm of the DocRep {every(cut, 'DocRep, L2')}",
-                grows(cut, best(cut)),
-                exploratory=True,
-            ),
-        ]
+        yield Claim(
+            "Some reading of memory size, other than one that multiplies by tokens, goes with "
+            "length (r above 0.5)",
+            best_and_certain(results.whole),
+            grows(results.whole, best(results.whole)),
+            published="the paper gives no formula",
+        )
+        yield Claim(
+            "A longer document takes more memory where all are learned: ten cut to "
+            f"{min(LENGTHS)} to {max(LENGTHS)} segments ({SIZES[MAIN]})",
+            f"correlation with segments {every(results.cut, MAIN)}; own cross entropy in training "
+            f"{own['cut']}",
+            grows(results.cut, main),
+            published="not measured like this",
+            exploratory=True,
+        )
+        yield Claim(
+            "Some reading of it, other than one that multiplies by tokens, goes with length there",
+            f"{best_and_certain(results.cut)}; control, norm of the DocRep "
+            f"{every(results.cut, 'DocRep, L2')}",
+            grows(results.cut, best(results.cut)),
+            published="not measured like this",
+            exploratory=True,
+        )
 
 
-Part = Mapping[str, Lengths]
+def draw_correlations(axes: Axes, results: Results, activation: str) -> None:
+    """Every size's correlation with length, one dot per seed, and the published one."""
+    labels = {**SIZES, **CONTROLS}
+    for (part, (title, color)), lower in zip(PARTS.items(), (-0.17, 0.17), strict=True):
+        for place, key in enumerate(labels):
+            values = results.parts[part][activation].correlations(key)
+            y = place + lower
+            axes.plot(values, [y] * len(values), "o", ms=5, color=color, alpha=0.4, mew=0)
+            axes.plot([np.mean(values)] * 2, [y - 0.17, y + 0.17], color=color, lw=2)
+        axes.plot([], [], color=color, lw=2, label=title)
+    axes.axhline(len(SIZES) - 1.5, color=INK, lw=0.8)
+    axes.axvline(0, color="#CCCCCC", lw=1, zorder=0)
+    published = PUBLISHED[activation]
+    axes.axvline(published, color=INK, lw=1.4, ls=(0, (4, 3)))
+    axes.annotate(
+        f"published {published}", (published, -0.5), (-3, 1), textcoords="offset points",
+        ha="right", va="bottom", color=INK, annotation_clip=False, fontsize=8.5,
+    )  # fmt: skip
+    axes.set_yticks(range(len(labels)), list(labels.values()))
+    axes.set_ylim(len(labels) - 0.5, -1.2)
+    axes.set(xlim=(-1, 1), xlabel=f"correlation with length, {activation}")
 
 
 def every(part: Part, key: str) -> str:
@@ -267,19 +255,14 @@ def cut(documents: Sequence[Document], seed: int, segment_length: int) -> list[D
 
 
 def one_run(pool: RunPool, run: Run) -> dict[str, Any]:
-    """Lengths, sizes and their correlations of one run, and its last own cross entropy."""
+    """Lengths and sizes of one run, and its last own cross entropy."""
     config, lengths, tokens = run.config, [], []
     for document in run.documents:
         texts = segments(document.text, config.segment_length, config.max_segments)
         lengths.append(len(texts))
         tokens.append(pool.lm.tokenize(texts, config.max_length).attention_mask.sum())
-    sizes = sizes_of(run, torch.stack(tokens))
-    return {
-        "segments": lengths,
-        "sizes": sizes,
-        "correlation": {key: correlation(lengths, sizes[key]) for key in sizes},
-        "own": run.load_history()[-1].positive_ce,
-    }
+    own = run.load_history()[-1].positive_ce
+    return {"segments": lengths, "sizes": sizes_of(run, torch.stack(tokens)), "own": own}
 
 
 def sizes_of(run: Run, tokens: Int[Tensor, " n_docs"]) -> dict[str, list[float]]:

@@ -17,7 +17,7 @@ from docmem.experiments.drawing import band, shade
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import clearly_above, spreads, verdict
 from docmem.experiments.studies.activation import OPEN
-from docmem.experiments.study import Claim, Study, all_hold, columns
+from docmem.experiments.study import Claim, Claims, Study, columns
 
 DEPTHS = ("1", "2", "3", "4")
 """Hidden layers of g; 1 is the linear g."""
@@ -40,15 +40,13 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Depth:
-    """Selections of one depth: each measure at every snapshot, one curve per seed."""
+    """Selections of one depth: MEASURES at every snapshot, one curve per seed."""
 
     active: list[list[float]]
     dead: list[list[float]]
     l2: list[list[float]]
     distance: list[list[float]]
     ratio: list[list[float]]
-    own: list[float]
-    """Own cross entropy in the last epoch, nats per token."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +59,17 @@ class Results:
     """That the memory has."""
     depths: dict[str, Depth]
 
+    def at(self, key: str, snapshot: int = -1) -> dict[str, list[float]]:
+        """One measure at a snapshot, the last if none is named, one per seed."""
+        return {
+            name: [curve[snapshot] for curve in getattr(depth, key)]
+            for name, depth in self.depths.items()
+        }
+
 
 class Nonlinear(Study[Results]):
-    """Four depths of g, looked at all through training."""
+    """What does depth in the key generator do to the selections?"""
 
-    question = "What does depth in the key generator do to the selections?"
     results = Results
     size = (11, 6.4)
     alt = (
@@ -73,86 +77,67 @@ class Nonlinear(Study[Results]):
         "active entries, entries dead for every document, L2 norm of the selections, their "
         "pairwise distance, and distance over norm."
     )
+    shown = "What depth in the key generator does to the selections of relu"
+    finding = "A deeper key generator opens fewer entries and leaves more of them dead"
+    needs = ("holds", None, "holds")
+    caption = (
+        "Mean over seeds in a band of one standard deviation; of {results.entries} entries; "
+        "random negatives."
+    )
 
     def measure(self, pool: RunPool) -> Results:
         """Train every depth with every seed; measure the selections of every snapshot."""
         config, depths = pool.config(), {}
         often = max(1, config.num_epochs // SNAPSHOTS)
         for layers in DEPTHS:
-            rows = []
-            for run in pool.runs(**SETTINGS, key_internal_layers=int(layers), save_freq=often):
-                taken, own = run.load_snapshots(), run.load_history()[-1].positive_ce
-                rows.append({**through(taken.document), "own": own})
-            depths[layers] = Depth(**columns(rows))
-        return Results([round(epoch) for epoch in taken.epochs], config.hook_memory_dim, depths)
+            runs = pool.runs(**SETTINGS, key_internal_layers=int(layers), save_freq=often)
+            depths[layers] = Depth(**columns(through(r.load_snapshots().document) for r in runs))
+        epochs = [round(epoch) for epoch in runs[0].load_snapshots().epochs]
+        return Results(epochs, config.hook_memory_dim, depths)
 
-    def draw(self, figure: Figure, results: Results) -> None:
-        """Every measure through training, one colour per depth."""
+    def _draw(self, figure: Figure, results: Results) -> None:
         *panels, legend = figure.subplots(2, 3).flatten()
         for axes, (key, label) in zip(panels, MEASURES.items(), strict=True):
             for place, (layers, depth) in enumerate(results.depths.items()):
                 name = "1 layer (linear)" if layers == "1" else f"{layers} layers"
                 color = shade(place, len(DEPTHS))
                 band(axes, results.epochs, getattr(depth, key), color, name)
-            axes.set_ylim(0)
+            axes.set(xlabel="epoch", ylabel=label, ylim=(0, None))
             axes.set_xlim(results.epochs[0], results.epochs[-1])
-            axes.set(xlabel="epoch", ylabel=label)
         legend.axis("off")
         legend.legend(
             *panels[0].get_legend_handles_labels(), frameon=False, title="key generator",
             alignment="left", loc="center", fontsize=12, title_fontsize=12,
         )  # fmt: skip
 
-    def title(self, results: Results) -> str:
-        """Says what the claims say where they hold."""
-        more_open, _, more_dead = self.claims(results)
-        if all_hold(more_open, more_dead):
-            return "A deeper key generator opens fewer entries and leaves more of them dead"
-        return "What depth in the key generator does to the selections of relu"
+    def _judge(self, results: Results) -> Claims:
+        def linear_above(groups: dict[str, list[float]]) -> list[bool]:
+            linear, *deeper = groups.values()
+            return [clearly_above(linear, other) for other in deeper]
 
-    def caption(self, results: Results) -> str:
-        """How to read the bands."""
-        return (
-            f"Mean over seeds in a band of one standard deviation; of {results.entries} entries; "
-            "random negatives."
+        active, ratio, dead = (results.at(key) for key in ("active", "ratio", "dead"))
+        yield Claim(
+            "A linear g opens more entries than one of 2, 3 or 4 layers",
+            f"active of {results.entries} entries, by layers {spreads(active)}",
+            verdict(*linear_above(active)),
+            published="L0 94 / 83 / 80 / 80",
         )
-
-    def claims(self, results: Results) -> list[Claim]:
-        """Linear opens most entries, keeps documents furthest apart, has fewest dead entries."""
-        linear, *deeper = results.depths.values()
-
-        def text(key: str) -> str:
-            return spreads({name: ends(getattr(d, key)) for name, d in results.depths.items()})
-
         early = len(results.epochs) // 6
-        first = [
-            clearly_above(ends(linear.ratio, early), ends(depth.ratio, early)) for depth in deeper
-        ]
-        further = [clearly_above(ends(linear.ratio), ends(depth.ratio)) for depth in deeper]
-        return [
-            Claim(
-                "A linear g opens more entries than one of 2, 3 or 4 layers",
-                "L0 94 / 83 / 80 / 80",
-                f"active of {results.entries} entries, by layers {text('active')}",
-                verdict(*(clearly_above(ends(linear.active), ends(d.active)) for d in deeper)),
-            ),
-            Claim(
-                "A linear g keeps documents further apart for their norm",
-                "distance / L2 0.76 / 0.56 / 0.53 / 0.51",
-                f"distance / L2, by layers {text('ratio')}",
-                verdict(*further),
-                f"After epoch {results.epochs[early]} it does against each depth; later deeper "
-                "ones catch up"
-                if all(first) and not all(further)
-                else "",
-            ),
-            Claim(
-                "A deeper g leaves more entries dead for every document",
-                "more dead entries",
-                f"dead of {results.entries} entries, by layers {text('dead')}",
-                verdict(*(clearly_above(ends(d.dead), ends(linear.dead)) for d in deeper)),
-            ),
-        ]
+        why = f"After epoch {results.epochs[early]} it does against each depth; later deeper ones "
+        yield Claim(
+            "A linear g keeps documents further apart for their norm",
+            f"distance / L2, by layers {spreads(ratio)}",
+            verdict(*linear_above(ratio)),
+            published="distance / L2 0.76 / 0.56 / 0.53 / 0.51",
+            why=f"{why}catch up" if all(linear_above(results.at("ratio", early))) else "",
+        )
+        linear, *deeper = dead.values()
+        yield Claim(
+            "A deeper g leaves more entries dead for every document",
+            f"dead of {results.entries} entries, by layers {spreads(dead)}",
+            verdict(*(clearly_above(other, linear) for other in deeper)),
+            published="more dead entries",
+        )
 
 
 def through(selections: Float[Tensor, "snapshots n_docs entries"]) -> dict[str, list[float]]:
@@ -167,8 +152,3 @@ def through(selections: Float[Tensor, "snapshots n_docs entries"]) -> dict[str, 
         "distance": distance.tolist(),
         "ratio": (distance / l2).tolist(),
     }
-
-
-def ends(curves: list[list[float]], snapshot: int = -1) -> list[float]:
-    """The value of each seed's curve at a snapshot, the last if none is named."""
-    return [curve[snapshot] for curve in curves]

@@ -13,6 +13,7 @@ were written before any result was seen; `by_states`, which explains and decides
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,15 +29,22 @@ from docmem.documents import Document
 from docmem.editing.place import doc_reps_from_lm, mean_states
 from docmem.evaluation.cached import measure
 from docmem.evaluation.plane import plane_of
-from docmem.experiments.drawing import dots
+from docmem.experiments.drawing import dots, level
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import clearly_above, mantel_test, rank_correlation, spread, verdict
-from docmem.experiments.studies.attribution import cache_passages, draw_chance, passages
-from docmem.experiments.study import Claim, Study, columns
+from docmem.experiments.stats import (
+    clearly_above,
+    mantel_test,
+    rank_correlation,
+    spread,
+    values_of,
+    verdict,
+)
+from docmem.experiments.studies.attribution import cache_passages, passages
+from docmem.experiments.study import Claim, Claims, Study, columns
 from docmem.lm.cross_entropy import base_cross_entropies, cross_entropies_at
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel
-from docmem.plots.style import INK, badge
+from docmem.plots.style import FAINT, INK, badge
 from docmem.training.run import Run
 
 PLACINGS = {"orthogonal": "orthogonal", "lm": "\nthe LM's", "shuffled": "shuffled"}
@@ -50,10 +58,13 @@ ALIKE, CHANCE, WORSE = 0.3, 0.05, 0.1
 DRAWN = 8
 """Pairs of documents that are joined by a line, the most alike ones."""
 PANELS = {
-    "own": ("Trained text,\nown DocRep", "cross entropy (nats per token)"),
-    "unseen_own": ("Unseen passages,\nown DocRep", "cross entropy - base LM's (nats per token)"),
-    "attributed": ("Unseen passages\nattributed", "passages given to their document (%)"),
-}
+    "own": ("Trained text,\nown DocRep", "cross entropy (nats per token)", 1),
+    "unseen_own": (
+        "Unseen passages,\nown DocRep", "cross entropy - base LM's (nats per token)", 1
+    ),
+    "attributed": ("Unseen passages\nattributed", "passages given to their document (%)", 100),
+}  # fmt: skip
+"""Title, label and unit of each."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +72,13 @@ class Placed:
     """One way to place documents; one entry per seed. Cross entropies in nats per token."""
 
     own: list[float]
-    """Cross entropy of the trained text under the own DocRep; `other`: under the others'."""
-    other: list[float]
+    """Cross entropy of the trained text under the own DocRep."""
     recognised: list[int]
     """Documents recognised."""
     completed: list[float]
     """Share of tokens completed correctly."""
     unseen_own: list[float]
     """Cross entropy of unseen passages minus the base LM's, under the own DocRep."""
-    unseen_other: list[float]
     attributed: list[float]
     """Share of unseen passages given to their document."""
     near: list[float]
@@ -92,13 +101,24 @@ class Untrained:
     unprojected: float
     """Rank correlation of likeness with nearness of the mean hidden states."""
 
+    @property
+    def counts(self) -> bool:
+        """Whether the correlation is large, and larger than chance."""
+        return self.rho >= ALIKE and self.chance < CHANCE
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rho:.2f} and {self.chance:.3f} ({self.documents} documents; "
+            f"{self.unprojected:.2f} before the projection)"
+        )
+
 
 @dataclass(frozen=True)
 class Results:
     """By placing."""
 
-    documents: int
     titles: list[str]
+    """Of the documents."""
     likeness: list[list[float]]
     """Of every two documents, (n_docs, n_docs)."""
     passages: int
@@ -113,9 +133,8 @@ class Results:
 
 
 class Placing(Study[Results]):
-    """The preset's runs, from three arrangements of the DocReps."""
+    """Do like documents become neighbours where the LM places them? Does it help?"""
 
-    question = "Do like documents become neighbours where the LM places them? Does it help?"
     results = Results
     size = (14, 5.2)
     alt = (
@@ -125,76 +144,67 @@ class Placing(Study[Results]):
         "that of unseen passages minus the base LM's, and the share of unseen passages given to "
         "their document."
     )
+    caption = (
+        f"Lines join the {DRAWN} pairs most alike in their words; ρ: rank correlation of likeness "
+        "with nearness, over all pairs."
+    )
 
     def measure(self, pool: RunPool) -> Results:
         """Compare places with likeness; train from every placing, measure known and unseen text."""
-        documents, config = pool.documents(), pool.config()
-        more = pool.documents(MORE)
+        documents, more = pool.documents(), pool.documents(MORE)
+        config, n_docs = pool.config(), len(documents)
         trained = cache_hidden_states(pool.lm, documents, config)
-        from_lm = doc_reps_from_lm(trained, len(documents), config.key_dim)
+        from_lm = doc_reps_from_lm(trained, n_docs, config.key_dim)
         alike = likeness(documents)
         unseen = Unseen(pool.lm, pool.run(1))
-        rows: dict[str, list[dict[str, float]]] = {name: [] for name in PLACINGS}
+        rows: dict[str, list[dict[str, Any]]] = {name: [] for name in PLACINGS}
         maps: dict[str, list[list[float]]] = {}
         for seed in pool.seed_numbers():
             generator = torch.Generator().manual_seed(seed)
-            dealt = from_lm[torch.randperm(len(documents), generator=generator)]
-            for name, doc_reps in {"orthogonal": None, "lm": from_lm, "shuffled": dealt}.items():
+            dealt = from_lm[torch.randperm(n_docs, generator=generator)]
+            for name, doc_reps in zip(PLACINGS, (None, from_lm, dealt), strict=True):
                 run = pool.run(seed, documents, doc_reps)
                 memory = run.load_memory()
                 known, completion = measure(run, lambda: pool.lm)
-                rows[name].append(
-                    {
-                        "own": known.own,
-                        "other": known.other,
-                        "recognised": known.recognised,
-                        "completed": completion.own,
-                        **unseen.measure(memory),
-                        **neighbours(alike, memory),
-                    }
-                )
-                maps.setdefault(name, in_plane(memory).tolist())
+                row = {"own": known.own, "recognised": known.recognised}
+                row |= {"completed": completion.own, **unseen.measure(memory)}
+                rows[name].append(row | neighbours(alike, memory))
+                origin, axes = plane_of(memory.doc_reps)
+                maps.setdefault(name, ((memory.doc_reps - origin) @ axes.T).tolist())
         return Results(
-            len(documents),
             [document.title for document in documents],
             alike.tolist(),
             len(unseen.doc_ids),
-            unseen.by_states(mean_states(trained, len(documents))),
+            unseen.by_states(mean_states(trained, n_docs)),
             untrained(documents, trained, config.key_dim),
             untrained(more, cache_hidden_states(pool.lm, more, config), config.key_dim),
             {name: Placed(**columns(rows[name]), map=maps[name]) for name in PLACINGS},
         )
 
-    def draw(self, figure: Figure, results: Results) -> None:
-        """Two placings with the most alike pairs joined; what is known, of trained and unseen."""
+    def _draw(self, figure: Figure, results: Results) -> None:
         placings = results.placings
         panels = figure.subplots(1, 5, width_ratios=(1.7, 1.7, 1, 1, 1))
-        reach = 1.12 * max(np.abs(placings[name].map).max() for name in ("orthogonal", "lm"))
-        orthogonal = (
-            f"Orthogonal DocReps, seed 1;\nall seeds: ρ = {spread(placings['orthogonal'].near)}"
-        )
-        from_lm = f"DocReps from the LM:\nρ = {results.memorised.rho:.2f}"
-        for axes, name, title in (
-            (panels[0], "orthogonal", orthogonal),
-            (panels[1], "lm", from_lm),
-        ):
+        near = spread(placings["orthogonal"].near)
+        titles = {
+            "orthogonal": f"Orthogonal DocReps, seed 1;\nall seeds: ρ = {near}",
+            "lm": f"DocReps from the LM:\nρ = {results.memorised.rho:.2f}",
+        }
+        reach = 1.12 * max(np.abs(placings[name].map).max() for name in titles)
+        for axes, (name, title) in zip(panels, titles.items(), strict=False):
             draw_places(axes, np.array(placings[name].map), np.array(results.likeness))
             axes.set(xlim=(-reach, reach), ylim=(-reach, reach), title=title)
         numbered = [f"{index} {title}" for index, title in enumerate(results.titles, 1)]
         unbroken = "    ".join(one.replace(" ", "\u00a0") for one in numbered)
         figure.supxlabel(textwrap.fill(unbroken, 150), x=0.01, ha="left", fontsize=9.5)
-        for axes, (key, (title, label)) in zip(panels[2:], PANELS.items(), strict=True):
-            scale = 100 if key == "attributed" else 1
-            groups = {
-                short: [scale * value for value in getattr(placings[name], key)]
-                for name, short in PLACINGS.items()
-            }
-            dots(axes, groups)
-            axes.tick_params(axis="x", labelsize=9)
+        labelled = {PLACINGS[name]: one for name, one in placings.items()}
+        for axes, (key, (title, label, unit)) in zip(panels[2:], PANELS.items(), strict=True):
+            groups = values_of(labelled, key, unit)
             values = [value for group in groups.values() for value in group]
             ends = (min(0, 1.1 * min(values)), max(0, 1.1 * max(values)))
-            axes.set(title=title, ylabel=label, ylim=ends)
-        draw_chance(panels[4], results.documents, 2.5)
+            dots(axes, groups, title=title, ylabel=label, ylim=ends)
+            axes.tick_params(axis="x", labelsize=9)
+        chance = 100 / len(results.titles)
+        level(panels[4], chance, "chance", "right", color=FAINT, ls=(0, (4, 3)))
 
     def title(self, results: Results) -> str:
         """Says whether like documents become neighbours."""
@@ -204,87 +214,53 @@ class Placing(Study[Results]):
             "not": "Where this LM places them, like documents do not become neighbours",
         }[self.claims(results)[0].verdict]
 
-    def caption(self, results: Results) -> str:
-        """What lines and ρ are."""
-        return (
-            f"Lines join the {DRAWN} pairs most alike in their words; ρ: rank correlation of "
-            "likeness with nearness, over all pairs."
-        )
-
-    def claims(self, results: Results) -> list[Claim]:
-        """Like documents are neighbours and open like entries; unseen text gains."""
-        placings, documents = results.placings, results.documents
-        lm, orthogonal, shuffled = (placings[name] for name in ("lm", "orthogonal", "shuffled"))
-        before = (results.memorised, results.more)
-        near = [one.rho >= ALIKE and one.chance < CHANCE for one in before]
-        lost = spread(lm.own).mean - spread(orthogonal.own).mean
+    def _judge(self, results: Results) -> Claims:
+        orthogonal, lm, shuffled = (results.placings[name] for name in PLACINGS)
+        documents, before = len(results.titles), (results.memorised, results.more)
+        chance = f"chance {1 / documents:.2f}"
 
         def compared(key: str) -> str:
             ours, theirs, dealt = (spread(getattr(p, key)) for p in (lm, orthogonal, shuffled))
             return f"{ours}; orthogonal {theirs}, shuffled {dealt}"
 
-        return [
-            Claim(
-                "Where the LM places them, documents alike in their words become neighbours",
-                "left open",
-                "rank correlation over all pairs, and the share of random deals that reach it: "
-                + ", ".join(
-                    f"{one.rho:.2f} and {one.chance:.3f} ({one.documents} documents; "
-                    f"{one.unprojected:.2f} before the projection)"
-                    for one in before
-                ),
-                verdict(*near),
-                ""
-                if all(near)
-                else "Its states say little of what a document is about: of the unseen passages "
-                f"{results.by_states:.2f} have theirs nearest their own document's, chance "
-                f"{1 / documents:.2f}",
+        yield Claim(
+            "Where the LM places them, documents alike in their words become neighbours",
+            "rank correlation over all pairs, and the share of random deals that reach it: "
+            f"{', '.join(map(str, before))}",
+            verdict(*(one.counts for one in before)),
+            why="Its states say little of what a document is about: of the unseen passages "
+            f"{results.by_states:.2f} have theirs nearest their own document's, {chance}",
+        )
+        yield Claim(
+            "Documents alike in their words then open like entries, more than under orthogonal "
+            "DocReps",
+            f"rank correlation {compared('selected')}",
+            verdict(
+                spread(lm.selected).mean >= ALIKE, clearly_above(lm.selected, orthogonal.selected)
             ),
-            Claim(
-                "Documents alike in their words then open like entries, more than under "
-                "orthogonal DocReps",
-                "left open",
-                f"rank correlation {compared('selected')}",
-                verdict(
-                    spread(lm.selected).mean >= ALIKE,
-                    clearly_above(lm.selected, orthogonal.selected),
-                ),
-            ),
-            Claim(
-                f"They are memorised as well, to {WORSE:g} nats, and each is recognised",
-                "left open",
-                f"own cross entropy {compared('own')}; {spread(lm.recognised)} of {documents} "
-                f"recognised; share of tokens completed {spread(lm.completed)}",
-                verdict(lost <= WORSE, min(lm.recognised) == documents),
-            ),
-            Claim(
-                "Unseen passages of the same documents cost less under their own DocRep than with "
-                "orthogonal or shuffled DocReps",
-                "left open",
-                f"nats above the base LM's {compared('unseen_own')}",
-                verdict(
-                    *(clearly_above(p.unseen_own, lm.unseen_own) for p in (orthogonal, shuffled))
-                ),
-            ),
-            Claim(
-                "More of them are attributed than with orthogonal or shuffled DocReps",
-                "left open",
-                f"share of {results.passages} passages {compared('attributed')}, chance "
-                f"{1 / documents:.2f}",
-                verdict(
-                    *(clearly_above(lm.attributed, p.attributed) for p in (orthogonal, shuffled))
-                ),
-            ),
-        ]
+        )
+        lost = spread(lm.own).mean - spread(orthogonal.own).mean
+        yield Claim(
+            f"They are memorised as well, to {WORSE:g} nats, and each is recognised",
+            f"own cross entropy {compared('own')}; {spread(lm.recognised)} of {documents} "
+            f"recognised; share of tokens completed {spread(lm.completed)}",
+            verdict(lost <= WORSE, min(lm.recognised) == documents),
+        )
+        yield Claim(
+            "Unseen passages of the same documents cost less under their own DocRep than with "
+            "orthogonal or shuffled DocReps",
+            f"nats above the base LM's {compared('unseen_own')}",
+            verdict(*(clearly_above(p.unseen_own, lm.unseen_own) for p in (orthogonal, shuffled))),
+        )
+        yield Claim(
+            "More of them are attributed than with orthogonal or shuffled DocReps",
+            f"share of {results.passages} passages {compared('attributed')}, {chance}",
+            verdict(*(clearly_above(lm.attributed, p.attributed) for p in (orthogonal, shuffled))),
+        )
 
 
 class Unseen:
-    """Unseen passages of the memorised documents, read once for all memories.
-
-    Args:
-        lm: what reads them.
-        run: with whose settings they are cut and read.
-    """
+    """Unseen passages of a run's documents, cut as the run says and read once for all memories."""
 
     def __init__(self, lm: LanguageModel, run: Run) -> None:
         cut = passages(run, [])["unseen"]
@@ -293,13 +269,11 @@ class Unseen:
         self.base = base_cross_entropies(self.cache)
 
     def measure(self, memory: DocumentMemory) -> dict[str, float]:
-        """Cross entropy minus the base LM's under own and other DocReps; share attributed."""
+        """Cross entropy minus the base LM's under the own DocRep; share attributed."""
         ce = cross_entropies_at(self.cache, memory, memory.doc_reps)  # (passages, n_docs)
-        over_base = ce - self.base[:, None]
-        own = functional.one_hot(self.doc_ids, ce.shape[1]).bool()
+        own = ce.gather(1, self.doc_ids[:, None])[:, 0]
         return {
-            "unseen_own": over_base[own].mean().item(),
-            "unseen_other": over_base[~own].mean().item(),
+            "unseen_own": (own - self.base).mean().item(),
             "attributed": (ce.argmin(1) == self.doc_ids).float().mean().item(),
         }
 
@@ -337,12 +311,6 @@ def untrained(documents: Sequence[Document], cache: HiddenStateCache, key_dim: i
 def nearness(points: Float[Tensor, "n_docs dims"]) -> np.ndarray:
     """Minus the distance of every two points, (n_docs, n_docs)."""
     return -torch.cdist(points, points).numpy()
-
-
-def in_plane(memory: DocumentMemory) -> Float[Tensor, "n_docs 2"]:
-    """A memory's DocReps in their plane."""
-    origin, axes = plane_of(memory.doc_reps)
-    return (memory.doc_reps - origin) @ axes.T
 
 
 def draw_places(axes: Axes, places: np.ndarray, alike: np.ndarray) -> None:

@@ -17,30 +17,24 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from docmem.evaluation.plane import KeyPlane, key_plane, plane_of
-from docmem.experiments.drawing import cell_texts, dots
+from docmem.experiments.drawing import cell_texts, dot_panels, stacked
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import clearly_above, spread, spreads, verdict
-from docmem.experiments.study import SEEDS_ADDED, Claim, Study, columns
+from docmem.experiments.stats import clearly_above, spread, spreads, values_of, verdict
+from docmem.experiments.study import Claim, Claims, Study, columns
 from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.plots.plane import draw_wells
 from docmem.plots.style import document_color
 from docmem.training.run import Run
 
 NONLINEAR = ("tanh, 2 layers", "tanh, 3 layers")
-DRAWN = ("tanh", "sigmoid", *NONLINEAR)
 FEWER = "tanh, 32 entries"
-"""With as many entries as the paper has: is a well narrow where there is less room?"""
+"""With as many entries as the paper has: is a well narrow where there is less room? Not drawn."""
+DEEP = {"key_activation": "tanh", "document_key_module_type": "nonlinear"}
 SETTINGS: dict[str, dict[str, Any]] = {
     "tanh": {"key_activation": "tanh"},
     "sigmoid": {"key_activation": "sigmoid"},
-    **{
-        name: {
-            "key_activation": "tanh",
-            "document_key_module_type": "nonlinear",
-            "key_internal_layers": layers,
-        }
-        for layers, name in enumerate(NONLINEAR, 2)
-    },
+    NONLINEAR[0]: {**DEEP, "key_internal_layers": 2},
+    NONLINEAR[1]: {**DEEP, "key_internal_layers": 3},
     FEWER: {"key_activation": "tanh", "hook_memory_dim": 32},
 }
 CHOSEN = 3
@@ -73,17 +67,12 @@ class Grids:
 
 @dataclass(frozen=True)
 class Wells:
-    """Of one setting: means over documents, one per seed."""
+    """Of one setting: MEASURES, means over documents, one per seed."""
 
     within: list[float]
-    """Share of the square within 1 nat of the cross entropy under the own DocRep."""
     half: list[float]
-    """Share below half the way from it to the median of the square."""
     contrast: list[float]
-    """Median of the square minus own, nats per token; `origin`: at the origin minus median."""
     origin: list[float]
-    own: list[float]
-    median: list[float]
     grids: Grids | None
     """None where the setting is not drawn."""
 
@@ -96,9 +85,8 @@ class Results:
 
 
 class Plane(Study[Results]):
-    """The square read at a grid of DocReps, under four kinds of g and with fewer entries."""
+    """Where in the plane is a document recalled, under four kinds of g and with fewer entries?"""
 
-    question = "Where in the plane is a document recalled?"
     results = Results
     points, fine = 10, 21
     """Points a side of the grid, and of the map that is drawn as a surface."""
@@ -109,15 +97,19 @@ class Plane(Study[Results]):
         "same three documents down, each with a ring at the document's own DocRep; below, width "
         "and contrast of the wells and the height at the origin, one dot per seed."
     )
+    caption = (
+        "Surfaces: the lowest of the three, a pole at each DocRep. Cells: perplexities. Both are "
+        f"cut at {HIGHEST:.0f}; rings are DocReps; the first seed."
+    )
 
     def measure(self, pool: RunPool) -> Results:
         """Train every setting; read the square with every seed, and finer with the first."""
         found = {}
         for name, change in SETTINGS.items():
             runs = pool.runs(**change)
-            rows = [wells(self.read(pool, run)) for run in runs]
-            grids = self.grids(pool, runs[0]) if name in DRAWN else None
-            found[name] = Wells(**columns(rows), grids=grids)
+            read = [self.read(pool, run) for run in runs]
+            grids = None if name == FEWER else self.grids(pool, runs[0], read[0])
+            found[name] = Wells(**columns(map(wells, read)), grids=grids)
         return Results(found)
 
     def read(self, pool: RunPool, run: Run) -> Float[Tensor, "n_docs n_points"]:
@@ -129,11 +121,10 @@ class Plane(Study[Results]):
         points = torch.cat([memory.doc_reps, torch.zeros_like(square[:1]), square])
         return cross_entropies_at(pool.cache_hidden_states(run), memory, points)
 
-    def grids(self, pool: RunPool, run: Run) -> Grids:
-        """What is drawn of a run."""
-        ce, memory = self.read(pool, run), run.load_memory()
+    def grids(self, pool: RunPool, run: Run, ce: Float[Tensor, "n_docs n_points"]) -> Grids:
+        """What is drawn of a run that was read."""
         coarse = ce[:CHOSEN, len(ce) + 1 :].unflatten(1, (self.points, self.points))
-        fine = key_plane(pool.cache_hidden_states(run), memory, points=self.fine)
+        fine = key_plane(pool.cache_hidden_states(run), run.load_memory(), points=self.fine)
         return Grids(
             coarse.tolist(),
             [document.round(decimals=4).tolist() for document in fine.ce[:CHOSEN]],
@@ -141,12 +132,10 @@ class Plane(Study[Results]):
             fine.doc_reps[:CHOSEN].tolist(),
         )
 
-    def draw(self, figure: Figure, results: Results) -> None:
-        """The wells of the first seed, as surfaces and as grids, over the numbers of every seed."""
+    def _draw(self, figure: Figure, results: Results) -> None:
         drawn = {name: one.grids for name, one in results.settings.items() if one.grids}
         rows = len(drawn["tanh"].ce)
-        parts: Any = figure.subfigures(3, 1, height_ratios=(1.25, rows * 1.1, 1))
-        above, whole, below = parts
+        above, whole, below = stacked(figure, 1.25, rows * 1.1, 1)
         lowest = min(float(np.exp(grids.ce).min()) for grids in drawn.values())
         limits = (min(lowest, HIGHEST / 2), HIGHEST)
         panels = whole.subplots(rows, len(drawn), squeeze=False)
@@ -161,14 +150,15 @@ class Plane(Study[Results]):
                 axes.set_title(f"{name}: {np.exp(grids.own[row]):.1f} at its DocRep", fontsize=9.5)
         for row, axes in enumerate(panels[:, 0]):
             axes.set_ylabel(f"document {row + 1}", color=document_color(row), weight="bold")
-        for axes, (key, label) in zip(below.subplots(1, 4), MEASURES.items(), strict=True):
-            dots(axes, {
-                name.replace("tanh, ", "").replace(" ", "\n"): getattr(one, key)
-                for name, one in results.settings.items()
-            })  # fmt: skip
+        measured = below.subplots(1, 4)
+        labelled = {
+            name.replace("tanh, ", "").replace(" ", "\n"): one
+            for name, one in results.settings.items()
+        }
+        dot_panels(measured, MEASURES, labelled)
+        for axes in measured:
             axes.tick_params(axis="x", labelsize=8)
             axes.axhline(0, color="#CCCCCC", lw=1, zorder=0)
-            axes.set_ylabel(label)
 
     def title(self, results: Results) -> str:
         """Compares tanh with sigmoid, if their contrasts differ clearly."""
@@ -177,70 +167,52 @@ class Plane(Study[Results]):
             return "Deep wells with tanh, at each document's DocRep; shallow ones with sigmoid"
         return "Perplexity of three documents over the DocRep plane, by activation and depth"
 
-    def caption(self, results: Results) -> str:
-        """How to read surfaces and cells."""
-        return (
-            "Surfaces: the lowest of the three, a pole at each DocRep. Cells: perplexities. Both "
-            f"are cut at {HIGHEST:.0f}; rings are DocReps; the first seed."
+    def _judge(self, results: Results) -> Claims:
+        tanh, sigmoid, *nonlinear, fewer = results.settings.values()
+        linear_first = {name: results.settings[name] for name in ("tanh", *NONLINEAR)}
+
+        def text(key: str) -> str:
+            return spreads(values_of(linear_first, key))
+
+        does = "" if clearly_above(tanh.within, fewer.within) else "do not "
+        yield Claim(
+            "With tanh a document has a narrow well in a high plain",
+            f"share of the square within 1 nat of own {spread(tanh.within)}, "
+            f"median - own {spread(tanh.contrast)} nats",
+            verdict(spread(tanh.within).mean < 0.15, spread(tanh.contrast).mean > 1),
+            published="2.5–3.6 in the well, 9.0 nearly everywhere else",
+            why=f"Fewer entries {does}narrow it: with 32, as many as the paper has, the share is "
+            f"{spread(fewer.within)}",
         )
-
-    def claims(self, results: Results) -> list[Claim]:
-        """Tanh: narrow wells; sigmoid: flat; nonlinear: wider, with a spike at the origin."""
-        tanh, sigmoid = results.settings["tanh"], results.settings["sigmoid"]
-        fewer = results.settings[FEWER]
-        nonlinear = [results.settings[name] for name in NONLINEAR]
-
-        def text(key: str, *names: str) -> str:
-            return spreads({name: getattr(results.settings[name], key) for name in names})
-
-        narrow = verdict(spread(tanh.within).mean < 0.15, spread(tanh.contrast).mean > 1)
-        fewer_is_narrower = clearly_above(tanh.within, fewer.within)
-        spike = verdict(*(clearly_above(one.origin) for one in nonlinear))
-        return [
-            Claim(
-                "With tanh a document has a narrow well in a high plain",
-                "2.5–3.6 in the well, 9.0 nearly everywhere else",
-                f"share of the square within 1 nat of own {spread(tanh.within)}, "
-                f"median - own {spread(tanh.contrast)} nats",
-                narrow,
-                ""
-                if narrow == "holds"
-                else f"Fewer entries {'' if fewer_is_narrower else 'do not '}narrow it: with 32, "
-                f"as many as the paper has, the share is {spread(fewer.within)}",
+        contrast = {"sigmoid": sigmoid.contrast, "tanh": tanh.contrast}
+        yield Claim(
+            "With sigmoid the plane is flat",
+            f"median - own in nats {spreads(contrast)}",
+            verdict(
+                spread(sigmoid.contrast).mean < 0.5, clearly_above(tanh.contrast, sigmoid.contrast)
             ),
-            Claim(
-                "With sigmoid the plane is flat",
-                "5.1–5.8 everywhere",
-                f"median - own in nats {text('contrast', 'sigmoid', 'tanh')}",
-                verdict(
-                    spread(sigmoid.contrast).mean < 0.5,
-                    clearly_above(tanh.contrast, sigmoid.contrast),
-                ),
-                exploratory=True,
+            published="5.1–5.8 everywhere",
+            exploratory=True,
+        )
+        yield Claim(
+            "A nonlinear g makes wider basins than a linear one",
+            f"share within 1 nat of own {text('within')}; share below half-way {text('half')}",
+            verdict(
+                *(clearly_above(one.within, tanh.within) for one in nonlinear),
+                *(clearly_above(one.half, tanh.half) for one in nonlinear),
             ),
-            Claim(
-                "A nonlinear g makes wider basins than a linear one",
-                "wide, smeared",
-                f"share within 1 nat of own {text('within', 'tanh', *NONLINEAR)}; "
-                f"share below half-way {text('half', 'tanh', *NONLINEAR)}",
-                verdict(
-                    *(clearly_above(one.within, tanh.within) for one in nonlinear),
-                    *(clearly_above(one.half, tanh.half) for one in nonlinear),
-                ),
-                exploratory=True,
-            ),
-            Claim(
-                "With a nonlinear g the perplexity has a spike at the origin",
-                "9.0 at the origin",
-                f"origin - median in nats {text('origin', 'tanh', *NONLINEAR)}",
-                spike,
-                ""
-                if spike == "holds"
-                else "The origin lies between the DocReps, where wells run into each other; "
-                "`guidance` shows what the negative `zero` does there",
-                SEEDS_ADDED,
-            ),
-        ]
+            published="wide, smeared",
+            exploratory=True,
+        )
+        yield Claim(
+            "With a nonlinear g the perplexity has a spike at the origin",
+            f"origin - median in nats {text('origin')}",
+            verdict(*(clearly_above(one.origin) for one in nonlinear)),
+            published="9.0 at the origin",
+            why="The origin lies between the DocReps, where wells run into each other; "
+            "`guidance` shows what the negative `zero` does there",
+            exploratory=True,
+        )
 
 
 def wells(ce: Float[Tensor, "n_docs n_points"]) -> dict[str, float]:
@@ -254,8 +226,6 @@ def wells(ce: Float[Tensor, "n_docs n_points"]) -> dict[str, float]:
         "half": (square <= (own + median) / 2).float().mean().item(),
         "contrast": (median - own).mean().item(),
         "origin": (origin - median[:, 0]).mean().item(),
-        "own": own.mean().item(),
-        "median": median.mean().item(),
     }
 
 

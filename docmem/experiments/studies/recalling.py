@@ -24,8 +24,8 @@ from docmem.errors import DocmemError
 from docmem.evaluation.recall import prompts
 from docmem.experiments.drawing import dot_panels
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import clearly_above, spreads, verdict
-from docmem.experiments.study import Claim, Study, all_hold, columns
+from docmem.experiments.stats import clearly_above, spreads, values_of, verdict
+from docmem.experiments.study import Claim, Claims, Study, columns
 from docmem.lm.generation import greedy
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.training.run import Run
@@ -44,10 +44,9 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one condition: means over the segments of all documents, one per seed."""
+    """Of one condition: MEASURES, means over the segments of all documents, one per seed."""
 
     exact: list[float]
-    """Tokens right before the first error."""
     rouge1: list[float]
     rouge2: list[float]
     rougeL: list[float]  # noqa: N815 - as rouge-score names it
@@ -64,15 +63,21 @@ class Results:
 
 
 class Recalling(Study[Results]):
-    """Greedy continuations of every segment, under four conditions."""
+    """How much of a text comes back, under whose memory?"""
 
-    question = "How much of a text comes back, under whose memory?"
     results = Results
     size = (11, 6.4)
     alt = (
         "Five panels: tokens right before the first error, ROUGE-1, ROUGE-2, ROUGE-L and "
         "distinctive ROUGE of continuations under the own memory, all memories, another "
         "document's and by the base LM, one dot per seed."
+    )
+    shown = "How much of a text comes back, under whose memory"
+    finding = "A text comes back under its own memory, far less under any other"
+    needs = ("holds", "holds", "holds")
+    caption = (
+        f"Greedy continuations of {{results.tokens}} tokens after the first {PROMPT} of every "
+        "segment, which the memory was trained on."
     )
 
     def measure(self, pool: RunPool) -> Results:
@@ -81,8 +86,7 @@ class Recalling(Study[Results]):
         scores = {name: Scores(**columns(seed[name] for seed in seeds)) for name in CONDITIONS}
         return Results(NEW, scores)
 
-    def draw(self, figure: Figure, results: Results) -> None:
-        """One panel per score, one column per condition, one dot per seed."""
+    def _draw(self, figure: Figure, results: Results) -> None:
         *panels, legend = figure.subplots(2, 3).flatten()
         dot_panels(panels, MEASURES, results.conditions)
         for axes, highest in zip(panels, (results.tokens, 1, 1, 1, 1), strict=True):
@@ -95,53 +99,20 @@ class Recalling(Study[Results]):
             va="center", linespacing=1.5, transform=legend.transAxes,
         )  # fmt: skip
 
-    def title(self, results: Results) -> str:
-        """Says what the claims say where they hold."""
-        if all_hold(*self.claims(results)):
-            return "A text comes back under its own memory, far less under any other"
-        return "How much of a text comes back, under whose memory"
-
-    def caption(self, results: Results) -> str:
-        """What was continued."""
-        return (
-            f"Greedy continuations of {results.tokens} tokens after the first {PROMPT} of every "
-            "segment, which the memory was trained on."
-        )
-
-    def claims(self, results: Results) -> list[Claim]:
-        """The own memory gives most back, by every score."""
-
-        def claim(what: str, published: str, measured: str, key: str) -> Claim:
-            scores = {name: getattr(one, key) for name, one in results.conditions.items()}
+    def _judge(self, results: Results) -> Claims:
+        shared, ours = "own above shared, by ROUGE", "not measured like this"
+        for key, claim, published, measured in (
+            ("rougeL", "Under its own memory a document is continued better than under shared "
+             "memories, another's, or none", shared, "ROUGE-L"),
+            ("distinctive", "So are the words that only this document uses", ours,
+             "distinctive ROUGE"),
+            ("exact", f"So is the stretch that is right word for word (of {results.tokens} tokens)",
+             ours, "tokens before the first error"),
+        ):  # fmt: skip
+            scores = values_of(results.conditions, key)
             own, *others = scores.values()
-            return Claim(
-                what,
-                published,
-                f"{measured} {spreads(scores, ' ')}",
-                verdict(*(clearly_above(own, other) for other in others)),
-            )
-
-        return [
-            claim(
-                "Under its own memory a document is continued better than under shared memories, "
-                "another's, or none",
-                "own above shared, by ROUGE",
-                "ROUGE-L",
-                "rougeL",
-            ),
-            claim(
-                "So are the words that only this document uses",
-                "not measured like this",
-                "distinctive ROUGE",
-                "distinctive",
-            ),
-            claim(
-                f"So is the stretch that is right word for word (of {results.tokens} tokens)",
-                "not measured like this",
-                "tokens before the first error",
-                "exact",
-            ),
-        ]
+            holds = verdict(*(clearly_above(own, other) for other in others))
+            yield Claim(claim, f"{measured} {spreads(scores, ' ')}", holds, published)
 
 
 def scores_of(cache: HiddenStateCache, run: Run) -> dict[str, dict[str, float]]:
@@ -152,14 +123,14 @@ def scores_of(cache: HiddenStateCache, run: Run) -> dict[str, dict[str, float]]:
     """
     ids, wanted, doc_ids = prompts(cache, PROMPT, NEW)
     own_words = distinctive_words(run.documents)
-    decode = cache.lm.tokenizer.batch_decode
-    truths = decode(wanted, skip_special_tokens=True)
+    decode = functools.partial(cache.lm.tokenizer.batch_decode, skip_special_tokens=True)
     found = {}
     for name, written in continuations(cache, run, ids, doc_ids).items():
-        texts = decode(written, skip_special_tokens=True)
         scores = [
             rouge(truth, text, own_words[doc_id])
-            for truth, text, doc_id in zip(truths, texts, doc_ids.tolist(), strict=True)
+            for truth, text, doc_id in zip(
+                decode(wanted), decode(written), doc_ids.tolist(), strict=True
+            )
         ]
         if not any("distinctive" in one for one in scores):
             raise DocmemError(
@@ -168,11 +139,9 @@ def scores_of(cache: HiddenStateCache, run: Run) -> dict[str, dict[str, float]]:
             )
         # The first error of each row is where the running product of agreement falls to 0.
         agreed = (written == wanted).long().cumprod(1).sum(1)
-        found[name] = {
-            key: statistics.fmean(one[key] for one in scores if key in one)
-            for key in MEASURES
-            if key != "exact"
-        } | {"exact": agreed.float().mean().item()}
+        found[name] = {"exact": agreed.float().mean().item()}
+        for key in ("rouge1", "rouge2", "rougeL", "distinctive"):
+            found[name][key] = statistics.fmean(one[key] for one in scores if key in one)
     return found
 
 
@@ -181,14 +150,12 @@ def continuations(
 ) -> dict[str, Tensor]:
     """Greedy continuations (rows, NEW) under every condition; another's is the next document's."""
     memory = run.load_memory()
+    another = (doc_ids + 1) % memory.config.n_docs
+    doc_reps = (memory.doc_reps[doc_ids], None, memory.doc_reps[another])
     found = {}
     with attach(cache.lm.model, memory, cache.layer) as hooked:
-        for name, doc_reps in (
-            ("own", memory.doc_reps[doc_ids]),
-            ("all", None),
-            ("another's", memory.doc_reps[(doc_ids + 1) % memory.config.n_docs]),
-        ):
-            with hooked.document(doc_reps):
+        for name, one in zip(CONDITIONS, doc_reps, strict=False):
+            with hooked.document(one):
                 found[name] = greedy(hooked.model, ids, NEW)
     found["base LM"] = greedy(cache.lm.model, ids, NEW)
     return found
