@@ -99,6 +99,7 @@ def quick_config(save_dir: Path) -> TrainConfig:
     return TrainConfig(
         **PAPER_PROCEDURE,
         guidance=1.0,
+        target_negative_ce=4.5,
         save_dir=save_dir,
         segment_length=12,
         max_segments=4,

@@ -61,12 +61,14 @@ class Results:
     def note(self) -> str:
         """What was trained, for the line under a figure's title."""
         pool, config = self.pool, self.pool.config
+        # Results of version 0.1 do not name it.
+        optimizer = {"adamw": "AdamW", "muon": "Muon"}[config.get("optimizer", "adamw")]
         fast = "a test of the program: numbers mean nothing. " if pool.fast else ""
         return (
             f"{fast}Preset {pool.preset}: {config['max_labels']} documents of at most "
             f"{config['max_segments']} segments, {config['hook_memory_dim']} entries, "
-            f"{config['num_epochs']} epochs, unless said otherwise; one dot per seed, "
-            f"{pool.seeds} at most."
+            f"{config['num_epochs']} epochs of {optimizer}, unless said otherwise; one dot "
+            f"per seed, {pool.seeds} at most."
         )
 
 

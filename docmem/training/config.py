@@ -92,9 +92,9 @@ class TrainConfig:
     negative_rows: int | None = 2
     """Rows of a step that are read under a negative DocRep, each under one of its own; none: all of
     them, under one, as in the paper."""
-    target_negative_ce: float = 4.5
+    target_negative_ce: float = 5.0
     """τ: the cross entropy wanted under a negative DocRep, nats per token."""
-    guidance: float = 0.1
+    guidance: float = 0.2
     """α: the weight of the guidance term."""
     loss_form: LossForm = "absolute"
     """The guidance term: clamped square, as the authors' program; absolute, as the paper."""
@@ -199,6 +199,7 @@ PRESETS = {
         max_segments=10,
         hook_memory_dim=32,
         hook_memory_layer=15,
+        target_negative_ce=4.5,
         guidance=0.1,
         lr=1e-3,
         num_epochs=500,
