@@ -39,19 +39,19 @@ def test_killed_run_resumes_to_the_same_numbers(go, whole: Run, config: TrainCon
     assert_same(run, whole)
 
 
-@pytest.mark.parametrize("snapshot", [2, 9])
-def test_muon_run_killed_within_an_epoch_resumes_to_the_same_numbers(
+@pytest.mark.parametrize("snapshot", [2, 3])
+def test_muon_run_killed_between_files_resumes_to_the_same_numbers(
     lm, config: TrainConfig, monkeypatch: pytest.MonkeyPatch, snapshot: int
 ):
     settings = {"optimizer": "muon", "negative_rows": 1, "snapshot_freq": 2, "num_epochs": 4}
     folders = [config.save_dir / name for name in ("killed", "whole")]
     configs = [replace(config, **settings, save_dir=folder) for folder in folders]
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "save_snapshot", killed_at(snapshot, Run.save_snapshot))
+        patch.setattr(Run, "save_snapshots", killed_at(snapshot, Run.save_snapshots))
         with pytest.raises(Killed):
             train(configs[0], lm=lm, documents=DOCUMENTS, progress=False)
     run, whole = (train(one, lm=lm, documents=DOCUMENTS, progress=False) for one in configs)
-    assert_same(run, whole, [0, 0.4, 0.8, 1.2, 1.6, 2.4, 2.8, 3, 3.2, 3.6, 4])
+    assert_same(run, whole, [0, 0.4, 0.8, 1.2, 1.6, 2, 2.4, 2.8, 3, 3.2, 3.6, 4])
 
 
 def killed_at(write: int, function: Callable) -> Callable:
@@ -70,7 +70,7 @@ def killed_at(write: int, function: Callable) -> Callable:
 @pytest.mark.parametrize("write", [1, 2, 3])
 @pytest.mark.parametrize(
     "place",
-    ["Run.save_snapshot", "Run.save_history", "Run.save_memory", "save_checkpoint"],
+    ["Run.save_snapshots", "Run.save_history", "Run.save_memory", "save_checkpoint"],
 )
 def test_run_killed_between_two_files_resumes_from_the_last_checkpoint(
     go, whole: Run, monkeypatch: pytest.MonkeyPatch, place: str, write: int

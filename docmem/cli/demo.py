@@ -14,14 +14,14 @@ from docmem.plots.figures import draw_figures, table
 from docmem.training.config import TrainConfig, preset
 from docmem.training.train import train
 
-DEMO = Path("outputs/demo")
-
 
 def demo_configs() -> dict[str, TrainConfig]:
-    """The settings of the two runs, by activation: the preset `tiny`, and its relu twin."""
+    """The settings of the two runs, by activation: the preset `tiny`, and its relu twin.
+
+    Their folders are named after the settings, so that another version's runs are in no one's way.
+    """
     return {
-        "relu": preset("tiny", key_activation="relu", save_dir=DEMO / "relu"),
-        "tanh": preset("tiny", save_dir=DEMO / "tanh"),
+        activation: preset("tiny", key_activation=activation) for activation in ("relu", "tanh")
     }
 
 

@@ -1,6 +1,6 @@
 """From runs to the files in `figures/`: measure once, draw, and keep every number drawn.
 
-    draw_figures([Run.open("outputs/demo/relu"), Run.open("outputs/demo/tanh")], Path("figures"))
+    draw_figures([relu_run, tanh_run], Path("figures"))
 
 Evaluation results are cached in the run's folder (`docmem.evaluation.cached`), so that drawing
 again is quick.

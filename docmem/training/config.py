@@ -117,7 +117,7 @@ class TrainConfig:
     """The gradient norm is clipped at this."""
     num_epochs: int = 20
     """Passes over the documents."""
-    save_freq: int = 1
+    save_freq: int = 5
     """Epochs between snapshots; the checkpoint is renewed with them."""
     snapshot_freq: int | None = 2
     """Steps between further snapshots, for animations of short trainings; none: no further ones."""

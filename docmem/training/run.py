@@ -2,8 +2,8 @@
 
     run.json                 settings, documents, LM, library versions; DocReps, if given
     history.jsonl            one line per epoch: losses in nats per token, seconds
-    snapshots/000010.safetensors   selections and DocReps after epoch 10; 000000 is the start,
-                                   000010.5 the middle of epoch 11
+    snapshots/000010.safetensors   selections and DocReps after epoch 10, and those taken within
+                                   epochs since the last such file; 000000 is the start
     memory/                  the memory, as `DocumentMemory.from_pretrained` reads it
     checkpoint.safetensors   what training needs to go on
 
@@ -18,6 +18,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -261,16 +262,20 @@ class Run:
         Raises:
             DocmemError: if there are none, one is damaged, or a file among them is none.
         """
-        paths = list((self.path / "snapshots").glob("*.safetensors"))
+        paths = sorted((self.path / "snapshots").glob("*.safetensors"))
         if not paths:
             raise DocmemError(f"{self.path} has no snapshots yet; train it first.")
-        if foreign := [p.name for p in paths if not re.fullmatch(r"\d+(\.\d+)?", p.stem)]:
+        if foreign := [path.name for path in paths if not re.fullmatch(r"\d+", path.stem)]:
             raise DocmemError(f"{paths[0].parent} holds {foreign[0]}, no snapshot; move it away.")
-        paths.sort(key=lambda path: float(path.stem))
-        loaded = [load_tensors(path)[0] for path in paths]
-        names = ("token", "document", "doc_reps")
-        stacked = [torch.stack([one[name] for one in loaded]) for name in names]
-        return Snapshots([float(path.stem) for path in paths], *stacked)
+        epochs: list[float] = []
+        parts: dict[str, list[Tensor]] = {"token": [], "document": [], "doc_reps": []}
+        for path in paths:
+            tensors, metadata = load_tensors(path)
+            epochs += metadata.get("epochs", [int(path.stem)])
+            for name, part in parts.items():
+                # Version 0.1 has one snapshot per file: (n_docs, …).
+                part.append(tensors[name].reshape(-1, *tensors[name].shape[-2:]))
+        return Snapshots(epochs, *map(torch.cat, parts.values()))
 
     def load_lm(self, name: str | None = None) -> LanguageModel:
         """The LM this run was trained on, loaded by its name.
@@ -308,11 +313,15 @@ class Run:
         self.check_lm(lm)
         return cache_hidden_states(lm, self.documents, self.config)
 
-    def save_snapshot(self, epochs: float, selection: Selection, doc_reps: Tensor) -> None:
-        """Write the selections and DocReps after so many epochs, the last perhaps in part."""
-        tensors = {"token": selection.token, "document": selection.document, "doc_reps": doc_reps}
-        name = f"{epochs:013.6f}".rstrip("0").rstrip(".")
-        save_tensors(self.path / "snapshots" / f"{name}.safetensors", tensors, {})
+    def save_snapshots(self, taken: Mapping[float, Selection], doc_reps: Tensor) -> None:
+        """Write selections, by the epochs after which they were taken, into one file."""
+        tensors = {
+            "token": torch.stack([selection.token for selection in taken.values()]),
+            "document": torch.stack([selection.document for selection in taken.values()]),
+            "doc_reps": doc_reps.cpu().repeat(len(taken), 1, 1),
+        }
+        name = f"{math.ceil(max(taken)):06d}.safetensors"
+        save_tensors(self.path / "snapshots" / name, tensors, {"epochs": list(taken)})
 
     def save_history(self, history: Sequence[Epoch]) -> None:
         """Write the whole history."""

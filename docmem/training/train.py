@@ -8,7 +8,7 @@ More epochs in the same folder go on from where it ended.
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from jaxtyping import Float
@@ -24,7 +24,7 @@ from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
 from docmem.training.history import Epoch
 from docmem.training.run import Run, describe
-from docmem.training.selection import memory_selection
+from docmem.training.selection import Selection, memory_selection
 from docmem.training.setup import (
     check_documents,
     configured_documents,
@@ -116,7 +116,7 @@ def resume(trainer: Trainer, run: Run) -> None:
                 f"{run.path} has a memory or a history, but no checkpoint to go on from. Restore "
                 f"{run.checkpoint.name} from a copy, or choose another save_dir."
             )
-        save_snapshot(trainer, run, 0)
+        run.save_snapshots({0: selection_now(trainer)}, trainer.memory.doc_reps)
         return
     progress = load_checkpoint(
         run.checkpoint, trainer.memory, trainer.optimizer, trainer.generators
@@ -143,7 +143,8 @@ def fit(
     """Train to the last epoch or a stop, saving on the way."""
     config = trainer.config
     if len(trainer.history) == config.num_epochs:
-        save(trainer, run)  # killed after the checkpoint, or files lost since
+        save(trainer, run, {})  # killed after the checkpoint, or files lost since
+    taken: dict[float, Selection] = {}
     bar = tqdm(
         total=config.num_epochs,
         initial=len(trainer.history),
@@ -153,25 +154,29 @@ def fit(
     )
     with bar:
         while len(trainer.history) < config.num_epochs and not stop.is_set():
-            epoch = run_epoch(trainer, run)
+            epoch = run_epoch(trainer, run, taken)
             bar.update()
             bar.set_postfix(own=f"{epoch.positive_ce:.2f}", negative=f"{epoch.negative_ce:.2f}")
             if on_epoch is not None and on_epoch(epoch) is False:
                 stop.set()
             due = epoch.epoch % config.save_freq == 0 or epoch.epoch == config.num_epochs
             if due:
-                save_snapshot(trainer, run, epoch.epoch)
+                taken[epoch.epoch] = selection_now(trainer)
             if due or stop.is_set():
-                save(trainer, run)
+                save(trainer, run, taken)
+                taken.clear()
 
 
-def run_epoch(trainer: Trainer, run: Run) -> Epoch:
-    """One epoch with the snapshots within it; an error says where the last good checkpoint is."""
+def run_epoch(trainer: Trainer, run: Run, taken: dict[float, Selection]) -> Epoch:
+    """One epoch; snapshots within it are added to `taken`.
+
+    An error says where the last good checkpoint is.
+    """
     before, every = len(trainer.history), trainer.config.snapshot_freq
 
     def after_step(step: int, steps: int) -> None:
-        if every is not None and step < steps and (before * steps + step) % every == 0:
-            save_snapshot(trainer, run, before + step / steps)
+        if every is not None and (before * steps + step) % every == 0:
+            taken[before + step / steps] = selection_now(trainer)
 
     try:
         return trainer.epoch(after_step)
@@ -182,14 +187,15 @@ def run_epoch(trainer: Trainer, run: Run) -> Epoch:
         ) from error
 
 
-def save_snapshot(trainer: Trainer, run: Run, epochs: float) -> None:
-    """Write the selections as they are now, after so many epochs."""
-    selection = memory_selection(trainer.memory, trainer.cache)
-    run.save_snapshot(epochs, selection, trainer.memory.doc_reps)
+def selection_now(trainer: Trainer) -> Selection:
+    """The memory's selections as they are at this moment."""
+    return memory_selection(trainer.memory, trainer.cache)
 
 
-def save(trainer: Trainer, run: Run) -> None:
-    """The checkpoint first, since the others can be written anew from it."""
+def save(trainer: Trainer, run: Run, taken: Mapping[float, Selection]) -> None:
+    """Snapshots, then the checkpoint; after it the others, which can be written anew from it."""
+    if taken:
+        run.save_snapshots(taken, trainer.memory.doc_reps)
     progress = {"epoch": len(trainer.history), "history": trainer.history}
     save_checkpoint(run.checkpoint, trainer.memory, trainer.optimizer, trainer.generators, progress)
     run.save_memory(trainer.memory)
