@@ -93,15 +93,18 @@ def refine(
 def midpoints(values: Float[Tensor, "side side"]) -> Float[Tensor, "finer finer"]:
     """A grid with the points halfway between those given, by cubic interpolation: 2 side - 1.
 
-    Each new value is that of the cubic through the four nearest given ones on its line.
+    Each new value is that of the cubic through the four nearest given ones on its line; where there
+    are fewer than four, the mean of two.
     """
 
     def down(given: Tensor) -> Tensor:
-        inner = (9 * (given[1:-2] + given[2:-1]) - given[:-3] - given[3:]) / 16
-        first, last = (
-            (5 * end[0] + 15 * end[1] - 5 * end[2] + end[3]) / 16 for end in (given, given.flip(0))
-        )
-        between = torch.cat([first[None], inner, last[None], given[:1]])  # the last is not used
-        return torch.stack([given, between], 1).flatten(0, 1)[:-1]
+        between = (given[1:] + given[:-1]) / 2
+        if len(given) > 3:
+            between[1:-1] = (9 * (given[1:-2] + given[2:-1]) - given[:-3] - given[3:]) / 16
+            for at, end in ((0, given), (-1, given.flip(0))):
+                between[at] = (5 * end[0] + 15 * end[1] - 5 * end[2] + end[3]) / 16
+        finer = given.new_empty(2 * len(given) - 1, given.shape[1])
+        finer[::2], finer[1::2] = given, between
+        return finer
 
     return down(down(values).T).T
