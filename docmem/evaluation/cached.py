@@ -63,7 +63,7 @@ def first_segments(run: Run, lm: LanguageModel) -> HiddenStateCache:
 def measure_plane(run: Run, load: Loader | None = None, points: int = 61) -> KeyPlane:
     """The DocRep plane of a run, as far as its DocReps reach.
 
-    To stay within a minute each document is read by its first segment only.
+    To take seconds and not minutes, each document is read by its first segment only.
 
     Raises:
         DocmemError: as `measure`; or if there is no plane, as `key_plane`.

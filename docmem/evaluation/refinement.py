@@ -23,7 +23,7 @@ WHOLE = 25
 # Cells per side of the coarse grid, at least; there are less than twice as many.
 COARSE = 7
 # Interpolated points that are measured in the end.
-HELD_OUT = 32
+HELD_OUT = 16
 
 
 class Refined(NamedTuple):
