@@ -14,6 +14,7 @@ from docmem.evaluation.continuity import Continuity
 from docmem.evaluation.plane import KeyPlane, Line
 from docmem.evaluation.published import EPOCHS, RUNS
 from docmem.plots import style
+from docmem.plots.plane import contour_levels, smooth
 from docmem.plots.style import new_figure
 from docmem.training.history import Epoch
 from docmem.training.selection import Snapshots
@@ -130,12 +131,43 @@ def test_key_plane_colours_each_point_by_the_document_recalled_best() -> None:
     measured = plane()
     figure = plots.key_plane(new_figure(6, 5), measured, list("abcd"), "note")
     picture = np.asarray(figure.axes[0].images[0].get_array())
+    every = (len(picture) - 1) // 6
     for up in range(7):
         for across in range(7):
             best = int(measured.ce[:, up, across].argmin())
             ink = 1 - np.array(to_rgb(style.document_color(best)))
-            missing = 1 - picture[up, across]
+            missing = 1 - picture[up * every, across * every]
             np.testing.assert_allclose(missing, ink * (missing.max() / ink.max()), atol=1e-6)
+
+
+def test_smooth_map_keeps_the_measured_values_and_has_no_steps() -> None:
+    for points in (2, 3, 7, 61):
+        measured = plane(points=points)
+        drawn = smooth(measured)
+        every = (len(drawn.axis) - 1) // (points - 1)
+        assert len(drawn.axis) >= 240
+        assert torch.equal(drawn.ce[:, ::every, ::every], measured.ce)
+        torch.testing.assert_close(drawn.axis[::every], measured.axis)
+
+
+def test_key_plane_contours_stand_where_the_depth_of_colour_changes() -> None:
+    axis = torch.linspace(-1, 1, 31)
+    up, across = torch.meshgrid(axis, axis, indexing="ij")
+    ce = torch.stack([0.1 + 3 * (up**2 + (across - x) ** 2).sqrt() for x in (-0.5, 0.5)])
+    measured = KeyPlane(axis, ce, torch.tensor([[-0.5, 0.0], [0.5, 0]]))
+    drawn = smooth(measured)
+    levels = contour_levels(drawn)
+    np.testing.assert_allclose(np.exp(levels)[-6:], [1.5, 2, 3, 5, 10, 20])
+    figure = plots.key_plane(new_figure(6, 5), measured, list("ab"), "note")
+    style.png_bytes(figure)
+    picture = np.asarray(figure.axes[0].images[0].get_array())
+    bands = np.digitize(drawn.ce.min(0).values.numpy(), levels)
+    for index in range(2):
+        for band in range(len(levels) + 1):
+            there = picture[(bands == band) & (drawn.nearest.numpy() == index)]
+            assert len(np.unique(there, axis=0)) == 1
+    names = {text.get_text() for text in figure.axes[0].texts}
+    assert {"2", "5", "10"} <= names
 
 
 def test_perplexity_wells_draws_the_measured_perplexities() -> None:

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import math
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import drop_doc_rep
 from docmem.errors import DocmemError
 from docmem.evaluation.attribution import attribute
-from docmem.evaluation.recall import Recognition, completion, recognition
+from docmem.evaluation.recall import Recognition, completion, readers_of, recognition
 from docmem.lm.generation import generate
 from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import LanguageModel
@@ -55,6 +56,7 @@ def test_completion_equals_token_by_token_decoding(
     monkeypatch.setattr("docmem.evaluation.recall.ROWS_AT_ONCE", 7)
     score = completion(cache, memory, prompt_tokens=4, new_tokens=3, others=others)
     right, count = {"own": 0, "other": 0, "none": 0}, 0
+    turn = itertools.cycle([1, 2])  # from each document to the others
     with torch.no_grad():
         for doc_id, batch in zip(cache.doc_ids, cache.batches, strict=True):
             for ids, mask in zip(*batch, strict=True):
@@ -63,7 +65,10 @@ def test_completion_equals_token_by_token_decoding(
                     continue
                 count += 1
                 right["none"] += correct(lm, tokens)
-                for document in {doc_id, *((doc_id + step) % 3 for step in range(1, 1 + others))}:
+                for document in (
+                    doc_id,
+                    *((doc_id + next(turn)) % 3 for _ in range(min(2, others))),
+                ):
                     with attach(lm.model, memory, layer) as hooked, hooked.document(document):
                         right["own" if document == doc_id else "other"] += correct(lm, tokens)
     assert count > 3
@@ -71,6 +76,18 @@ def test_completion_equals_token_by_token_decoding(
     assert score.other == pytest.approx(right["other"] / (3 * count * min(2, others)))
     assert score.none == pytest.approx(right["none"] / (3 * count))
     assert layer == 0 or score.own > score.other  # trained after the last block
+
+
+def test_segments_are_continued_under_other_documents_in_turn() -> None:
+    own = torch.arange(10).repeat_interleave(6)
+    readers = readers_of(own, 10, 3)
+    assert torch.equal(readers[:, 0], own)
+    steps = (readers[:, 1:] - own[:, None]) % 10
+    assert torch.bincount(steps.flatten()).tolist() == [0, *[20] * 9]
+    for document in range(10):  # with six segments, under every other document twice
+        assert torch.bincount(steps[own == document].flatten()).tolist() == [0, *[2] * 9]
+    assert readers_of(own, 10, 100)[0].tolist() == list(range(10))
+    assert readers_of(torch.zeros(2).long(), 1, 3).tolist() == [[0], [0]]
 
 
 def correct(lm: LanguageModel, tokens: torch.Tensor) -> int:

@@ -53,7 +53,7 @@ class Figures:
     """Folders that `docmem train` wrote."""
     out: Path = Path("figures")
     """Folder for the figures."""
-    points: int = 21
+    points: int = 61
     """Grid points per side of the maps of the DocRep plane."""
     lm: str | None = None
     """Where the run's LM is now, if not under the name it had in training."""

@@ -24,13 +24,7 @@ ROUNDING = 1e-5
 
 def mean_states(cache: HiddenStateCache, n_docs: int) -> Float[Tensor, "n_docs d_model"]:
     """The mean hidden state of each document's tokens, pads left out, on the CPU."""
-    sums = torch.zeros(n_docs, cache.lm.d_model, dtype=torch.float64)
-    counts = torch.zeros(n_docs, 1)
-    for index, (doc_id, batch) in enumerate(zip(cache.doc_ids, cache.batches, strict=True)):
-        real = batch.attention_mask.to(cache.device)
-        sums[doc_id] += cache.states(index)[real].cpu().double().sum(0)  # MPS has no float64
-        counts[doc_id] += real.sum().cpu()
-    return sums / counts
+    return cache.token_means(n_docs, cache.states)
 
 
 def doc_reps_from_lm(

@@ -1,7 +1,7 @@
 """Cached evaluation results of a run: nothing is measured twice.
 
     measure(run)                       # recognition and completion
-    measure_plane(run, points=21)      # the map of the DocRep plane
+    measure_plane(run, points=61)      # the map of the DocRep plane
 
 Results lie in the run's folder, in `measured/`, with a digest of the memory they are of. They are
 taken with the run's own LM on its own documents; the LM is loaded only if something is missing.
@@ -60,10 +60,10 @@ def first_segments(run: Run, lm: LanguageModel) -> HiddenStateCache:
     return cache_hidden_states(lm, run.documents, dataclasses.replace(run.config, max_segments=1))
 
 
-def measure_plane(run: Run, load: Loader | None = None, points: int = 21) -> KeyPlane:
+def measure_plane(run: Run, load: Loader | None = None, points: int = 61) -> KeyPlane:
     """The DocRep plane of a run, as far as its DocReps reach.
 
-    To stay within a minute each document is read by its first segment only.
+    To take seconds and not minutes, each document is read by its first segment only.
 
     Raises:
         DocmemError: as `measure`; or if there is no plane, as `key_plane`.

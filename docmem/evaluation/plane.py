@@ -121,12 +121,12 @@ def key_plane(
     doc_reps = (memory.doc_reps.cpu() - origin) @ axes.T  # (n_docs, 2)
     reach = plane_extent(doc_reps) if extent is None else extent
     axis = torch.linspace(-reach, reach, points)
-    up, across = torch.meshgrid(axis, axis, indexing="ij")
-    grid = origin + torch.stack([across, up], dim=-1) @ axes  # (points, points, key_dim)
+    width = 2 * reach / max(1, points - 1)
 
     def document(index: int) -> Refined:
-        def read(mask: Bool[Tensor, "points points"]) -> Float[Tensor, " asked"]:
-            return cross_entropies_of(cache, memory, index, grid[mask])
+        def read(places: Int[Tensor, "asked 2"]) -> Float[Tensor, " asked"]:
+            coordinates = width * places.flip(1) - reach  # (asked, 2): across, up
+            return cross_entropies_of(cache, memory, index, origin + coordinates @ axes)
 
         return refine(read, points, tolerance)
 

@@ -19,7 +19,7 @@ from docmem.lm.cross_entropy import cross_entropies_at, on_device_of
 from docmem.lm.generation import greedy, read_prompts
 from docmem.lm.hidden_states import HiddenStateCache
 
-# Other DocReps under which a segment is continued.
+# Other DocReps under which each segment is continued.
 OTHERS = 3
 # Rows that are continued at once.
 ROWS_AT_ONCE = 256
@@ -98,7 +98,7 @@ class Completion(NamedTuple):
     own: float
     """Under the own DocRep."""
     other: float
-    """Under another document's: the next ones', in the order of the DocReps, averaged."""
+    """Under another document's, averaged over the others."""
     none: float
     """By the base LM."""
 
@@ -123,35 +123,44 @@ def completion(
         memory: the memory.
         prompt_tokens: tokens given.
         new_tokens: tokens written.
-        others: under how many other DocReps each segment is continued: the next documents', the
-            first following the last. With fewer other documents, under all of them.
+        others: under how many other DocReps each segment is continued. Segments take them in
+            turn, so that together they are spread evenly over all other documents; with no more
+            other documents than that, each segment is continued under all of them.
     """
     ids, wanted, own = prompts(cache, prompt_tokens, new_tokens)
     if not len(own):
         return Completion(math.nan, math.nan, math.nan)
     memory, model = on_device_of(cache, memory), cache.lm.model
-    n_docs = memory.config.n_docs
-    steps = torch.arange(min(n_docs, 1 + others))  # from each document's own DocRep to the others
     last = cache.layer == len(cache.blocks) - 1
+    readers = readers_of(own, memory.config.n_docs, others)  # (segments, 1 + others)
+    repeats = readers.shape[1]
 
-    def right(ids: Tensor, wanted: Tensor, own: Tensor) -> Tensor:
-        """Share of right tokens, one row per segment: under its own DocRep, then the others."""
-        doc_reps = memory.doc_reps[(own[:, None] + steps) % n_docs].flatten(0, 1)
-        past = read_prompts(model, ids, len(steps)) if last else None
-        repeated = ids.repeat_interleave(len(steps), 0)
-        with attach(model, memory, cache.layer) as hooked, hooked.document(doc_reps):
-            written = greedy(hooked.model, repeated, new_tokens, past)
-        same = written.unflatten(0, (-1, len(steps))) == wanted[:, None]
-        return same.float().mean(2)
+    def right(ids: Tensor, wanted: Tensor, readers: Tensor) -> Tensor:
+        """Share of right tokens, one row per segment, one column per reader."""
+        past = read_prompts(model, ids, repeats) if last else None
+        hooking = attach(model, memory, cache.layer)
+        with hooking as hooked, hooked.document(memory.doc_reps[readers.flatten()]):
+            written = greedy(hooked.model, ids.repeat_interleave(repeats, 0), new_tokens, past)
+        return (written.unflatten(0, (-1, repeats)) == wanted[:, None]).float().mean(2)
 
-    at_once = max(1, ROWS_AT_ONCE // len(steps))
-    parts = zip(ids.split(at_once), wanted.split(at_once), own.split(at_once), strict=True)
+    at_once = max(1, ROWS_AT_ONCE // repeats)
+    parts = zip(*(tensor.split(at_once) for tensor in (ids, wanted, readers)), strict=True)
     shares = torch.cat([right(*part) for part in parts])
     return Completion(
         shares[:, 0].mean().item(),
         shares[:, 1:].mean().item(),  # not a number if there is no other document
         (greedy(model, ids, new_tokens) == wanted).float().mean().item(),
     )
+
+
+def readers_of(own: Int[Tensor, " rows"], n_docs: int, others: int) -> Int[Tensor, "rows readers"]:
+    """Under whose DocReps each segment is continued: its own document's, then `others` in turn.
+
+    Over the rows all other documents take their turn equally often, counted from each own one.
+    """
+    taken = torch.arange(len(own) * min(others, n_docs - 1)).view(len(own), -1)
+    steps = 1 + taken % max(1, n_docs - 1)
+    return torch.cat([own[:, None], (own[:, None] + steps) % n_docs], dim=1)
 
 
 def prompts(

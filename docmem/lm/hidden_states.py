@@ -11,7 +11,7 @@ Cost: batch · seq · d_model numbers per batch, kept on the GPU, in CPU memory 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -75,6 +75,26 @@ class HiddenStateCache:
     def states(self, index: int) -> Float[Tensor, "batch seq d_model"]:
         """The hidden states of one batch, on the hooked block's device."""
         return self.store[index].to(self.device)
+
+    def token_means(
+        self, n_docs: int, read: Callable[[int], Float[Tensor, "batch seq width"]]
+    ) -> Float[Tensor, "n_docs width"]:
+        """Mean of `read(batch)` over each document's tokens, pads left out; float64, on the CPU.
+
+        Args:
+            n_docs: documents; the mean of one without text is 0.
+            read: takes the index of a batch, returns a vector for each of its tokens.
+        """
+        sums, counts = [], []
+        for index, batch in enumerate(self.batches):
+            vectors = read(index)
+            real = batch.attention_mask.to(vectors.device)
+            sums.append(vectors[real].cpu().double().sum(0))  # MPS has no float64
+            counts.append(real.sum().cpu().double())
+        doc_ids, total = torch.tensor(self.doc_ids), torch.stack(sums)
+        sum_of = total.new_zeros(n_docs, total.shape[1]).index_add_(0, doc_ids, total)
+        count_of = total.new_zeros(n_docs).index_add_(0, doc_ids, torch.stack(counts))
+        return sum_of / count_of.clamp_min(1)[:, None]
 
     def logits(
         self, index: int, memory: DocumentMemory, doc_rep: Tensor | None

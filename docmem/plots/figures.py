@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from tabulate import tabulate
+from torch import Tensor
 
 from docmem import plots
 from docmem.core.files import replacing, write_json, write_text
@@ -123,7 +124,7 @@ def report(results: Sequence[Result], runs: Sequence[Run]) -> str:
 
 
 def draw_figures(
-    runs: Sequence[Run], folder: Path, *, lm: LanguageModel | None = None, points: int = 21
+    runs: Sequence[Run], folder: Path, *, lm: LanguageModel | None = None, points: int = 61
 ) -> list[Result]:
     """Measure runs on one LM and the same documents, and write all figures into `folder`.
 
@@ -166,8 +167,8 @@ def draw_figures(
             new_figure(9, 6.6),
             plane,
             last.titles,
-            "Each point is a DocRep, its colour the document recalled best there, "
-            f"deeper where better. {segment}",
+            "Each point is a DocRep, its colour the document recalled best there, deeper where "
+            f"better; lines join points of one perplexity. {segment}",
         ),
         "perplexity_wells.png": plots.perplexity_wells(
             new_figure(11, 7.4),
@@ -183,6 +184,11 @@ def draw_figures(
     write_text(folder / "results.md", report(results, runs))
     write_json(folder / "results.json", _numbers(runs, results, plane))
     return results
+
+
+def _rounded(values: Tensor) -> Any:
+    """A tensor as nested lists of numbers with four decimals."""
+    return values.double().numpy().round(4).tolist()
 
 
 def _numbers(runs: Sequence[Run], results: Sequence[Result], plane: KeyPlane) -> dict[str, Any]:
@@ -206,8 +212,10 @@ def _numbers(runs: Sequence[Run], results: Sequence[Result], plane: KeyPlane) ->
         },
         "titles": runs[-1].titles,
         "key_plane": {
-            "axis": plane.axis.tolist(),
-            "ce": plane.ce.tolist(),
+            "axis": _rounded(plane.axis),
+            "ce": _rounded(plane.ce),
             "doc_reps": plane.doc_reps.tolist(),
+            "measured": plane.readings,
+            "interpolation_error": plane.error.item(),
         },
     }

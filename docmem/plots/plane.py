@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
@@ -13,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from docmem.evaluation.plane import KeyPlane
+from docmem.evaluation.refinement import midpoints
 from docmem.plots.style import (
     DOCUMENT_COLORS,
     INK,
@@ -23,6 +25,11 @@ from docmem.plots.style import (
     plain_log_ticks,
     styled,
 )
+
+# Pixels per side of a smooth map, at least.
+PIXELS = 240
+# Perplexities that contour lines are drawn at.
+CONTOURS = (1.2, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
 def square(axes: Axes, extent: float) -> None:
@@ -52,13 +59,38 @@ def plane_map(axes: Axes, values: ArrayLike, extent: float, **options: Any) -> A
     return image
 
 
-def territories(plane: KeyPlane, n_docs: int) -> np.ndarray:
-    """The colours of a map, (points, points, 3): the document recalled best, deeper if better."""
+def contour_levels(plane: KeyPlane) -> np.ndarray:
+    """The cross entropies of the contours that the map has: logarithms of some of `CONTOURS`."""
+    best, levels = plane.ce.min(0).values, np.log(CONTOURS)
+    return levels[(levels > best.min().item()) & (levels < best.max().item())]
+
+
+def territories(plane: KeyPlane, n_docs: int, banded: bool = False) -> np.ndarray:
+    """The colours of a map, (points, points, 3): the document recalled best, deeper if better.
+
+    Banded: of one depth between two contours.
+    """
     best, nearest = plane.ce.min(0).values.numpy(), plane.nearest.numpy()
     floor, ceiling = best.min(), max(float(plane.ce.median()), best.min() + 1e-6)
+    if banded:
+        levels = contour_levels(plane)
+        edges = np.array([best.min(), *levels, best.max()])
+        best = ((edges[1:] + edges[:-1]) / 2)[np.digitize(best, levels)]
     depth = np.clip((ceiling - best) / (ceiling - floor), 0, 1)[..., None]
     colors = np.array([to_rgb(document_color(index)) for index in range(n_docs)])
     return 1 - depth * 0.8 * (1 - colors[nearest])
+
+
+def smooth(plane: KeyPlane, points: int = PIXELS) -> KeyPlane:
+    """The map with more points between its own, by cubic interpolation: a drawing without steps.
+
+    At least `points` per side; those of the given map are among them, with their values.
+    """
+    ce = plane.ce
+    while ce.shape[1] < points:
+        ce = torch.stack([midpoints(one) for one in ce]).clamp_min(0)
+    reach = plane.axis[-1].item()
+    return KeyPlane(torch.linspace(-reach, reach, ce.shape[1]), ce, plane.doc_reps)
 
 
 def value_at(plane: KeyPlane, values: np.ndarray, index: int) -> Any:
@@ -68,14 +100,35 @@ def value_at(plane: KeyPlane, values: np.ndarray, index: int) -> Any:
     return values[up, across]
 
 
+def outlines(axes: Axes, plane: KeyPlane) -> None:
+    """White lines between the regions of two documents, and contours of the lowest perplexity.
+
+    The contours are those of the document recalled best, thin, with their numbers on them. They
+    and the white lines show without any colour where regions end and where they are deep.
+    """
+    ce, axis = plane.ce, plane.axis.numpy()
+    best, second = ce.topk(min(2, len(ce)), 0, largest=False).values[[0, -1]].numpy()
+    nearest = plane.nearest.numpy()
+    for index in np.unique(nearest) if (nearest != nearest[0, 0]).any() else ():
+        ahead = np.where(nearest == index, second - best, best - ce[index].numpy())
+        axes.contour(axis, axis, ahead, [0], colors="white", linewidths=1.6, zorder=2)
+    levels = np.exp(contour_levels(plane))
+    if len(levels):
+        lines = axes.contour(
+            axis, axis, np.exp(best), levels, colors=INK, linewidths=0.7, alpha=0.75, zorder=3
+        )
+        axes.clabel(lines, fmt="%g", fontsize=7.5, inline_spacing=2)
+
+
 @styled
 def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str) -> Figure:
-    """Each point coloured by the document it recalls best, deeper where better.
+    """Each point coloured by the document it recalls best, deeper where better, with contours.
 
     Of more than 25 documents the first 24 titles are listed.
     """
-    n_docs, axes = len(titles), figure.subplots()
-    plane_map(axes, territories(plane, n_docs), float(plane.axis[-1]))
+    n_docs, axes, drawn = len(titles), figure.subplots(), smooth(plane)
+    plane_map(axes, territories(drawn, n_docs, banded=True), float(plane.axis[-1]))
+    outlines(axes, drawn)
     for index, (x, y) in enumerate(plane.doc_reps.tolist()):
         badge(axes, x, y, index, n_docs=n_docs)
     lines = max(10, min(n_docs, 25))

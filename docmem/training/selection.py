@@ -43,14 +43,10 @@ class Selection(NamedTuple):
 @torch.no_grad()
 def memory_selection(memory: DocumentMemory, cache: HiddenStateCache) -> Selection:
     """The token and document selections of the documents that `cache` read."""
-    sums = torch.zeros(memory.config.n_docs, memory.config.memory_dim)
-    counts = torch.zeros(memory.config.n_docs, 1)
-    for index, (doc_id, batch) in enumerate(zip(cache.doc_ids, cache.batches, strict=True)):
-        keys = memory.token_keys(cache.states(index))  # (batch, seq, memory_dim)
-        real = batch.attention_mask.to(keys.device)
-        sums[doc_id] += keys[real].sum(0).cpu()
-        counts[doc_id] += real.sum().cpu()
-    return Selection(sums / counts.clamp_min(1), memory.select(memory.doc_reps).cpu())
+    token = cache.token_means(
+        memory.config.n_docs, lambda index: memory.token_keys(cache.states(index))
+    )
+    return Selection(token.float(), memory.select(memory.doc_reps).cpu())
 
 
 @dataclass(frozen=True)
