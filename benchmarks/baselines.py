@@ -4,6 +4,7 @@ Both are docmem's own trainer; only how it reads a batch differs. Where the LM i
 do not count, the losses are docmem's.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
-from docmem.lm.forward import forward_inputs, frozen
+from docmem.lm.forward import TokenBatch, forward_inputs, frozen
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.training.config import TrainConfig
 from docmem.training.history import Epoch
@@ -29,17 +30,23 @@ class FullForwards(HiddenStateCache):
         self.lm, self.batches, self.doc_ids = cache.lm, cache.batches, cache.doc_ids
         self.layer, self.device, self.count_pads = cache.layer, cache.device, count_pads
 
-    def cross_entropies(self, index: int, memory: DocumentMemory, doc_reps: Tensor) -> Tensor:
-        """As in `HiddenStateCache`: mean cross entropy of a batch under each DocRep, (points,)."""
+    def cross_entropies(
+        self,
+        index: int,
+        memory: DocumentMemory,
+        doc_reps: Tensor,
+        rows: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """As in `HiddenStateCache`: mean cross entropy of rows under each DocRep, (points,)."""
         model: Any = self.lm.model
         model.zero_grad()  # of the last step: nobody uses gradients of the LM
-        batch = self.batches[index]
-        labels = batch.input_ids  # transformers shifts them by one
-        if not self.count_pads:
-            labels = labels.masked_fill(~functional.pad(batch.predicted, (1, 0)), -100)
-        losses = []
+        whole, losses = self.batches[index], []
         with attach(model, memory, self.layer) as hooked:
-            for doc_rep in doc_reps:
+            for doc_rep, some in zip(doc_reps, rows or [None] * len(doc_reps), strict=True):
+                batch = whole if some is None else TokenBatch(*(part[some] for part in whole))
+                labels = batch.input_ids  # transformers shifts them by one
+                if not self.count_pads:
+                    labels = labels.masked_fill(~functional.pad(batch.predicted, (1, 0)), -100)
                 with hooked.document(doc_rep):
                     losses.append(model(**forward_inputs(model, batch), labels=labels).loss)
         return torch.stack(losses)
