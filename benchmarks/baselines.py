@@ -4,7 +4,6 @@ Both are docmem's own trainer; only how it reads a batch differs. Where the LM i
 do not count, the losses are docmem's.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,19 +30,15 @@ class FullForwards(HiddenStateCache):
         self.layer, self.device, self.count_pads = cache.layer, cache.device, count_pads
 
     def cross_entropies(
-        self,
-        index: int,
-        memory: DocumentMemory,
-        doc_reps: Tensor,
-        rows: Sequence[Tensor] | None = None,
+        self, index: int, memory: DocumentMemory, doc_reps: Tensor, rows: Any = None
     ) -> Tensor:
         """As in `HiddenStateCache`: mean cross entropy of rows under each DocRep, (points,)."""
         model: Any = self.lm.model
         model.zero_grad()  # of the last step: nobody uses gradients of the LM
-        whole, losses = self.batches[index], []
+        losses = []
         with attach(model, memory, self.layer) as hooked:
-            for doc_rep, some in zip(doc_reps, rows or [None] * len(doc_reps), strict=True):
-                batch = whole if some is None else TokenBatch(*(part[some] for part in whole))
+            for doc_rep, some in zip(doc_reps, rows or [slice(None)] * len(doc_reps), strict=True):
+                batch = TokenBatch(*(part[some] for part in self.batches[index]))
                 labels = batch.input_ids  # transformers shifts them by one
                 if not self.count_pads:
                     labels = labels.masked_fill(~functional.pad(batch.predicted, (1, 0)), -100)
@@ -65,16 +60,12 @@ class Attached(Trainer):
         super().__init__(config, FullForwards(cache, count_pads=original), memory)
         self.original = original
 
-    def epoch(self) -> Epoch:
-        """As in `Trainer`; before the first one, a batch forward and backward to warm up."""
+    def epoch(self, after_step: Any = None) -> Epoch:
+        """As in `Trainer`."""
         model = self.cache.lm.model
         with frozen(model):
             model.requires_grad_(self.original)
             try:
-                if not self.history:
-                    both = self.memory.doc_reps[:2]
-                    self.cache.cross_entropies(0, self.memory, both).sum().backward()
-                    self.optimizer.zero_grad()
-                return super().epoch()
+                return super().epoch(after_step)
             finally:
                 model.zero_grad()
