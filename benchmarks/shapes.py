@@ -52,8 +52,7 @@ def settings(name: str, **changes: Any) -> TrainConfig:
     """The settings of a training by the paper's procedure, as version 0.1's for the embedded LM.
 
     A random LM's cross entropy is near the logarithm of its vocabulary, 10.8 nats per token. τ is
-    10 there, so that the guidance term is not clamped and the negative pass has a gradient: the
-    most expensive case.
+    10 there, so that the guidance term is not clamped and the negative pass has a gradient.
     """
     if name == "tiny":
         return preset(name, **{**VERSION_0_1, **changes})

@@ -211,6 +211,8 @@ def test_leaderboard_shows_medians_and_rows_that_fell_short():
         ("1.0×", "not met"),
         ("0.90 nats", "met"),
     ]
+    outcomes[2].reached = False
+    assert [row["measured"] for row in targets({"leaderboard": outcomes})][4] == "goal not reached"
 
 
 BATCHES = [toy_batch((21, 13)), toy_batch((30, 30), seed=1)]
