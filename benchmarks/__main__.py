@@ -10,7 +10,7 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,64 +19,70 @@ from transformers.utils import logging
 
 from benchmarks import inference
 from benchmarks.epochs import WAYS, Comparison, breakdown, compare, new_trainer
+from benchmarks.leaderboard import RATES, ROWS, SEARCH_SEED, Outcome, leaderboard, train_until_good
 from benchmarks.measure import Numbers, in_fresh_process, machine
 from benchmarks.report import render
 from benchmarks.shapes import build_lm, encyclopedia, settings
 from docmem.core.files import write_json, write_text
-from docmem.experiments.baselines import LoRA
-from docmem.training.config import DType
+from docmem.training.config import DType, preset
 from docmem.training.train import train
 
-LORA_LR = 5e-3  # of 0.002, 0.005, 0.01 and 0.02 the fastest
-PARTS = ("embedded", "profile", "start", "memory", "inference", "gpu")
+PARTS = ("leaderboard", "profile", "epochs", "memory", "inference", "gpu")
+"""Of a whole run. `rates` is another, to be asked for: only a change of LoRA needs it."""
 
 
 class Scale(NamedTuple):
     """How much is measured."""
 
     documents: int = 10
-    epochs: int = 90  # of a whole training of the embedded LM
-    rounds: int = 3  # timed epochs of each shorter comparison
+    epochs: int | None = None  # at most, of every training; None: as many as each asks for
+    rounds: int = 3  # timed epochs of each way of training
     shapes: tuple[tuple[str, int, tuple[int, ...]], ...] = (
-        ("tiny", 10, (1, 0)),
-        ("Pythia-70m", 2, (-1, 2, 0)),
-        ("Pythia-160m", 2, (-1, 5, 0)),
-        ("Pythia-410m", 2, (-1,)),
+        ("tiny", 10, (-1, 0)),
+        ("Pythia-160m", 2, (-1, 5)),
     )  # LMs on the CPU, how many documents, and the hooked layers
     peak_shape: str = "Pythia-160m"
-    points: int = 41  # of the DocRep plane, across and up; half as many in the figures
+    points: int = 41  # of the DocRep plane, across and up
     repeats: int = 30  # of a full forward, and of a generation
-    moves: int = 200
     new_tokens: int = 64
 
 
-FAST = Scale(2, 2, 1, (("toy", 2, (0,)),), "toy", 5, 2, 10, 4)
+FAST = Scale(2, 1, 1, (("toy", 2, (0,)),), "toy", 5, 2, 4)
 
 
 class Bench:
     """The parts."""
 
-    def __init__(self, scale: Scale, gpu_epochs: int = 500) -> None:
-        self.scale, self.gpu_epochs = scale, gpu_epochs
-        self.lm, self.documents = build_lm("tiny"), encyclopedia(scale.documents)
-        self.config = settings("tiny", num_epochs=scale.epochs)
+    def __init__(self, scale: Scale) -> None:
+        self.scale, self.lm = scale, build_lm("tiny")
+        self.documents, self.preset, self.rows = encyclopedia(scale.documents), preset("tiny"), ROWS
+        if most := scale.epochs:
+            self.preset = replace(self.preset, num_epochs=most)
+            self.rows = tuple(replace(row, epochs=most, seeds=row.seeds[:1]) for row in ROWS)
 
-    def embedded(self) -> list[Comparison]:
-        """A whole training of the embedded LM at the last layer, with LoRA beside it."""
-        lora = LoRA(self.lm, self.documents, self.config, LORA_LR)
-        after = {*range(1, self.scale.rounds + 1), self.scale.epochs}
-        return [compare(self.lm, self.documents, self.config, after, lora)]
+    def leaderboard(self) -> list[Outcome]:
+        """Seconds to ten documents."""
+        return leaderboard(self.lm, self.documents, self.rows, self.scale.rounds)
+
+    def rates(self) -> list[Outcome]:
+        """Each LoRA at each of its rates, from a seed that the leaderboard does not use."""
+        tried = [
+            replace(row, name=f"{row.name}, {rate}", changes={"lr": rate})
+            for row in self.rows
+            for rate in RATES.get(row.name, ())
+        ]
+        return [train_until_good(row, SEARCH_SEED, self.lm, self.documents) for row in tried]
 
     def profile(self) -> Numbers:
-        """Where the time of the same training goes, at its start."""
-        trainer = new_trainer("docmem", self.lm, self.documents, self.config)
+        """Where the time of an epoch goes, at the start of training."""
+        trainer = new_trainer("docmem", self.lm, self.documents, self.preset)
         return breakdown(trainer, self.scale.rounds)
 
-    def start(self) -> list[Comparison]:
-        """The start of training at other shapes and layers."""
+    def epochs(self) -> list[Comparison]:
+        """Epochs of each way of training the same, at several shapes and layers."""
         short: Numbers = {"segment_length": 48, "max_segments": 2}
         return [
-            self._start(shape, count, hook_memory_layer=i, **({} if shape == "tiny" else short))
+            self._compare(shape, count, hook_memory_layer=i, **({} if shape == "tiny" else short))
             for shape, count, layers in self.scale.shapes
             for i in layers
         ]
@@ -85,19 +91,13 @@ class Bench:
         """Pythia's larger shapes on ten segments of up to 256 tokens; None without a GPU."""
         if not torch.cuda.is_available():
             return None
-        on_gpu: Numbers = {"device": "cuda", "dtype": "bfloat16"}
-        return [
-            self._start("Pythia-1B", 10, num_epochs=self.gpu_epochs, **on_gpu),
-            self._start("Pythia-6.9B", 10, num_epochs=min(5, self.gpu_epochs), **on_gpu),
-        ]
+        return [self._compare(s, 10, "cuda", "bfloat16") for s in ("Pythia-1B", "Pythia-6.9B")]
 
-    def _start(
+    def _compare(
         self, shape: str, count: int, device: str = "cpu", dtype: DType = "float32", **changes: Any
     ) -> Comparison:
-        """Compare while training starts; docmem may go on for more epochs."""
-        lm, rounds = build_lm(shape, dtype, device), self.scale.rounds
-        config = settings(shape, dtype=dtype, **{"num_epochs": rounds + 1, **changes})
-        return compare(lm, encyclopedia(count), config, range(1, rounds + 1))
+        lm, config = build_lm(shape, dtype, device), settings(shape, dtype=dtype, **changes)
+        return compare(lm, encyclopedia(count), config, self.scale.rounds)
 
     def memory(self) -> Numbers:
         """Peak memory of each way of training on the CPU, at the paper's batch."""
@@ -110,45 +110,43 @@ class Bench:
         """A finished run in use."""
         scale = self.scale
         with tempfile.TemporaryDirectory() as folder:
-            config = settings("tiny", num_epochs=scale.epochs, save_dir=Path(folder) / "run")
+            config = replace(self.preset, save_dir=Path(folder) / "run")
             run = train(config, lm=self.lm, documents=self.documents, progress=False)
-            plane, numbers = inference.plane(run, self.lm, scale.points, scale.repeats)
             return {
-                "plane": numbers,
-                "drag": inference.dragging(run, self.lm, plane, scale.moves),
+                "plane": inference.plane(run, self.lm, scale.points, scale.repeats),
                 "generate": inference.generation(run, self.lm, scale.repeats, scale.new_tokens),
-                "figures": inference.figures(run, scale.points // 2 + 1),
-                "import": inference.import_docmem(scale.rounds),
             }
 
 
 def main(given: list[str] | None = None) -> int:
     """Measure the parts asked for, write the results, print them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="these parts only")
+    parser.add_argument("--only", nargs="+", choices=[*PARTS, "rates"], default=PARTS)
     parser.add_argument("--fast", action="store_true", help="a smoke test: its numbers mean little")
     parser.add_argument("--out", type=Path, help="folder of RESULTS.md and results.json")
-    parser.add_argument("--gpu-epochs", type=int, default=500, help="at Pythia-1B's shape")
     options = parser.parse_args(given)
     if options.fast and options.out is None:
         parser.error("the numbers of --fast mean little; give them a folder of their own: --out")
-    out, started = options.out or Path(__file__).parent, time.monotonic()
+    out = options.out or Path(__file__).parent
     stored = out / "results.json"
     results = json.loads(stored.read_text(encoding="utf-8"))["parts"] if stored.exists() else {}
     logging.disable_progress_bar()
-    bench = Bench(FAST if options.fast else Scale(), options.gpu_epochs)
+    bench, took = Bench(FAST if options.fast else Scale()), dict.fromkeys(options.only, 0.0)
     for part in options.only:
-        print(f"[{time.monotonic() - started:4.0f} s] {part}", file=sys.stderr, flush=True)
+        print(part, "…", file=sys.stderr, flush=True)
+        started = time.monotonic()
         numbers = getattr(bench, part)()
+        took[part] = time.monotonic() - started
         if isinstance(numbers, list):
-            numbers = [asdict(comparison) for comparison in numbers]
+            numbers = [asdict(one) for one in numbers]
         if numbers is not None:
-            today = datetime.date.today().isoformat()
-            results[part] = {"machine": machine(), "date": today, "numbers": numbers}
+            today = {"machine": machine(), "date": datetime.date.today().isoformat()}
+            results[part] = {**today, "numbers": numbers}
             write_json(stored, {"parts": results})
     page = render(results)
     write_text(out / "RESULTS.md", page)
     print(page)
+    print(*(f"{part}: {s:.0f} s" for part, s in took.items()), sep=", ", file=sys.stderr)
     return 0
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
-from docmem.lm.forward import forward_inputs, frozen
+from docmem.lm.forward import TokenBatch, forward_inputs, frozen
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.training.config import TrainConfig
 from docmem.training.history import Epoch
@@ -29,17 +29,19 @@ class FullForwards(HiddenStateCache):
         self.lm, self.batches, self.doc_ids = cache.lm, cache.batches, cache.doc_ids
         self.layer, self.device, self.count_pads = cache.layer, cache.device, count_pads
 
-    def cross_entropies(self, index: int, memory: DocumentMemory, doc_reps: Tensor) -> Tensor:
-        """As in `HiddenStateCache`: mean cross entropy of a batch under each DocRep, (points,)."""
+    def cross_entropies(
+        self, index: int, memory: DocumentMemory, doc_reps: Tensor, rows: Any = None
+    ) -> Tensor:
+        """As in `HiddenStateCache`: mean cross entropy of rows under each DocRep, (points,)."""
         model: Any = self.lm.model
         model.zero_grad()  # of the last step: nobody uses gradients of the LM
-        batch = self.batches[index]
-        labels = batch.input_ids  # transformers shifts them by one
-        if not self.count_pads:
-            labels = labels.masked_fill(~functional.pad(batch.predicted, (1, 0)), -100)
         losses = []
         with attach(model, memory, self.layer) as hooked:
-            for doc_rep in doc_reps:
+            for doc_rep, some in zip(doc_reps, rows or [slice(None)] * len(doc_reps), strict=True):
+                batch = TokenBatch(*(part[some] for part in self.batches[index]))
+                labels = batch.input_ids  # transformers shifts them by one
+                if not self.count_pads:
+                    labels = labels.masked_fill(~functional.pad(batch.predicted, (1, 0)), -100)
                 with hooked.document(doc_rep):
                     losses.append(model(**forward_inputs(model, batch), labels=labels).loss)
         return torch.stack(losses)
@@ -58,16 +60,12 @@ class Attached(Trainer):
         super().__init__(config, FullForwards(cache, count_pads=original), memory)
         self.original = original
 
-    def epoch(self) -> Epoch:
-        """As in `Trainer`; before the first one, a batch forward and backward to warm up."""
+    def epoch(self, after_step: Any = None) -> Epoch:
+        """As in `Trainer`."""
         model = self.cache.lm.model
         with frozen(model):
             model.requires_grad_(self.original)
             try:
-                if not self.history:
-                    both = self.memory.doc_reps[:2]
-                    self.cache.cross_entropies(0, self.memory, both).sum().backward()
-                    self.optimizer.zero_grad()
-                return super().epoch()
+                return super().epoch(after_step)
             finally:
                 model.zero_grad()

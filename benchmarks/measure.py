@@ -1,14 +1,12 @@
-"""Clock, statistics, energy, peak memory, and the description of the machine."""
+"""Clock, peak memory, and the description of the machine."""
 
-import contextlib
-import importlib.util
 import platform
 import re
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,40 +22,12 @@ LIBRARIES = ("docmem", "torch", "transformers", "peft", "numpy", "matplotlib")
 
 def seconds_of(action: Callable[[], object]) -> float:
     """How long a call takes, in seconds, the GPU's work included."""
-    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    wait: Callable[[], object] = torch.cuda.synchronize if torch.cuda.is_available() else int
     wait()
     started = time.perf_counter()
     action()
     wait()
     return time.perf_counter() - started
-
-
-def alternate(
-    actions: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1
-) -> dict[str, list[float]]:
-    """Seconds of each call, in the order A B C, C B A, A B C …: noise and drift hit all alike.
-
-    `warm_up` rounds come before the timed ones.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in actions}
-    for number in range(warm_up + rounds):
-        for name in list(actions)[:: -1 if number % 2 else 1]:
-            seconds[name].append(seconds_of(actions[name]))
-    return {name: took[warm_up:] for name, took in seconds.items()}
-
-
-def joules() -> float | None:
-    """Energy that the current GPU has used since its driver was loaded; None if it is not told."""
-    if not (torch.cuda.is_available() and importlib.util.find_spec("pynvml")):
-        return None
-    import pynvml
-
-    with contextlib.suppress(pynvml.NVMLError):
-        pynvml.nvmlInit()
-        uuid = torch.cuda.get_device_properties().uuid
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-        return pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3
-    return None
 
 
 def peak_memory() -> int:
@@ -89,7 +59,6 @@ def machine() -> Numbers:
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "gpu": gpu.name if gpu else None,
         "gpu_memory_gb": round(gpu.total_memory / 1e9, 1) if gpu else None,
-        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         **{library: version_of(library) for library in LIBRARIES},
     }

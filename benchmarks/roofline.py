@@ -69,7 +69,7 @@ def matmul_rates(
         into = torch.empty(rows, columns, dtype=dtype, device=device)
         timer = Timer(
             "mm(left, right, out=into)",
-            globals={"mm": torch.mm, "left": left, "right": right, "into": into},
+            globals={**locals(), "mm": torch.mm},
             num_threads=torch.get_num_threads(),
         )
         seconds = timer.blocked_autorange(min_run_time=0.05).mean

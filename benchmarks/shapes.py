@@ -12,17 +12,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig
 
 from docmem.documents import load_documents
 from docmem.lm.loading import DTYPES, TINY, LanguageModel, load_lm
-from docmem.training.config import DType, TrainConfig, preset
+from docmem.training.config import PAPER_PROCEDURE, DType, TrainConfig, preset
 
 SHAPES = {
     "toy": (64, 2, 2, 4096),
-    "Pythia-70m": (512, 6, 8, 50304),
     "Pythia-160m": (768, 12, 12, 50304),
-    "Pythia-410m": (1024, 24, 16, 50304),
     "Pythia-1B": (2048, 16, 8, 50304),
     "Pythia-6.9B": (4096, 32, 32, 50432),
 }
 """Width, blocks, heads and vocabulary of GPT-NeoX, embeddings untied and blocks parallel."""
+VERSION_0_1: dict[str, Any] = {**PAPER_PROCEDURE, "guidance": 1.0, "lr": 4e-3}
+"""The changes of the preset `tiny` that make it version 0.1's."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -49,14 +49,13 @@ def build_lm(name: str, dtype: DType = "float32", device: str = "cpu") -> Langua
 
 
 def settings(name: str, **changes: Any) -> TrainConfig:
-    """The settings of a training: the preset `tiny` for the embedded LM, else the paper's.
+    """The settings of a training by the paper's procedure, as version 0.1's for the embedded LM.
 
     A random LM's cross entropy is near the logarithm of its vocabulary, 10.8 nats per token. τ is
-    10 there, so that the guidance term is not clamped and the negative pass has a gradient: the
-    most expensive case.
+    10 there, so that the guidance term is not clamped and the negative pass has a gradient.
     """
     if name == "tiny":
-        return preset(name, **changes)
+        return preset(name, **{**VERSION_0_1, **changes})
     defaults = {"hook_memory_layer": -1, "num_gpus": 0, "target_negative_ce": 10.0}
     return preset("pythia-1b", documents="encyclopedia", **{**defaults, **changes})
 

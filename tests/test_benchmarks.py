@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +16,20 @@ from toys import DOCUMENTS, toy_batch, toy_lm
 
 import benchmarks.__main__ as command
 from benchmarks import inference
+from benchmarks import leaderboard as board
 from benchmarks.baselines import Attached, FullForwards
-from benchmarks.epochs import KINDS, Comparison, breakdown, compare, new_trainer, peak
-from benchmarks.measure import alternate, in_fresh_process, seconds_of
-from benchmarks.report import p95, render, targets
+from benchmarks.epochs import KINDS, breakdown, compare, new_trainer, peak
+from benchmarks.leaderboard import Outcome, Row, train_until_good
+from benchmarks.measure import in_fresh_process, seconds_of
+from benchmarks.report import render, targets
 from benchmarks.roofline import lower_bound, matmul_rates
-from benchmarks.shapes import build_lm, encyclopedia, settings
-from docmem.experiments.baselines import LoRA
+from benchmarks.shapes import VERSION_0_1, build_lm, encyclopedia, settings
+from docmem.evaluation.recall import recognition
+from docmem.experiments.baselines import LoRA, PerDocumentLoRA
 from docmem.lm.forward import TokenBatch
 from docmem.lm.loading import LanguageModel
-from docmem.training.config import TrainConfig
+from docmem.training.config import PAPER_PROCEDURE, TrainConfig, preset
 from docmem.training.run import Run
-from docmem.training.trainer import Trainer
 
 RESULTS = Path(command.__file__).parent
 
@@ -38,24 +41,32 @@ def no_rates(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_rates")
-@pytest.mark.parametrize("layer", [0, -1])
+@pytest.mark.parametrize(("layer", "negative_rows"), [(0, None), (-1, None), (-1, 1)])
 def test_frozen_learns_exactly_what_docmem_learns(
-    lm: LanguageModel, config: TrainConfig, layer: int
+    lm: LanguageModel, config: TrainConfig, layer: int, negative_rows: int | None
 ):
     """The same batches, negatives, losses, clipping and steps."""
-    config = dataclasses.replace(config, num_epochs=3, hook_memory_layer=layer)
-    result = compare(lm, DOCUMENTS, config, range(1, 4))
+    config = dataclasses.replace(config, hook_memory_layer=layer, negative_rows=negative_rows)
+    result = compare(lm, DOCUMENTS, config, 3)
     own = result.positive_ce["docmem"]
     assert own[-1] < own[0] - 0.05
     assert result.positive_ce["frozen"][0] == pytest.approx(own[0], abs=1e-5)
     assert result.positive_ce["frozen"] == pytest.approx(own, abs=1e-3)  # fifteen steps later
-    assert result.loss_difference is not None
-    assert result.loss_difference < 1e-5
     assert {way: len(took) for way, took in result.seconds.items()} == {
-        "docmem": 3,
         "original": 3,
         "frozen": 3,
+        "docmem": 3,
     }
+
+
+def test_full_forwards_read_the_rows_asked_for(lm: LanguageModel, config: TrainConfig):
+    frozen, docmem = trainer_of("frozen", lm, config), new_trainer("docmem", lm, DOCUMENTS, config)
+    rows = [torch.tensor([0, 1]), torch.tensor([1])]
+    found, wanted = (
+        one.cache.cross_entropies(0, one.memory, one.memory.doc_reps[:2], rows)
+        for one in (frozen, docmem)
+    )
+    torch.testing.assert_close(found, wanted)
 
 
 def trainer_of(way: str, lm: LanguageModel, config: TrainConfig) -> Attached:
@@ -101,42 +112,107 @@ def test_original_leaves_the_lm_as_it_was(lm: LanguageModel, config: TrainConfig
     assert all(p.grad is None and not p.requires_grad for p in lm.model.parameters())
 
 
-def test_warm_up_changes_neither_memory_nor_negatives(lm: LanguageModel, config: TrainConfig):
-    """Its first epoch, warm-up included, is the one that docmem has without."""
-    frozen = trainer_of("frozen", lm, config)
-    assert frozen.epoch()[:4] == pytest.approx(
-        new_trainer("docmem", lm, DOCUMENTS, config).epoch()[:4], abs=1e-5
+def test_epochs_are_compared_by_the_papers_procedure():
+    for name in ("tiny", "toy"):
+        found = settings(name)
+        assert {key: getattr(found, key) for key in PAPER_PROCEDURE} == PAPER_PROCEDURE
+    assert VERSION_0_1.items() <= vars(settings("tiny")).items()
+
+
+@pytest.fixture
+def small(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> Row:
+    """A row of the leaderboard that takes seconds: two DocReps apart, a goal within reach."""
+    monkeypatch.setattr(board, "OWN", 5.0)
+    monkeypatch.setattr(board, "OTHER", 0.0)
+    changes = {"segment_length": 12, "max_length": 64, "batch_size": 2, "hook_memory_dim": 24}
+    return Row("small", changes, epochs=12)
+
+
+def test_row_trains_until_its_goal_is_reached(lm: LanguageModel, small: Row):
+    found = train_until_good(small, 1, lm, DOCUMENTS)
+    assert found.reached
+    assert 1 < len(found.own) == len(found.seconds) < 12
+    assert found.own[-1] <= 5.0 < found.own[-2]
+    assert found.to(5.0) == found.to_goal == (len(found.own), found.setup + sum(found.seconds))
+    config = preset("tiny", **small.changes, seed=1)
+    trainer = new_trainer("docmem", lm, DOCUMENTS, config)
+    assert found.steps == len(trainer.cache.batches)
+    for _ in found.own:
+        trainer.epoch()
+    wanted = recognition(trainer.cache, trainer.memory)
+    assert [found.own[-1], found.other, found.lowest_pair, found.margin] == pytest.approx(
+        [wanted.own, wanted.other, wanted.lowest_pair.ce, wanted.margin], abs=1e-4
     )
 
 
-@pytest.mark.usefixtures("no_rates")
-def test_a_way_that_does_not_fit_is_left_out(
-    lm: LanguageModel, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+def test_row_is_given_up_where_documents_are_not_apart(
+    lm: LanguageModel, small: Row, monkeypatch: pytest.MonkeyPatch
 ):
-    def epoch(self: Attached):
-        if self.original:
-            raise torch.OutOfMemoryError("too large")
-        return Trainer.epoch(self)
-
-    monkeypatch.setattr(Attached, "epoch", epoch)
-    result = compare(lm, DOCUMENTS, dataclasses.replace(config, num_epochs=3), (1, 2))
-    assert result.too_large == ["original"]
-    assert set(result.seconds) == {"docmem", "frozen"}
-    assert result.speedup is None
+    monkeypatch.setattr(board, "OTHER", 100.0)
+    found = train_until_good(dataclasses.replace(small, epochs=8), 1, lm, DOCUMENTS)
+    assert not found.reached
+    assert len(found.own) == 8
+    assert found.other is not None
+    assert found.to_goal == board.NEVER != found.to(5.0)
 
 
-@pytest.mark.usefixtures("no_rates")
-def test_lora_is_trained_until_its_cross_entropy_is_low(
-    lm: LanguageModel, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("baseline", [LoRA, PerDocumentLoRA])
+def test_lora_has_the_own_goal_alone(
+    lm: LanguageModel, small: Row, baseline: type[LoRA], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("benchmarks.epochs.ENOUGH", 5.0)
-    lora = LoRA(lm, DOCUMENTS, config, 5e-2)
-    result = compare(lm, DOCUMENTS, dataclasses.replace(config, num_epochs=5), (1,), lora)
-    (way,) = set(result.positive_ce) - {"docmem", "original", "frozen"}
-    assert 1 < len(lora.losses) < 5
-    assert lora.losses[-1] <= 5.0 < lora.losses[-2]
-    assert result.positive_ce[way] == lora.losses
-    assert sum(result.seconds[way]) == pytest.approx(lora.seconds[-1])
+    monkeypatch.setattr(board, "OTHER", 100.0)
+    monkeypatch.setattr(board, "OWN", 5.5)
+    changes = {**small.changes, "lr": 5e-2}
+    row = dataclasses.replace(small, changes=changes, baseline=baseline)
+    found = train_until_good(row, 1, lm, DOCUMENTS)
+    assert found.reached
+    assert found.setup == 0
+    assert (found.other is None) == (baseline is LoRA)
+
+
+def test_original_takes_the_epochs_of_version_0_1(
+    lm: LanguageModel, small: Row, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(board, "VERSION_0_1", small.changes)
+    before = dataclasses.replace(small, name=board.BEFORE, seeds=(1, 2), epochs=2)
+    outcomes = board.leaderboard(lm, DOCUMENTS, [before], 1)
+    assert [one.row for one in outcomes] == [board.ORIGINAL] * 2 + [board.BEFORE] * 2
+    assert [len(one.seconds) for one in outcomes] == [2] * 4
+    assert len({second for one in outcomes[:2] for second in one.seconds}) == 1
+
+
+def outcome(row: str, seconds: float, epochs: int, reached: bool = True) -> Outcome:
+    own = [2.0 * board.ENOUGH, *[board.ENOUGH] * (epochs - 1)]
+    return Outcome(row, 1, 10, 0.0, [seconds] * epochs, own, reached, 4.0, 0.9, 0.4)
+
+
+def test_leaderboard_shows_medians_and_rows_that_fell_short():
+    outcomes = [
+        outcome(board.ORIGINAL, 4.0, 90),
+        *(outcome(board.NOW, seconds, 9) for seconds in (0.5, 1.0, 2.0)),
+        outcome("+ Muon", 1.0, 40, reached=False),
+        outcome(board.ONE_LORA, 1.0, 10),
+    ]
+    numbers = [dataclasses.asdict(one) for one in outcomes]
+    page = render({"leaderboard": {"numbers": numbers, "machine": {}, "date": "2026-01-01"}})
+    rows = [line.strip("| ").split("|") for line in page.splitlines()]
+    cells = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
+    assert cells[board.NOW] == [
+        *("9.0", "4.5 – 18.0", "3 of 3 seeds", "9", "90", "40.0×", "10.0×", "2.0"),
+        *("2.00", "4.00", "0.90", "0.40"),
+    ]
+    assert cells["+ Muon"][:7] == ["not in 40 epochs", "", "0 of 1 seeds", "", "", "", ""]
+    assert board.TRIED[0] in page
+    found = {row["what"]: (row["measured"], row[""]) for row in targets({"leaderboard": outcomes})}
+    assert list(found.values())[:5] == [
+        ("9.0 s", "not met"),
+        ("goal not reached", "not met"),
+        ("40×", "not met"),
+        ("1.0×", "not met"),
+        ("0.90 nats", "met"),
+    ]
+    outcomes[2].reached = False
+    assert [row["measured"] for row in targets({"leaderboard": outcomes})][4] == "goal not reached"
 
 
 BATCHES = [toy_batch((21, 13)), toy_batch((30, 30), seed=1)]
@@ -197,42 +273,20 @@ def test_matmul_rate_is_that_of_a_timed_product():
     assert rates["(1024, 1024) · (1024, 1024)"] == pytest.approx(2 * 1024**3 / seconds, rel=0.9)
 
 
-def test_p95_is_a_value_that_95_percent_do_not_exceed():
-    assert p95([float(n) for n in range(1, 201)]) == 190
-    assert p95([3.0]) == 3.0
-
-
-def test_alternate_takes_turns_in_both_orders():
-    calls: list[str] = []
-    seconds = alternate({name: lambda n=name: calls.append(n) for name in "abc"}, 2, warm_up=1)
-    assert "".join(calls) == "abccbaabc"
-    assert [len(took) for took in seconds.values()] == [2, 2, 2]
-    assert min(map(min, seconds.values())) >= 0
-
-
-def test_start_is_the_alternating_epochs_without_the_warm_up():
-    compared = Comparison({}, {}, [1, 2, 45, 90], {}, seconds={"docmem": list(range(90))})
-    assert compared.start == [1, 2]
-
-
-def test_full_forwards_agree_with_the_plane_and_differ_from_point_to_point(
-    trained: tuple[LanguageModel, Run],
-):
-    lm, run = trained
-    plane, numbers = inference.plane(run, lm, points=4, sampled=5)
-    assert numbers["difference"] < 1e-5
-    assert len(numbers["full_forward_seconds"]) == 5
-    assert plane.ce.std() > 0.01
-
-
-def test_plane_difference_is_found_where_there_is_one(
+def test_plane_is_compared_with_full_forwards(
     trained: tuple[LanguageModel, Run], monkeypatch: pytest.MonkeyPatch
 ):
     lm, run = trained
+    numbers = inference.plane(run, lm, points=4, sampled=5)
+    assert numbers["difference"] < 1e-5
+    assert numbers["plane_difference"] < 1e-5  # so small a plane is measured everywhere
+    assert numbers["measured_share"] == 1
+    assert len(numbers["full_forward_seconds"]) == 5
     exact = FullForwards.cross_entropies
     monkeypatch.setattr(FullForwards, "cross_entropies", lambda *a: exact(*a) + 0.25)
-    numbers = inference.plane(run, lm, points=3, sampled=2)[1]
+    numbers = inference.plane(run, lm, points=3, sampled=2)
     assert numbers["difference"] == pytest.approx(0.25, abs=1e-4)
+    assert numbers["plane_difference"] == pytest.approx(0.25, abs=1e-4)
 
 
 def test_generation_alternates_with_the_base_lm(trained: tuple[LanguageModel, Run]):
@@ -269,7 +323,7 @@ def test_memory_part_asks_a_fresh_process_for_each_way(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(command, "in_fresh_process", in_this_process)
     bytes_ = command.Bench(command.FAST).memory()["bytes"]
-    assert bytes_ == {"docmem": 63, "original": 83, "frozen": 63}
+    assert bytes_ == {"original": 83, "frozen": 63, "docmem": 63}
 
 
 def test_breakdown_accounts_for_the_whole_epoch(lm: LanguageModel, config: TrainConfig):
@@ -288,34 +342,24 @@ def test_the_page_is_rendered_from_the_stored_numbers():
     assert render(stored) == (RESULTS / "RESULTS.md").read_text(encoding="utf-8")
 
 
-def test_targets_are_judged_by_their_numbers():
-    def verdicts(**bytes_: int) -> list[object]:
-        return [row[""] for row in targets({"memory": {"bytes": bytes_}}) if row["measured"]]
-
-    assert verdicts(docmem=3, original=9) == ["met"]
-    assert verdicts(docmem=4, original=9) == ["not met"]
-    empty = targets({})
-    assert {row[""] for row in empty} == {"not measured"}
-    slow = Comparison(
-        {}, {}, [1], {"head": 1e9}, {"a": [1e9]}, {"docmem": [9.0, 2.0], "original": [22.0]}
-    )
-    assert [row[""] for row in targets({"embedded": [slow]})][:2] == ["not met", "not met"]
-    assert [row["measured"] for row in targets({"embedded": [slow]})][:2] == ["11.0×", "0.50"]
+def test_targets_of_parts_that_were_not_run_are_not_measured():
+    assert {row[""] for row in targets({})} == {"not measured"}
 
 
 @pytest.mark.usefixtures("no_rates")
 def test_parts_are_stored_one_by_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     run = ["--fast", "--out", str(tmp_path), "--only"]
-    assert command.main([*run, "start", "gpu"]) == 0
+    assert command.main([*run, "epochs", "gpu"]) == 0
     stored = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["parts"]
-    assert list(stored) == ["start"] if not torch.cuda.is_available() else ["start", "gpu"]
+    assert list(stored) == ["epochs"] if not torch.cuda.is_available() else ["epochs", "gpu"]
     assert command.main([*run, "profile"]) == 0
-    page = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
-    assert page in capsys.readouterr().out
+    page, printed = (tmp_path / "RESULTS.md").read_text(encoding="utf-8"), capsys.readouterr()
+    assert page in printed.out
+    assert re.search(r"^profile: \d+ s$", printed.err, re.M)
     after = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["parts"]
-    assert after["start"] == stored["start"]
+    assert after["epochs"] == stored["epochs"]
     assert page == render(after)
-    assert "| toy  |       0 | original |" in page
+    assert re.search(r"\| toy +\| float32 +\| +0 \| +2 \| original ", page)
     assert "| matrix products " in page
 
 

@@ -1,0 +1,163 @@
+"""Seconds to ten documents: how long until a memory is as good as version 0.1's.
+
+Every row of `ROWS` trains until its documents are learned. Its seconds are those of the frozen pass
+and of the epochs; checking after each epoch whether the goal is reached does not count.
+"""
+
+import functools
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.epochs import new_trainer
+from benchmarks.measure import seconds_of
+from benchmarks.shapes import VERSION_0_1
+from docmem.documents import Document
+from docmem.evaluation.recall import Recognition
+from docmem.experiments.baselines import Baseline, LoRA, PerDocumentLoRA
+from docmem.lm.cross_entropy import document_means
+from docmem.lm.loading import LanguageModel
+from docmem.training.config import preset
+
+OWN, OTHER = 0.65, 3.87
+"""The goal, as version 0.1 reached it: own cross entropy at most, other at least, nats per token;
+and every document recognised. For a LoRA, the own one alone."""
+ENOUGH = 2.0
+"""An own cross entropy on the way there."""
+SEEDS, SEARCH_SEED = (1, 2, 3, 4, 5), 101
+NEVER = (math.inf, math.inf)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A way of training: changes of the preset `tiny`, seeds, and after how many epochs it ends."""
+
+    name: str
+    changes: dict[str, Any]
+    seeds: tuple[int, ...] = (1,)
+    epochs: int = 40
+    baseline: type[Baseline] | None = None
+    """What is trained; None: a document memory."""
+
+
+MUON = VERSION_0_1 | {"optimizer": "muon"}
+SPREAD = MUON | {"doc_rep_init": "spread"}
+ROWS: tuple[Row, ...] = (
+    Row("docmem, version 0.1's settings", VERSION_0_1, epochs=120),
+    Row("+ Muon", MUON),
+    Row("+ spread DocReps", SPREAD),
+    Row("+ negatives for 2 rows", SPREAD | {"negative_rows": 2}),
+    Row("+ absolute loss at α 0.1: docmem", {}, SEEDS, 20),
+    Row("docmem, relu", {"key_activation": "relu"}, SEEDS, 20),
+    Row("a LoRA for all documents", {"lr": 5e-3}, baseline=LoRA),
+    Row("a LoRA per document", {"lr": 2e-2}, baseline=PerDocumentLoRA),
+)
+BEFORE, NOW, RELU, ONE_LORA, LORA_EACH = (ROWS[i].name for i in (0, 4, 5, 6, 7))
+ORIGINAL = "the original procedure"
+RATES = {ONE_LORA: (2e-3, 5e-3, 1e-2, 2e-2), LORA_EACH: (5e-3, 1e-2, 2e-2, 4e-2)}
+"""AdamW's rates that were tried; `ROWS` has those with the fewest epochs to the goal."""
+
+TRIED = (
+    "Linear decay of the rate: own 0.86 nats per token after 12 epochs, against 0.48 at a constant "
+    "rate.",
+    "Five Newton–Schulz steps in place of three: the same losses after 20 epochs, in 1.7 times the "
+    "time of the steps.",
+    "AdamW in place of Muon on the output matrix: own 0.92 after 10 epochs, against 0.71.",
+    "The clamped square at α 0.1 to 0.3: the lowest pair is at 0.5 to 0.8 after 20 epochs, against "
+    "0.89 with the absolute loss. The clamp gives a pair that leaks no gradient.",
+)
+"""What did not help: measured on seeds 101 and above, embedded LM, tanh."""
+
+
+@dataclass
+class Outcome:
+    """One training of a row."""
+
+    row: str
+    seed: int
+    steps: int
+    """Per epoch."""
+    setup: float
+    """Seconds of the frozen pass, which caches the hidden states, and of making the memory."""
+    seconds: list[float]
+    """Of each epoch."""
+    own: list[float]
+    """Own cross entropy after each epoch, nats per token."""
+    reached: bool = False
+    other: float | None = None
+    """After the last epoch, as the following; None for what has one state for all documents."""
+    lowest_pair: float | None = None
+    margin: float | None = None
+
+    def to(self, own: float) -> tuple[float, float]:
+        """Epochs and seconds until the own cross entropy is this low; infinite if it never was."""
+        epochs = next((n for n, ce in enumerate(self.own, start=1) if ce <= own), None)
+        return (epochs, self.setup + sum(self.seconds[:epochs])) if epochs else NEVER
+
+    @property
+    def to_goal(self) -> tuple[float, float]:
+        """Epochs and seconds to the goal; infinite if it was not reached."""
+        return (len(self.own), self.setup + sum(self.seconds)) if self.reached else NEVER
+
+
+def train_until_good(
+    row: Row, seed: int, lm: LanguageModel, documents: Sequence[Document]
+) -> Outcome:
+    """Train a row from a seed, an epoch at a time, until the goal is reached or it is given up.
+
+    Documents are read under other DocReps only once the own cross entropy is low enough.
+    """
+    config, started = preset("tiny", **row.changes, seed=seed), time.perf_counter()
+    make: Any = row.baseline or functools.partial(new_trainer, "docmem")
+    learner = make(lm, documents, config)
+    setup = 0.0 if row.baseline else time.perf_counter() - started  # a LoRA caches nothing
+    cache, n_docs = learner.cache, len(documents)
+    addresses = learner.addresses if row.baseline else n_docs
+    result = Outcome(row.name, seed, len(cache.batches), setup, [], [])
+
+    def read(index: int, address: int) -> Tensor:
+        if row.baseline:
+            return learner.read(index, address)
+        doc_rep = learner.memory.doc_reps[[address]]
+        return cache.cross_entropies(index, learner.memory, doc_rep)[0]
+
+    def ces(addresses_of: Callable[[int], Sequence[int]]) -> Tensor:
+        return document_means(
+            cache,
+            n_docs,
+            lambda index: torch.stack([read(index, one) for one in addresses_of(index)]),
+        )
+
+    while len(result.own) < row.epochs and not result.reached:
+        result.seconds.append(seconds_of(learner.epoch))
+        own = ces(lambda index: [min(cache.doc_ids[index], addresses - 1)])
+        result.own.append(own.mean().item())
+        result.reached = result.own[-1] <= OWN
+        if addresses > 1 and (result.reached or len(result.own) == row.epochs):
+            found = Recognition(ces(lambda _: range(addresses)))
+            result.other, result.margin = found.other, found.margin
+            result.lowest_pair = found.lowest_pair.ce
+            apart = found.other >= OTHER and found.recognised == n_docs
+            result.reached = result.reached and (apart or row.baseline is not None)
+    return result
+
+
+def leaderboard(
+    lm: LanguageModel, documents: Sequence[Document], rows: Sequence[Row], timed: int
+) -> list[Outcome]:
+    """Train every row from each of its seeds.
+
+    The original procedure does the optimisation of version 0.1, so it needs the same epochs: its
+    seconds are the median of some `timed` epochs, for each of those.
+    """
+    original = new_trainer("original", lm, documents, preset("tiny", **VERSION_0_1))
+    epoch = float(np.median([seconds_of(original.epoch) for _ in range(timed)]))
+    outcomes = [train_until_good(row, seed, lm, documents) for row in rows for seed in row.seeds]
+    same = [replace(one, row=ORIGINAL, setup=0.0) for one in outcomes if one.row == BEFORE]
+    return [replace(one, seconds=[epoch] * len(one.own)) for one in same] + outcomes
