@@ -53,7 +53,7 @@ ROWS: tuple[Row, ...] = (
     Row("+ Muon", MUON, epochs=60),
     Row("+ spread DocReps", SPREAD),
     Row("+ negatives for 2 rows", SPREAD | {"negative_rows": 2}),
-    Row("+ absolute loss at α 0.1: docmem", {}, SEEDS, 30),
+    Row("+ absolute loss, α 0.2, τ 5: docmem", {}, SEEDS, 30),
     Row("docmem, relu", {"key_activation": "relu"}, SEEDS, 30),
     Row("a LoRA for all documents", {"lr": 5e-3}, baseline=LoRA),
     Row("a LoRA per document", {"lr": 2e-2}, baseline=PerDocumentLoRA),

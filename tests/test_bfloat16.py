@@ -3,17 +3,19 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from toys import toy_lm
+from toys import DOCUMENTS, quick_config, toy_lm
 
 from docmem.errors import DocmemError
 from docmem.lm import bfloat16, loading
 from docmem.lm.bfloat16 import bfloat16_cost, check_bfloat16
 from docmem.lm.loading import load_lm
 from docmem.lm.pretraining import PretrainConfig, pretrain
+from docmem.training.train import train
 
 KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGILL)"
 
@@ -83,3 +85,31 @@ def test_slow_processor_is_warned_of(saved: Path, monkeypatch: pytest.MonkeyPatc
 def test_trial_measures_this_processor():
     cost = bfloat16_cost()
     assert cost is None or 1e-3 < cost < 1e5
+
+
+@pytest.mark.parametrize(
+    ("cost", "dtype"), [(None, "float32"), (1.0, "float32"), (0.4, "bfloat16")]
+)
+def test_auto_takes_bfloat16_where_it_was_measured_to_be_faster(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, cost: float | None, dtype: str
+):
+    monkeypatch.setattr(bfloat16, "bfloat16_cost", lambda: cost)
+    lm = load_lm(saved, dtype="auto")
+    assert lm.dtype == dtype
+    assert next(lm.model.parameters()).dtype == getattr(torch, dtype)
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [((7, 5), "float16"), ((9, 0), "bfloat16")])
+def test_auto_on_a_gpu_goes_by_its_generation(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: str
+):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    assert bfloat16.fast_dtype("cuda:0") == dtype
+
+
+def test_run_records_the_format_that_auto_took(saved: Path, tmp_path: Path):
+    config = replace(quick_config(tmp_path / "run"), dtype="auto", num_epochs=1)
+    run = train(config, lm=load_lm(saved, dtype="auto"), documents=DOCUMENTS, progress=False)
+    assert run.config.dtype == "auto"
+    assert run.description["lm"]["dtype"] in ("float32", "bfloat16")
+    assert run.load_lm(str(saved)).dtype == run.description["lm"]["dtype"]

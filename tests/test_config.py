@@ -38,7 +38,7 @@ BAD_TRAIN_VALUES = [
 BAD_CHOICES = [
     ("negative_key_type", "others", "other, random, zero, perturb"),
     ("loss_form", "l2", "squared, absolute"),
-    ("dtype", "float8", "float32, bfloat16, float16"),
+    ("dtype", "float8", "auto, float32, bfloat16, float16"),
     ("document_key_module_type", "mlp", "linear, nonlinear"),
 ]
 

@@ -140,7 +140,7 @@ def test_load_lm_rejects_damaged_weights(lm: LanguageModel, tmp_path: Path):
 
 
 def test_unknown_number_format_is_rejected():
-    with pytest.raises(DocmemError, match="'int8'; choose one of float32, bfloat16, float16"):
+    with pytest.raises(DocmemError, match="'int8'; choose one of auto, float32, bfloat16, float16"):
         load_lm("tiny", dtype="int8")
 
 

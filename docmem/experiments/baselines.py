@@ -73,7 +73,7 @@ class Baseline(ABC):
         """Make what is trained; returns what has to be stored, by name."""
 
     @abstractmethod
-    def _read(self, index: int, address: int) -> Float[Tensor, ""]:
+    def read(self, index: int, address: int) -> Float[Tensor, ""]:
         """Cross entropy of a batch under an address, nats per token."""
 
     @abstractmethod
@@ -82,7 +82,7 @@ class Baseline(ABC):
 
     def batch_losses(self, index: int) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """What a step on a batch minimises, and the batch's own cross entropy: here the same."""
-        ce = self._read(index, min(self.cache.doc_ids[index], self.addresses - 1))
+        ce = self.read(index, min(self.cache.doc_ids[index], self.addresses - 1))
         return ce, ce
 
     def cross_entropies(self) -> Float[Tensor, "n_docs addresses"]:
@@ -90,7 +90,7 @@ class Baseline(ABC):
         return document_means(
             self.cache,
             len(self.documents),
-            lambda index: torch.stack([self._read(index, a) for a in range(self.addresses)]),
+            lambda index: torch.stack([self.read(index, a) for a in range(self.addresses)]),
         )
 
     @property
@@ -125,7 +125,8 @@ class DocumentMemoryBaseline(Baseline):
         self.generator = torch.Generator().manual_seed(self.config.seed)
         return self.memory.state_dict(keep_vars=True)
 
-    def _read(self, index: int, address: int) -> Float[Tensor, ""]:
+    def read(self, index: int, address: int) -> Float[Tensor, ""]:
+        """Under the DocRep of that index."""
         return self.cache.cross_entropies(index, self.memory, self.memory.doc_reps[[address]])[0]
 
     def batch_losses(self, index: int) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
@@ -205,7 +206,8 @@ class LoRA(Baseline):
                 self.model.add_adapter(settings, adapter_name=str(address))
         return {name: p for name, p in self.model.named_parameters() if "lora_" in name}
 
-    def _read(self, index: int, address: int) -> Float[Tensor, ""]:
+    def read(self, index: int, address: int) -> Float[Tensor, ""]:
+        """With the LoRA of that index."""
         batch = self.cache.batches[index]
         self.model.set_adapter(str(address))
         return cross_entropy(self.model(**forward_inputs(self.lm.model, batch)).logits, batch)

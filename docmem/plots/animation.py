@@ -133,6 +133,7 @@ class SelectionPicture:
         curve.set(xlim=(0, self.epochs), ylim=(0, 1.08 * max([tau, *losses])))
         curve.set_ylabel("nats per token" if self.labelled else "", fontsize=8)
         curve.set_xlabel("epoch", labelpad=1)
+        curve.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         curve.tick_params(labelsize=8)
         self.curves = draw_history(curve, [], tau)
         self.cursor = curve.axvline(0, color=INK, lw=1)

@@ -22,7 +22,7 @@ from docmem.plots.style import (
 from docmem.training.history import Epoch
 from docmem.training.selection import Snapshots
 
-RECENT = 10
+RECENT = 5
 """The numbers in the legends are means of the last so many epochs."""
 
 
@@ -32,7 +32,7 @@ def losses(
 ) -> Figure:
     """Training losses by run name, one column per run, and the target `tau`.
 
-    The numbers are means of the last ten epochs.
+    The numbers are means of the last five epochs.
     """
     panels = figure.subplots(
         2, len(histories), sharex=True, sharey="row", squeeze=False, height_ratios=(2.2, 1)

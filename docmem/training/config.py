@@ -13,7 +13,7 @@ from docmem.core.config import KeyModule, MemoryConfig
 from docmem.core.loss import LossForm, Negative
 from docmem.errors import DocmemError, check_at_least, check_choice, check_count, check_positive
 
-DType = Literal["float32", "bfloat16", "float16"]
+DType = Literal["auto", "float32", "bfloat16", "float16"]
 OptimizerName = Literal["adamw", "muon"]
 DocRepInit = Literal["orthogonal", "spread"]
 
@@ -41,7 +41,8 @@ class TrainConfig:
     lm_cache_dir: Path | None = None
     """Where downloaded LMs are kept; none: Hugging Face's own cache."""
     dtype: DType = "float32"
-    """Number format of the LM; the memory is always float32."""
+    """Number format of the LM; auto: what the device multiplies fastest, which the run records. The
+    memory is always float32."""
 
     # The documents
     documents: str | None = None
