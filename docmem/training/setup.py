@@ -69,11 +69,9 @@ def new_memory(
         torch.manual_seed(config.seed)
         titles = [document.title for document in documents]
         memory = DocumentMemory(config.memory_config(lm.d_model, len(documents)), titles)
-    if doc_reps is None:
-        if config.doc_rep_init == "spread":
-            spread = spread_doc_reps(len(documents), config.key_dim, config.seed)
-            memory.doc_reps.copy_(spread)
-    else:
+    if doc_reps is None and config.doc_rep_init == "spread":
+        doc_reps = spread_doc_reps(len(documents), config.key_dim, config.seed)
+    if doc_reps is not None:
         if doc_reps.shape != memory.doc_reps.shape:
             raise DocmemError(
                 f"DocReps of shape {tuple(doc_reps.shape)} were given; {len(documents)} documents "
