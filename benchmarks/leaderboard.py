@@ -17,10 +17,10 @@ from torch import Tensor
 
 from benchmarks.epochs import new_trainer
 from benchmarks.measure import seconds_of
-from benchmarks.shapes import VERSION_0_1
 from docmem.documents import Document
 from docmem.evaluation.recall import Recognition
 from docmem.experiments.baselines import Baseline, LoRA, PerDocumentLoRA
+from docmem.experiments.pool import VERSION_0_1
 from docmem.lm.cross_entropy import document_means
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import preset

@@ -24,7 +24,6 @@ NOTE = f"""\
 The goal: own cross entropy ≤ {board.OWN}, other ≥ {board.OTHER} nats per token, and all documents
 recognised; for a LoRA, the own one alone. Medians over the seeds; of pairs and margins, the worst.
 The original's seconds are those of an epoch, times the epochs that version 0.1's settings take.
-In every row τ is 5.0, as in the preset now; version 0.1 itself had 4.5.
 
 Tried, did not help:
 

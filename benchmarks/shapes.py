@@ -11,8 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig
 
 from docmem.documents import load_documents
+from docmem.experiments.pool import VERSION_0_1
 from docmem.lm.loading import DTYPES, TINY, LanguageModel, load_lm
-from docmem.training.config import PAPER_PROCEDURE, DType, TrainConfig, preset
+from docmem.training.config import DType, TrainConfig, preset
 
 SHAPES = {
     "toy": (64, 2, 2, 4096),
@@ -21,15 +22,13 @@ SHAPES = {
     "Pythia-6.9B": (4096, 32, 32, 50432),
 }
 """Width, blocks, heads and vocabulary of GPT-NeoX, embeddings untied and blocks parallel."""
-VERSION_0_1: dict[str, Any] = {**PAPER_PROCEDURE, "guidance": 1.0, "lr": 4e-3}
-"""What makes the preset `tiny` version 0.1's, but for τ: it is 5.0 here, and was 4.5 there."""
 
 
 @functools.lru_cache(maxsize=1)
 def build_lm(name: str, dtype: DType = "float32", device: str = "cpu") -> LanguageModel:
     """The embedded LM, `tiny`, or one of `SHAPES` with weights from a fixed seed."""
     if name == "tiny":
-        return load_lm(name)
+        return load_lm(name, dtype=dtype, device=device)
     d_model, blocks, heads, vocabulary = SHAPES[name]
     config = GPTNeoXConfig(
         vocab_size=vocabulary,

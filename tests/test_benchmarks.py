@@ -23,9 +23,10 @@ from benchmarks.leaderboard import Outcome, Row, train_until_good
 from benchmarks.measure import in_fresh_process, seconds_of
 from benchmarks.report import render, targets
 from benchmarks.roofline import lower_bound, matmul_rates
-from benchmarks.shapes import VERSION_0_1, build_lm, encyclopedia, settings
+from benchmarks.shapes import build_lm, encyclopedia, settings
 from docmem.evaluation.recall import recognition
 from docmem.experiments.baselines import LoRA, PerDocumentLoRA
+from docmem.experiments.pool import VERSION_0_1
 from docmem.lm.forward import TokenBatch
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import PAPER_PROCEDURE, TrainConfig, preset

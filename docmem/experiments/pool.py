@@ -17,21 +17,22 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from docmem.documents import Document, load_documents
+from docmem.documents import Document
 from docmem.errors import check_count
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel, load_lm
 from docmem.training.config import PAPER_PROCEDURE, TrainConfig, preset
 from docmem.training.run import Run
-from docmem.training.setup import default_folder
+from docmem.training.setup import configured_documents, default_folder
 from docmem.training.train import train
 
+VERSION_0_1: dict[str, Any] = {
+    **PAPER_PROCEDURE, "guidance": 1.0, "target_negative_ce": 4.5, "lr": 4e-3,
+}  # fmt: skip
+"""What made version 0.1's preset `tiny`: the paper's procedure with settings for this LM."""
 # On the embedded LM experiments read half as much of each document as the preset does, so that
 # dozens of runs fit in an hour, and train as the paper does; `fast` only shows that all runs.
-SMALL = {
-    **PAPER_PROCEDURE, "guidance": 1.0, "target_negative_ce": 4.5, "max_segments": 2,
-    "num_epochs": 60, "save_freq": 10,
-}  # fmt: skip
+SMALL = {**VERSION_0_1, "max_segments": 2, "num_epochs": 60, "save_freq": 10}
 FAST = {"max_segments": 1, "num_epochs": 2, "save_freq": 1, "max_labels": 3}
 
 
@@ -40,7 +41,7 @@ class RunPool:
     """Trains and opens the runs of experiments.
 
     Args:
-        preset: `tiny` or `pythia-1b`: the settings that experiments change.
+        preset: `tiny`, `smollm2-135m` or `pythia-1b`: the settings that experiments change.
         seeds: runs of each setting, with the seeds 1, 2, …
         fast: a size for tests: the numbers mean nothing.
         folder: where the runs are kept.
@@ -73,6 +74,7 @@ class RunPool:
         return load_lm(
             config.lm,
             dtype=config.dtype,
+            device=config.device,
             num_gpus=config.num_gpus,
             lm_cache_dir=config.lm_cache_dir,
         )
@@ -80,9 +82,8 @@ class RunPool:
     def documents(self, count: int | None = None) -> list[Document]:
         """The first documents of the preset's source; None: as many as it memorises."""
         config = self.config()
-        seed = config.seed if config.source.startswith("wikitext-") else None
         wanted = config.max_labels if count is None or self.fast else count
-        return load_documents(config.source, wanted, seed=seed, cache_dir=config.data_cache_dir)
+        return configured_documents(dataclasses.replace(config, max_labels=wanted))
 
     def run(
         self,
