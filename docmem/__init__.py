@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from docmem.evaluation.continuations import compare, opening, recall
     from docmem.lm.generation import ALL_ENTRIES, generate
     from docmem.lm.loading import LanguageModel, load_lm
-    from docmem.training.config import TrainConfig, preset
+    from docmem.training.config import TrainConfig, preset, preset_for
     from docmem.training.run import Run
     from docmem.training.train import train
 
@@ -51,6 +51,7 @@ __all__ = [
     "load_lm",
     "opening",
     "preset",
+    "preset_for",
     "recall",
     "segments",
     "train",
@@ -75,6 +76,7 @@ _MODULES = {
     "load_lm": "lm.loading",
     "opening": "evaluation.continuations",
     "preset": "training.config",
+    "preset_for": "training.config",
     "recall": "evaluation.continuations",
     "segments": "documents",
     "train": "training.train",

@@ -21,6 +21,29 @@ from docmem.errors import DocmemError, check_count, did_you_mean
 ENCYCLOPEDIA = Path(__file__).parent / "assets" / "encyclopedia"
 WIKITEXT = "EleutherAI/wikitext_document_level"
 WIKITEXT_CONFIGS = {"wikitext-103": "wikitext-103-raw-v1", "wikitext-2": "wikitext-2-raw-v1"}
+PAPER_TITLES = (
+    "Meteorological history of Hurricane Mitch",
+    "Iranian Embassy siege",
+    "The Quick and the Dead ( 1995 film )",
+    "Kurt Angle",
+    "Norwegian Public Safety Radio",
+    "Slashdot",
+    "Typhoon Chataan",
+    "Adventure ( Atari 2600 )",
+    "Museum of Bad Art",
+    "History of York City F.C. ( 1980 – present )",
+    "Joan of Arc ( poem )",
+    "1907 Tour de France",
+    "Bronwyn Oliver",
+    "James Brudenell , 7th Earl of Cardigan",
+    "Maryland Route 194",
+    "Heavy Competition",
+    "Hurricane Rick ( 2009 )",
+    "Arsène Wenger",
+    "Einar Jolin",
+    "Tommy James ( American football )",
+)
+"""The pages of WikiText-103 that the authors' seed 1 drew; their runs have the first ten or all."""
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def test_processor_is_tried_once_and_only_for_bfloat16_on_the_cpu(
     monkeypatch.setattr(subprocess, "run", run)
     load_lm(saved)
     load_lm(saved, dtype="float16")
-    monkeypatch.setattr(loading, "placement", lambda num_gpus: {"device_map": "meta"})
+    monkeypatch.setattr(loading, "placement", lambda *_: {"device_map": "meta"})
     with pytest.raises(DocmemError, match="does not fit"):
         load_lm(saved, dtype="bfloat16", num_gpus=1)
     assert not tried
@@ -94,16 +94,31 @@ def test_auto_takes_bfloat16_where_it_was_measured_to_be_faster(
     saved: Path, monkeypatch: pytest.MonkeyPatch, cost: float | None, dtype: str
 ):
     monkeypatch.setattr(bfloat16, "bfloat16_cost", lambda: cost)
-    lm = load_lm(saved, dtype="auto")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    lm = load_lm(saved, device="cpu")
     assert lm.dtype == dtype
     assert next(lm.model.parameters()).dtype == getattr(torch, dtype)
+
+
+def test_auto_tries_no_processor_that_has_avx2_alone_and_none_for_the_embedded_lm(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def trial() -> float:
+        raise AssertionError("a trial")
+
+    monkeypatch.setattr(bfloat16, "bfloat16_cost", trial)
+    assert load_lm(saved, device="cpu").dtype == "float32"
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert load_lm("tiny", device="cpu").dtype == "float32"
+    with pytest.raises(AssertionError, match="a trial"):
+        load_lm(saved, device="cpu")
 
 
 @pytest.mark.parametrize(("capability", "dtype"), [((7, 5), "float16"), ((9, 0), "bfloat16")])
 def test_auto_on_a_gpu_goes_by_its_generation(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: str
 ):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     assert bfloat16.fast_dtype("cuda:0") == dtype
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import docmem
 from docmem.cli.commands import Train
 from docmem.cli.main import main, parse
 from docmem.core.hook import attach
@@ -76,7 +77,7 @@ def parsed(arguments: list[str]) -> TrainConfig:
 
 def test_the_papers_command_gives_the_papers_preset() -> None:
     config = parsed(PAPER)
-    assert config == PRESETS["pythia-1b"]
+    assert config == dataclasses.replace(PRESETS["pythia-1b"], num_gpus=1)
     assert (config.lm, config.source) == ("pythia-1b", "wikitext-103")
 
 
@@ -95,6 +96,11 @@ def test_a_command_that_sets_adamws_rate_trains_as_the_authors_program_does(
     assert {name: config[name] for name in PAPER_PROCEDURE} == PAPER_PROCEDURE
     assert parsed(["train", *flags, "--optimizer", "muon"]).doc_rep_init == "spread"
     assert parsed(["train", "--preset", "tiny", "--lr", "1e-3"]).optimizer == "muon"
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"docmem {docmem.__version__}\n"
 
 
 def test_an_error_is_one_sentence_and_status_one(
@@ -169,8 +175,14 @@ def test_figures_command_writes_figures_and_results(
     for text, sep in ((capsys.readouterr().out, "  "), (page, "|")):
         (row,) = [line for line in text.splitlines() if "3 of 3" in line]
         cells = [cell.strip() for cell in row.strip("|").split(sep) if cell.strip()]
-        assert cells[:3] == ["tanh", f"{numbers['own_ce']:.2f}", f"{numbers['other_ce']:.2f}"]
-        assert cells[3:5] == [f"{numbers['lowest_pair']['ce']:.2f}", f"{numbers['margin']:.2f}"]
+        base = sum(numbers["base_ce"]) / 3
+        means = [f"{one:.2f}" for one in (base, numbers["own_ce"], numbers["other_ce"])]
+        assert cells[:4] == ["tanh", *means]
+        assert cells[4:6] == [f"{numbers['lowest_pair']['ce']:.2f}", f"{numbers['margin']:.2f}"]
         shares = [f"{numbers['completion'][whose]:.0%}" for whose in ("own", "other", "none")]
-        assert cells[6:9] == shares
+        assert cells[7:10] == shares
+    rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in page.splitlines()]
+    for number, title in enumerate(Run.open(run_folder).titles):
+        base, own = numbers["base_ce"][number], numbers["ce"][number][number]
+        assert [title, f"{base:.2f}", f"{own:.2f}"] in rows
     assert "after layer -1 (the last)" in page

@@ -130,7 +130,6 @@ def test_pythia_1b_has_the_published_settings():
     published = {
         "lm_name": "pythia",
         "lm_size": "1b",
-        "num_gpus": 1,
         "lm_cache_dir": None,
         "data_cache_dir": None,
         "max_labels": 10,
@@ -163,7 +162,7 @@ def test_pythia_1b_has_the_published_settings():
 def test_preset_tiny_needs_no_gpu_and_no_network():
     tiny = preset("tiny")
     assert tiny == TrainConfig()
-    assert (tiny.lm, tiny.source, tiny.num_gpus) == ("tiny", "encyclopedia", 0)
+    assert (tiny.lm, tiny.source, tiny.num_gpus) == ("tiny", "encyclopedia", None)
 
 
 def test_preset_can_be_changed_in_parts_without_changing_the_preset():
@@ -178,7 +177,9 @@ def test_changed_preset_is_checked():
 
 
 def test_unknown_preset_is_rejected_with_the_known_ones():
-    with pytest.raises(DocmemError, match="no preset 'pythia-1B'; choose one of tiny, pythia-1b"):
+    with pytest.raises(
+        DocmemError, match="no preset 'pythia-1B'; choose one of tiny, smollm2-135m, pythia"
+    ):
         preset("pythia-1B")
 
 

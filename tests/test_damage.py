@@ -100,7 +100,10 @@ def without_digests(run: Run) -> None:
         for part in parts:
             del part[digest]
             if name == "run.json":
-                del part["config"]["weight_decay"]
+                for name in ("weight_decay", "device"):
+                    del part["config"][name]
+                part["config"] |= {"dtype": "float32", "num_gpus": 0}
+                del part["lm"]["origin"]
         path.write_text("\n".join(map(json.dumps, parts)))
 
 

@@ -95,7 +95,8 @@ def test_outside_a_notebook_no_explorer_is_kept(monkeypatch: pytest.MonkeyPatch)
 
 def test_lm_with_own_modules_shares_weights_but_no_hooks(trained: Trained) -> None:
     lm, run = trained
-    own = with_own_modules(lm)
+    own = with_own_modules(dataclasses.replace(lm, origin="a package"))
+    assert (own.name, own.origin) == (lm.name, "a package")
     assert lm_fingerprint(own) == lm_fingerprint(lm)
     for mine, theirs in zip(own.model.parameters(), lm.model.parameters(), strict=True):
         assert mine is theirs

@@ -144,6 +144,21 @@ def test_unknown_number_format_is_rejected():
         load_lm("tiny", dtype="int8")
 
 
+@pytest.mark.parametrize("device", ["cuda:7", "meta", "hpu", "nonsense", 3.5])
+def test_device_that_torch_cannot_use_is_a_sentence(device: object, unchecked: None):
+    with pytest.raises(DocmemError, match=f"device is '{device}', which torch cannot use"):
+        load_lm("tiny", device=device)  # type: ignore[arg-type]
+
+
+def test_device_and_num_gpus_say_the_same_thing():
+    with pytest.raises(DocmemError, match="device is 'cpu' and num_gpus is 0"):
+        load_lm("tiny", device="cpu", num_gpus=0)
+    with pytest.raises(DocmemError, match="num_gpus is -1"):
+        load_lm("tiny", num_gpus=-1)
+    for device in (None, "cpu:0", torch.device("cpu")):
+        assert load_lm("tiny", device=device).device == torch.device("cpu")
+
+
 def test_load_lm_rejects_more_gpus_than_available(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(DocmemError, match="num_gpus is 2, but torch sees 1"):

@@ -16,7 +16,7 @@ import docmem
 NAMES = {
     "ALL_ENTRIES", "DocmemError", "Document", "DocumentMemory", "LanguageModel", "MemoryConfig",
     "Run", "TrainConfig", "__version__", "attach", "generate", "guidance_loss", "load_documents",
-    "load_lm", "preset", "segments", "train",
+    "load_lm", "preset", "preset_for", "segments", "train",
 }  # fmt: skip
 REQUIRED = inspect.Parameter.empty
 
@@ -27,7 +27,7 @@ SIGNATURES: dict[Callable[..., Any], dict[str, Any]] = {
         "cache_dir": None,
     },
     docmem.load_lm: {
-        "name": "tiny", "*": None, "dtype": "float32", "num_gpus": 0, "device": None,
+        "name": "tiny", "*": None, "dtype": "auto", "device": "auto", "num_gpus": None,
         "lm_cache_dir": None,
     },
     docmem.train: {

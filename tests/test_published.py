@@ -1,11 +1,15 @@
 """The published curves: complete, and within the bounds that their definitions set."""
 
 import re
+from typing import Any
 
 import pytest
 
+from docmem.documents import PAPER_TITLES, Document
 from docmem.evaluation import published
-from docmem.evaluation.published import EPOCHS, RUNS, TITLES, PublishedRun
+from docmem.evaluation.published import EPOCHS, RUNS, PublishedRun
+from docmem.training.config import preset
+from docmem.training.setup import configured_documents
 
 EACH = pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
 
@@ -33,8 +37,27 @@ def test_the_name_of_a_run_says_its_settings() -> None:
     assert len({run.name for run in RUNS}) == len(RUNS)
 
 
-def test_the_run_of_the_docstrings_example_has_one_title_per_document() -> None:
+def test_the_docstrings_example_names_the_run_that_it_says() -> None:
     example = published.__doc__ or ""
     (index,) = re.findall(r"RUNS\[(\d)\]\.positive_ce +# tanh, ten documents, α 0\.1", example)
     assert RUNS[int(index)].name == "tanh, 10 documents, α 0.1"
-    assert len(set(TITLES)) == RUNS[int(index)].n_docs
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, list(PAPER_TITLES[:10])),
+        ({"max_labels": 20}, list(PAPER_TITLES)),
+        ({"max_labels": 2, "titles": ("Page 7", "Slashdot")}, ["Page 7", "Slashdot"]),
+    ],
+)
+def test_seed_1_reads_the_pages_that_the_authors_seed_1_drew(
+    changes: dict[str, Any], expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles = [f"Page {n}" for n in range(300)] + sorted(PAPER_TITLES)
+    pages = [Document(title, "Some words .") for title in titles]
+    monkeypatch.setattr("docmem.documents.read_wikitext", lambda *_: pages)
+    found = configured_documents(preset("pythia-1b", **changes))
+    assert [document.title for document in found] == expected
+    drawn = configured_documents(preset("pythia-1b", seed=2))
+    assert len({document.title for document in drawn} - set(PAPER_TITLES)) > 3

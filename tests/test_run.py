@@ -54,6 +54,7 @@ def test_run_records_library_versions_and_lm(run: Run):
     fingerprint = lm_fingerprint(toy_lm())
     assert run.description["lm"] == {
         "name": "toy-gpt_neox",
+        "origin": "",
         "dtype": "float32",
         "fingerprint": fingerprint,
     }

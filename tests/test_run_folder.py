@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
+import torch
 from toys import DOCUMENTS, Killed, assert_same, at, files, raising, toy_lm
 
 from docmem.documents import Document
 from docmem.errors import DocmemError
+from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
 from docmem.training.run import Run
+from docmem.training.setup import new_memory
 from docmem.training.train import train
+from docmem.training.trainer import Trainer
 
 
 def test_loss_that_is_not_a_number_stops_and_keeps_the_last_checkpoint(
@@ -33,6 +37,32 @@ def test_loss_that_is_not_a_number_stops_and_keeps_the_last_checkpoint(
     assert len(Run.open(config.save_dir).load_history()) == 3
     head.copy_(good)
     assert_same(go(), whole)
+
+
+def test_document_that_spoils_a_group_of_batches_is_named(lm: LanguageModel, config: TrainConfig):
+    cache = cache_hidden_states(lm, DOCUMENTS, config)
+    bad = cache.doc_ids.index(1)
+    whole = cache.states(bad)
+    whole.fill_(float("nan"))
+    assert cache.doc_ids[-1] == 2
+    together = replace(config, num_accumulation_steps=len(cache.batches))
+    trainer = Trainer(together, cache, new_memory(config, lm, DOCUMENTS))
+    before = trainer.memory.values.weight.clone()
+    with pytest.raises(DocmemError, match="document 'Thornwick Light': The loss is nan"):
+        trainer.epoch()
+    assert torch.equal(trainer.memory.values.weight, before)
+
+
+def test_run_goes_on_whatever_the_origin_of_equal_weights_and_says_which_dtype_it_had(
+    go, whole: Run, lm: LanguageModel, config: TrainConfig
+):
+    go(at(4, lambda: False))
+    named = replace(lm, origin="another mirror")
+    assert_same(train(replace(config, dtype="float32"), lm=named, documents=DOCUMENTS,
+                      progress=False), whole)  # fmt: skip
+    half = replace(lm, model=lm.model.half())
+    with pytest.raises(DocmemError, match=r"now 'float16'. Give dtype float32"):
+        train(config, lm=half, documents=DOCUMENTS, progress=False)
 
 
 def test_truncated_checkpoint_is_rejected_by_name(go, config: TrainConfig):

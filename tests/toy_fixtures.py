@@ -30,6 +30,13 @@ from docmem.training.train import train
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def auto_is_float32_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device and number format `auto` are the same on every machine."""
+    monkeypatch.setattr("docmem.lm.loading.best_device", lambda: "cpu")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+
+
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Types go unchecked, as for a user, so that docmem's own checks are on trial."""

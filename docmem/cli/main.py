@@ -1,4 +1,4 @@
-"""The command line: `docmem train`, `figures`, `generate`, `attribute`, `experiment`, `pretrain`.
+"""The command line: `docmem train`, `plan`, `figures`, `generate` and others.
 
 Errors are one sentence on stderr and exit status 1.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.metadata
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -14,22 +15,35 @@ from typing import Annotated, Any
 
 import tyro
 
-from docmem.cli.commands import Attribute, Experiment, Figures, Generate, Pretrain, Train
+from docmem.cli.commands import (
+    Attribute,
+    Experiment,
+    Fetch,
+    Figures,
+    Generate,
+    Plan,
+    Pretrain,
+    Runs,
+    Train,
+)
 from docmem.errors import DocmemError
 from docmem.training.config import PAPER_PROCEDURE, PRESETS, TrainConfig
 
-Command = Train | Figures | Generate | Attribute | Experiment | Pretrain
+Command = Train | Plan | Runs | Figures | Generate | Attribute | Experiment | Fetch | Pretrain
 
 
 def commands(start: TrainConfig) -> Any:
-    """All commands as the type that tyro parses; `train` starts from these settings."""
+    """All commands as the type that tyro parses; `train` and `plan` start from these settings."""
     named = tyro.conf.subcommand
     return (
         Annotated[Train, named("train", default=Train(start))]
+        | Annotated[Plan, named("plan", default=Plan(start))]
+        | Annotated[Runs, named("runs")]
         | Annotated[Figures, named("figures")]
         | Annotated[Generate, named("generate")]
         | Annotated[Attribute, named("attribute")]
         | Annotated[Experiment, named("experiment")]
+        | Annotated[Fetch, named("fetch")]
         | Annotated[Pretrain, named("pretrain")]
     )
 
@@ -78,4 +92,7 @@ def exit_status(job: Callable[[], int]) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     given = sys.argv[1:] if arguments is None else list(arguments)
+    if given == ["--version"]:
+        print(f"docmem {importlib.metadata.version('docmem')}")
+        return 0
     return exit_status(lambda: parse(given).run())

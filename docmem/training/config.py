@@ -15,6 +15,7 @@ from docmem.errors import DocmemError, check_at_least, check_choice, check_count
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 OptimizerName = Literal["adamw", "muon"]
+PresetName = Literal["tiny", "smollm2-135m", "pythia-1b"]
 DocRepInit = Literal["orthogonal", "spread"]
 
 PAPER_PROCEDURE: dict[str, Any] = {
@@ -36,13 +37,15 @@ class TrainConfig:
     """The LM: tiny, pythia or llama2 (with lm_size), a Hugging Face id, or a folder."""
     lm_size: str | None = None
     """Its size, for pythia (as 1b) and llama2 (as 7b); other names say it all."""
-    num_gpus: int = 0
-    """GPUs to use: 0 is the CPU; several spread the LM's layers over them."""
+    device: str = "auto"
+    """A torch device, such as cpu, cuda:1 or mps; auto: a GPU if there is one."""
+    num_gpus: int | None = None
+    """In place of the device: 0 is the CPU; several spread the LM's layers over as many GPUs."""
     lm_cache_dir: Path | None = None
-    """Where downloaded LMs are kept; none: Hugging Face's own cache."""
-    dtype: DType = "float32"
-    """Number format of the LM; auto: what the device multiplies fastest, which the run records. The
-    memory is always float32."""
+    """Where downloaded LMs are kept, those of `docmem fetch` too; none: their usual places."""
+    dtype: DType = "auto"
+    """Number format of the LM; auto: what the device multiplies fastest, which the run records (for
+    the LM tiny on a CPU always float32). The memory is always float32."""
 
     # The documents
     documents: str | None = None
@@ -136,6 +139,7 @@ class TrainConfig:
             # The paper's command line writes an absent value as the word none.
             if field.default is None and str(getattr(self, field.name)).lower() == "none":
                 object.__setattr__(self, field.name, None)
+        object.__setattr__(self, "device", str(self.device))
         for name in ("lm_cache_dir", "data_cache_dir", "save_dir"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, Path(getattr(self, name)))
@@ -148,7 +152,8 @@ class TrainConfig:
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
         check_count("max_length", self.max_length, 2)
-        check_count("num_gpus", self.num_gpus, 0)
+        if self.num_gpus is not None:
+            check_count("num_gpus", self.num_gpus, 0)
         for name in (
             "negative_delta", "target_negative_ce", "guidance", "weight_decay", "gpu_cache_gb",
             "cpu_cache_gb",
@@ -190,12 +195,20 @@ class TrainConfig:
         )
 
 
-PRESETS = {
+PRESETS: dict[PresetName, TrainConfig] = {
     "tiny": TrainConfig(),
+    "smollm2-135m": TrainConfig(
+        lm_name="smollm2-135m",
+        documents="encyclopedia",
+        target_negative_ce=6.0,
+        muon_lr=0.05,
+        num_epochs=12,
+        save_freq=4,
+        snapshot_freq=1,
+    ),
     "pythia-1b": TrainConfig(
         lm_name="pythia",
         lm_size="1b",
-        num_gpus=1,
         segment_length=128,
         max_segments=10,
         hook_memory_dim=32,
@@ -211,11 +224,24 @@ PRESETS = {
 
 
 def preset(name: str, **changes: Any) -> TrainConfig:
-    """The preset `name` (`tiny` or `pythia-1b`) with some fields changed.
+    """The preset `name` (`tiny`, `smollm2-135m` or `pythia-1b`) with some fields changed.
 
     Raises:
         DocmemError: if there is no such preset.
     """
-    if name not in PRESETS:
-        raise DocmemError(f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
-    return dataclasses.replace(PRESETS[name], **changes)
+    for known, config in PRESETS.items():
+        if known == name:
+            return dataclasses.replace(config, **changes)
+    raise DocmemError(f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
+
+
+def preset_for(lm: str, **changes: Any) -> TrainConfig:
+    """Settings to begin with for any LM: the embedded one's, or those found for SmolLM2-135M.
+
+    Args:
+        lm: a name as `load_lm` takes it.
+        changes: fields to change.
+    """
+    if lm == "tiny":
+        return preset("tiny", **changes)
+    return preset("smollm2-135m", **{"lm_name": str(lm), **changes})

@@ -36,7 +36,7 @@ from docmem.core.memory import DocumentMemory
 from docmem.documents import Document
 from docmem.errors import DocmemError
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
-from docmem.lm.loading import LanguageModel, load_lm
+from docmem.lm.loading import LanguageModel, load_lm, usable
 from docmem.training.config import PAPER_PROCEDURE, TrainConfig
 from docmem.training.history import Epoch, read_history, write_history
 from docmem.training.selection import Selection, Snapshots
@@ -46,8 +46,8 @@ PARTS = {"config", "lm", "versions", "documents"}
 
 # Settings that say where a run works and how long, not what it computes: they may change.
 RESUME_IGNORES = (
-    "save_dir", "lm_cache_dir", "data_cache_dir", "num_gpus", "gpu_cache_gb", "cpu_cache_gb",
-    "num_epochs",
+    "save_dir", "lm_cache_dir", "data_cache_dir", "device", "num_gpus", "gpu_cache_gb",
+    "cpu_cache_gb", "num_epochs",
 )  # fmt: skip
 LOCK = ".lock"
 
@@ -94,7 +94,12 @@ def describe(
     """What run.json says of a training; `doc_reps` only where they are given, not the seed's."""
     description: dict[str, Any] = {
         "config": to_dict(dataclasses.replace(config, save_dir=None)),
-        "lm": {"name": lm.name, "dtype": lm.dtype, "fingerprint": lm_fingerprint(lm)},
+        "lm": {
+            "name": lm.name,
+            "origin": lm.origin,
+            "dtype": lm.dtype,
+            "fingerprint": lm_fingerprint(lm),
+        },
         "versions": {name: version_of(name) for name in LIBRARIES},
         "documents": [asdict(document) for document in documents],
     }
@@ -212,14 +217,16 @@ class Run:
                 "they were the seed's), or choose another save_dir."
             )
         mine = {"config": to_dict(self.config), "lm": self.description["lm"]}
-        for part, ignored in (("config", RESUME_IGNORES), ("lm", ())):
+        # What the setting dtype came to stands in the LM's own; a fingerprint outweighs an origin.
+        for part, ignored in (("config", (*RESUME_IGNORES, "dtype")), ("lm", ("origin",))):
             for name, old in mine[part].items():
                 new = description[part].get(name)
                 if old != new and name not in ignored:
+                    hint = f"Give dtype {old} to go on, c" if name == "dtype" else "C"
                     raise DocmemError(
                         f"{self.path} holds a run with another {part}: {name} was {old!r}, "
-                        f"now {new!r}. Choose another save_dir, or delete that folder to start "
-                        "anew."
+                        f"now {new!r}. {hint}hoose another save_dir, or delete that folder to "
+                        "start anew."
                     )
 
     @property
@@ -286,11 +293,13 @@ class Run:
         Raises:
             DocmemError: if it cannot be loaded, or is not the same LM.
         """
-        cache = self.config.lm_cache_dir
+        config, cache = self.config, self.config.lm_cache_dir
+        few = (config.num_gpus or 0) > torch.cuda.device_count()
         lm = load_lm(
             name or self.description["lm"]["name"],
             dtype=self.description["lm"]["dtype"],
-            num_gpus=min(self.config.num_gpus, torch.cuda.device_count()),
+            device=config.device if usable(config.device) else "auto",
+            num_gpus=None if few else config.num_gpus,
             lm_cache_dir=cache if cache and cache.is_dir() else None,
         )
         self.check_lm(lm)
@@ -298,10 +307,13 @@ class Run:
 
     def check_lm(self, lm: LanguageModel) -> None:
         """Raise unless `lm` is the LM this run was trained on."""
-        if lm_fingerprint(lm) != self.description["lm"]["fingerprint"]:
+        trained = self.description["lm"]
+        if lm_fingerprint(lm) != trained["fingerprint"]:
+            origin = trained.get("origin", "")  # version 0.1 knew none
             raise DocmemError(
-                f"{self.path} was trained on the LM {self.description['lm']['name']!r} in "
-                f"{self.description['lm']['dtype']}; {lm.name!r} in {lm.dtype} has other weights."
+                f"{self.path} was trained on the LM {trained['name']!r} in {trained['dtype']} "
+                f"({origin or 'origin unknown'}); {lm.name!r} in {lm.dtype} "
+                f"({lm.origin or 'origin unknown'}) has other weights."
             )
 
     def cache_hidden_states(self, lm: LanguageModel) -> HiddenStateCache:

@@ -10,11 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from docmem.core.blocks import text_config
 from docmem.core.memory import DocumentMemory
-from docmem.documents import Document, check_titles, load_documents
+from docmem.documents import PAPER_TITLES, Document, check_titles, load_documents
 from docmem.errors import DocmemError
-from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel, load_lm
 from docmem.training.config import TrainConfig
 from docmem.training.doc_reps import spread_doc_reps
@@ -22,11 +20,17 @@ from docmem.training.run import RESUME_IGNORES, to_dict
 
 
 def configured_documents(config: TrainConfig) -> list[Document]:
-    """The documents that a configuration names; of WikiText, a choice by its seed."""
+    """The documents that a configuration names; of WikiText, a choice by its seed.
+
+    Seed 1 chooses the pages of WikiText-103 that the authors' seed 1 drew, up to twenty.
+    """
+    titles, count = config.titles, config.max_labels
+    if config.source == "wikitext-103" and config.seed == 1 and count <= len(PAPER_TITLES):
+        titles = titles or PAPER_TITLES[:count]
     return load_documents(
         config.source,
-        None if config.titles else config.max_labels,
-        titles=config.titles,
+        None if titles else count,
+        titles=titles,
         seed=config.seed if config.source.startswith("wikitext-") else None,
         cache_dir=config.data_cache_dir,
     )
@@ -37,6 +41,7 @@ def configured_lm(config: TrainConfig) -> LanguageModel:
     return load_lm(
         config.lm,
         dtype=config.dtype,
+        device=config.device,
         num_gpus=config.num_gpus,
         lm_cache_dir=config.lm_cache_dir,
     )
@@ -94,24 +99,10 @@ def default_folder(
     The number of epochs is no part of the digest, so that a run can be extended.
     """
     settings = {n: v for n, v in to_dict(config).items() if n not in RESUME_IGNORES}
+    settings["dtype"] = lm.dtype  # what `auto` came to
     content: list[Any] = [settings, lm.name, [document.text for document in documents]]
     if doc_reps is not None:
         content.append(doc_reps.float().tolist())
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
     name = f"{config.key_activation}-{config.hook_memory_dim}-{digest}"
     return Path("outputs") / Path(lm.name).name / name
-
-
-def gpu_memory(cache: HiddenStateCache, memory: DocumentMemory) -> dict[str, int]:
-    """What training takes of a GPU's memory, in bytes, from the shapes of things.
-
-    The logits are those of the largest batch under two DocReps, with their gradient, in float32.
-    """
-    model, tokens = cache.lm.model, [batch.input_ids.numel() for batch in cache.batches]
-    return {
-        "the LM's weights": sum(weight.nbytes for weight in model.parameters()),
-        "hidden states": sum(tokens) * cache.lm.d_model * model.dtype.itemsize,
-        "logits of a step, at most": 2 * 2 * max(tokens) * text_config(model).vocab_size * 4,
-        "the memory, its gradient, the optimizer's moments": 4
-        * sum(weight.nbytes for weight in memory.parameters()),
-    }

@@ -1,0 +1,74 @@
+"""The runs in a folder, as one table: `docmem runs`."""
+
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from docmem.errors import DocmemError
+from docmem.training.run import RESUME_IGNORES, Run, to_dict
+
+SHORT = 60
+"""Characters of the column of settings; more are cut off."""
+
+
+def runs_in(folder: Path) -> tuple[list[Run], list[str]]:
+    """The runs below a folder, by path, and what is wrong with those that cannot be opened.
+
+    Raises:
+        DocmemError: if there is no such folder, or no run in it.
+    """
+    if not folder.is_dir():
+        raise DocmemError(f"There is no folder {folder}. Name one in which `docmem train` wrote.")
+    runs, faults = [], []
+    for path in sorted(folder.rglob("run.json")):
+        try:
+            runs.append(Run.open(path.parent))
+        except DocmemError as error:
+            faults.append(str(error))
+    if not runs and not faults:
+        raise DocmemError(f"{folder} holds no run. `docmem train` writes one.")
+    return runs, faults
+
+
+def differing(runs: list[Run]) -> list[str]:
+    """What each run's settings have that not all of these runs share, as flags and values."""
+    settings = [
+        {name: value for name, value in to_dict(run.config).items() if name not in RESUME_IGNORES}
+        for run in runs
+    ]
+    names = [name for name in settings[0] if len({str(one[name]) for one in settings}) > 1]
+    found = [" ".join(f"{name}={one[name]}" for name in names) for one in settings]
+    return [text if len(text) <= SHORT else f"{text[: SHORT - 1]}…" for text in found]
+
+
+def overview(folder: Path) -> str:
+    """A table of the runs below a folder; those that cannot be opened follow, one sentence each.
+
+    Raises:
+        DocmemError: as `runs_in`.
+    """
+    runs, faults = runs_in(folder)
+    rows: list[dict[str, Any]] = []
+    for run, settings in zip(runs, differing(runs) if runs else [], strict=True):
+        try:
+            history = run.load_history()
+        except DocmemError as error:
+            faults.append(str(error))
+            continue
+        last = history[-1] if history else None
+        rows.append(
+            {
+                "run": run.path.relative_to(folder),
+                "LM": Path(run.description["lm"]["name"]).name,
+                "documents": len(run.titles),
+                "epochs": f"{len(history)} of {run.config.num_epochs}",
+                "own": f"{last.positive_ce:.2f}" if last else "",
+                "negative": f"{last.negative_ce:.2f}" if last else "",
+                "state": "finished" if run.finished else "unfinished",
+                "settings that differ": settings,
+            }
+        )
+    table = tabulate(rows, "keys", disable_numparse=True)
+    note = "own, negative: cross entropy in the last epoch, nats per token"
+    return "\n\n".join([f"{table}\n\n{note}", *faults])
