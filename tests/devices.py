@@ -11,7 +11,9 @@ numbers and indices from the CPU, and copies. A tensor of unknown place meets an
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -126,5 +128,7 @@ def _named(device: Any) -> torch.device:
 @contextmanager
 def pretended_devices(without_float64: str | None = None) -> Iterator[None]:
     """Within: tensors have pretended devices, and meet only on one; one may lack a format."""
-    with _Pretend(), _Refuse(without_float64):
+    size = SimpleNamespace(total_memory=16_000_000_000)
+    sized = mock.patch.object(torch.cuda, "get_device_properties", lambda _: size)
+    with sized, _Pretend(), _Refuse(without_float64):
         yield

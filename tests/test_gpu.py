@@ -41,7 +41,7 @@ def test_untied_lm_trains_and_is_measured_as_on_cpu(num_gpus: int, tmp_path: Pat
     toy.tokenizer.save_pretrained(tmp_path / "lm")
     found = {}
     for gpus in (0, num_gpus):
-        lm = load_lm(tmp_path / "lm", num_gpus=gpus)
+        lm = load_lm(tmp_path / "lm", num_gpus=gpus, dtype="float32")
         places = {parameter.device.type for parameter in lm.model.parameters()}
         assert places == {"cuda" if gpus else "cpu"}
         if gpus > 1:
@@ -59,10 +59,10 @@ def test_untied_lm_trains_and_is_measured_as_on_cpu(num_gpus: int, tmp_path: Pat
 def test_memory_is_edited_and_handed_back_on_its_own_device(num_gpus: int, tmp_path: Path) -> None:
     config = preset("tiny", save_dir=tmp_path, **SMALL)
     *known, _ = documents = load_documents("encyclopedia", 4)
-    lm = load_lm("tiny", num_gpus=num_gpus)
+    lm = load_lm("tiny", num_gpus=num_gpus, dtype="float32")
     memory = train(config, lm=lm, documents=known).load_memory()
     cache, old = (cache_hidden_states(lm, some, config) for some in (documents, known))
-    on_cpu = cache_hidden_states(load_lm("tiny"), documents, config)
+    on_cpu = cache_hidden_states(load_lm("tiny", device="cpu"), documents, config)
     for changed in (
         add(cache, memory, documents[-1].title, epochs=1),
         forget(old, memory, 0, epochs=1),
@@ -88,3 +88,16 @@ def test_experiment_measures_finite_numbers(
     numbers = [x for x in tree_leaves(dataclasses.asdict(measured)) if isinstance(x, float)]
     assert numbers
     assert all(map(math.isfinite, numbers))
+
+
+@pytest.mark.parametrize("num_gpus", GPUS[:1])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_shorter_formats_learn_as_float32_does(num_gpus: int, dtype: str, tmp_path: Path) -> None:
+    documents = load_documents("encyclopedia", 3)
+    found = []
+    for name in ("float32", dtype):
+        lm = load_lm("tiny", num_gpus=num_gpus, dtype=name)
+        config = preset("tiny", save_dir=tmp_path / name, **SMALL)
+        history = train(config, lm=lm, documents=documents, progress=False).load_history()
+        found.append(torch.tensor([epoch.positive_ce for epoch in history]))
+    torch.testing.assert_close(*found, atol=0.05, rtol=0)

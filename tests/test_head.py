@@ -28,7 +28,7 @@ def made(bias: bool) -> tuple[Tensor, nn.Linear, Tensor]:
 def test_losses_and_gradient_equal_those_of_full_logits(
     bias: bool, rows_at_once: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setitem(head.CHUNK_BYTES, "cpu", 4 * VOCABULARY * rows_at_once)
+    monkeypatch.setattr(head, "CHUNK_BYTES", 4 * VOCABULARY * rows_at_once)
     x, linear, target = made(bias)
     weights = torch.linspace(-1, 1, ROWS)
     expected = functional.cross_entropy(linear(x), target, reduction="none")

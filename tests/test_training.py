@@ -16,13 +16,12 @@ from docmem.core.loss import negative_doc_rep
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, segments
 from docmem.errors import DocmemError
-from docmem.lm.forward import forward_inputs
 from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
 from docmem.training.run import Run
 from docmem.training.selection import memory_selection
-from docmem.training.setup import default_folder, gpu_memory, new_memory
+from docmem.training.setup import default_folder, new_memory
 from docmem.training.train import train
 from docmem.training.trainer import new_optimizer
 
@@ -254,20 +253,6 @@ def test_invalid_settings_leave_no_folder(lm, config, documents, changes, count,
 def test_documents_of_one_title_are_rejected(lm, config: TrainConfig, documents):
     with pytest.raises(DocmemError, match="2 documents are called 'Cyclone Odalys'"):
         train(config, lm=lm, documents=[*documents, documents[0]], progress=False)
-
-
-def test_gpu_memory_counts_weights_states_logits_and_moments(
-    lm: LanguageModel, config: TrainConfig, documents: list[Document]
-) -> None:
-    cache = cache_hidden_states(lm, documents, config)
-    needed = gpu_memory(cache, new_memory(config, lm, documents))
-    tokens = [batch.input_ids.numel() for batch in cache.batches]
-    logits = lm.model(**forward_inputs(lm.model, cache.batches[0])).logits
-    assert needed["the LM's weights"] == 4 * sum(p.numel() for p in lm.model.parameters())
-    assert needed["hidden states"] == 4 * sum(
-        cache.states(index).numel() for index in range(len(tokens))
-    )
-    assert needed["logits of a step, at most"] == 16 * max(tokens) * logits.shape[-1]
 
 
 def test_weight_decay_defaults_to_that_of_the_authors_program(

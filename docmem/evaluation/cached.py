@@ -1,6 +1,6 @@
 """Cached evaluation results of a run: nothing is measured twice.
 
-    measure(run)                       # recognition and completion
+    measure(run)                       # recognition, completion, and what the base LM makes of it
     measure_plane(run, points=61)      # the map of the DocRep plane
 
 Results lie in the run's folder, in `measured/`, with a digest of the memory they are of. They are
@@ -13,11 +13,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from docmem.core.files import load_tensors, save_tensors, tensor_digest
 from docmem.evaluation.plane import KeyPlane, key_plane
 from docmem.evaluation.recall import Completion, Recognition, completion, recognition
+from docmem.lm.cross_entropy import base_cross_entropies
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel
 from docmem.training.run import Run
@@ -30,13 +32,17 @@ class Recall(NamedTuple):
     """Cross entropies of every document under every DocRep."""
     completion: Completion
     """Share of tokens continued correctly, 16 after 16."""
+    base_ce: Float[Tensor, " n_docs"]
+    """Cross entropy of each document by the base LM, nats per token."""
 
 
 Loader = Callable[[], LanguageModel]
+VERSION = 2
+"""What is measured: results of an earlier version are measured again."""
 
 
 def measure(run: Run, load: Loader | None = None) -> Recall:
-    """Recognition and completion of a run, on the text it was trained on.
+    """Recognition and completion of a run, on the text it was trained on; its base LM beside it.
 
     Args:
         run: a finished run.
@@ -48,22 +54,37 @@ def measure(run: Run, load: Loader | None = None) -> Recall:
 
     def results() -> dict[str, Tensor]:
         cache, memory = run.cache_hidden_states((load or run.load_lm)()), run.load_memory()
-        shares = torch.tensor(completion(cache, memory), dtype=torch.float64)
-        return {"ce": recognition(cache, memory).ce, "completion": shares}
+        return {
+            "ce": recognition(cache, memory).ce,
+            "completion": torch.tensor(completion(cache, memory), dtype=torch.float64),
+            "base_ce": base_cross_entropies(cache),
+        }
 
     cached = _cached(run, "recall", results)
-    return Recall(Recognition(cached["ce"]), Completion(*cached["completion"].tolist()))
+    shares = Completion(*cached["completion"].tolist())
+    return Recall(Recognition(cached["ce"]), shares, cached["base_ce"])
 
 
-def first_segments(run: Run, lm: LanguageModel) -> HiddenStateCache:
-    """The first segment of each of the run's documents: what maps of the plane are read with."""
-    return cache_hidden_states(lm, run.documents, dataclasses.replace(run.config, max_segments=1))
+def first_segments(run: Run, lm: LanguageModel, tokens: int | None = None) -> HiddenStateCache:
+    """The first segment of each of the run's documents: what maps of the plane are read with.
+
+    Args:
+        run: the run.
+        lm: its LM.
+        tokens: only that many of a segment's first tokens; None: all.
+    """
+    longest = min(run.config.max_length, tokens or run.config.max_length)
+    config = dataclasses.replace(run.config, max_segments=1, max_length=longest)
+    return cache_hidden_states(lm, run.documents, config)
 
 
-def measure_plane(run: Run, load: Loader | None = None, points: int = 61) -> KeyPlane:
+def measure_plane(
+    run: Run, load: Loader | None = None, points: int = 61, tokens: int | None = None
+) -> KeyPlane:
     """The DocRep plane of a run, as far as its DocReps reach.
 
-    To take seconds and not minutes, each document is read by its first segment only.
+    To take seconds and not minutes, each document is read by its first segment only; with an LM of
+    a large vocabulary, better by its first `tokens` tokens.
 
     Raises:
         DocmemError: as `measure`; or if there is no plane, as `key_plane`.
@@ -72,10 +93,11 @@ def measure_plane(run: Run, load: Loader | None = None, points: int = 61) -> Key
     def results() -> dict[str, Tensor]:
         lm = (load or run.load_lm)()
         run.check_lm(lm)
-        memory = run.load_memory()
-        return key_plane(first_segments(run, lm), memory, points=points, progress=True)._asdict()
+        cache, memory = first_segments(run, lm, tokens), run.load_memory()
+        return key_plane(cache, memory, points=points, progress=True)._asdict()
 
-    return KeyPlane(**_cached(run, f"key_plane_{points}", results))
+    name = f"key_plane_{points}" + (f"_{tokens}" if tokens else "")
+    return KeyPlane(**_cached(run, name, results))
 
 
 def _cached(run: Run, name: str, measure: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -84,7 +106,7 @@ def _cached(run: Run, name: str, measure: Callable[[], dict[str, Tensor]]) -> di
     In a folder that cannot be written, as a colleague's, they are measured each time.
     """
     path = run.path / "measured" / f"{name}.safetensors"
-    memory = tensor_digest(run.load_memory().state_dict(), {})
+    memory = tensor_digest(run.load_memory().state_dict(), {"measured": VERSION})
     if path.exists():
         results, metadata = load_tensors(path)
         if metadata.get("memory") == memory:

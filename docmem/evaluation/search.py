@@ -7,7 +7,7 @@
 Both begin with the lowest point of a map that holds every DocRep (`key_plane`).
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,7 @@ from docmem.errors import DocmemError
 from docmem.evaluation.plane import KeyPlane, key_plane, plane_of
 from docmem.lm.cross_entropy import on_device_of
 from docmem.lm.hidden_states import HiddenStateCache
+from docmem.training.step import SCALE
 
 # Points per side of each refinement: an odd number, so that the centre is among them.
 FINE = 5
@@ -97,7 +98,8 @@ def search_descent(
         for _ in range(steps):
             optimizer.zero_grad()
             ce = cache.cross_entropies(index, memory, origin + point @ axes)[0]
-            ce.backward(inputs=[point])
+            (ce * SCALE).backward(inputs=[point])
+            point.grad = cast(Tensor, point.grad) / SCALE
             optimizer.step()
         found[index] = point.detach()[0]
     return _search(cache, memory, plane, found)

@@ -21,6 +21,10 @@ from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError
 from docmem.lm.hidden_states import HiddenStateCache
 
+SCALE = 1024.0
+"""Losses are scaled up before the backward pass and gradients down after it: the LM's part of it
+may be in float16, where small numbers vanish. A power of two changes no float32 result."""
+
 
 class GuidedLosses(NamedTuple):
     """The losses of one batch, nats per token."""
@@ -88,20 +92,26 @@ def descend(
         DocmemError: if a loss or the gradient is not a number; nothing has been changed then.
     """
     optimizer.zero_grad()  # what a refused step may have left
-    count = 0
-    for count, loss in enumerate(losses, start=1):  # noqa: B007 - the last count is needed
-        require_finite("loss", loss.item())
-        loss.backward()
+    seen = []
+    for loss in losses:
+        (loss * SCALE).backward()
+        seen.append(loss.detach())
     parameters = list(itertools.chain(*(group["params"] for group in optimizer.param_groups)))
     for parameter in parameters:
         if parameter.grad is not None:
-            parameter.grad /= count
+            parameter.grad /= len(seen) * SCALE
     norm = torch.nn.utils.clip_grad_norm_(parameters, grad_clip)
-    require_finite("gradient", norm.item())
+    # Read once, after all is under way: each reading makes a GPU wait.
+    *values, gradient = torch.stack([*(one.to(norm) for one in seen), norm]).tolist()
+    for value in values:
+        require_finite("loss", value)
+    require_finite("gradient", gradient)
     optimizer.step()
 
 
 def require_finite(what: str, value: float) -> None:
     """Raise if a loss or gradient is not a number any more."""
     if not math.isfinite(value):
-        raise DocmemError(f"The {what} is {value}. Try a smaller lr or guidance.")
+        raise DocmemError(
+            f"The {what} is {value}. Try a smaller lr or guidance; with an LM in float16, float32."
+        )

@@ -63,7 +63,9 @@ class Trainer:
                     self.config.grad_clip_coeff,
                 )
             except DocmemError as error:
-                doc_id = self.cache.doc_ids[len(losses) - 1]
+                read = range(int(group[0]), len(losses))
+                bad = next((i for i in read if not losses[i].total.isfinite()), len(losses) - 1)
+                doc_id = self.cache.doc_ids[bad]
                 title = self.memory.titles[doc_id] if self.memory.titles else str(doc_id)
                 raise DocmemError(f"In epoch {number}, document {title!r}: {error}") from error
             if after_step is not None:
@@ -103,7 +105,7 @@ class Trainer:
 
         if config.negative_rows is None:
             return drawn(), None
-        with_loss = self.cache.batches[index].predicted.any(1).nonzero()[:, 0].cpu()
+        with_loss = self.cache.predicted[index].any(1).nonzero()[:, 0]
         order = torch.randperm(len(with_loss), generator=generator)
         rows = with_loss[order[: config.negative_rows]]
         return torch.stack([drawn() for _ in rows]), rows
