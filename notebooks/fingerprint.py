@@ -21,14 +21,14 @@ LEVELS = 4.0  # of 256, the mean over the twentieth of a thumbnail that differs 
 
 # Not inside a word, a path or a date; its sign may stand before it, % behind.
 NUMBER = re.compile(r"(?<![\w.,/-])([-+−]?\d+(?:,\d{3})*(?:\.\d+)?)(%?)(?![\w/]|-\w)")
-TIME = re.compile(r"[\d.,]+ ?(?:ms|s|seconds?|min|minutes?|h|hours?)\b")
+TIME = re.compile(r"[\d.,]+ ?(?:ms|s|seconds?|min|minutes?|h|hours?|GFLOP/s)\b")
 # What the LM writes may change as a whole where two tokens are nearly as likely.
 QUOTED = re.compile("“[^”]*”")
 PICTURE = re.compile(r"data:image/(?:png|gif);base64,([\w+/=\s]+)")
 
 
 def numbers(text: str) -> list[float]:
-    """The numbers of a text in their order, 8% as 0.08; no times, and nothing in “quotes”."""
+    """The numbers of a text in their order, 8% as 0.08; no times or speeds, nothing in “quotes”."""
     text = TIME.sub("", QUOTED.sub("", text))
     return [
         round(float(number.replace(",", "").replace("−", "-")) / (100 if percent else 1), 4)

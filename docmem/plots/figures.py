@@ -7,12 +7,14 @@ again is quick.
 """
 
 import functools
+import html
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from tabulate import tabulate
 from torch import Tensor
 
@@ -37,6 +39,8 @@ class Result(NamedTuple):
     """Cross entropies of every document under every DocRep."""
     completion: Completion
     """Completion accuracy, 16 tokens after 16."""
+    base_ce: Float[Tensor, " n_docs"]
+    """Cross entropy of each document by the base LM, nats per token."""
     seconds: float
     """Training time, all epochs."""
 
@@ -85,6 +89,7 @@ def table(results: Sequence[Result], style: str = "simple") -> str:
     rows = [
         {
             "memory": name,
+            "base CE": f"{base.mean():.2f}",
             "own CE": f"{known.own:.2f}",
             "other CE": f"{known.other:.2f}",
             "lowest": f"{known.lowest_pair.ce:.2f}",
@@ -95,7 +100,7 @@ def table(results: Sequence[Result], style: str = "simple") -> str:
             "by none": f"{accuracy.none:.0%}",
             "seconds": f"{seconds:.0f}",
         }
-        for name, known, accuracy, seconds in results
+        for name, known, accuracy, base, seconds in results
     ]
     align = ("left", *["right"] * (len(rows[0]) - 1))
     cells = tabulate(rows, "keys", style, colalign=align, disable_numparse=True)
@@ -103,8 +108,9 @@ def table(results: Sequence[Result], style: str = "simple") -> str:
 
 
 NOTE = (
-    "CE: cross entropy of each document's text under its own DocRep, and under each of the "
-    "others', nats per token. Lowest: the lowest of any document under any other's. Margin: from "
+    "CE: cross entropy of each document's text by the LM without memory (base), under its own "
+    "DocRep, and under each of the others', nats per token. Lowest: the lowest of any document "
+    "under any other's. Margin: from "
     "a document's own to its lowest under another's, for the document where that is least. "
     "Completion: completion accuracy, the share of tokens that are right among the 16 that greedy "
     "generation writes after the first 16 of a training segment: under the own DocRep, under "
@@ -119,12 +125,41 @@ def report(results: Sequence[Result], runs: Sequence[Run]) -> str:
     return (
         f"# What these figures were drawn from\n\n{table(results, 'github')}\n\n"
         "One run each, one seed. Every number drawn is in `results.json`.\n\n"
+        f"{by_document(results[-1], runs[-1].titles)}\n\n"
         f"{describe(runs[-1])}. {versions}. Written by `docmem figures` or `make demo`.\n"
     )
 
 
+def markdown_cell(text: str) -> str:
+    """A text as a cell of a Markdown table, whatever characters it has."""
+    return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|")
+
+
+def by_document(result: Result, titles: Sequence[str]) -> str:
+    """A table of one run, one line per document; all cross entropies in nats per token."""
+    others = result.recognition.ce.clone().fill_diagonal_(torch.inf)
+    rows = [
+        (markdown_cell(title), base, own, lowest, markdown_cell(titles[whose]))
+        for title, base, own, lowest, whose in zip(
+            titles,
+            result.base_ce.tolist(),
+            result.recognition.ce.diagonal().tolist(),
+            others.min(1).values.tolist(),
+            others.argmin(1).tolist(),
+            strict=True,
+        )
+    ]
+    columns = [f"document ({result.name})", "base CE", "own CE", "lowest other CE", "under"]
+    return str(tabulate(rows, columns, "github", floatfmt=".2f"))
+
+
 def draw_figures(
-    runs: Sequence[Run], folder: Path, *, lm: LanguageModel | None = None, points: int = 61
+    runs: Sequence[Run],
+    folder: Path,
+    *,
+    lm: LanguageModel | None = None,
+    points: int = 61,
+    map_tokens: int | None = None,
 ) -> list[Result]:
     """Measure runs on one LM and the same documents, and write all figures into `folder`.
 
@@ -132,12 +167,21 @@ def draw_figures(
     losses.png; key_plane.png and perplexity_wells.png of the last run; results.json with every
     number, results.md with the table.
 
+    Args:
+        runs: on the same documents.
+        folder: for the figures.
+        lm: the runs' LM; None: loaded, if it is needed.
+        points: grid points per side of the map of the DocRep plane.
+        map_tokens: tokens of each document's first segment that the map reads; None: all.
+
     Raises:
         DocmemError: if the runs do not go together, or a file cannot be written.
     """
     if not runs:
         raise DocmemError("Name at least one run to draw.")
     check_count("points", points, 2)
+    if map_tokens is not None:
+        check_count("map_tokens", map_tokens, 2)
     if runs[-1].config.key_dim < 2:
         raise DocmemError(
             "DocReps of length 1 have no plane to draw; train with key_dim 2 or more."
@@ -157,10 +201,11 @@ def draw_figures(
     for name, run in zip(names, runs, strict=True):
         memory_selection_gif(run, folder / f"memory_selection_{name}.gif")
     last, note = runs[-1], describe(runs[-1])
-    plane = measure_plane(last, load, points)
+    plane = measure_plane(last, load, points, map_tokens)
     histories = {name: run.load_history() for name, run in zip(names, runs, strict=True)}
     tau = last.config.target_negative_ce
-    segment = f"{names[-1]} memory, first segments"
+    read = "first segments" if map_tokens is None else f"first {map_tokens} tokens"
+    segment = f"{names[-1]} memory, {read}"
     figures = {
         "losses.png": plots.losses(new_figure(max(10, 3.6 * len(runs)), 5.6), histories, tau, note),
         "key_plane.png": plots.key_plane(
@@ -202,6 +247,7 @@ def _numbers(runs: Sequence[Run], results: Sequence[Result], plane: KeyPlane) ->
                 "margin": result.recognition.margin,
                 "recognised": result.recognition.recognised,
                 "documents": len(result.recognition.ce),
+                "base_ce": result.base_ce.tolist(),
                 "completion": result.completion._asdict(),
                 "seconds": result.seconds,
                 "ce": result.recognition.ce.tolist(),

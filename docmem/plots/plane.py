@@ -239,9 +239,10 @@ def draw_wells(
     surface.set_zlim(bottom, top)
     for axis in (surface.xaxis, surface.yaxis):
         axis.set_major_locator(MaxNLocator(3, steps=(1, 2, 5, 10)))
-    round_numbers = [lead * 10**power for power in range(5) for lead in (1, 2, 5)]
+    leads = (1, 2, 5) if rise < 3.5 else (1,)  # more would lie on top of each other
+    round_numbers = [lead * 10**power for power in range(7) for lead in leads]
     marks = [mark for mark in round_numbers if limits[0] <= mark <= limits[1]]
-    surface.set_zticks(np.log10(marks), [str(mark) for mark in marks])
+    surface.set_zticks(np.log10(marks), [f"{mark:,}" for mark in marks])
     for axis in (surface.xaxis, surface.yaxis, surface.zaxis):
         axis.pane.set_facecolor("white")
         axis._axinfo["grid"]["color"] = "#E4E4E4"

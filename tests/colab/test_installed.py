@@ -40,3 +40,9 @@ def test_every_file_of_the_installed_package_is_in_the_source_archive(tmp_path: 
     with tarfile.open(archive) as opened:
         packed = {name.partition("/")[2] for name in opened.getnames()}
     assert not {*package_files(), "LICENSE"} - packed
+
+
+def test_lora_of_this_peft_is_trained(tmp_path: Path) -> None:
+    command = ["experiment", "baselines", "--fast", "--seeds", "1", "--out", str(tmp_path)]
+    subprocess.run([sys.executable, "-m", "docmem", *command], cwd=tmp_path, check=True)
+    assert (tmp_path / "baselines.png").stat().st_size > 0

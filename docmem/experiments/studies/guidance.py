@@ -183,7 +183,7 @@ class Guidance(Study[Results]):
 
 def one_run(pool: RunPool, run: Run) -> dict[str, float]:
     """How well a run's documents are read under each of DOC_REPS, and continued."""
-    known, continued = recall_of(run, lambda: pool.lm)
+    known, continued, _ = recall_of(run, lambda: pool.lm)
     memory = run.load_memory()
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randn(RANDOM_DOC_REPS, memory.config.key_dim, generator=generator)

@@ -165,7 +165,7 @@ class Placing(Study[Results]):
             for name, doc_reps in zip(PLACINGS, (None, from_lm, dealt), strict=True):
                 run = pool.run(seed, documents, doc_reps)
                 memory = run.load_memory()
-                known, completion = measure(run, lambda: pool.lm)
+                known, completion, _ = measure(run, lambda: pool.lm)
                 row = {"own": known.own, "recognised": known.recognised}
                 row |= {"completed": completion.own, **unseen.measure(memory)}
                 rows[name].append(row | neighbours(alike, memory))
