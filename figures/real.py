@@ -38,7 +38,9 @@ document under any other's. Margin: from a document's own to its lowest under an
 document where that is least. Right: the share of tokens that greedy generation gets right, 16 after
 16: under the own DocRep, under another's, and by the LM without memory. Well: the share of the
 DocRep plane on which a document's perplexity is below twice its lowest, the mean over documents, of
-their first 32 tokens. Seconds: training alone, on what the last column names."""
+their first 32 tokens. Seconds: training alone, on what the last column names.
+
+[Notebook 05](../notebooks/05_a_real_lm.ipynb) steps through the first of these runs."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,10 @@ def page(rows: list[Row]) -> str:
     parts = [INTRODUCTION, tabulate(table, "keys", "github", disable_numparse=True)]
     origins = sorted({f"{row.lm}: {row.origin}" for row in rows})
     parts.append("Weights: " + "; ".join(origins) + ".")
-    for first in {row.texts: row for row in reversed(rows)}.values():
+    firsts: dict[str, Row] = {}
+    for row in rows:
+        firsts.setdefault(row.texts, row)
+    for first in firsts.values():
         others = first.known.ce.clone().fill_diagonal_(torch.inf).min(1).values.tolist()
         own = first.known.ce.diagonal().tolist()
         columns = zip(map(markdown_cell, first.titles), first.base, own, others, strict=True)
