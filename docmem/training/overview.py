@@ -8,8 +8,10 @@ from tabulate import tabulate
 from docmem.errors import DocmemError
 from docmem.training.run import RESUME_IGNORES, Run, to_dict
 
-SHORT = 60
+SHORT = 90
 """Characters of the column of settings; more are cut off."""
+SHOWN = {"lm_name", "lm_size", "max_labels", *RESUME_IGNORES}
+"""Settings with a column of their own, or of no effect on what is computed."""
 
 
 def runs_in(folder: Path) -> tuple[list[Run], list[str]]:
@@ -34,10 +36,11 @@ def runs_in(folder: Path) -> tuple[list[Run], list[str]]:
 def differing(runs: list[Run]) -> list[str]:
     """What each run's settings have that not all of these runs share, as flags and values."""
     settings = [
-        {name: value for name, value in to_dict(run.config).items() if name not in RESUME_IGNORES}
+        {name: value for name, value in to_dict(run.config).items() if name not in SHOWN}
         for run in runs
     ]
     names = [name for name in settings[0] if len({str(one[name]) for one in settings}) > 1]
+    names.sort(key=lambda name: name not in ("key_activation", "seed"))  # the rest may be cut off
     found = [" ".join(f"{name}={one[name]}" for name in names) for one in settings]
     return [text if len(text) <= SHORT else f"{text[: SHORT - 1]}…" for text in found]
 
