@@ -8,18 +8,19 @@ import functools
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from docmem.documents import load_documents
 from docmem.experiments.pool import VERSION_0_1
 from docmem.lm.loading import DTYPES, TINY, LanguageModel, load_lm
 from docmem.training.config import DType, TrainConfig, preset
+from docmem.training.plan import PYTHIA, pythia_config
 
 SHAPES = {
     "toy": (64, 2, 2, 4096),
-    "Pythia-160m": (768, 12, 12, 50304),
-    "Pythia-1B": (2048, 16, 8, 50304),
-    "Pythia-6.9B": (4096, 32, 32, 50432),
+    "Pythia-160m": PYTHIA["pythia-160m"],
+    "Pythia-1B": PYTHIA["pythia-1b"],
+    "Pythia-6.9B": PYTHIA["pythia-6.9b"],
 }
 """Width, blocks, heads and vocabulary of GPT-NeoX, embeddings untied and blocks parallel."""
 
@@ -29,17 +30,7 @@ def build_lm(name: str, dtype: DType = "float32", device: str = "cpu") -> Langua
     """The embedded LM, `tiny`, or one of `SHAPES` with weights from a fixed seed."""
     if name == "tiny":
         return load_lm(name, dtype=dtype, device=device)
-    d_model, blocks, heads, vocabulary = SHAPES[name]
-    config = GPTNeoXConfig(
-        vocab_size=vocabulary,
-        hidden_size=d_model,
-        num_hidden_layers=blocks,
-        num_attention_heads=heads,
-        intermediate_size=4 * d_model,
-        max_position_embeddings=2048,
-        tie_word_embeddings=False,
-        use_parallel_residual=True,
-    )  # rotary positions turn a quarter of each head, as in Pythia: transformers' default
+    config = pythia_config(*SHAPES[name])
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(0)
         model: Any = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype])

@@ -134,7 +134,7 @@ def page(rows: list[Row]) -> str:
     for row in rows:
         firsts.setdefault(row.texts, row)
     for first in firsts.values():
-        others = first.known.ce.clone().fill_diagonal_(torch.inf).min(1).values.tolist()
+        others = first.known.others().min(1).values.tolist()
         own = first.known.ce.diagonal().tolist()
         columns = zip(map(markdown_cell, first.titles), first.base, own, others, strict=True)
         heads = ["document", "base CE", "own CE", "lowest other CE"]

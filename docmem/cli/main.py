@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.metadata
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from typing import Annotated, Any
 
 import tyro
 
+import docmem
 from docmem.cli.commands import (
     Attribute,
     Experiment,
@@ -93,6 +93,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given == ["--version"]:
-        print(f"docmem {importlib.metadata.version('docmem')}")
+        print(f"docmem {docmem.__version__}")
         return 0
     return exit_status(lambda: parse(given).run())

@@ -62,7 +62,7 @@ class Recognition(NamedTuple):
         The mean `other` hides a pair of documents that leak into each other; this does not. With a
         single document there is no pair, and the cross entropy is not a number.
         """
-        others = self._others()
+        others = self.others()
         document, doc_rep = divmod(int(others.argmin()), len(others))
         ce = others[document, doc_rep].item()
         return LowestPair(ce if len(others) > 1 else math.nan, document, doc_rep)
@@ -75,9 +75,9 @@ class Recognition(NamedTuple):
         """
         if len(self.ce) < 2:
             return math.nan
-        return (self._others().min(1).values - self.ce.diagonal()).min().item()
+        return (self.others().min(1).values - self.ce.diagonal()).min().item()
 
-    def _others(self) -> Float[Tensor, "n_docs n_docs"]:
+    def others(self) -> Float[Tensor, "n_docs n_docs"]:
         """The cross entropies with infinity in place of each document's own."""
         return self.ce.clone().fill_diagonal_(math.inf)
 

@@ -20,10 +20,10 @@ from torch import Tensor
 from docmem.documents import Document
 from docmem.errors import check_count
 from docmem.lm.hidden_states import HiddenStateCache
-from docmem.lm.loading import LanguageModel, load_lm
+from docmem.lm.loading import LanguageModel
 from docmem.training.config import PAPER_PROCEDURE, TrainConfig, preset
 from docmem.training.run import Run
-from docmem.training.setup import configured_documents, default_folder
+from docmem.training.setup import configured_documents, configured_lm, default_folder
 from docmem.training.train import train
 
 VERSION_0_1: dict[str, Any] = {
@@ -70,14 +70,7 @@ class RunPool:
     @functools.cached_property
     def lm(self) -> LanguageModel:
         """The preset's LM, loaded at first use."""
-        config = self.config()
-        return load_lm(
-            config.lm,
-            dtype=config.dtype,
-            device=config.device,
-            num_gpus=config.num_gpus,
-            lm_cache_dir=config.lm_cache_dir,
-        )
+        return configured_lm(self.config())
 
     def documents(self, count: int | None = None) -> list[Document]:
         """The first documents of the preset's source; None: as many as it memorises."""

@@ -137,7 +137,7 @@ def markdown_cell(text: str) -> str:
 
 def by_document(result: Result, titles: Sequence[str]) -> str:
     """A table of one run, one line per document; all cross entropies in nats per token."""
-    others = result.recognition.ce.clone().fill_diagonal_(torch.inf)
+    others = result.recognition.others()
     rows = [
         (markdown_cell(title), base, own, lowest, markdown_cell(titles[whose]))
         for title, base, own, lowest, whose in zip(

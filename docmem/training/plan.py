@@ -124,7 +124,8 @@ def plan(config: TrainConfig, documents: Sequence[Document] | None = None) -> Pl
     trained = 2 * width * memory_dim + width * width  # the small rest is not worth counting
     batches = [rows[i : i + config.batch_size] for rows in lengths
                for i in range(0, len(rows), config.batch_size)]  # fmt: skip
-    read = sum(map(tokens_read(config), batches))
+    per_batch = [tokens_read(config, rows) for rows in batches]
+    read, largest = sum(per_batch), max(per_batch)
     # Forward, and backward by the activations; of the memory, by its weights too.
     flops = read * (4 * width * vocabulary + 4 * after) + 3 * 2 * width * memory_dim * read * 2
     flops += len(batches) * 3 * 2 * width * width * memory_dim
@@ -132,7 +133,6 @@ def plan(config: TrainConfig, documents: Sequence[Document] | None = None) -> Pl
         small_side, products = min(width, memory_dim), 2 * NEWTON_SCHULZ
         steps = math.ceil(len(batches) / config.num_accumulation_steps)
         flops += steps * products * (2 * 2 * small_side**2 * width + 2 * width**3) * 1.5
-    largest = max(map(tokens_read(config), batches))
     number = torch.empty(0, dtype=DTYPES[dtype]).itemsize
     moments = 3 if config.optimizer == "muon" else 4
     memory = {
@@ -147,23 +147,35 @@ def plan(config: TrainConfig, documents: Sequence[Document] | None = None) -> Pl
     return Plan(config, device, dtype, memory, trained, tokens, 2.0 * tokens * before, flops, rate)
 
 
+def pythia_config(width: int, n_blocks: int, heads: int, vocabulary: int) -> Any:
+    """The configuration of a GPT-NeoX as Pythia is one.
+
+    Its rotary positions turn a quarter of each head, transformers' default.
+    """
+    from transformers import GPTNeoXConfig
+
+    return GPTNeoXConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        num_hidden_layers=n_blocks,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        max_position_embeddings=2048,
+        tie_word_embeddings=False,
+        use_parallel_residual=True,
+    )
+
+
 def empty_lm(config: TrainConfig) -> Any:
     """The LM without its weights.
 
     Raises:
         DocmemError: if its configuration cannot be read.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, GPTNeoXConfig
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     if config.lm in PYTHIA:
-        width, n_blocks, heads, vocabulary = PYTHIA[config.lm]
-        shape: Any = GPTNeoXConfig(
-            vocab_size=vocabulary,
-            hidden_size=width,
-            num_hidden_layers=n_blocks,
-            num_attention_heads=heads,
-            intermediate_size=4 * width,
-        )
+        shape: Any = pythia_config(*PYTHIA[config.lm])
     else:
         repository, revision, _ = find_lm(config.lm, config.lm_cache_dir)
         try:
@@ -204,14 +216,10 @@ def segment_tokens(
     ]
 
 
-def tokens_read(config: TrainConfig) -> Any:
-    """How many tokens a step reads after the hooked block, under both DocReps, of given rows."""
-
-    def count(rows: Sequence[int]) -> int:
-        negative = len(rows) if config.negative_rows is None else config.negative_rows
-        return sum(rows) + min(len(rows), negative) * max(rows)
-
-    return count
+def tokens_read(config: TrainConfig, rows: Sequence[int]) -> int:
+    """How many tokens a batch of rows has after the hooked block, under both DocReps."""
+    negative = len(rows) if config.negative_rows is None else config.negative_rows
+    return sum(rows) + min(len(rows), negative) * max(rows)
 
 
 def product_rate(rows: int, width: int, vocabulary: int, dtype: str, device: str) -> float:

@@ -222,11 +222,11 @@ class Run:
             for name, old in mine[part].items():
                 new = description[part].get(name)
                 if old != new and name not in ignored:
-                    hint = f"Give dtype {old} to go on, c" if name == "dtype" else "C"
+                    choose = f"Give dtype {old} to go on, choose" if name == "dtype" else "Choose"
                     raise DocmemError(
                         f"{self.path} holds a run with another {part}: {name} was {old!r}, "
-                        f"now {new!r}. {hint}hoose another save_dir, or delete that folder to "
-                        "start anew."
+                        f"now {new!r}. {choose} another save_dir, or delete that folder to start "
+                        "anew."
                     )
 
     @property
