@@ -30,7 +30,7 @@ def test_recognition_equals_full_forwards(trained: tuple[LanguageModel, Run]) ->
 
 
 def test_recognition_summarises_its_matrix() -> None:
-    result = Recognition(torch.tensor([[1.0, 4.0, 5.0], [3.0, 2.0, 6.0], [1.0, 7.0, 3.0]]))
+    result = Recognition.of_all(torch.tensor([[1.0, 4.0, 5.0], [3.0, 2.0, 6.0], [1.0, 7.0, 3.0]]))
     assert result.own == pytest.approx(2.0)
     assert result.other == pytest.approx(26 / 6)
     assert result.recognised == 2
@@ -39,7 +39,7 @@ def test_recognition_summarises_its_matrix() -> None:
 
 
 def test_recognition_of_one_document_has_no_pair() -> None:
-    result = Recognition(torch.tensor([[1.0]]))
+    result = Recognition.of_all(torch.tensor([[1.0]]))
     assert (result.own, result.recognised) == (1.0, 1)
     for missing in (result.other, result.lowest_pair.ce, result.margin):
         assert math.isnan(missing)

@@ -13,12 +13,20 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from docmem.core.files import load_tensors, save_tensors, tensor_digest
 from docmem.evaluation.plane import KeyPlane, key_plane
-from docmem.evaluation.recall import Completion, Recognition, completion, recognition
+from docmem.evaluation.recall import (
+    DOC_REPS,
+    TEXTS,
+    Completion,
+    Recognition,
+    completion,
+    recognition,
+    sampled,
+)
 from docmem.lm.cross_entropy import base_cross_entropies
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel
@@ -37,12 +45,15 @@ class Recall(NamedTuple):
 
 
 Loader = Callable[[], LanguageModel]
-VERSION = 2
+VERSION = 3
 """What is measured: results of an earlier version are measured again."""
 
 
 def measure(run: Run, load: Loader | None = None) -> Recall:
     """Recognition and completion of a run, on the text it was trained on; its base LM beside it.
+
+    Of more than 60 documents 60 are read, evenly spaced; of more than 20, each under the nearest 20
+    DocReps.
 
     Args:
         run: a finished run.
@@ -51,31 +62,43 @@ def measure(run: Run, load: Loader | None = None) -> Recall:
     Raises:
         DocmemError: if the run has no memory, or the LM is another one.
     """
+    texts = sampled(len(run.titles), TEXTS)
 
     def results() -> dict[str, Tensor]:
-        cache, memory = run.cache_hidden_states((load or run.load_lm)()), run.load_memory()
+        lm, memory = (load or run.load_lm)(), run.load_memory()
+        run.check_lm(lm)
+        cache = cache_hidden_states(
+            lm, [run.documents[index] for index in texts.tolist()], run.config
+        )
         return {
-            "ce": recognition(cache, memory).ce,
-            "completion": torch.tensor(completion(cache, memory), dtype=torch.float64),
+            **recognition(cache, memory, texts, progress=len(texts) > DOC_REPS)._asdict(),
+            "completion": torch.tensor(completion(cache, memory, texts=texts), dtype=torch.float64),
             "base_ce": base_cross_entropies(cache),
         }
 
     cached = _cached(run, "recall", results)
-    shares = Completion(*cached["completion"].tolist())
-    return Recall(Recognition(cached["ce"]), shares, cached["base_ce"])
+    known = Recognition(cached["ce"], cached["texts"], cached["doc_reps"])
+    return Recall(known, Completion(*cached["completion"].tolist()), cached["base_ce"])
 
 
-def first_segments(run: Run, lm: LanguageModel, tokens: int | None = None) -> HiddenStateCache:
+def first_segments(
+    run: Run,
+    lm: LanguageModel,
+    tokens: int | None = None,
+    texts: Int[Tensor, " texts"] | None = None,
+) -> HiddenStateCache:
     """The first segment of each of the run's documents: what maps of the plane are read with.
 
     Args:
         run: the run.
         lm: its LM.
         tokens: only that many of a segment's first tokens; None: all.
+        texts: only these documents; None: all.
     """
     longest = min(run.config.max_length, tokens or run.config.max_length)
     config = dataclasses.replace(run.config, max_segments=1, max_length=longest)
-    return cache_hidden_states(lm, run.documents, config)
+    read = range(len(run.documents)) if texts is None else texts.tolist()
+    return cache_hidden_states(lm, [run.documents[index] for index in read], config)
 
 
 def measure_plane(
@@ -84,7 +107,7 @@ def measure_plane(
     """The DocRep plane of a run, as far as its DocReps reach.
 
     To take seconds and not minutes, each document is read by its first segment only; with an LM of
-    a large vocabulary, better by its first `tokens` tokens.
+    a large vocabulary, better by its first `tokens` tokens. Of more than 60 documents 60 are read.
 
     Raises:
         DocmemError: as `measure`; or if there is no plane, as `key_plane`.
@@ -93,8 +116,9 @@ def measure_plane(
     def results() -> dict[str, Tensor]:
         lm = (load or run.load_lm)()
         run.check_lm(lm)
-        cache, memory = first_segments(run, lm, tokens), run.load_memory()
-        return key_plane(cache, memory, points=points, progress=True)._asdict()
+        texts, memory = sampled(len(run.titles), TEXTS), run.load_memory()
+        cache = first_segments(run, lm, tokens, texts)
+        return key_plane(cache, memory, points=points, texts=texts, progress=True)._asdict()
 
     name = f"key_plane_{points}" + (f"_{tokens}" if tokens else "")
     return KeyPlane(**_cached(run, name, results))

@@ -35,14 +35,35 @@ class KeyPlane(NamedTuple):
 
     axis: Float[Tensor, " points"]
     """Coordinates of the grid, the same across and up."""
-    ce: Float[Tensor, "n_docs points points"]
-    """Cross entropy of each document at each point, nats per token: [document, up, across]."""
+    ce: Float[Tensor, "texts points points"]
+    """Cross entropy of each text at each point, nats per token: [text, up, across]."""
     doc_reps: Float[Tensor, "n_docs 2"]
-    """The documents' own points."""
-    measured: Bool[Tensor, "n_docs points points"] | None = None
+    """The points of all documents."""
+    measured: Bool[Tensor, "texts points points"] | None = None
     """Which values are measured, the others being interpolated; None: all."""
     error: Float[Tensor, ""] = NO_ERROR
     """The largest error of interpolation at points held out, over all documents, nats per token."""
+    texts: Int[Tensor, " texts"] | None = None
+    """Whose texts were read; None: those of all documents, in their order."""
+
+    @property
+    def documents(self) -> Int[Tensor, " texts"]:
+        """The index of the document of each text."""
+        return torch.arange(len(self.ce)) if self.texts is None else self.texts
+
+    def ce_of(self, document: int) -> Float[Tensor, "points points"]:
+        """The map of one document, by its index.
+
+        Raises:
+            DocmemError: if its text was not read.
+        """
+        rows = (self.documents == document).nonzero()
+        if not len(rows):
+            raise DocmemError(
+                f"Document {document} is not in this map, which is of {len(self.ce)} of the "
+                f"{len(self.doc_reps)}; take one of `plane.documents`."
+            )
+        return self.ce[int(rows[0])]
 
     @property
     def readings(self) -> int:
@@ -57,16 +78,16 @@ class KeyPlane(NamedTuple):
     @property
     def nearest(self) -> Int[Tensor, "points points"]:
         """The document that each point recalls best."""
-        return self.ce.argmin(0)
+        return self.documents[self.ce.argmin(0)]
 
     @property
     def shares(self) -> Float[Tensor, " n_docs"]:
         """Share of the map on which each document is the one recalled best."""
-        counts = torch.bincount(self.nearest.flatten(), minlength=len(self.ce))
+        counts = torch.bincount(self.nearest.flatten(), minlength=len(self.doc_reps))
         return counts / self.nearest.numel()
 
-    def share_below(self, perplexity: Float[Tensor, " n_docs"]) -> Float[Tensor, " n_docs"]:
-        """Share of the map on which each document's perplexity is below a limit of its own."""
+    def share_below(self, perplexity: Float[Tensor, " texts"]) -> Float[Tensor, " texts"]:
+        """Share of the map on which each text's perplexity is below a limit of its own."""
         return (self.perplexity < perplexity[:, None, None]).float().mean((1, 2))
 
 
@@ -100,6 +121,7 @@ def key_plane(
     points: int = 25,
     extent: float | None = None,
     tolerance: float = TOLERANCE,
+    texts: Int[Tensor, " texts"] | None = None,
     progress: bool = False,
 ) -> KeyPlane:
     """A map of a square of the DocRep plane at points × points DocReps.
@@ -111,6 +133,7 @@ def key_plane(
         extent: the square is [-extent, extent]²; None: `plane_extent`, which holds every DocRep.
         tolerance: largest error, in nats per token, that is left to interpolation in maps of more
             than 25 points per side, as `refine` says; 0: every point is measured.
+        texts: the documents whose texts these are; None: `cache` holds every document.
         progress: show a bar.
 
     Raises:
@@ -134,7 +157,9 @@ def key_plane(
     bar = tqdm(documents, desc="key plane", unit="document", disable=not progress)
     ce, measured, errors = zip(*(document(index) for index in bar), strict=True)
     error = torch.tensor(max(errors))
-    return KeyPlane(axis, torch.stack(ce), doc_reps, torch.stack(measured), error)
+    if texts is None:
+        texts = torch.arange(len(ce))
+    return KeyPlane(axis, torch.stack(ce), doc_reps, torch.stack(measured), error, texts)
 
 
 class Line(NamedTuple):

@@ -3,22 +3,27 @@
     recognition(cache, memory)      # own and other cross entropies, documents recognised
     completion(cache, memory)       # share of its texts that the LM completes right
 
-Both are measured by reading or by greedy generation; nothing is sampled.
+Both are measured by reading or by greedy generation; no token is sampled. Of more than 20 documents
+a text is read under the nearest 20 DocReps, of more than 60 documents 60 are read.
 """
 
 import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
-from docmem.lm.cross_entropy import cross_entropies_at, on_device_of
+from docmem.lm.cross_entropy import cross_entropies_of, on_device_of
 from docmem.lm.generation import greedy, read_prompts
 from docmem.lm.hidden_states import HiddenStateCache
 
+# Texts that recognition and completion read of a run, at most, and DocReps under which a text is
+# read: so many documents are read as a whole; of more, a sample, which the table says.
+TEXTS, DOC_REPS = 60, 20
 # Other DocReps under which each segment is continued.
 OTHERS = 3
 # Rows that are continued at once.
@@ -39,21 +44,38 @@ class LowestPair(NamedTuple):
 class Recognition(NamedTuple):
     """How well DocReps tell documents apart."""
 
-    ce: Float[Tensor, "n_docs n_docs"]
-    """Cross entropy of each document's text (down) under each DocRep (across), nats per token."""
+    ce: Float[Tensor, "texts doc_reps"]
+    """Cross entropy of each document's text (down) under DocReps (across), nats per token."""
+    texts: Int[Tensor, " texts"]
+    """Whose text each row is: all documents, or those that were sampled."""
+    doc_reps: Int[Tensor, "texts doc_reps"]
+    """Whose DocRep each is: all documents', or the own and the nearest ones."""
+
+    @classmethod
+    def of_all(cls, ce: Float[Tensor, "n_docs n_docs"]) -> "Recognition":
+        """Of every document's text (down) under every document's DocRep (across)."""
+        everyone = torch.arange(len(ce))
+        return cls(ce, everyone, everyone.expand(len(ce), -1))
+
+    @property
+    def is_own(self) -> Bool[Tensor, "texts doc_reps"]:
+        """Which cross entropies are under the own DocRep: one in each row."""
+        return self.doc_reps == self.texts[:, None]
+
+    @property
+    def own_ce(self) -> Float[Tensor, " texts"]:
+        """Cross entropy of each text under its own DocRep, nats per token."""
+        return self.ce[self.is_own]
 
     @property
     def own(self) -> float:
         """Mean cross entropy under the own DocRep, nats per token."""
-        return self.ce.diagonal().mean().item()
+        return self.own_ce.mean().item()
 
     @property
     def other(self) -> float:
-        """Mean cross entropy under the other documents' DocReps, nats per token."""
-        n_docs = len(self.ce)
-        if n_docs < 2:
-            return math.nan
-        return ((self.ce.sum() - self.ce.diagonal().sum()) / (n_docs * (n_docs - 1))).item()
+        """Mean cross entropy under the other DocReps, nats per token."""
+        return self.ce[~self.is_own].mean().item()  # not a number with a single document
 
     @property
     def lowest_pair(self) -> LowestPair:
@@ -63,9 +85,9 @@ class Recognition(NamedTuple):
         single document there is no pair, and the cross entropy is not a number.
         """
         others = self.others()
-        document, doc_rep = divmod(int(others.argmin()), len(others))
-        ce = others[document, doc_rep].item()
-        return LowestPair(ce if len(others) > 1 else math.nan, document, doc_rep)
+        row, column = divmod(int(others.argmin()), others.shape[1])
+        ce = others[row, column].item() if others.numel() > 1 else math.nan
+        return LowestPair(ce, int(self.texts[row]), int(self.doc_reps[row, column]))
 
     @property
     def margin(self) -> float:
@@ -73,23 +95,54 @@ class Recognition(NamedTuple):
 
         In nats per token. Above zero, every document is recognised; not a number with a single one.
         """
-        if len(self.ce) < 2:
+        if self.ce.numel() < 2:
             return math.nan
-        return (self.others().min(1).values - self.ce.diagonal()).min().item()
+        return (self.others().min(1).values - self.own_ce).min().item()
 
-    def others(self) -> Float[Tensor, "n_docs n_docs"]:
+    def others(self) -> Float[Tensor, "texts doc_reps"]:
         """The cross entropies with infinity in place of each document's own."""
-        return self.ce.clone().fill_diagonal_(math.inf)
+        return self.ce.masked_fill(self.is_own, math.inf)
 
     @property
     def recognised(self) -> int:
         """Documents whose text costs least under their own DocRep."""
-        return int((self.ce.argmin(1) == torch.arange(len(self.ce))).sum())
+        best = self.doc_reps.gather(1, self.ce.argmin(1, keepdim=True))[:, 0]
+        return int((best == self.texts).sum())
 
 
-def recognition(cache: HiddenStateCache, memory: DocumentMemory) -> Recognition:
-    """Read every document of `cache` under every DocRep."""
-    return Recognition(cross_entropies_at(cache, memory, memory.doc_reps))
+def sampled(n_docs: int, most: int) -> Int[Tensor, " texts"]:
+    """Indices of the documents that are read: all, or `most` of them, evenly spaced."""
+    return torch.linspace(0, n_docs - 1, min(n_docs, most)).round().long()
+
+
+def recognition(
+    cache: HiddenStateCache,
+    memory: DocumentMemory,
+    texts: Int[Tensor, " texts"] | None = None,
+    *,
+    doc_reps: int = DOC_REPS,
+    progress: bool = False,
+) -> Recognition:
+    """Read documents under their own DocRep and others': the cost grows with the documents only.
+
+    Args:
+        cache: the texts.
+        memory: the memory.
+        texts: the documents whose texts these are; None: `cache` holds every document.
+        doc_reps: under how many DocReps a text is read, at most: its own and the nearest to it,
+            where documents are mistaken for each other first.
+        progress: show a bar.
+    """
+    memory, places = on_device_of(cache, memory), memory.doc_reps.cpu()
+    texts = torch.arange(len(places)) if texts is None else texts
+    nearest = torch.arange(len(places)).expand(len(texts), -1)
+    if len(places) > doc_reps:
+        distance = torch.cdist(places[texts], places)
+        distance.scatter_(1, texts[:, None], -1.0)  # the own one is among them, whoever shares it
+        nearest = distance.topk(doc_reps, largest=False).indices.sort().values
+    bar = tqdm(nearest, desc="recognition", unit="document", disable=not progress)
+    rows = [cross_entropies_of(cache, memory, row, places[under]) for row, under in enumerate(bar)]
+    return Recognition(torch.stack(rows), texts, nearest)
 
 
 class Completion(NamedTuple):
@@ -110,6 +163,7 @@ def completion(
     prompt_tokens: int = 16,
     new_tokens: int = 16,
     others: int = OTHERS,
+    texts: Int[Tensor, " texts"] | None = None,
 ) -> Completion:
     """Give the LM the first tokens of every segment and count the next ones it gets right.
 
@@ -126,8 +180,10 @@ def completion(
         others: under how many other DocReps each segment is continued. Segments take them in
             turn, so that together they are spread evenly over all other documents; with no more
             other documents than that, each segment is continued under all of them.
+        texts: the documents whose texts these are; None: `cache` holds every document.
     """
     ids, wanted, own = prompts(cache, prompt_tokens, new_tokens)
+    own = own if texts is None else texts[own]
     if not len(own):
         return Completion(math.nan, math.nan, math.nan)
     memory, model = on_device_of(cache, memory), cache.lm.model

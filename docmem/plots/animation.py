@@ -6,7 +6,7 @@ is written beside the GIF where imageio-ffmpeg is installed (`pip install docmem
 """
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from docmem.core.files import replacing
+from docmem.evaluation.recall import sampled
 from docmem.plots.style import (
     CURVES,
     INK,
@@ -38,13 +39,15 @@ from docmem.plots.style import (
     styled,
 )
 from docmem.training.run import Run
-from docmem.training.selection import Snapshots
+from docmem.training.selection import Selection, Snapshots
 
 # Inches left of the heat maps with titles and without, and right of them, for the scale.
 LEFT, NARROW_LEFT, RIGHT = 2.173, 0.42, 0.578
 FRAME_MILLISECONDS = 150
 HOLD_MILLISECONDS = 3000
 """How long the last frame is shown: a whole number of frames, so that films last as long."""
+ROWS = 60
+"""Documents in a heat map, at most: rows that can still be told apart."""
 LABELS = 14
 """Titles that fit beside a heat map; of more documents, every so many is named."""
 
@@ -60,8 +63,9 @@ def spaced_snapshots(count: int, frames: int) -> list[int]:
 
 
 def panels_at(snapshots: Snapshots, index: int) -> dict[str, torch.Tensor]:
-    """The three heat maps of one snapshot, by their names."""
-    selection = snapshots.at(index)
+    """The three heat maps of one snapshot, by their names: of all documents, or `ROWS` of them."""
+    rows = sampled(snapshots.token.shape[1], ROWS)
+    selection = Selection(*(keys[rows] for keys in snapshots.at(index)))
     return {
         "Token selection: mean over the document's own text": selection.token,
         "Document selection: of the document's DocRep": selection.document,
@@ -102,6 +106,7 @@ class SelectionPicture:
         self.name = drawable(name or run.config.key_activation, 40)
         self.history = run.load_history()
         self.epochs = run.config.num_epochs
+        self.shown = sampled(len(run.titles), ROWS).tolist()
         self._build(run, limits)
 
     @styled
@@ -114,11 +119,12 @@ class SelectionPicture:
             4, 2, height_ratios=(1, 1, 1, 0.62), width_ratios=(1, 0.012), hspace=0.34,
             wspace=0.02, left=left, right=right, top=0.9, bottom=0.085,
         )  # fmt: skip
-        blank = np.zeros((len(run.titles), run.config.hook_memory_dim))
+        blank = np.zeros((len(self.shown), run.config.hook_memory_dim))
+        titles = {index: run.titles[index] for index in self.shown}
         self.images = []
         for row, (name, limit) in enumerate(limits.items()):
             axes = figure.add_subplot(grid[row, 0])
-            self.images.append(heat_map(axes, blank, limit, run.titles, name))
+            self.images.append(heat_map(axes, blank, limit, titles, name))
             if not self.labelled:
                 axes.set_yticklabels([])
             axes.set_xlabel("memory entry" if row == len(limits) - 1 else "", labelpad=1)
@@ -142,9 +148,9 @@ class SelectionPicture:
             headline += ": selection of each entry by each document"
         start = 0.127 / width if self.labelled else left
         figure.text(start, 0.965, headline, fontsize=13, fontweight="bold", va="center")
-        every = stride(len(run.titles), LABELS)
+        every = stride(len(titles), LABELS)
         if self.labelled and every > 1:
-            says = f"one in {every} of the {len(run.titles)} documents is named"
+            says = f"{len(titles)} of {len(run.titles)} documents, one in {every} is named"
             figure.text(start, 0.938, says, fontsize=9, color="#555555", va="center")
         words = {
             "cross entropy": INK,
@@ -182,20 +188,23 @@ class SelectionPicture:
 
 
 def heat_map(
-    axes: Axes, values: np.ndarray, limit: float, titles: Sequence[str], name: str
+    axes: Axes, values: np.ndarray, limit: float, titles: Mapping[int, str], name: str
 ) -> AxesImage:
-    """Draw one selection: documents down, entries across, white at zero."""
-    n_docs = len(titles)
+    """Draw one selection: documents down, entries across, white at zero.
+
+    `titles` are those of the rows, by the documents' indices.
+    """
+    n_docs, shown = len(titles), [drawable(title, 34) for title in titles.values()]
     named = range(0, n_docs, stride(n_docs, LABELS))
     image = axes.imshow(
         values, aspect="auto", interpolation="nearest", cmap=SIGNED,
         norm=TwoSlopeNorm(0, -limit, limit),
     )  # fmt: skip
-    axes.set_yticks(named, [drawable(titles[index], 34) for index in named], fontsize=7.5)
+    axes.set_yticks(named, [shown[row] for row in named], fontsize=7.5)
     axes.tick_params(length=0, axis="y", pad=11)
     axes.scatter(
         np.full(n_docs, -0.009), range(n_docs), transform=axes.get_yaxis_transform(),
-        c=[document_color(index) for index in range(n_docs)], marker="s", clip_on=False,
+        c=[document_color(index) for index in titles], marker="s", clip_on=False,
         s=34 * min(1, LABELS / n_docs) ** 2, linewidths=0,
     )  # fmt: skip
     axes.set_title(name, fontsize=9)

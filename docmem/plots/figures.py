@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from jaxtyping import Float
 from tabulate import tabulate
 from torch import Tensor
@@ -26,6 +25,7 @@ from docmem.evaluation.plane import KeyPlane
 from docmem.evaluation.recall import Completion, Recognition
 from docmem.lm.loading import LanguageModel
 from docmem.plots.animation import memory_selection_gif
+from docmem.plots.plane import FEW, farthest_points
 from docmem.plots.style import new_figure, png_bytes
 from docmem.training.run import Run
 
@@ -43,6 +43,8 @@ class Result(NamedTuple):
     """Cross entropy of each document by the base LM, nats per token."""
     seconds: float
     """Training time, all epochs."""
+    n_docs: int
+    """Documents in the memory; of many, a sample is measured."""
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:
@@ -55,16 +57,6 @@ def names_of(runs: Sequence[Run]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     raise DocmemError("Two runs have the same folder name; draw them one at a time.")
-
-
-def farthest_points(plane: KeyPlane, count: int) -> list[int]:
-    """Indices of `count` documents whose DocReps lie far from each other, found greedily."""
-    points = plane.doc_reps
-    distance = torch.cdist(points, points)
-    chosen = [int(points.norm(dim=1).argmax())]
-    while len(chosen) < min(count, len(points)):
-        chosen.append(int(distance[:, chosen].min(1).values.argmax()))
-    return sorted(chosen)
 
 
 def describe(run: Run) -> str:
@@ -94,19 +86,25 @@ def table(results: Sequence[Result], style: str = "simple") -> str:
             "other CE": f"{known.other:.2f}",
             "lowest": f"{known.lowest_pair.ce:.2f}",
             "margin": f"{known.margin:.2f}",
-            "recognised": f"{known.recognised} of {len(known.ce)}",
+            "recognised": f"{known.recognised} of {len(known.texts)}",
             "completion": f"{accuracy.own:.0%}",
             "by other": f"{accuracy.other:.0%}",
             "by none": f"{accuracy.none:.0%}",
             "seconds": f"{seconds:.0f}",
         }
-        for name, known, accuracy, base, seconds in results
+        for name, known, accuracy, base, seconds, _ in results
     ]
     align = ("left", *["right"] * (len(rows[0]) - 1))
     cells = tabulate(rows, "keys", style, colalign=align, disable_numparse=True)
-    return f"{cells}\n\n{textwrap.fill(NOTE, 96)}"
+    read, under = results[-1].recognition.ce.shape
+    sample = SAMPLE.format(read=read, others=under - 1) if under < results[-1].n_docs else ""
+    return f"{cells}\n\n{textwrap.fill(NOTE + sample, 96)}"
 
 
+COLOURED = (
+    "Each point is a DocRep, its colour the document recalled best there, deeper where better; "
+    "lines join points of one perplexity. "
+)
 NOTE = (
     "CE: cross entropy of each document's text by the LM without memory (base), under its own "
     "DocRep, and under each of the others', nats per token. Lowest: the lowest of any document "
@@ -115,6 +113,10 @@ NOTE = (
     "Completion: completion accuracy, the share of tokens that are right among the 16 that greedy "
     "generation writes after the first 16 of a training segment: under the own DocRep, under "
     "another document's, and by the LM without memory."
+)
+SAMPLE = (
+    " A sample: the texts of {read} documents, evenly spaced, each read under its own DocRep and "
+    "the {others} nearest, which `other` is the mean of."
 )
 
 
@@ -137,15 +139,16 @@ def markdown_cell(text: str) -> str:
 
 def by_document(result: Result, titles: Sequence[str]) -> str:
     """A table of one run, one line per document; all cross entropies in nats per token."""
-    others = result.recognition.others()
+    known = result.recognition
+    lowest, where = known.others().min(1)
     rows = [
-        (markdown_cell(title), base, own, lowest, markdown_cell(titles[whose]))
-        for title, base, own, lowest, whose in zip(
-            titles,
+        (markdown_cell(titles[text]), base, own, low, markdown_cell(titles[whose]))
+        for text, base, own, low, whose in zip(
+            known.texts.tolist(),
             result.base_ce.tolist(),
-            result.recognition.ce.diagonal().tolist(),
-            others.min(1).values.tolist(),
-            others.argmin(1).tolist(),
+            known.own_ce.tolist(),
+            lowest.tolist(),
+            known.doc_reps.gather(1, where[:, None])[:, 0].tolist(),
             strict=True,
         )
     ]
@@ -195,7 +198,12 @@ def draw_figures(
         return lm or runs[0].load_lm()
 
     results = [
-        Result(name, *measure(run, load), sum(epoch.seconds for epoch in run.load_history()))
+        Result(
+            name,
+            *measure(run, load),
+            sum(epoch.seconds for epoch in run.load_history()),
+            len(run.titles),
+        )
         for name, run in zip(names, runs, strict=True)
     ]
     for name, run in zip(names, runs, strict=True):
@@ -212,8 +220,7 @@ def draw_figures(
             new_figure(9, 6.6),
             plane,
             last.titles,
-            "Each point is a DocRep, its colour the document recalled best there, deeper where "
-            f"better; lines join points of one perplexity. {segment}",
+            f"{COLOURED if len(last.titles) <= FEW else ''}{segment}",
         ),
         "perplexity_wells.png": plots.perplexity_wells(
             new_figure(11, 7.4),
@@ -246,11 +253,13 @@ def _numbers(runs: Sequence[Run], results: Sequence[Result], plane: KeyPlane) ->
                 "lowest_pair": result.recognition.lowest_pair._asdict(),
                 "margin": result.recognition.margin,
                 "recognised": result.recognition.recognised,
-                "documents": len(result.recognition.ce),
+                "documents": len(run.titles),
                 "base_ce": result.base_ce.tolist(),
                 "completion": result.completion._asdict(),
                 "seconds": result.seconds,
                 "ce": result.recognition.ce.tolist(),
+                "texts": result.recognition.texts.tolist(),
+                "doc_reps": result.recognition.doc_reps.tolist(),
                 "history": [epoch._asdict() for epoch in run.load_history()],
                 **{part: run.description[part] for part in ("config", "lm", "versions")},
             }
@@ -260,6 +269,7 @@ def _numbers(runs: Sequence[Run], results: Sequence[Result], plane: KeyPlane) ->
         "key_plane": {
             "axis": _rounded(plane.axis),
             "ce": _rounded(plane.ce),
+            "texts": plane.documents.tolist(),
             "doc_reps": plane.doc_reps.tolist(),
             "measured": plane.readings,
             "interpolation_error": plane.error.item(),

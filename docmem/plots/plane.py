@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike
 from docmem.evaluation.plane import KeyPlane
 from docmem.evaluation.refinement import midpoints
 from docmem.plots.style import (
-    DOCUMENT_COLORS,
     INK,
     badge,
     document_color,
@@ -28,6 +27,8 @@ from docmem.plots.style import (
 
 # Pixels per side of a smooth map, at least.
 PIXELS = 240
+# Documents that have a colour and a title each; of more, so many are named.
+FEW = 12
 # Perplexities that contour lines are drawn at.
 CONTOURS = (1.2, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 
@@ -90,7 +91,8 @@ def smooth(plane: KeyPlane, points: int = PIXELS) -> KeyPlane:
     while ce.shape[1] < points:
         ce = torch.stack([midpoints(one) for one in ce]).clamp_min(0)
     reach = plane.axis[-1].item()
-    return KeyPlane(torch.linspace(-reach, reach, ce.shape[1]), ce, plane.doc_reps)
+    axis = torch.linspace(-reach, reach, ce.shape[1])
+    return KeyPlane(axis, ce, plane.doc_reps, texts=plane.texts)
 
 
 def value_at(plane: KeyPlane, values: np.ndarray, index: int) -> Any:
@@ -122,37 +124,53 @@ def outlines(axes: Axes, plane: KeyPlane) -> None:
 
 @styled
 def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str) -> Figure:
-    """Each point coloured by the document it recalls best, deeper where better, with contours.
+    """Where which document is recalled, and how well.
 
-    Of more than 25 documents the first 24 titles are listed.
+    Up to twelve documents: each point is coloured by the document it recalls best, deeper where
+    better, with contours. Of more, there are not colours enough: darkness is the lowest perplexity
+    of any document read, a point is a document, and twelve that lie far apart are named.
     """
     n_docs, axes, drawn = len(titles), figure.subplots(), smooth(plane)
-    plane_map(axes, territories(drawn, n_docs, banded=True), float(plane.axis[-1]))
-    outlines(axes, drawn)
-    for index, (x, y) in enumerate(plane.doc_reps.tolist()):
-        badge(axes, x, y, index, n_docs=n_docs)
-    lines = max(10, min(n_docs, 25))
-    listed = titles if n_docs <= lines else titles[: lines - 1]
-    for index, title in enumerate(listed):
-        y = 0.97 - index * 0.96 / lines
-        badge(axes, 1.06, y, index, n_docs=lines, transform=axes.transAxes, clip_on=False)
-        shown = drawable(title, 26) if n_docs > 10 else textwrap.fill(drawable(title, 50), 25)
+    if n_docs <= FEW:
+        plane_map(axes, territories(drawn, n_docs, banded=True), float(plane.axis[-1]))
+        outlines(axes, drawn)
+        named = list(range(n_docs))
+    else:
+        best = drawn.perplexity.min(0).values.numpy()
+        norm, reach = LogNorm(*perplexity_limits(best)), float(plane.axis[-1])
+        image = plane_map(axes, best, reach, cmap="magma", norm=norm)
+        perplexity_bar(figure, image, [axes], pad=0.02, location="left")
+        axes.plot(*plane.doc_reps.T, "o", ms=1.4, mew=0, color="#BBBBBB")
+        axes.plot(*plane.doc_reps[plane.documents].T, "o", ms=3.6, mew=0.5, mfc="white", mec=INK)
+        named = farthest_points(plane, FEW)
+        note = (
+            "Darkness: perplexity of the document recalled best there. Points: documents; white: "
+            f"the {len(plane.ce)} whose texts were read; numbers: {FEW} of these. {note}"
+        )
+    for row, index in enumerate(named):
+        across, up = plane.doc_reps[index].tolist()
+        badge(axes, across, up, index, n_docs=len(named))
+        y = 0.97 - row * 0.96 / max(10, len(named))
+        badge(axes, 1.06, y, index, n_docs=len(named), transform=axes.transAxes, clip_on=False)
         axes.text(
-            1.1, y, shown, transform=axes.transAxes, fontsize=10.5 if n_docs <= 12 else 9,
-            va="center", linespacing=1.0,
+            1.1, y, textwrap.fill(drawable(titles[index], 50), 25), transform=axes.transAxes,
+            fontsize=10.5, va="center", linespacing=1.0,
         )  # fmt: skip
-    if len(listed) < n_docs:
-        axes.text(
-            1.06, 0.97 - 0.96 * (lines - 1) / lines, f"and {n_docs - len(listed)} more",
-            transform=axes.transAxes, fontsize=9, va="center", style="italic",
-        )  # fmt: skip
-    if n_docs > len(DOCUMENT_COLORS):
-        note += f". Colours repeat after {len(DOCUMENT_COLORS)} documents"
-    nearest = plane.nearest.numpy()
-    own = sum(int(value_at(plane, nearest, index) == index) for index in range(n_docs))
+    nearest, read = plane.nearest.numpy(), plane.documents.tolist()
+    own = sum(int(value_at(plane, nearest, index) == index) for index in read)
     where = "recalled best at the grid point nearest their DocRep"
-    headline(figure, f"{own} of {n_docs} documents are {where}", note)
+    headline(figure, f"{own} of {len(read)} documents are {where}", note)
     return figure
+
+
+def farthest_points(plane: KeyPlane, count: int) -> list[int]:
+    """Indices of `count` of the documents read whose DocReps lie far apart, found greedily."""
+    points = plane.doc_reps[plane.documents]
+    distance = torch.cdist(points, points)
+    chosen = [int(points.norm(dim=1).argmax())]
+    while len(chosen) < min(count, len(points)):
+        chosen.append(int(distance[:, chosen].min(1).values.argmax()))
+    return sorted(plane.documents[chosen].tolist())
 
 
 @styled
@@ -160,7 +178,7 @@ def perplexity_wells(
     figure: Figure, plane: KeyPlane, titles: Sequence[str], chosen: Sequence[int], note: str
 ) -> Figure:
     """Perplexity of the `chosen` documents over the plane: a heat map each, and one 3-d surface."""
-    perplexity = plane.perplexity.numpy()[list(chosen)]
+    perplexity = torch.stack([plane.ce_of(index) for index in chosen]).exp().numpy()
     limits = perplexity_limits(perplexity)
     norm = LogNorm(*limits)
     grid = figure.add_gridspec(len(chosen), 2, width_ratios=(1.9, 1))
@@ -191,9 +209,13 @@ def perplexity_limits(perplexity: np.ndarray) -> tuple[float, float]:
     return max(1.0, lowest), max(highest, 1.01 * lowest)
 
 
-def perplexity_bar(figure: Figure, image: AxesImage, maps: list[Axes], pad: float) -> None:
-    """The scale of maps of perplexity, right of them."""
-    bar = figure.colorbar(image, ax=maps, label="perplexity", extend="max", pad=pad, aspect=40)
+def perplexity_bar(
+    figure: Figure, image: AxesImage, maps: list[Axes], pad: float, location: str = "right"
+) -> None:
+    """The scale of maps of perplexity, beside them."""
+    bar = figure.colorbar(
+        image, ax=maps, label="perplexity", extend="max", pad=pad, aspect=40, location=location
+    )
     plain_log_ticks(bar.ax.yaxis)
     bar.ax.minorticks_off()
 

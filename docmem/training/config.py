@@ -124,7 +124,8 @@ class TrainConfig:
     save_freq: int = 5
     """Epochs between snapshots; the checkpoint is renewed with them."""
     snapshot_freq: int | None = 2
-    """Steps between further snapshots, for animations of short trainings; none: no further ones."""
+    """Steps between further snapshots, for animations of short trainings, ten an epoch at most;
+    none: no further ones."""
     seed: int = 1
     """Seeds the choice of WikiText pages, the initial memory and the negatives."""
     save_dir: Path | None = None

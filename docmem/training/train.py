@@ -6,6 +6,7 @@ Whatever stops it, the same call goes on from the last checkpoint and ends with 
 More epochs in the same folder go on from where it ended.
 """
 
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,9 @@ from docmem.training.setup import (
     new_memory,
 )
 from docmem.training.trainer import Trainer
+
+SNAPSHOTS_PER_EPOCH = 10
+"""At most, whatever `snapshot_freq` says."""
 
 OnEpoch = Callable[[Epoch], bool | None]
 
@@ -172,10 +176,12 @@ def run_epoch(trainer: Trainer, run: Run, taken: dict[float, Selection]) -> Epoc
 
     An error says where the last good checkpoint is.
     """
-    before, every = len(trainer.history), trainer.config.snapshot_freq
+    before, freq = len(trainer.history), trainer.config.snapshot_freq
 
     def after_step(step: int, steps: int) -> None:
-        if every is not None and (before * steps + step) % every == 0:
+        # A snapshot reads all documents: as many as there are steps would cost their square.
+        every = max(freq or 0, math.ceil(steps / SNAPSHOTS_PER_EPOCH))
+        if freq is not None and (before * steps + step) % every == 0:
             taken[before + step / steps] = selection_now(trainer)
 
     try:

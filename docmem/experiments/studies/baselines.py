@@ -175,7 +175,7 @@ def own_and_other(values: Float[Tensor, "n_docs addresses"]) -> tuple[float, flo
     """Mean under the own address, and under the others'; one address serves as both."""
     if values.shape[1] == 1:
         return values.mean().item(), values.mean().item()
-    square = Recognition(values)
+    square = Recognition.of_all(values)
     return square.own, square.other
 
 

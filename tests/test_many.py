@@ -1,0 +1,179 @@
+"""Many documents: samples are what the whole would give, and cost no more as documents grow."""
+
+import dataclasses
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toys import DOCUMENTS
+
+from docmem import plots
+from docmem.core.memory import DocumentMemory
+from docmem.documents import Document
+from docmem.errors import DocmemError
+from docmem.evaluation import recall
+from docmem.evaluation.cached import measure, measure_plane
+from docmem.evaluation.plane import key_plane
+from docmem.evaluation.recall import completion, recognition, sampled
+from docmem.lm.hidden_states import cache_hidden_states
+from docmem.lm.loading import LanguageModel
+from docmem.plots.animation import SelectionPicture, color_limits, panels_at
+from docmem.plots.figures import Result, table
+from docmem.plots.plane import farthest_points
+from docmem.plots.style import new_figure
+from docmem.training import train as training
+from docmem.training.config import TrainConfig
+from docmem.training.run import Run
+from docmem.training.train import train
+
+N_DOCS = 70
+
+
+@pytest.fixture(scope="module")
+def many() -> list[Document]:
+    """Seventy documents: the words of three, each time begun at another place."""
+    words = " ".join(document.text for document in DOCUMENTS).split()
+    starts = itertools.islice(itertools.cycle(range(0, len(words) - 20)), N_DOCS)
+    return [Document(f"Text {n}", " ".join(words[s : s + 20])) for n, s in enumerate(starts)]
+
+
+@pytest.fixture
+def run(lm: LanguageModel, many: list[Document], config: TrainConfig, tmp_path: Path) -> Run:
+    few = dataclasses.replace(
+        config, num_epochs=1, save_freq=1, snapshot_freq=1, save_dir=tmp_path / "many"
+    )
+    return train(few, lm=lm, documents=many, progress=False)
+
+
+def test_sampled_documents_are_spread_over_all() -> None:
+    assert sampled(5, 60).tolist() == [0, 1, 2, 3, 4]
+    chosen = sampled(1000, 60)
+    assert (len(chosen.unique()), chosen[0], chosen[-1]) == (60, 0, 999)
+    assert set(chosen.diff().tolist()) <= {16, 17, 18}
+
+
+def test_recognition_of_a_sample_is_the_nearest_part_of_the_whole(
+    lm: LanguageModel, run: Run
+) -> None:
+    memory, texts = run.load_memory(), torch.tensor([3, 40, 69])
+    whole = recognition(run.cache_hidden_states(lm), memory, doc_reps=N_DOCS)
+    cache = cache_hidden_states(lm, [run.documents[i] for i in texts.tolist()], run.config)
+    part = recognition(cache, memory, texts, doc_reps=5)
+    assert part.ce.shape == (3, 5)
+    for row, text in enumerate(texts.tolist()):
+        near = (memory.doc_reps - memory.doc_reps[text]).norm(dim=1).argsort()[:5]
+        assert sorted(part.doc_reps[row].tolist()) == sorted(near.tolist())
+        torch.testing.assert_close(part.ce[row], whole.ce[text, part.doc_reps[row]])
+    torch.testing.assert_close(part.own_ce, whole.ce.diagonal()[texts])
+    low, document, doc_rep = part.lowest_pair
+    assert document in texts and document != doc_rep
+    assert whole.ce[document, doc_rep].item() == pytest.approx(low)
+    assert part.other == pytest.approx(part.ce[~part.is_own].mean().item())
+
+
+def test_documents_that_share_a_doc_rep_are_read_under_their_own(
+    lm: LanguageModel, run: Run
+) -> None:
+    memory = run.load_memory()
+    memory.doc_reps[:] = memory.doc_reps[0].clone()
+    part = recognition(run.cache_hidden_states(lm), memory, doc_reps=4)
+    assert part.is_own.sum(1).tolist() == [1] * N_DOCS
+
+
+def test_completion_of_a_sample_takes_the_others_from_all_documents(
+    lm: LanguageModel, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts, seen = torch.tensor([3, 69]), []
+    kept = recall.readers_of
+
+    def noted(own: torch.Tensor, n_docs: int, others: int) -> torch.Tensor:
+        seen.append(kept(own, n_docs, others))
+        return seen[-1]
+
+    monkeypatch.setattr(recall, "readers_of", noted)
+    cache = cache_hidden_states(lm, [run.documents[i] for i in texts.tolist()], run.config)
+    completion(cache, run.load_memory(), 4, 3, texts=texts)
+    assert set(seen[0][:, 0].tolist()) == {3, 69}
+    assert seen[0].max() > 2  # not rows of the sample
+
+
+def test_measure_reads_a_sample_and_the_table_says_so(
+    lm: LanguageModel, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for constant, value in (("TEXTS", 6), ("DOC_REPS", 4)):
+        monkeypatch.setattr(f"docmem.evaluation.recall.{constant}", value, raising=True)
+    monkeypatch.setattr("docmem.evaluation.cached.TEXTS", 6)
+    found = measure(run, lambda: lm)
+    assert found.recognition.texts.tolist() == sampled(N_DOCS, 6).tolist()
+    assert found.base_ce.shape == (6,)
+    again = measure(run, lambda: pytest.fail("measured twice"))
+    assert torch.equal(again.recognition.doc_reps, found.recognition.doc_reps)
+    says = " ".join(table([Result("tanh", *found, 1.0, N_DOCS)]).split())
+    assert "the texts of 6 documents, evenly spaced" in says
+    assert f"{found.recognition.recognised} of 6" in says
+
+
+def test_map_of_a_sample_knows_its_documents(
+    lm: LanguageModel, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("docmem.evaluation.cached.TEXTS", 6)
+    plane = measure_plane(run, lambda: lm, points=3)
+    assert plane.documents.tolist() == sampled(N_DOCS, 6).tolist()
+    memory = run.load_memory()
+    alone = cache_hidden_states(
+        lm, [run.documents[69]], dataclasses.replace(run.config, max_segments=1)
+    )
+    torch.testing.assert_close(plane.ce_of(69), key_plane(alone, memory, points=3).ce[0])
+    assert set(plane.nearest.unique().tolist()) <= set(plane.documents.tolist())
+    assert plane.shares.shape == (N_DOCS,)
+    with pytest.raises(DocmemError, match="Document 1 is not in this map, which is of 6 of the 70"):
+        plane.ce_of(1)
+    assert set(farthest_points(plane, 3)) <= set(plane.documents.tolist())
+    figure = plots.key_plane(new_figure(9, 6.6), plane, run.titles, "note")
+    assert " of 6 documents" in figure.get_suptitle()
+    assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [N_DOCS, 6]
+
+
+def test_snapshots_are_ten_an_epoch_at_most(run: Run) -> None:
+    epochs = run.load_snapshots().epochs
+    assert epochs == pytest.approx([n / 10 for n in range(11)])
+    assert training.SNAPSHOTS_PER_EPOCH == 10
+
+
+def test_heat_maps_show_sixty_of_more_documents(run: Run) -> None:
+    snapshots = run.load_snapshots()
+    picture = SelectionPicture(run, color_limits(snapshots, [0, 1]))
+    shown = panels_at(snapshots, 1)
+    picture.show(shown, 0.1)
+    rows = sampled(N_DOCS, 60)
+    for image, values in zip(picture.images, shown.values(), strict=True):
+        assert np.array_equal(image.get_array(), values.numpy())
+    assert torch.equal(shown["Document selection: of the document's DocRep"],
+                       snapshots.document[1][rows])  # fmt: skip
+    words = [text.get_text() for text in picture.figure.texts]
+    assert "60 of 70 documents, one in 5 is named" in words
+
+
+def test_one_document_has_no_other(lm: LanguageModel) -> None:
+    single = recall.Recognition.of_all(torch.tensor([[1.0]]))
+    assert math.isnan(single.other)
+
+
+def test_cost_of_recognition_grows_with_the_texts_only(
+    lm: LanguageModel, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    kept = recall.cross_entropies_of
+
+    def counted(
+        cache: object, memory: DocumentMemory, row: int, under: torch.Tensor
+    ) -> torch.Tensor:
+        read.append(len(under))
+        return kept(cache, memory, row, under)
+
+    monkeypatch.setattr(recall, "cross_entropies_of", counted)
+    recognition(run.cache_hidden_states(lm), run.load_memory())
+    assert read == [recall.DOC_REPS] * N_DOCS
