@@ -11,7 +11,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 from docmem import experiments
-from docmem.errors import check_at_least
+from docmem.errors import DocmemError, check_at_least
 from docmem.lm.pretraining import PretrainConfig
 from docmem.training.config import PresetName, TrainConfig
 
@@ -43,6 +43,35 @@ class Train:
             f"negative {last.negative_ce:.2f} nats per token."
         )
         return 0
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Train with several values of some settings: `docmem sweep --seed 1 2 3 --key_dim 2 8`.
+
+    Flags are those of `train`, each with one value or more; every combination is trained, unless it
+    is finished already.
+    """
+
+    executor: str = "local:1"
+    """Where: local:2 for two processes on this machine, or another number; slurm for a Slurm queue,
+    with options of sbatch as in slurm:partition=gpu,gpus_per_node=1,time=120."""
+    trainings: tyro.conf.Suppress[tuple[TrainConfig, ...]] = ()
+
+    def run(self) -> int:
+        """Train all, then list the runs; what failed is said at the end."""
+        from docmem.training.overview import table_of
+        from docmem.training.run import Run
+        from docmem.training.sweep import sweep
+
+        results = sweep(self.trainings, self.executor)
+        failed = [one for one in results if isinstance(one, DocmemError)]
+        runs = [Run.open(one) for one in results if not isinstance(one, DocmemError)]
+        if runs:
+            print(table_of(runs, Path()))
+        for error in failed:
+            print(f"docmem: {error}", file=sys.stderr)
+        return 1 if failed else 0
 
 
 @dataclass(frozen=True)
@@ -202,18 +231,31 @@ class Experiment:
     """Everything as small as can be, to see that it runs: the numbers mean nothing."""
     fresh: bool = False
     """Measure again what has results already; runs that are finished are not trained again."""
+    executor: str | None = None
+    """Where several experiments are performed at once, as in `sweep`; none: one after the other, in
+    this process."""
 
     def run(self) -> int:
         """Perform what is asked for and not there yet, then draw all and write the claims."""
         from docmem.core.files import write_text
         from docmem.experiments.pool import RunPool
         from docmem.experiments.runner import claims_page, load_results, redraw, run_experiment
+        from docmem.training.executors import perform
 
         pool = RunPool(self.preset, self.seeds, self.fast)
         out = self.out or Path("outputs/experiments") / ("fast" if self.fast else self.preset)
-        for name in experiments.NAMES if self.name == "all" else (self.name,):
-            if self.fresh or self.name != "all" or load_results(name, out) is None:
-                print(f"{name}: {run_experiment(name, pool, out).seconds:.0f} s")
+        jobs = [
+            (name, pool, out)
+            for name in (experiments.NAMES if self.name == "all" else (self.name,))
+            if self.fresh or self.name != "all" or load_results(name, out) is None
+        ]
+        if self.executor is None:
+            for job in jobs:
+                print(f"{job[0]}: {run_experiment(*job).seconds:.0f} s")
+        else:
+            for result in perform(run_experiment, jobs, self.executor, out / "logs"):
+                if isinstance(result, DocmemError):
+                    raise result
         redraw(out, out)
         write_text(out / "claims.md", claims_page(out))
         print(f"Results, figures and claims.md are in {out}.")

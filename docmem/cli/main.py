@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import tyro
 
@@ -24,12 +25,15 @@ from docmem.cli.commands import (
     Plan,
     Pretrain,
     Runs,
+    Sweep,
     Train,
 )
 from docmem.errors import DocmemError
 from docmem.training.config import PAPER_PROCEDURE, PRESETS, TrainConfig
 
-Command = Train | Plan | Runs | Figures | Generate | Attribute | Experiment | Fetch | Pretrain
+Command = (
+    Train | Sweep | Plan | Runs | Figures | Generate | Attribute | Experiment | Fetch | Pretrain
+)
 
 
 def commands(start: TrainConfig) -> Any:
@@ -37,6 +41,7 @@ def commands(start: TrainConfig) -> Any:
     named = tyro.conf.subcommand
     return (
         Annotated[Train, named("train", default=Train(start))]
+        | Annotated[Sweep, named("sweep")]
         | Annotated[Plan, named("plan", default=Plan(start))]
         | Annotated[Runs, named("runs")]
         | Annotated[Figures, named("figures")]
@@ -68,13 +73,41 @@ def parse(arguments: Sequence[str]) -> Command:
     # The authors' program spells this flag so.
     misspelt = re.compile("^--max_segements(?==|$)")
     arguments = [misspelt.sub("--max_segments", one) for one in arguments]
-    return tyro.cli(
+    several = arguments[:1] == ["sweep"]
+    options: dict[str, Any] = {"return_unknown_args": True} if several else {}
+    parsed = tyro.cli(
         commands(starting_settings(arguments)),
         args=arguments,
         prog="docmem",
         description="Document-wise memory in a frozen language model.",
         use_underscores=True,
+        **options,
     )
+    return dataclasses.replace(parsed[0], trainings=trainings(parsed[1])) if several else parsed
+
+
+def trainings(arguments: Sequence[str]) -> tuple[TrainConfig, ...]:
+    """What a sweep trains: flags of `train` with one value or more, in every combination.
+
+    Raises:
+        DocmemError: if values stand without a flag. A flag that `train` does not know ends the
+            program as there.
+    """
+    from docmem.training.sweep import combinations
+
+    values: dict[str, list[str]] = {}
+    for argument in arguments:
+        if argument.startswith("--"):
+            name, _, value = argument.partition("=")
+            values[name] = [value] if value else []
+        elif values:
+            values[name].append(argument)
+        else:
+            raise DocmemError(f"{argument!r} stands without a flag, as in --seed 1 2 3.")
+    several = {name: found for name, found in values.items() if found and name != "--titles"}
+    alone = [word for name in values.keys() - several for word in (name, *values[name])]
+    flags = (itertools.chain(*one.items(), alone) for one in combinations(several))
+    return tuple(cast(Train, parse(["train", *one])).config for one in flags)
 
 
 def exit_status(job: Callable[[], int]) -> int:

@@ -3,8 +3,8 @@
     pool = RunPool(seeds=5)
     runs = pool.runs(key_activation="relu")      # one per seed
 
-Two experiments that ask for the same settings share the runs. If a training is stopped, the same
-command goes on from its last checkpoint.
+Two experiments that ask for the same settings share the runs, in several processes too. If a
+training is stopped, the same command goes on from its last checkpoint.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from jaxtyping import Float
 from torch import Tensor
 
@@ -99,7 +100,10 @@ class RunPool:
         # An experiment may ask for the same run with fewer epochs; it has a folder of its own.
         folder = folder.with_name(f"{folder.name}-{config.num_epochs}-epochs")
         config = dataclasses.replace(config, save_dir=self.folder / folder)
-        run = train(config, lm=self.lm, documents=documents, doc_reps=doc_reps)
+        waiting = self.folder / folder.with_suffix(".lock")
+        waiting.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(waiting):  # another experiment's process may be training this very run
+            run = train(config, lm=self.lm, documents=documents, doc_reps=doc_reps)
         if not run.finished:
             raise KeyboardInterrupt
         return run

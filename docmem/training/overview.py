@@ -52,7 +52,13 @@ def overview(folder: Path) -> str:
         DocmemError: as `runs_in`.
     """
     runs, faults = runs_in(folder)
+    return "\n\n".join([table_of(runs, folder), *faults])
+
+
+def table_of(runs: list[Run], folder: Path) -> str:
+    """A table of runs, their paths below `folder`; a history that is damaged is said under it."""
     rows: list[dict[str, Any]] = []
+    faults = []
     for run, settings in zip(runs, differing(runs) if runs else [], strict=True):
         try:
             history = run.load_history()

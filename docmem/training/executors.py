@@ -1,0 +1,140 @@
+"""Many trainings: in processes of this machine, or in a Slurm queue.
+
+    runs = perform(train, [(one,), (another,)], "local:2", Path("outputs/logs"))
+
+What is performed has to be a function of a module, with arguments that can be pickled: it is called
+in another process. Results are the same wherever they are made, up to the last digits: the order in
+which sums are made depends on the number of threads.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from docmem.errors import DocmemError
+
+
+def perform(
+    call: Callable[..., Any],
+    arguments: Sequence[Sequence[Any]],
+    executor: str,
+    logs: Path,
+    progress: bool = True,
+) -> list[Any]:
+    """Call a function with each of several lists of arguments, elsewhere and at once.
+
+    Args:
+        call: a function of a module.
+        arguments: of each call.
+        executor: `local:N`, for N processes that share this machine's threads, each with a GPU of
+            its own if there are any; or `slurm`, with options of sbatch after a colon
+            (`slurm:partition=gpu,gpus_per_node=1,time=120`), through submitit: one array, whose
+            jobs are queued again when their time is over.
+        logs: folder for what Slurm's jobs print.
+        progress: show a bar of the calls done.
+
+    Returns:
+        What each call returned, or the DocmemError that it raised.
+
+    Raises:
+        DocmemError: if there is no such executor, submitit is missing, or this is no cluster.
+    """
+    kind, _, options = executor.partition(":")
+    if kind == "local" and options.isdigit() and int(options) > 0:
+        return _local(_Job(call), arguments, int(options), progress)
+    if kind == "slurm":
+        return _slurm(_Job(call), arguments, options, logs, progress)
+    raise DocmemError(
+        f"There is no executor {executor!r}; give local:2 (or another number of processes), or "
+        "slurm, with options of sbatch as in slurm:partition=gpu,time=120."
+    )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A call whose DocmemError is its result: one call that fails does not stop the others."""
+
+    call: Callable[..., Any]
+
+    def __call__(self, *arguments: Any) -> Any:
+        try:
+            return self.call(*arguments)
+        except DocmemError as error:
+            return error
+
+    def checkpoint(self, *arguments: Any) -> Any:
+        """What submitit queues when the time is over: the same call, which goes on by itself."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, *arguments)
+
+
+def _local(job: _Job, arguments: Sequence[Sequence[Any]], count: int, progress: bool) -> list[Any]:
+    context = multiprocessing.get_context("spawn")
+    begin = (count, context.Value("i", 0))
+    with ProcessPoolExecutor(count, context, begin_worker, begin) as pool:
+        futures = [pool.submit(job, *one) for one in arguments]
+        for _ in _bar(as_completed(futures), len(futures), progress):
+            pass
+        return [future.result() for future in futures]
+
+
+def begin_worker(count: int, begun: Any) -> None:
+    """Give one of `count` processes its share of the threads, and a GPU of its own.
+
+    Args:
+        count: how many there are.
+        begun: a number they share: how many have begun.
+    """
+    with begun.get_lock():
+        number = begun.value
+        begun.value += 1
+    torch.set_num_threads(max(1, torch.get_num_threads() // count))
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = seen.split(",") if seen else [str(gpu) for gpu in range(torch.cuda.device_count())]
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+
+
+def _slurm(
+    job: _Job, arguments: Sequence[Sequence[Any]], options: str, logs: Path, progress: bool
+) -> list[Any]:
+    try:
+        import submitit
+    except ImportError as error:
+        raise DocmemError(
+            "The executor slurm needs submitit: pip install 'docmem[slurm]'."
+        ) from error
+    given = [option.partition("=") for option in options.split(",") if option]
+    if bad := [name for name, _, value in given if not value]:
+        raise DocmemError(
+            f"{bad[0]!r} is no option of sbatch with a value; write it as in "
+            "slurm:partition=gpu,time=120."
+        )
+    try:
+        queue = submitit.SlurmExecutor(folder=logs)
+        queue.update_parameters(
+            **{name: int(value) if value.isdigit() else value for name, _, value in given}
+        )
+        with queue.batch():
+            jobs = [queue.submit(job, *one) for one in arguments]
+    except (
+        RuntimeError,
+        TypeError,
+        NameError,
+        OSError,
+        submitit.core.utils.FailedJobError,
+    ) as error:
+        raise DocmemError(f"Slurm did not take the jobs: {error}") from error
+    return [one.result() for one in _bar(jobs, len(jobs), progress)]
+
+
+def _bar(items: Iterable[Any], count: int, progress: bool) -> Iterable[Any]:
+    return tqdm(items, total=count, unit="job", disable=not progress)

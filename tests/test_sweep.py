@@ -1,0 +1,157 @@
+"""Sweeps: every combination once, wherever performed, with the results of single trainings."""
+
+import multiprocessing
+import os
+import stat
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from toys import DOCUMENTS, quick_config, toy_lm
+
+from docmem.cli.commands import Sweep
+from docmem.cli.main import main, parse
+from docmem.errors import DocmemError
+from docmem.training.executors import begin_worker, perform
+from docmem.training.run import Run
+from docmem.training.train import train
+
+ODD = "odd"
+
+
+def half(number: int) -> int:
+    """What the tests perform: odd numbers have no half."""
+    if number % 2:
+        raise DocmemError(f"{number} is {ODD}; give an even number.")
+    return number // 2
+
+
+def trained(folder: Path, seed: int) -> list[float]:
+    """Losses of a toy training."""
+    torch.set_num_threads(1)
+    config = replace(quick_config(folder / f"seed-{seed}"), seed=seed)
+    run = train(config, lm=toy_lm(), documents=DOCUMENTS, progress=False)
+    return [epoch.positive_ce for epoch in run.load_history()]
+
+
+def test_flags_with_several_values_are_combined() -> None:
+    command = parse(
+        ["sweep", "--executor", "local:3", "--key_activation", "relu", "tanh", "--seed=7",
+         "--hook_memory_layer", "-1", "--num_epochs", "3", "4"]
+    )  # fmt: skip
+    assert isinstance(command, Sweep) and command.executor == "local:3"
+    found = [(one.key_activation, one.num_epochs, one.seed) for one in command.trainings]
+    assert found == [("relu", 3, 7), ("relu", 4, 7), ("tanh", 3, 7), ("tanh", 4, 7)]
+
+
+def test_titles_are_one_value_and_presets_begin_each() -> None:
+    command = parse(["sweep", "--preset", "pythia-1b", "--titles", "A", "B", "--seed", "1", "2"])
+    assert isinstance(command, Sweep)
+    assert [one.titles for one in command.trainings] == [("A", "B")] * 2
+    assert {one.hook_memory_layer for one in command.trainings} == {15}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["sweep", "relu", "--seed", "1"], "'relu' stands without a flag"),
+        (["sweep", "--seed", "1", "--executor", "ray"], "There is no executor 'ray'"),
+        (["sweep", "--seed", "1", "--executor", "local:0"], "There is no executor 'local:0'"),
+        (["sweep", "--lr", "0", "--seed", "1"], "lr is 0"),
+    ],
+)
+def test_wrong_sweeps_are_sentences(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+    assert says in capsys.readouterr().err
+
+
+def test_local_pool_keeps_the_order_and_returns_errors() -> None:
+    results = perform(half, [(4,), (3,), (8,)], "local:1", Path("unused"), progress=False)
+    assert results[0] == 2 and results[2] == 4
+    assert isinstance(results[1], DocmemError) and "3 is odd" in str(results[1])
+
+
+def test_workers_share_threads_and_take_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, before = multiprocessing.Value("i", 0), torch.get_num_threads()
+    try:
+        for threads, gpu in ((4, "3"), (2, "5")):
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+            torch.set_num_threads(2 * threads)
+            begin_worker(2, begun)
+            assert torch.get_num_threads() == threads
+            assert os.environ["CUDA_VISIBLE_DEVICES"] == gpu
+        torch.set_num_threads(1)
+        begin_worker(8, begun)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.slow
+def test_results_do_not_depend_on_the_executor(tmp_path: Path) -> None:
+    alone = [trained(tmp_path / "alone", seed) for seed in (1, 2)]
+    jobs = [(tmp_path / "pool", seed) for seed in (1, 2)]
+    assert perform(trained, jobs, "local:2", tmp_path / "logs", progress=False) == alone
+    for seed in (1, 2):
+        runs = [Run.open(tmp_path / where / f"seed-{seed}") for where in ("alone", "pool")]
+        first, second = (run.load_memory().state_dict() for run in runs)
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("slurm", "srun"), ("slurm:partition", "'partition' is no option of sbatch with a value")],
+)
+def test_slurm_where_there_is_none_is_a_sentence(name: str, says: str, tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    with pytest.raises(DocmemError, match=says):
+        perform(half, [(2,)], name, tmp_path, progress=False)
+
+
+SBATCH = """#!/bin/sh
+# A queue of one machine: every job of the array begins at once.
+for file; do :; done
+last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$file")
+grep '^#SBATCH' "$file" > "$STUB/options"
+export SLURM_ARRAY_JOB_ID=77 SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1 SLURM_JOB_NODELIST=here
+export SLURM_LOCALID=0 SLURM_NODEID=0 SLURM_PROCID=0
+for task in $(seq 0 "${last:-0}"); do
+    SLURM_ARRAY_TASK_ID=$task SLURM_JOB_ID=77_$task sh "$file" >/dev/null 2>&1 &
+done
+echo "Submitted batch job 77"
+"""
+SRUN = """#!/bin/sh
+while [ "${1#-}" != "$1" ]; do
+    case $1 in --output|--error) shift ;; esac
+    shift
+done
+exec "$@"
+"""
+SACCT = """#!/bin/sh
+echo "JobID|State|NodeList"
+"""
+
+
+@pytest.mark.slow
+def test_slurm_gets_one_array_with_the_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("submitit")
+    for name, text in (("sbatch", SBATCH), ("srun", SRUN), ("sacct", SACCT)):
+        path = tmp_path / name
+        path.write_text(text)
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("STUB", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    results = perform(
+        half, [(4,), (3,), (8,)], "slurm:partition=gpu,time=7", tmp_path / "logs", progress=False
+    )
+    assert results[0] == 2 and results[2] == 4
+    assert "3 is odd" in str(results[1])
+    options = (tmp_path / "options").read_text()
+    assert "--partition=gpu" in options and "--time=7" in options
