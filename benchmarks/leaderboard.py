@@ -140,7 +140,7 @@ def train_until_good(
         result.own.append(own.mean().item())
         result.reached = result.own[-1] <= OWN
         if addresses > 1 and (result.reached or len(result.own) == row.epochs):
-            found = Recognition(ces(lambda _: range(addresses)))
+            found = Recognition.of_all(ces(lambda _: range(addresses)))
             result.other, result.margin = found.other, found.margin
             result.lowest_pair = found.lowest_pair.ce
             apart = found.other >= OTHER and found.recognised == n_docs

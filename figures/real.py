@@ -73,7 +73,7 @@ class Row:
     @property
     def known(self) -> Recognition:
         """The cross entropies as they are judged."""
-        return Recognition(torch.tensor(self.ce))
+        return Recognition.of_all(torch.tensor(self.ce))
 
 
 def measured(run: Run, texts: str, wells: bool) -> Row:
