@@ -194,7 +194,9 @@ class Run:
     def find(cls, path: Path, description: dict[str, Any]) -> Run | None:
         """The run in `path`, if there is one of this very training; None if `path` is free.
 
-        It may have had fewer epochs to do than `description` asks for; it then has more to do.
+        It may have had fewer epochs to do than `description` asks for; it then has more to do. The
+        LM and the documents may have another name, or lie elsewhere (`NAMES`, `RESUME_IGNORES`);
+        every other setting counts.
 
         Raises:
             DocmemError: if `path` holds a run with other settings, documents, DocReps or LM, one
