@@ -194,6 +194,18 @@ def segments(text: str, segment_length: int, max_segments: int | None = None) ->
     words = text.split()
     if not words:
         raise DocmemError("A document without words cannot be memorised; give it some text.")
+    starts = _starts(len(words), segment_length, max_segments)
+    return [" ".join(words[start : start + segment_length]) for start in starts]
+
+
+def as_read(text: str, segment_length: int, max_segments: int | None = None) -> str:
+    """A text up to the last word that its segments cover: it has the same segments."""
+    words = list(re.finditer(r"\S+", text))
+    starts = _starts(len(words), segment_length, max_segments)
+    return text[: words[: starts[-1] + segment_length][-1].end()] if words else text
+
+
+def _starts(words: int, segment_length: int, max_segments: int | None) -> range:
+    """Where each segment of a text of so many words begins."""
     stride = max(1, segment_length // 2)
-    starts = range(0, max(1, len(words) - segment_length + 1), stride)
-    return [" ".join(words[start : start + segment_length]) for start in starts[:max_segments]]
+    return range(0, max(1, words - segment_length + 1), stride)[:max_segments]

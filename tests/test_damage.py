@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError
 from docmem.evaluation.cached import measure
 from docmem.lm.loading import LanguageModel
+from docmem.training.config import TrainConfig
 from docmem.training.run import Run
 from docmem.training.train import train
 
@@ -34,6 +36,7 @@ READERS: dict[str, Callable[[Run], Any]] = {
     "checkpoint.safetensors": lambda run: load_tensors(run.checkpoint),
     "measured/recall.safetensors": lambda run: measure(run, never),
     "run.json": lambda run: Run.open(run.path).description,
+    "documents.json.gz": lambda run: Run.open(run.path).documents,
     "history.jsonl": Run.load_history,
 }
 
@@ -88,6 +91,7 @@ def test_config_of_another_memory_is_rejected(tmp_path: Path, memory: DocumentMe
 
 def without_digests(run: Run) -> None:
     """Make the files of a run those of version 0.1."""
+    (run.path / "documents.json.gz").unlink()
     for path in run.path.rglob("*.safetensors"):
         tensors, metadata = load_tensors(path)
         kept = {key: metadata[key] for key in ("titles", "epoch") if key in metadata}
@@ -100,6 +104,8 @@ def without_digests(run: Run) -> None:
         for part in parts:
             del part[digest]
             if name == "run.json":
+                del part["texts"]
+                part["documents"] = [vars(document) for document in DOCUMENTS]
                 for name in ("weight_decay", "device"):
                     del part["config"][name]
                 part["config"] |= {"dtype": "float32", "num_gpus": 0}
@@ -107,17 +113,23 @@ def without_digests(run: Run) -> None:
         path.write_text("\n".join(map(json.dumps, parts)))
 
 
-@pytest.mark.parametrize("stop", [4, 7])
+@pytest.mark.parametrize("extended", [False, True])
 def test_run_of_version_0_1_opens_and_goes_on(
-    go: Callable[..., Run], whole: Run, stop: int, tmp_path: Path
-):
-    run = go(at(stop, lambda: False))
+    go: Callable[..., Run], lm: LanguageModel, config: TrainConfig, whole: Run, extended: bool,
+    tmp_path: Path,
+):  # fmt: skip
+    if extended:
+        short = replace(config, num_epochs=3)
+        run, stop = train(short, lm=lm, documents=DOCUMENTS, progress=False), 3
+    else:
+        run, stop = go(at(4, lambda: False)), 4
     without_digests(run)
     opened = Run.open(shutil.copytree(run.path, tmp_path / "copy"))
     weights = run.load_memory().state_dict()
     for name, tensor in opened.load_memory().state_dict().items():
         assert torch.equal(tensor, weights[name])
     assert len(opened.load_history()) == stop
+    assert opened.documents == whole.documents
     epochs: list[int] = []
     assert_same(go(lambda done: epochs.append(done.epoch)), whole)
     assert epochs == list(range(stop + 1, 8))

@@ -309,13 +309,15 @@ def test_lora_needs_peft_and_says_so(small: ToyPool, monkeypatch: pytest.MonkeyP
 def test_passages_share_no_word_with_training(small: ToyPool) -> None:
     run = small.run(1)
     words = [f"w{n}" for n in range(300)]
-    found = attribution.passages(run, [Document("Stranger", " ".join(words))])
+    found = attribution.passages(
+        run.config, small.documents(), [Document("Stranger", " ".join(words))]
+    )
     length, later = run.config.segment_length, attribution.LATER
     start = " ".join(words[:length])
     afterwards = [" ".join(words[length * n : length * (n + 1)]) for n in range(1, 1 + later)]
     assert found["strange start"] == [(0, start)]
     assert found["strange later"] == [(0, text) for text in afterwards]
-    for index, document in enumerate(run.documents):
+    for index, document in enumerate(small.documents()):
         known = document.text.split()
         assert found["seen"][index] == (index, " ".join(known[:length]))
         mine = [text for doc_id, text in found["unseen"] if doc_id == index]
@@ -328,7 +330,7 @@ def test_attribution_scores_are_read_passage_by_passage(
 ) -> None:
     run = small.run(1)
     memory, lm, found = run.load_memory(), small.lm, results["attribution"]
-    groups = attribution.passages(run, [])
+    groups = attribution.passages(run.config, small.documents(), [])
     for group in ("seen", "unseen"):
         hits = []
         for place, (doc_id, text) in enumerate(groups[group]):
@@ -358,7 +360,7 @@ def test_attribution_by_descent_takes_the_nearest_doc_rep(
     run = small.run(1)
     memory = run.load_memory()
     for group in ("seen", "unseen"):
-        cut = attribution.passages(run, [])[group]
+        cut = attribution.passages(run.config, small.documents(), [])[group]
         cache = attribution.cache_passages(small.lm, run, [text for _, text in cut])
         ends = attribution.search_descent(cache, memory, points=3, steps=2).doc_reps
         right = [

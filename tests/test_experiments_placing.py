@@ -47,7 +47,7 @@ def test_placings_are_measured_on_their_runs(small: ToyPool, results: placing.Re
         assert found.own[0] == pytest.approx(known.own, rel=1e-4)
         assert found.recognised[0] == known.recognised
         own, right = [], []
-        for doc_id, words in passages(one, [])["unseen"]:
+        for doc_id, words in passages(one.config, documents, [])["unseen"]:
             batch = small.lm.tokenize([words], one.config.max_length)
             cache = HiddenStateCache(small.lm, [batch], [0], one.config.hook_memory_layer)
             with torch.no_grad():
@@ -129,7 +129,7 @@ def test_by_states_counts_passages_nearest_their_documents(
     small: ToyPool, results: placing.Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = small.run(1)
-    unseen = placing.Unseen(small.lm, run)
+    unseen = placing.Unseen(small.lm, run, small.documents())
     assert results.by_states == pytest.approx(
         unseen.by_states(mean_states(small.cache_hidden_states(run), len(run.documents)))
     )

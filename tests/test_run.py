@@ -14,6 +14,7 @@ from docmem.errors import DocmemError
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
 from docmem.training.run import Run, describe, from_dict, lm_fingerprint, to_dict
+from docmem.training.texts import read_parts
 from docmem.training.train import train
 
 
@@ -29,7 +30,7 @@ def test_copied_run_opens_equal(run: Run, trained: tuple[LanguageModel, Run]):
     assert run.config == original.config
     assert run.config == replace(quick_config(Path()), num_epochs=60, save_freq=20, save_dir=None)
     assert run.description == original.description
-    assert run.documents == original.documents == DOCUMENTS
+    assert run.documents == original.documents == read_parts(DOCUMENTS, run.config)
     assert run.titles == [document.title for document in DOCUMENTS]
     assert run.load_history() == original.load_history()
     assert run.finished

@@ -87,15 +87,35 @@ def save_tensors(
         safetensors.torch.save_file(contiguous, temporary, metadata={"docmem": header})
 
 
+@contextmanager
+def reading(path: Path, advice: str = "Delete it and run again, or restore it from a copy.") -> Any:
+    """Within: whatever the content of `path` makes fail becomes one sentence that names the file.
+
+    Raises:
+        DocmemError: if the file is missing, damaged, or not one of docmem's.
+    """
+    try:
+        yield
+    except DocmemError:
+        raise
+    except FileNotFoundError as error:
+        raise DocmemError(f"There is no file {path}. {advice}") from error
+    except Exception as error:  # a file may hold anything, and so make anything fail
+        raise DocmemError(
+            f"{path} cannot be read: it is damaged or not a docmem file "
+            f"({type(error).__name__}: {error}). {advice}"
+        ) from error
+
+
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote: the named tensors and the metadata.
 
     Files of version 0.1 have no digest and are read unchecked.
 
     Raises:
-        DocmemError: if the file is missing, damaged, or not one of docmem's.
+        DocmemError: as `reading`.
     """
-    try:
+    with reading(path):
         with safetensors.safe_open(path, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             header = (opened.metadata() or {})["docmem"]
@@ -103,11 +123,4 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         metadata = json.loads(content)
         if digest not in ("", tensor_digest(tensors, metadata)):
             raise ValueError("its content does not match its digest")
-    except FileNotFoundError as error:
-        raise DocmemError(f"There is no file {path}.") from error
-    except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise DocmemError(
-            f"{path} cannot be read: it is damaged or not a docmem file ({error}). "
-            "Delete it and run again, or restore it from a copy."
-        ) from error
-    return tensors, metadata
+        return tensors, dict(metadata)

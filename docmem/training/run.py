@@ -1,6 +1,8 @@
 """A run on disk: a folder that another machine can open.
 
-    run.json                 settings, documents, LM, library versions; DocReps, if given
+    run.json                 settings, LM, library versions, the documents' titles and digests;
+                             DocReps, if given
+    documents.json.gz        the documents' texts, as far as they were read
     history.jsonl            one line per epoch: losses in nats per token, seconds
     snapshots/000010.safetensors   selections and DocReps after epoch 10, and those taken within
                                    epochs since the last such file; 000000 is the start
@@ -9,12 +11,13 @@
 
 Every file is replaced whole and carries a digest. The checkpoint is written first: memory and
 history can be written anew from it. Runs of version 0.1 open too; their files have no digests and
-are read unchecked.
+are read unchecked, and run.json has the texts in it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -22,16 +25,17 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import dacite
 import torch
 from filelock import FileLock, Timeout
 from jaxtyping import Float
 from torch import Tensor
 
-from docmem.core.files import load_tensors, save_tensors, write_json
+from docmem.core.files import load_tensors, reading, save_tensors, write_json
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document
 from docmem.errors import DocmemError
@@ -40,15 +44,18 @@ from docmem.lm.loading import LanguageModel, load_lm, usable
 from docmem.training.config import PAPER_PROCEDURE, TrainConfig
 from docmem.training.history import Epoch, read_history, write_history
 from docmem.training.selection import Selection, Snapshots
+from docmem.training.texts import TEXTS, describe_texts, read_parts, read_texts, write_texts
 
 LIBRARIES = ("docmem", "torch", "transformers", "tokenizers", "safetensors", "huggingface-hub")
-PARTS = {"config", "lm", "versions", "documents"}
 
 # Settings that say where a run works and how long, not what it computes: they may change.
 RESUME_IGNORES = (
     "save_dir", "lm_cache_dir", "data_cache_dir", "device", "num_gpus", "gpu_cache_gb",
     "cpu_cache_gb", "num_epochs",
 )  # fmt: skip
+# Settings that name the LM and the documents. What they came to counts: the LM's fingerprint and
+# the texts as they were read, whatever they are called and wherever they lie.
+NAMES = ("lm_name", "lm_size", "dtype", "documents", "titles", "max_labels")
 LOCK = ".lock"
 
 
@@ -79,10 +86,36 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
 
 def from_dict(settings: Mapping[str, Any]) -> TrainConfig:
     """The configuration of what `to_dict` made, here or in an earlier version."""
-    values = {**PAPER_PROCEDURE, **settings}
-    for name in ("save_dir", "lm_cache_dir", "data_cache_dir"):
-        values[name] = Path(values[name]) if values[name] is not None else None
-    return TrainConfig(**{**values, "titles": tuple(values["titles"])})
+    casts = dacite.Config(cast=[Path, tuple, float], strict=True)
+    return dacite.from_dict(TrainConfig, {**PAPER_PROCEDURE, **settings}, casts)
+
+
+@dataclass(frozen=True)
+class _LM:
+    name: str
+    dtype: str
+    fingerprint: str
+    origin: str = ""  # version 0.1 knew none
+
+
+@dataclass(frozen=True)
+class _Document:
+    title: str
+    sha256: str
+    words: int
+    read: int
+
+
+@dataclass(frozen=True)
+class _Description:
+    """What run.json has to hold."""
+
+    config: dict[str, Any]
+    lm: _LM
+    versions: dict[str, str]
+    documents: list[_Document]
+    texts: str
+    doc_reps: list[list[float]] | None = None
 
 
 def describe(
@@ -101,7 +134,7 @@ def describe(
             "fingerprint": lm_fingerprint(lm),
         },
         "versions": {name: version_of(name) for name in LIBRARIES},
-        "documents": [asdict(document) for document in documents],
+        **describe_texts(documents, config),
     }
     if doc_reps is not None:
         description["doc_reps"] = doc_reps.float().tolist()
@@ -120,8 +153,6 @@ class Run:
         self.description = description
         self.config = from_dict(description["config"])
         """The settings of the training."""
-        self.documents = [Document(**document) for document in description["documents"]]
-        """The documents, in the order of their DocReps."""
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -130,29 +161,42 @@ class Run:
         Raises:
             DocmemError: if the folder is not a run, or its run.json is not what was written.
         """
-        path = Path(path)
-        try:
-            description = json.loads((path / "run.json").read_text(encoding="utf-8"))
-            digest = description.pop("sha256", None)
-            if set(description) - {"doc_reps"} != PARTS:
-                raise ValueError(f"it should hold {', '.join(sorted(PARTS))}")
-            if digest not in (None, _digest(description)):
-                raise ValueError("it is damaged: its content does not match its digest")
-            return cls(path, description)
-        except FileNotFoundError as error:
+        file = Path(path) / "run.json"
+        if not file.exists():
             raise DocmemError(
                 f"{path} is not a run: it has no run.json. Give a folder that `docmem train` wrote."
-            ) from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DocmemError(
-                f"{path / 'run.json'} cannot be read: {error}. Restore it from a copy."
-            ) from error
+            )
+        with reading(file, "Restore it from a copy."):
+            description = json.loads(file.read_text(encoding="utf-8"))
+            digest = description.pop("sha256", None)
+            if digest not in (None, _digest(description)):
+                raise ValueError("its content does not match its digest")
+            whole = None
+            if "texts" not in description:  # version 0.1 kept the texts in this file
+                whole = [Document(**document) for document in description["documents"]]
+                description |= describe_texts(whole, from_dict(description["config"]))
+            dacite.from_dict(_Description, description, dacite.Config(strict=True))
+            run = cls(Path(path), description)
+        if whole is not None:
+            run.documents = read_parts(whole, run.config)
+        return run
+
+    @functools.cached_property
+    def documents(self) -> list[Document]:
+        """The documents, in the order of their DocReps; of each text what was read.
+
+        Raises:
+            DocmemError: if their file is missing or damaged.
+        """
+        return read_texts(self.path / TEXTS, self.description["texts"])
 
     @classmethod
     def find(cls, path: Path, description: dict[str, Any]) -> Run | None:
         """The run in `path`, if there is one of this very training; None if `path` is free.
 
-        It may have had fewer epochs to do than `description` asks for; it then has more to do.
+        It may have had fewer epochs to do than `description` asks for; it then has more to do. The
+        LM and the documents may have another name, or lie elsewhere (`NAMES`, `RESUME_IGNORES`);
+        every other setting counts.
 
         Raises:
             DocmemError: if `path` holds a run with other settings, documents, DocReps or LM, one
@@ -172,15 +216,28 @@ class Run:
                 f"{path} holds a run that has {done} epochs already, and num_epochs is {wanted}. "
                 f"Give num_epochs {done} or more to go on, or choose another save_dir."
             )
-        return cls(path, {**run.description, "config": description["config"]})
+        now = {part: description[part] for part in ("config", "lm")}  # they may have moved
+        return cls(path, {**run.description, **now})
 
-    def begin(self) -> None:
-        """Write run.json, if it does not say what it should."""
-        path = self.path / "run.json"
-        if not path.exists() or Run.open(self.path).description != self.description:
-            write_json(path, {**self.description, "sha256": _digest(self.description)})
+    def begin(self, documents: Sequence[Document]) -> None:
+        """Write the texts and run.json, where they do not say what they should.
+
+        Raises:
+            DocmemError: if they cannot be written, or another training began here meanwhile.
+        """
+        Run.find(self.path, self.description)
+        try:
+            read_texts(self.path / TEXTS, self.description["texts"])
+        except DocmemError:  # not written yet, or damaged: here they are again
+            write_texts(self.path / TEXTS, read_parts(documents, self.config))
+        self.save_description()
         for leftover in filter(_is_partial, self.path.rglob("*")):
             leftover.unlink()
+
+    def save_description(self) -> None:
+        """Write run.json."""
+        content = {**self.description, "sha256": _digest(self.description)}
+        write_json(self.path / "run.json", content)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -207,18 +264,13 @@ class Run:
 
     def _check_same(self, description: Mapping[str, Any]) -> None:
         """Raise unless `description` is of this very training, wherever it runs."""
-        if self.description["documents"] != description["documents"]:
-            raise DocmemError(
-                f"{self.path} holds a run on other documents; choose another save_dir."
-            )
         if self.description.get("doc_reps") != description.get("doc_reps"):
             raise DocmemError(
                 f"{self.path} holds a run with other DocReps; give those it began with (none, if "
                 "they were the seed's), or choose another save_dir."
             )
         mine = {"config": to_dict(self.config), "lm": self.description["lm"]}
-        # What the setting dtype came to stands in the LM's own; a fingerprint outweighs an origin.
-        for part, ignored in (("config", (*RESUME_IGNORES, "dtype")), ("lm", ("origin",))):
+        for part, ignored in (("config", (*RESUME_IGNORES, *NAMES)), ("lm", ("name", "origin"))):
             for name, old in mine[part].items():
                 new = description[part].get(name)
                 if old != new and name not in ignored:
@@ -228,11 +280,15 @@ class Run:
                         f"now {new!r}. {choose} another save_dir, or delete that folder to start "
                         "anew."
                     )
+        if self.description["texts"] != description["texts"]:
+            raise DocmemError(
+                f"{self.path} holds a run on other documents; choose another save_dir."
+            )
 
     @property
     def titles(self) -> list[str]:
         """The documents' titles, in the order of their DocReps."""
-        return [document.title for document in self.documents]
+        return [document["title"] for document in self.description["documents"]]
 
     @property
     def checkpoint(self) -> Path:
@@ -351,4 +407,4 @@ def _is_partial(path: Path) -> bool:
 
 def _is_ours(path: Path) -> bool:
     """Whether a file may lie in a folder where no run has begun."""
-    return path.name == LOCK or _is_partial(path)
+    return path.name in (LOCK, TEXTS) or _is_partial(path)

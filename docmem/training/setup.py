@@ -11,12 +11,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from docmem.core.memory import DocumentMemory
-from docmem.documents import PAPER_TITLES, Document, check_titles, load_documents
+from docmem.documents import (
+    PAPER_TITLES,
+    WIKITEXT_CONFIGS,
+    Document,
+    check_titles,
+    load_documents,
+)
 from docmem.errors import DocmemError
 from docmem.lm.loading import LanguageModel, load_lm
 from docmem.training.config import TrainConfig
 from docmem.training.doc_reps import spread_doc_reps
-from docmem.training.run import RESUME_IGNORES, to_dict
+from docmem.training.run import RESUME_IGNORES, lm_fingerprint, to_dict
 
 
 def configured_documents(config: TrainConfig) -> list[Document]:
@@ -96,13 +102,21 @@ def default_folder(
 ) -> Path:
     """`outputs/LM/ACTIVATION-ENTRIES-DIGEST`: other settings go to another folder.
 
-    The number of epochs is no part of the digest, so that a run can be extended.
+    The number of epochs is no part of the digest, so that a run can be extended. An LM or documents
+    from a folder, or from a repository of the hub, count by what they are, not where they lie.
     """
     settings = {n: v for n, v in to_dict(config).items() if n not in RESUME_IGNORES}
     settings["dtype"] = lm.dtype  # what `auto` came to
-    content: list[Any] = [settings, lm.name, [document.text for document in documents]]
+    lm_name = lm.name
+    if "/" in lm_name or Path(lm_name).is_dir():
+        lm_name = lm_fingerprint(lm)
+        settings |= {"lm_name": None, "lm_size": None}
+    if config.source not in ("encyclopedia", *WIKITEXT_CONFIGS):
+        settings["documents"] = None
+    content: list[Any] = [settings, lm_name, [document.text for document in documents]]
     if doc_reps is not None:
         content.append(doc_reps.float().tolist())
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
     name = f"{config.key_activation}-{config.hook_memory_dim}-{digest}"
-    return Path("outputs") / Path(lm.name).name / name
+    trained = sorted(Path("outputs").glob(f"*/{name}"))  # also under another name of this LM
+    return trained[0] if trained else Path("outputs") / Path(lm.name).name / name

@@ -80,7 +80,7 @@ def train(
     cache = cache_hidden_states(lm, documents, config)
     run = run or Run(folder, description)
     with run.lock(), frozen(lm.model), stop_after_epoch() as stop:
-        run.begin()
+        run.begin(documents)
         trainer = Trainer(config, cache, memory.to(cache.device))
         resume(trainer, run)
         fit(trainer, run, stop, on_epoch, progress)

@@ -24,6 +24,7 @@ from docmem.lm.cross_entropy import base_cross_entropies, cross_entropies_at
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
 from docmem.plots.style import FAINT, GUIDANCE, INK, NEGATIVE, OWN
+from docmem.training.config import TrainConfig
 from docmem.training.run import Run
 
 LATER = 4
@@ -79,7 +80,7 @@ class Attribution(Study[Results]):
         descent: dict[str, list[float]] = {name: [] for name in STRANGE}
         for run in pool.runs():
             memory = run.load_memory()
-            for name, group in passages(run, strangers).items():
+            for name, group in passages(run.config, pool.documents(), strangers).items():
                 doc_ids = torch.tensor([doc_id for doc_id, _ in group])
                 cache = cache_passages(pool.lm, run, [text for _, text in group])
                 ce = cross_entropies_at(cache, memory, memory.doc_reps)
@@ -175,16 +176,17 @@ class Attribution(Study[Results]):
         )
 
 
-def passages(run: Run, strangers: Sequence[Document]) -> dict[str, list[tuple[int, str]]]:
+def passages(
+    config: TrainConfig, known: Sequence[Document], strangers: Sequence[Document]
+) -> dict[str, list[tuple[int, str]]]:
     """Index of the document and text of each passage, by group; strangers count from 0 too.
 
     Starts and later passages stand at the same places of known and of strange articles. The
     segment after the last of training, which shares half its words with it, is left out.
     """
-    config = run.config
     start = slice(config.max_segments)
     later = slice(config.max_segments + 1, config.max_segments + 1 + 2 * LATER, 2)
-    places = (run.documents, start), (run.documents, later), (strangers, start), (strangers, later)
+    places = (known, start), (known, later), (strangers, start), (strangers, later)
     return {
         name: [
             (index, text)

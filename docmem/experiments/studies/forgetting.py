@@ -97,10 +97,11 @@ class Forgetting(Study[Results]):
         extents = []
         for seed in pool.seed_numbers():
             run = pool.run(seed)
-            gone = (seed - 1) % len(run.documents)
-            kept = [document for index, document in enumerate(run.documents) if index != gone]
+            documents = pool.documents()
+            gone = (seed - 1) % len(documents)
+            kept = [document for index, document in enumerate(documents) if index != gone]
             memory, anew = run.load_memory(), pool.run(seed, kept).load_memory()
-            text = cache_hidden_states(pool.lm, [run.documents[gone]], run.config)
+            text = cache_hidden_states(pool.lm, [documents[gone]], run.config)
             others = cache_hidden_states(pool.lm, kept, run.config)
             cleaned = forget(run.cache_hidden_states(pool.lm), memory, gone, **SETTINGS)
             smaller = drop_doc_rep(memory, gone)

@@ -156,7 +156,7 @@ class Placing(Study[Results]):
         trained = cache_hidden_states(pool.lm, documents, config)
         from_lm = doc_reps_from_lm(trained, n_docs, config.key_dim)
         alike = likeness(documents)
-        unseen = Unseen(pool.lm, pool.run(1))
+        unseen = Unseen(pool.lm, pool.run(1), documents)
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in PLACINGS}
         maps: dict[str, list[list[float]]] = {}
         for seed in pool.seed_numbers():
@@ -262,8 +262,8 @@ class Placing(Study[Results]):
 class Unseen:
     """Unseen passages of a run's documents, cut as the run says and read once for all memories."""
 
-    def __init__(self, lm: LanguageModel, run: Run) -> None:
-        cut = passages(run, [])["unseen"]
+    def __init__(self, lm: LanguageModel, run: Run, documents: Sequence[Document]) -> None:
+        cut = passages(run.config, documents, [])["unseen"]
         self.doc_ids = torch.tensor([doc_id for doc_id, _ in cut])
         self.cache = cache_passages(lm, run, [text for _, text in cut])
         self.base = base_cross_entropies(self.cache)

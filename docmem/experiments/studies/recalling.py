@@ -12,6 +12,7 @@ it is not scored.
 import functools
 import importlib.util
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +83,9 @@ class Recalling(Study[Results]):
 
     def measure(self, pool: RunPool) -> Results:
         """Train every seed; continue every segment under every condition, and score it."""
-        seeds = [scores_of(pool.cache_hidden_states(run), run) for run in pool.runs()]
+        seeds = [
+            scores_of(pool.cache_hidden_states(run), run, pool.documents()) for run in pool.runs()
+        ]
         scores = {name: Scores(**columns(seed[name] for seed in seeds)) for name in CONDITIONS}
         return Results(NEW, scores)
 
@@ -115,14 +118,16 @@ class Recalling(Study[Results]):
             yield Claim(claim, f"{measured} {spreads(scores, ' ')}", holds, published)
 
 
-def scores_of(cache: HiddenStateCache, run: Run) -> dict[str, dict[str, float]]:
-    """Mean scores of a run under every condition.
+def scores_of(
+    cache: HiddenStateCache, run: Run, documents: Sequence[Document]
+) -> dict[str, dict[str, float]]:
+    """Mean scores of a run on these documents under every condition.
 
     Raises:
         DocmemError: if no continuation has a word that only its document uses.
     """
     ids, wanted, doc_ids = prompts(cache, PROMPT, NEW)
-    own_words = distinctive_words(run.documents)
+    own_words = distinctive_words(documents)
     decode = functools.partial(cache.lm.tokenizer.batch_decode, skip_special_tokens=True)
     found = {}
     for name, written in continuations(cache, run, ids, doc_ids).items():
@@ -161,7 +166,7 @@ def continuations(
     return found
 
 
-def distinctive_words(documents: list[Document]) -> list[set[str]]:
+def distinctive_words(documents: Sequence[Document]) -> list[set[str]]:
     """Of each document, the words that no other of them uses, as ROUGE tells words apart."""
     words = [set(words_of(document.text)) for document in documents]
     return [

@@ -1,0 +1,72 @@
+"""The texts of a run: of each document what was read, in a compressed file of its own.
+
+`run.json` names the documents and has a digest of this file's content, so that a run of thousands
+opens at once and the texts are read when they are asked for.
+"""
+
+import gzip
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from docmem.core.files import reading, replacing
+from docmem.documents import Document, as_read
+from docmem.training.config import TrainConfig
+
+TEXTS = "documents.json.gz"
+
+
+def digest_of(content: str | bytes) -> str:
+    """The SHA-256 of a text, or of bytes."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+
+
+def read_parts(documents: Sequence[Document], config: TrainConfig) -> list[Document]:
+    """The documents, cut after the last word that a segment covers: they have the same segments."""
+    return [
+        Document(one.title, as_read(one.text, config.segment_length, config.max_segments))
+        for one in documents
+    ]
+
+
+def describe_texts(documents: Sequence[Document], config: TrainConfig) -> dict[str, Any]:
+    """What run.json says of the documents: words, those read, digests of the texts and of all."""
+    parts = read_parts(documents, config)
+    return {
+        "documents": [
+            {
+                "title": document.title,
+                "sha256": digest_of(document.text),
+                "words": len(document.text.split()),
+                "read": len(part.text.split()),
+            }
+            for document, part in zip(documents, parts, strict=True)
+        ],
+        "texts": digest_of(_content(parts)),
+    }
+
+
+def write_texts(path: Path, parts: Sequence[Document]) -> None:
+    """Write what was read; the same texts are the same bytes."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(gzip.compress(_content(parts), mtime=0))
+
+
+def read_texts(path: Path, digest: str) -> list[Document]:
+    """The documents that `write_texts` wrote.
+
+    Raises:
+        DocmemError: if the file is missing or damaged, or of another run.
+    """
+    advice = "Restore it from a copy; or run `docmem check` with --repair, or the training again."
+    with reading(path, advice):
+        content = gzip.decompress(path.read_bytes())
+        if digest_of(content) != digest:
+            raise ValueError("its content does not match the digest in run.json")
+        return [Document(title, text) for title, text in json.loads(content)]
+
+
+def _content(parts: Sequence[Document]) -> bytes:
+    return json.dumps([(part.title, part.text) for part in parts], ensure_ascii=False).encode()

@@ -1,0 +1,91 @@
+"""The texts of a run lie in a file of their own: what was read, and no more."""
+
+import gzip
+import hashlib
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from toys import DOCUMENTS, assert_same, at
+
+from docmem.documents import Document, as_read, segments
+from docmem.errors import DocmemError
+from docmem.lm.hidden_states import cache_hidden_states
+from docmem.lm.loading import LanguageModel
+from docmem.training.config import TrainConfig
+from docmem.training.run import Run, describe
+from docmem.training.texts import TEXTS, read_parts
+from docmem.training.train import train
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 12, 64])
+@pytest.mark.parametrize("most", [1, 2, 4, None])
+@pytest.mark.parametrize("words", [1, 2, 11, 12, 13, 40, 97])
+def test_what_was_read_has_the_same_segments(words: int, length: int, most: int | None):
+    text = "\n = Title = \n\n" + "  ".join(f"w{n}" for n in range(words)) + " \n"
+    part = as_read(text, length, most)
+    assert text.startswith(part)
+    assert segments(part, length, most) == segments(text, length, most)
+    assert part.split()[-1] == segments(text, length, most)[-1].split()[-1]
+
+
+def test_run_json_has_titles_digests_and_counts_but_no_text(whole: Run):
+    description = json.loads((whole.path / "run.json").read_text())
+    for document, entry in zip(DOCUMENTS, description["documents"], strict=True):
+        count = len(document.text.split())
+        assert entry == {
+            "title": document.title,
+            "sha256": hashlib.sha256(document.text.encode()).hexdigest(),
+            "words": count,
+            "read": min(30, count // 6 * 6),
+        }
+    assert "harbour" not in json.dumps(description)
+    assert whole.documents == read_parts(DOCUMENTS, whole.config)
+    assert "shutters" not in gzip.decompress((whole.path / TEXTS).read_bytes()).decode()
+
+
+def test_hidden_states_are_those_of_the_whole_texts(whole: Run, lm: LanguageModel):
+    cache, expected = (
+        whole.cache_hidden_states(lm),
+        cache_hidden_states(lm, DOCUMENTS, whole.config),
+    )
+    assert cache.doc_ids == expected.doc_ids
+    for index in range(len(cache.batches)):
+        assert torch.equal(cache.states(index), expected.states(index))
+
+
+def test_run_goes_on_with_the_documents_it_gives_back(go, lm, whole: Run, config: TrainConfig):
+    run = go(at(4, lambda: False))
+    assert_same(train(config, lm=lm, documents=run.documents, progress=False), whole)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_lost_or_damaged_texts_are_named_and_written_anew_by_training(go, whole: Run, lost: bool):
+    path = go(at(4, lambda: False)).path / TEXTS
+    good = path.read_bytes()
+    path.unlink() if lost else path.write_bytes(good[:-9])
+    run = Run.open(path.parent)
+    assert run.titles == whole.titles
+    with pytest.raises(DocmemError, match=r"documents\.json\.gz.*(There is no|Restore it)"):
+        _ = run.documents
+    assert_same(go(), whole)
+    assert path.read_bytes() == good
+
+
+def test_run_of_a_thousand_documents_opens_in_a_second_and_reads_no_texts(
+    lm: LanguageModel, config: TrainConfig, tmp_path: Path
+):
+    words = " ".join(f"word{n}" for n in range(5000))
+    documents = [Document(f"Title {n}", f"{n} {words}") for n in range(1000)]
+    long = replace(config, segment_length=64, max_segments=4)
+    run = Run(tmp_path / "many", describe(long, lm, documents))
+    run.begin(documents)
+    assert (run.path / "run.json").stat().st_size < 300_000
+    started = time.perf_counter()
+    opened = Run.open(run.path)
+    assert time.perf_counter() - started < 1
+    assert "documents" not in vars(opened)
+    assert opened.documents == read_parts(documents, long)
