@@ -48,11 +48,12 @@ def run(lm: LanguageModel, many: list[Document], config: TrainConfig, tmp_path: 
     return train(few, lm=lm, documents=many, progress=False)
 
 
-def test_sampled_documents_are_spread_over_all() -> None:
+def test_sampled_documents_are_the_same_each_time_and_lie_all_over() -> None:
     assert sampled(5, 60).tolist() == [0, 1, 2, 3, 4]
     chosen = sampled(1000, 60)
-    assert (len(chosen.unique()), chosen[0], chosen[-1]) == (60, 0, 999)
-    assert set(chosen.diff().tolist()) <= {16, 17, 18}
+    assert torch.equal(chosen, sampled(1000, 60))
+    assert chosen.diff().min() > 0 and len(chosen) == 60
+    assert torch.histc(chosen.float(), 5, 0, 1000).min() >= 5
 
 
 def test_recognition_of_a_sample_is_the_nearest_part_of_the_whole(
@@ -112,7 +113,7 @@ def test_measure_reads_a_sample_and_the_table_says_so(
     again = measure(run, lambda: pytest.fail("measured twice"))
     assert torch.equal(again.recognition.doc_reps, found.recognition.doc_reps)
     says = " ".join(table([Result("tanh", *found, 1.0, N_DOCS)]).split())
-    assert "the texts of 6 documents, evenly spaced" in says
+    assert "the texts of 6 documents, drawn at random" in says
     assert f"{found.recognition.recognised} of 6" in says
 
 
@@ -122,15 +123,16 @@ def test_map_of_a_sample_knows_its_documents(
     monkeypatch.setattr("docmem.evaluation.cached.TEXTS", 6)
     plane = measure_plane(run, lambda: lm, points=3)
     assert plane.documents.tolist() == sampled(N_DOCS, 6).tolist()
-    memory = run.load_memory()
+    memory, last = run.load_memory(), plane.documents[-1].item()
     alone = cache_hidden_states(
-        lm, [run.documents[69]], dataclasses.replace(run.config, max_segments=1)
+        lm, [run.documents[last]], dataclasses.replace(run.config, max_segments=1)
     )
-    torch.testing.assert_close(plane.ce_of(69), key_plane(alone, memory, points=3).ce[0])
+    torch.testing.assert_close(plane.ce_of(last), key_plane(alone, memory, points=3).ce[0])
     assert set(plane.nearest.unique().tolist()) <= set(plane.documents.tolist())
     assert plane.shares.shape == (N_DOCS,)
-    with pytest.raises(DocmemError, match="Document 1 is not in this map, which is of 6 of the 70"):
-        plane.ce_of(1)
+    left = next(index for index in range(N_DOCS) if index not in plane.documents)
+    with pytest.raises(DocmemError, match=f"Document {left} is not in this map, which is of 6 of"):
+        plane.ce_of(left)
     assert set(farthest_points(plane, 3)) <= set(plane.documents.tolist())
     figure = plots.key_plane(new_figure(9, 6.6), plane, run.titles, "note")
     assert " of 6 documents" in figure.get_suptitle()

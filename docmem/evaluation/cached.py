@@ -52,8 +52,8 @@ VERSION = 3
 def measure(run: Run, load: Loader | None = None) -> Recall:
     """Recognition and completion of a run, on the text it was trained on; its base LM beside it.
 
-    Of more than 60 documents 60 are read, evenly spaced; of more than 20, each under the nearest 20
-    DocReps.
+    Of more than 60 documents 60 are read, drawn once and for all; of more than 20, each under the
+    nearest 20 DocReps.
 
     Args:
         run: a finished run.

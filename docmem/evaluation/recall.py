@@ -111,8 +111,9 @@ class Recognition(NamedTuple):
 
 
 def sampled(n_docs: int, most: int) -> Int[Tensor, " texts"]:
-    """Indices of the documents that are read: all, or `most` of them, evenly spaced."""
-    return torch.linspace(0, n_docs - 1, min(n_docs, most)).round().long()
+    """Indices of the documents that are read: all, or `most` of them, the same in every call."""
+    drawn = torch.randperm(n_docs, generator=torch.Generator().manual_seed(0))
+    return drawn[:most].sort().values
 
 
 def recognition(

@@ -115,7 +115,7 @@ NOTE = (
     "another document's, and by the LM without memory."
 )
 SAMPLE = (
-    " A sample: the texts of {read} documents, evenly spaced, each read under its own DocRep and "
+    " A sample: the texts of {read} documents, drawn at random, each read under its own DocRep and "
     "the {others} nearest, which `other` is the mean of."
 )
 

@@ -152,9 +152,10 @@ def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str)
         badge(axes, across, up, index, n_docs=len(named))
         y = 0.97 - row * 0.96 / max(10, len(named))
         badge(axes, 1.06, y, index, n_docs=len(named), transform=axes.transAxes, clip_on=False)
+        lines = textwrap.wrap(drawable(titles[index]), 24, max_lines=2, placeholder=" …")
         axes.text(
-            1.1, y, textwrap.fill(drawable(titles[index], 50), 25), transform=axes.transAxes,
-            fontsize=10.5, va="center", linespacing=1.0,
+            1.1, y, "\n".join(lines), transform=axes.transAxes, fontsize=10.5, va="center",
+            linespacing=1.0,
         )  # fmt: skip
     nearest, read = plane.nearest.numpy(), plane.documents.tolist()
     own = sum(int(value_at(plane, nearest, index) == index) for index in read)

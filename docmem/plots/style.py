@@ -94,7 +94,7 @@ def headline(figure: Figure, title: str, subtitle: str) -> None:
 def plain_log_ticks(axis: Any) -> None:
     """Ticks of a logarithmic axis as plain numbers, as 2, 5, 10, 20."""
     axis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
@@ -168,13 +168,15 @@ def badge(axes: Axes, x: float, y: float, index: int, *, n_docs: int = 1, **opti
     such as transform and clip_on.
     """
     color, shrink = document_color(index), min(1.0, (20 / n_docs) ** 0.5)
+    number = str(index + 1)
     dark = np.dot(to_rgb(color), (0.299, 0.587, 0.114)) < 0.55
     axes.scatter(
         x, y, s=190 * shrink**2, color=color, edgecolor="white", lw=1.6 * shrink, zorder=5,
         **options,
     )  # fmt: skip
     axes.text(
-        x, y, str(index + 1), ha="center", va="center_baseline", fontsize=8 * shrink, zorder=6,
+        x, y, number, ha="center", va="center_baseline", zorder=6,
+        fontsize=8 * shrink * min(1, 2.4 / len(number)),
         color="white" if dark else INK, fontweight="bold", **{"clip_on": True, **options},
     )  # fmt: skip
 
