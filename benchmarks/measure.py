@@ -14,7 +14,7 @@ import psutil
 import torch
 from torch.utils import collect_env
 
-from docmem.training.run import version_of
+from docmem.training.description import version_of
 
 Numbers = dict[str, Any]
 LIBRARIES = ("docmem", "torch", "transformers", "peft", "numpy", "matplotlib")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from docmem.core.files import load_tensors, save_tensors
+from docmem.core.files import load_tensors, reading, save_tensors
 from docmem.errors import DocmemError
 
 
@@ -70,13 +70,18 @@ def load_checkpoint(
             f"{path} belongs to another configuration: missing {missing}, unknown {unexpected}."
         )
     optimizer.state.clear()
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer/"):
-            _, parameter_name, key = name.split("/")
-            parameter = parameters[parameter_name]
-            # AdamW keeps its step count where it puts it; moments live beside the parameter.
-            moved = tensor if key == "step" else tensor.to(parameter.device)
-            optimizer.state[parameter][key] = moved
-    for name, generator in generators.items():
-        generator.set_state(tensors[f"generator/{name}"])
+    with reading(path):
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise ValueError(f"{name} is not all finite numbers")
+            if name.startswith("optimizer/"):
+                _, parameter_name, key = name.split("/")
+                parameter = parameters[parameter_name]
+                if key != "step" and tensor.shape != parameter.shape:
+                    raise ValueError(f"{name} has the shape {tuple(tensor.shape)}")
+                # AdamW keeps its step count where it puts it; moments live beside the parameter.
+                moved = tensor if key == "step" else tensor.to(parameter.device)
+                optimizer.state[parameter][key] = moved
+        for name, generator in generators.items():
+            generator.set_state(tensors[f"generator/{name}"])
     return progress

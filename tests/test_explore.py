@@ -12,6 +12,7 @@ import torch
 from toys import toy_lm
 
 from docmem import explore
+from docmem.core.blocks import lm_fingerprint
 from docmem.core.hook import attach
 from docmem.documents import Document
 from docmem.errors import DocmemError
@@ -23,7 +24,7 @@ from docmem.explore._readings import Explanation, PlaneReading
 from docmem.lm.forward import forward_inputs
 from docmem.lm.loading import LanguageModel
 from docmem.plots.style import new_figure, png_bytes
-from docmem.training.run import Run, lm_fingerprint
+from docmem.training.run import Run
 
 Trained = tuple[LanguageModel, Run]
 NAMES = ("key_plane", "scrubber", "recall", "attribution", "training")
@@ -97,7 +98,7 @@ def test_lm_with_own_modules_shares_weights_but_no_hooks(trained: Trained) -> No
     lm, run = trained
     own = with_own_modules(dataclasses.replace(lm, origin="a package"))
     assert (own.name, own.origin) == (lm.name, "a package")
-    assert lm_fingerprint(own) == lm_fingerprint(lm)
+    assert lm_fingerprint(own.model) == lm_fingerprint(lm.model)
     for mine, theirs in zip(own.model.parameters(), lm.model.parameters(), strict=True):
         assert mine is theirs
     batch = lm.tokenize(["Cyclone Odalys crossed the Brannic Sea"])

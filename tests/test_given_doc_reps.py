@@ -11,7 +11,8 @@ from toys import DOCUMENTS, assert_same, at, files
 from docmem.errors import DocmemError
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
-from docmem.training.run import RESUME_IGNORES, Run, to_dict
+from docmem.training.description import RESUME_IGNORES, to_dict
+from docmem.training.run import Run
 from docmem.training.setup import default_folder, new_memory
 from docmem.training.train import train
 

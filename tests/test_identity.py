@@ -11,7 +11,8 @@ from toys import DOCUMENTS, assert_same, at
 from docmem.errors import DocmemError
 from docmem.lm.loading import LanguageModel, load_lm
 from docmem.training.config import TrainConfig
-from docmem.training.run import Run, describe
+from docmem.training.description import describe
+from docmem.training.run import Run
 from docmem.training.setup import configured_documents, configured_lm, default_folder
 from docmem.training.train import train
 

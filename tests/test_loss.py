@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 from toys import toy_batch
 
-from docmem.core.loss import guidance_loss, guidance_term, negative_doc_rep
+from docmem.core.loss import guidance_loss, guidance_term
 from docmem.errors import DocmemError
 from docmem.lm.forward import TokenBatch
 from docmem.lm.head import cross_entropy, token_losses
+from docmem.training.negatives import negative_doc_rep
 
 ALPHA, TAU = 0.3, 4.5
 DOC_REPS = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))

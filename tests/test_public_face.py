@@ -35,7 +35,9 @@ SIGNATURES: dict[Callable[..., Any], dict[str, Any]] = {
         "on_epoch": None, "progress": True,
     },
     docmem.preset: {"name": REQUIRED, "**changes": None},
-    docmem.attach: {"model": REQUIRED, "memory": REQUIRED, "layer": -1},
+    docmem.attach: {
+        "model": REQUIRED, "memory": REQUIRED, "layer": -1, "*": None, "check": True,
+    },
     docmem.generate: {
         "hooked": REQUIRED, "tokenizer": REQUIRED, "prompt": REQUIRED, "document": None,
         "*": None, "max_new_tokens": 40, "**options": None,

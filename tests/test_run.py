@@ -10,10 +10,12 @@ import pytest
 import torch
 from toys import DOCUMENTS, quick_config, toy_lm
 
+from docmem.core.blocks import lm_fingerprint
 from docmem.errors import DocmemError
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
-from docmem.training.run import Run, describe, from_dict, lm_fingerprint, to_dict
+from docmem.training.description import describe, from_dict, to_dict
+from docmem.training.run import Run
 from docmem.training.texts import read_parts
 from docmem.training.train import train
 
@@ -52,7 +54,7 @@ def test_run_records_library_versions_and_lm(run: Run):
     versions = run.description["versions"]
     assert versions["torch"] == importlib.metadata.version("torch")
     assert {"docmem", "torch", "transformers", "safetensors"} <= versions.keys()
-    fingerprint = lm_fingerprint(toy_lm())
+    fingerprint = lm_fingerprint(toy_lm().model)
     assert run.description["lm"] == {
         "name": "toy-gpt_neox",
         "origin": "",
@@ -117,11 +119,11 @@ def test_another_lm_is_rejected_by_name(run: Run):
 
 def test_fingerprint_depends_on_weights_format_and_architecture(lm: LanguageModel):
     lms = [lm, toy_lm(seed=1), toy_lm("phi")]
-    fingerprints = [lm_fingerprint(one) for one in lms]
+    fingerprints = [lm_fingerprint(one.model) for one in lms]
     lm.model.bfloat16()
-    fingerprints.append(lm_fingerprint(lm))
+    fingerprints.append(lm_fingerprint(lm.model))
     assert len(set(fingerprints)) == 4
-    assert lm_fingerprint(toy_lm()) == fingerprints[0]
+    assert lm_fingerprint(toy_lm().model) == fingerprints[0]
 
 
 def test_lm_is_loaded_again_by_its_name(lm: LanguageModel, config: TrainConfig, tmp_path: Path):

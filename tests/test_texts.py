@@ -16,7 +16,8 @@ from docmem.errors import DocmemError
 from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
-from docmem.training.run import Run, describe
+from docmem.training.description import describe
+from docmem.training.run import Run
 from docmem.training.texts import TEXTS, read_parts
 from docmem.training.train import train
 

@@ -12,13 +12,13 @@ from torch.nn import functional
 from toys import toy_lm
 
 from docmem.core.hook import attach
-from docmem.core.loss import negative_doc_rep
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, segments
 from docmem.errors import DocmemError
 from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
+from docmem.training.negatives import negative_doc_rep
 from docmem.training.run import Run
 from docmem.training.selection import memory_selection
 from docmem.training.setup import default_folder, new_memory

@@ -1,5 +1,6 @@
 """Where a memory goes: the blocks of a causal LM, found by structure, not by a table of names."""
 
+import hashlib
 from typing import Any, cast
 
 from torch import nn
@@ -49,3 +50,12 @@ def resolve_layer(layer: int, n_blocks: int) -> int:
             f"so give 0 to {n_blocks - 1}, or -{n_blocks} to -1 counted from the end."
         )
     return layer % n_blocks
+
+
+def lm_fingerprint(model: nn.Module) -> str:
+    """A short digest of an LM's architecture, number format and a sample of its weights."""
+    digest = hashlib.sha256(type(model).__name__.encode())
+    for name, parameter in model.named_parameters():
+        sample = parameter.detach().flatten()[:16].float().cpu().numpy().tobytes()
+        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode() + sample)
+    return digest.hexdigest()[:16]

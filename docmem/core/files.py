@@ -88,23 +88,19 @@ def save_tensors(
 
 
 @contextmanager
-def reading(path: Path, advice: str = "Delete it and run again, or restore it from a copy.") -> Any:
-    """Within: whatever the content of `path` makes fail becomes one sentence that names the file.
-
-    Raises:
-        DocmemError: if the file is missing, damaged, or not one of docmem's.
-    """
+def reading(
+    path: Path | str, advice: str = "Delete it and run again, or restore it from a copy."
+) -> Iterator[None]:
+    """Within: whatever fails on what `path` holds becomes a DocmemError that names the file."""
     try:
         yield
     except DocmemError:
         raise
     except FileNotFoundError as error:
-        raise DocmemError(f"There is no file {path}. {advice}") from error
+        raise DocmemError(f"There is no file {error.filename or path}. {advice}") from error
     except Exception as error:  # a file may hold anything, and so make anything fail
-        raise DocmemError(
-            f"{path} cannot be read: it is damaged or not a docmem file "
-            f"({type(error).__name__}: {error}). {advice}"
-        ) from error
+        fault = f"it is damaged or not a docmem file ({type(error).__name__}: {error})"
+        raise DocmemError(f"{path} cannot be read: {fault}. {advice}") from error
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

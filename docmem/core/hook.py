@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from docmem.core.blocks import find_blocks, resolve_layer, text_config
+from docmem.core.blocks import find_blocks, lm_fingerprint, resolve_layer, text_config
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError
 
@@ -33,10 +33,8 @@ class Hooked:
     """An LM with a memory in it, for the length of a `with attach(…)`."""
 
     def __init__(self, model: nn.Module, memory: DocumentMemory, layer: int) -> None:
-        self._model = model
-        self.memory = memory
-        self.layer = layer
-        self.attached = True
+        self._model: nn.Module | None = model
+        self.memory, self.layer = memory, layer
         self._doc_rep: Tensor | None = None
 
     @property
@@ -46,7 +44,7 @@ class Hooked:
         Raises:
             DocmemError: after the `with` has ended, when the LM has no memory in it any more.
         """
-        if not self.attached:
+        if self._model is None:
             raise DocmemError(
                 "The memory is no longer attached: its `with attach(…)` has ended, and the LM "
                 "would answer as the base LM. Use it inside the `with`, or attach it again."
@@ -106,18 +104,22 @@ class Hooked:
 
 
 @contextmanager
-def attach(model: nn.Module, memory: DocumentMemory, layer: int = -1) -> Iterator[Hooked]:
+def attach(
+    model: nn.Module, memory: DocumentMemory, layer: int = -1, *, check: bool = True
+) -> Iterator[Hooked]:
     """Hook `memory` after block `layer` of a causal LM, for the length of a `with`.
 
     Args:
         model: any causal LM of transformers.
         memory: moved to the hooked block's device.
         layer: the block's index, from 0, or negative from the end.
+        check: False: also another LM or layer than the memory was trained on.
 
     Raises:
-        DocmemError: if there is no such block, or memory and LM differ in width.
+        DocmemError: if there is no such block, memory and LM differ in width, or the memory was
+            trained on another LM or at another layer.
     """
-    blocks = find_blocks(model)
+    blocks, trained = find_blocks(model), memory.origin
     index = resolve_layer(layer, len(blocks))
     d_model = text_config(model).hidden_size
     if d_model != memory.config.d_model:
@@ -125,6 +127,15 @@ def attach(model: nn.Module, memory: DocumentMemory, layer: int = -1) -> Iterato
             f"The memory is made for hidden states of width {memory.config.d_model}, "
             f"but this LM's have {d_model}."
         )
+    if check and trained:
+        here = {"layer": index, "fingerprint": lm_fingerprint(model)}
+        if here != {name: trained.get(name) for name in here}:
+            raise DocmemError(
+                f"The memory was trained at layer {trained.get('layer')} of the LM "
+                f"{trained.get('lm')!r} in {trained.get('dtype')}, not at layer {index} of this "
+                f"LM (fingerprint {trained.get('fingerprint')}, here {here['fingerprint']}). "
+                "Attach it where it was trained; or give check=False to attach it here."
+            )
     memory.to(next(blocks[index].parameters()).device)
     hooked = Hooked(model, memory, index)
     handle = blocks[index].register_forward_hook(hooked._after_block)
@@ -132,4 +143,4 @@ def attach(model: nn.Module, memory: DocumentMemory, layer: int = -1) -> Iterato
         yield hooked
     finally:
         handle.remove()
-        hooked.attached = False
+        hooked._model = None

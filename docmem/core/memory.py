@@ -20,17 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ModelHubMixin, snapshot_download
+from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, snapshot_download
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from docmem.core.config import MemoryConfig
-from docmem.core.files import load_tensors, save_tensors, write_json
+from docmem.core.files import load_tensors, reading, save_tensors, write_json, write_text
 from docmem.errors import DocmemError, did_you_mean
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+CARD = Path(__file__).with_name("model_card.md")
 
 
 def swiglu(x: Float[Tensor, "*batch twice"]) -> Float[Tensor, "*batch once"]:
@@ -50,13 +51,6 @@ def activation(name: str) -> nn.Module:
             "A key_activation may also be swiglu."
         )
     return ACT2FN[name]
-
-
-def orthogonal_(module: nn.Module) -> None:
-    """Give a Linear orthogonal weights of gain √2 and a zero bias, as every one here starts."""
-    if isinstance(module, nn.Linear):
-        nn.init.orthogonal_(module.weight, gain=math.sqrt(2))
-        nn.init.zeros_(module.bias)
 
 
 def key_generator(config: MemoryConfig) -> nn.Module:
@@ -102,6 +96,8 @@ class DocumentMemory(nn.Module, ModelHubMixin):
             raise DocmemError(f"{len(titles)} titles were given for {config.n_docs} documents.")
         self.config = config
         self.titles = list(titles) if titles is not None else None
+        self.origin: dict[str, Any] = {}
+        """What it was trained on, as `docmem.training.origin` says; empty: it attaches anywhere."""
         self.act_lm = activation(config.lm_act)
         gated = config.key_activation == "swiglu"
         self.act_key = swiglu if gated else activation(config.key_activation)
@@ -111,7 +107,10 @@ class DocumentMemory(nn.Module, ModelHubMixin):
         self.document_key = key_generator(config)
         self.values = nn.Linear(config.memory_dim, config.d_model)
         self.output = nn.Linear(config.d_model, config.d_model)
-        self.apply(orthogonal_)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.orthogonal_(module.weight, gain=math.sqrt(2))
+                nn.init.zeros_(module.bias)
 
     def select(self, doc_rep: Float[Tensor, "*batch key_dim"]) -> Float[Tensor, "*batch entries"]:
         """The memory selection of a DocRep: k_doc = act_key(g(𝒦))."""
@@ -167,19 +166,17 @@ class DocumentMemory(nn.Module, ModelHubMixin):
         Raises:
             DocmemError: if there is no such document; the nearest titles are named.
         """
-        if not isinstance(document, str):
-            document = operator.index(document)
-            if not -self.config.n_docs <= document < self.config.n_docs:
-                raise DocmemError(
-                    f"There is no document {document}: this memory holds {self.config.n_docs}, "
-                    f"0 to {self.config.n_docs - 1}."
-                )
-            return document % self.config.n_docs
-        titles = self.titles or []
-        if document not in titles:
-            hint = did_you_mean(document, titles)
-            raise DocmemError(f"This memory holds no document called {document!r}.{hint}")
-        return titles.index(document)
+        count, titles = self.config.n_docs, self.titles or []
+        if isinstance(document, str):
+            if document not in titles:
+                hint = did_you_mean(document, titles)
+                raise DocmemError(f"This memory holds no document called {document!r}.{hint}")
+            return titles.index(document)
+        if not -count <= operator.index(document) < count:
+            raise DocmemError(
+                f"There is no document {document}: this memory holds {count}, 0 to {count - 1}."
+            )
+        return operator.index(document) % count
 
     @classmethod
     def from_pretrained(  # type: ignore[override] # misspelt options are refused
@@ -199,7 +196,7 @@ class DocumentMemory(nn.Module, ModelHubMixin):
             DocmemError: if there is none, or its files are damaged or do not fit together.
         """
         folder = Path(pretrained_model_name_or_path)
-        try:
+        with reading(folder, "Give a folder that save_pretrained wrote, or a hub id in reach."):
             if not folder.is_dir():
                 hub: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir}
                 hub |= {"token": token, "force_download": force_download}
@@ -207,11 +204,6 @@ class DocumentMemory(nn.Module, ModelHubMixin):
                 folder = Path(str(snapshot_download(str(folder), **hub)))
             shape = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
             return cls._read(folder / WEIGHTS, shape).to(map_location)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise DocmemError(
-                f"{pretrained_model_name_or_path} does not hold a document memory that can be "
-                f"read: {error}. Give a folder that save_pretrained wrote, or a hub id in reach."
-            ) from error
 
     @classmethod
     def _read(cls, path: Path, shape: dict[str, Any]) -> "DocumentMemory":
@@ -222,20 +214,31 @@ class DocumentMemory(nn.Module, ModelHubMixin):
                 f"{path.parent / CONFIG} does not describe the memory in {path.name}: "
                 "one of them was changed. Restore them from a copy."
             )
-        memory = cls(MemoryConfig(**shape), metadata["titles"])
-        try:
-            memory.load_state_dict(tensors, strict=True)
-        except RuntimeError as error:
-            raise DocmemError(f"{path} does not fit its config: {error}") from error
+        with reading(path):
+            with torch.device(
+                "meta"
+            ):  # the weights are those of the file, whatever its config says
+                memory = cls(MemoryConfig(**shape), metadata["titles"])
+            weights = {name: tensor.float().clone() for name, tensor in tensors.items()}
+            memory.load_state_dict(weights, strict=True, assign=True)
+            if not all(tensor.isfinite().all() for tensor in weights.values()):
+                raise ValueError("its weights are not all finite numbers")
+            memory.origin = dict(metadata.get("origin", {}))
         return memory
 
     def save_whole(self, folder: Path) -> None:
-        """Write config and weights over those in `folder`, each whole or not at all."""
+        """Write weights, config and model card over those in `folder`, each whole or not at all."""
         self._save_pretrained(folder)
+        write_text(folder / "README.md", str(self.generate_model_card()))
+
+    def generate_model_card(self, *_: Any, **__: Any) -> ModelCard:
+        """The README.md beside the weights: what the memory is, how to load it, how well it did."""
+        data = ModelCardData(library_name="docmem", tags=["document-memory"])
+        return ModelCard.from_template(data, str(CARD), memory=self)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Called by `save_pretrained`, which also writes a model card."""
         shape = asdict(self.config)
-        metadata = {"titles": self.titles, "config": shape}
+        metadata = {"titles": self.titles, "config": shape, "origin": self.origin}
         save_tensors(save_directory / WEIGHTS, self.state_dict(), metadata)
         write_json(save_directory / CONFIG, shape)

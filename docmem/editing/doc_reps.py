@@ -13,6 +13,7 @@ from torch import Tensor
 from docmem.core.memory import DocumentMemory
 from docmem.documents import check_titles
 from docmem.errors import DocmemError
+from docmem.training.origin import changed
 
 # Places tried for a new DocRep.
 TRIED = 10_000
@@ -38,6 +39,7 @@ def append_doc_rep(memory: DocumentMemory, title: str | None = None) -> Document
     larger = copy.deepcopy(memory)
     larger.config = dataclasses.replace(memory.config, n_docs=memory.config.n_docs + 1)
     larger.doc_reps = torch.cat([memory.doc_reps, farthest_free_doc_rep(memory.doc_reps)[None]])
+    larger.origin = changed(memory.origin, [*memory.origin.get("documents", []), None])
     if memory.titles is not None and title is not None:
         larger.titles = [*memory.titles, title]
         check_titles(larger.titles)
@@ -75,6 +77,8 @@ def drop_doc_rep(memory: DocumentMemory, document: str | int) -> DocumentMemory:
     smaller = copy.deepcopy(memory)
     smaller.config = dataclasses.replace(memory.config, n_docs=len(kept))
     smaller.doc_reps = memory.doc_reps[kept]
+    texts = memory.origin.get("documents", [])
+    smaller.origin = changed(memory.origin, [text for n, text in enumerate(texts) if n != index])
     if memory.titles is not None:
         smaller.titles = [memory.titles[other] for other in kept]
     return smaller

@@ -24,6 +24,7 @@ from docmem.editing.doc_reps import plane_extent
 from docmem.lm.cross_entropy import base_cross_entropies
 from docmem.lm.forward import frozen
 from docmem.lm.hidden_states import HiddenStateCache
+from docmem.training.origin import changed
 from docmem.training.step import descend
 
 # Points drawn over the plane per step. More find what is left in more places, and cost more.
@@ -65,6 +66,7 @@ def forget(
     """
     gone, device = memory.index_of(document), memory.doc_reps.device
     memory = copy.deepcopy(memory).to(cache.device)
+    memory.origin = changed(memory.origin)
     reach = plane_extent(memory.doc_reps) if extent is None else extent
     wanted = base_cross_entropies(cache)[gone].item() + margin
     generator = torch.Generator().manual_seed(seed)

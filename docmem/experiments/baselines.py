@@ -22,7 +22,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from docmem.core.hook import attach
-from docmem.core.loss import negative_doc_rep
 from docmem.documents import Document
 from docmem.errors import DocmemError
 from docmem.lm.cross_entropy import document_means
@@ -32,6 +31,7 @@ from docmem.lm.head import cross_entropy
 from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
+from docmem.training.negatives import negative_doc_rep
 from docmem.training.setup import new_memory
 from docmem.training.step import descend, guided_losses
 

@@ -27,7 +27,7 @@ from docmem.experiments import NAMES, load_study
 from docmem.experiments.pool import RunPool
 from docmem.experiments.study import Claim
 from docmem.plots.style import png_bytes, show
-from docmem.training.run import LIBRARIES, to_dict, version_of
+from docmem.training.description import LIBRARIES, to_dict, version_of
 
 STORED = Path(__file__).parents[1] / "assets" / "experiments"
 """Results that come with docmem, all of the preset `tiny`."""

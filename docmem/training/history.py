@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from docmem.core.files import write_text
-from docmem.errors import DocmemError
+from docmem.core.files import reading, write_text
 
 
 class Epoch(NamedTuple):
@@ -46,8 +45,14 @@ def read_history(path: Path) -> list[Epoch]:
         return []
     history: list[Epoch] = []
     digest = ""
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        try:
+    advice = (
+        "Restore it from a copy; or delete it and train again, or run `docmem check` with "
+        "--repair: it is written anew from the checkpoint."
+    )
+    with reading(path, advice):
+        lines = path.read_bytes().splitlines()
+    for number, line in enumerate(lines, start=1):
+        with reading(f"{path}, line {number},", advice):
             values = json.loads(line)
             found = values.pop("digest", None)
             history.append(Epoch(**values))
@@ -56,11 +61,8 @@ def read_history(path: Path) -> list[Epoch]:
                 raise ValueError("a line is missing before it")
             if found not in (None, digest):
                 raise ValueError("it does not match its digest")
-        except (ValueError, TypeError, AttributeError) as error:
-            raise DocmemError(
-                f"{path}, line {number}, cannot be read: {error}. Restore it from a copy; or "
-                "delete it and train again: it is written anew from the checkpoint."
-            ) from error
+            if not all(isinstance(value, int | float) for value in history[-1]):
+                raise ValueError("it should hold numbers")
     return history
 
 

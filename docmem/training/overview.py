@@ -6,7 +6,8 @@ from typing import Any
 from tabulate import tabulate
 
 from docmem.errors import DocmemError
-from docmem.training.run import RESUME_IGNORES, Run, to_dict
+from docmem.training.description import RESUME_IGNORES, to_dict
+from docmem.training.run import Run
 
 SHORT = 90
 """Characters of the column of settings; more are cut off."""

@@ -16,133 +16,42 @@ are read unchecked, and run.json has the texts in it.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import hashlib
-import importlib.metadata
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import dacite
 import torch
 from filelock import FileLock, Timeout
-from jaxtyping import Float
 from torch import Tensor
 
+from docmem.core.blocks import lm_fingerprint
 from docmem.core.files import load_tensors, reading, save_tensors, write_json
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document
 from docmem.errors import DocmemError
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel, load_lm, usable
-from docmem.training.config import PAPER_PROCEDURE, TrainConfig
+from docmem.training.description import (
+    check_same,
+    description_digest,
+    from_dict,
+    read_description,
+)
 from docmem.training.history import Epoch, read_history, write_history
+from docmem.training.origin import measured
 from docmem.training.selection import Selection, Snapshots
-from docmem.training.texts import TEXTS, describe_texts, read_parts, read_texts, write_texts
+from docmem.training.texts import (
+    TEXTS,
+    read_parts,
+    read_texts,
+    write_texts,
+)
 
-LIBRARIES = ("docmem", "torch", "transformers", "tokenizers", "safetensors", "huggingface-hub")
-
-# Settings that say where a run works and how long, not what it computes: they may change.
-RESUME_IGNORES = (
-    "save_dir", "lm_cache_dir", "data_cache_dir", "device", "num_gpus", "gpu_cache_gb",
-    "cpu_cache_gb", "num_epochs",
-)  # fmt: skip
-# Settings that name the LM and the documents. What they came to counts: the LM's fingerprint and
-# the texts as they were read, whatever they are called and wherever they lie.
-NAMES = ("lm_name", "lm_size", "dtype", "documents", "titles", "max_labels")
 LOCK = ".lock"
-
-
-def version_of(library: str) -> str:
-    """The installed version of a library, or `not installed` where it runs from a folder."""
-    try:
-        return importlib.metadata.version(library)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def lm_fingerprint(lm: LanguageModel) -> str:
-    """A short digest of an LM's architecture, number format and a sample of its weights."""
-    digest = hashlib.sha256(type(lm.model).__name__.encode())
-    for name, parameter in lm.model.named_parameters():
-        sample = parameter.detach().flatten()[:16].float().cpu().numpy().tobytes()
-        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode() + sample)
-    return digest.hexdigest()[:16]
-
-
-def to_dict(config: TrainConfig) -> dict[str, Any]:
-    """The configuration as JSON knows it."""
-    values = {**asdict(config), "titles": list(config.titles)}
-    return {
-        name: str(value) if isinstance(value, Path) else value for name, value in values.items()
-    }
-
-
-def from_dict(settings: Mapping[str, Any]) -> TrainConfig:
-    """The configuration of what `to_dict` made, here or in an earlier version."""
-    casts = dacite.Config(cast=[Path, tuple, float], strict=True)
-    return dacite.from_dict(TrainConfig, {**PAPER_PROCEDURE, **settings}, casts)
-
-
-@dataclass(frozen=True)
-class _LM:
-    name: str
-    dtype: str
-    fingerprint: str
-    origin: str = ""  # version 0.1 knew none
-
-
-@dataclass(frozen=True)
-class _Document:
-    title: str
-    sha256: str
-    words: int
-    read: int
-
-
-@dataclass(frozen=True)
-class _Description:
-    """What run.json has to hold."""
-
-    config: dict[str, Any]
-    lm: _LM
-    versions: dict[str, str]
-    documents: list[_Document]
-    texts: str
-    doc_reps: list[list[float]] | None = None
-
-
-def describe(
-    config: TrainConfig,
-    lm: LanguageModel,
-    documents: Sequence[Document],
-    doc_reps: Float[Tensor, "n_docs key_dim"] | None = None,
-) -> dict[str, Any]:
-    """What run.json says of a training; `doc_reps` only where they are given, not the seed's."""
-    description: dict[str, Any] = {
-        "config": to_dict(dataclasses.replace(config, save_dir=None)),
-        "lm": {
-            "name": lm.name,
-            "origin": lm.origin,
-            "dtype": lm.dtype,
-            "fingerprint": lm_fingerprint(lm),
-        },
-        "versions": {name: version_of(name) for name in LIBRARIES},
-        **describe_texts(documents, config),
-    }
-    if doc_reps is not None:
-        description["doc_reps"] = doc_reps.float().tolist()
-    return description
-
-
-def _digest(description: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
 class Run:
@@ -166,16 +75,8 @@ class Run:
             raise DocmemError(
                 f"{path} is not a run: it has no run.json. Give a folder that `docmem train` wrote."
             )
-        with reading(file, "Restore it from a copy."):
-            description = json.loads(file.read_text(encoding="utf-8"))
-            digest = description.pop("sha256", None)
-            if digest not in (None, _digest(description)):
-                raise ValueError("its content does not match its digest")
-            whole = None
-            if "texts" not in description:  # version 0.1 kept the texts in this file
-                whole = [Document(**document) for document in description["documents"]]
-                description |= describe_texts(whole, from_dict(description["config"]))
-            dacite.from_dict(_Description, description, dacite.Config(strict=True))
+        with reading(file, "Restore it from a copy, or run `docmem check` with --repair."):
+            description, whole = read_description(file)
             run = cls(Path(path), description)
         if whole is not None:
             run.documents = read_parts(whole, run.config)
@@ -209,7 +110,7 @@ class Run:
                 )
             return None
         run = cls.open(path)
-        run._check_same(description)
+        check_same(path, run.description, description)
         wanted, done = description["config"]["num_epochs"], len(run.load_history())
         if done > wanted:
             raise DocmemError(
@@ -231,12 +132,12 @@ class Run:
         except DocmemError:  # not written yet, or damaged: here they are again
             write_texts(self.path / TEXTS, read_parts(documents, self.config))
         self.save_description()
-        for leftover in filter(_is_partial, self.path.rglob("*")):
+        for leftover in filter(is_partial, self.path.rglob("*")):
             leftover.unlink()
 
     def save_description(self) -> None:
         """Write run.json."""
-        content = {**self.description, "sha256": _digest(self.description)}
+        content = {**self.description, "sha256": description_digest(self.description)}
         write_json(self.path / "run.json", content)
 
     @contextmanager
@@ -261,29 +162,6 @@ class Run:
             yield
         finally:
             lock.release()
-
-    def _check_same(self, description: Mapping[str, Any]) -> None:
-        """Raise unless `description` is of this very training, wherever it runs."""
-        if self.description.get("doc_reps") != description.get("doc_reps"):
-            raise DocmemError(
-                f"{self.path} holds a run with other DocReps; give those it began with (none, if "
-                "they were the seed's), or choose another save_dir."
-            )
-        mine = {"config": to_dict(self.config), "lm": self.description["lm"]}
-        for part, ignored in (("config", (*RESUME_IGNORES, *NAMES)), ("lm", ("name", "origin"))):
-            for name, old in mine[part].items():
-                new = description[part].get(name)
-                if old != new and name not in ignored:
-                    choose = f"Give dtype {old} to go on, choose" if name == "dtype" else "Choose"
-                    raise DocmemError(
-                        f"{self.path} holds a run with another {part}: {name} was {old!r}, "
-                        f"now {new!r}. {choose} another save_dir, or delete that folder to start "
-                        "anew."
-                    )
-        if self.description["texts"] != description["texts"]:
-            raise DocmemError(
-                f"{self.path} holds a run on other documents; choose another save_dir."
-            )
 
     @property
     def titles(self) -> list[str]:
@@ -317,7 +195,16 @@ class Run:
         """
         if not (self.path / "memory").is_dir():
             raise DocmemError(f"{self.path} has no memory yet; train it first.")
-        return DocumentMemory.from_pretrained(self.path / "memory")
+        memory = DocumentMemory.from_pretrained(self.path / "memory")
+        lm, shape = self.description["lm"], memory.config
+        expected = self.config.memory_config(shape.d_model, len(self.titles)), lm["fingerprint"]
+        fingerprint = memory.origin.get("fingerprint", lm["fingerprint"])  # 0.1 knew none
+        if (shape, fingerprint) != expected or memory.titles != self.titles:
+            raise DocmemError(
+                f"{self.path / 'memory'} is of another run: run.json has other documents, another "
+                "shape or another LM. Restore it from a copy, or run `docmem check` with --repair."
+            )
+        return memory
 
     def load_snapshots(self) -> Snapshots:
         """All snapshots, in the order of the epochs.
@@ -333,12 +220,27 @@ class Run:
         epochs: list[float] = []
         parts: dict[str, list[Tensor]] = {"token": [], "document": [], "doc_reps": []}
         for path in paths:
-            tensors, metadata = load_tensors(path)
-            epochs += metadata.get("epochs", [int(path.stem)])
+            with reading(path):
+                taken = self.read_snapshots(path)
+            epochs += taken.epochs
             for name, part in parts.items():
-                # Version 0.1 has one snapshot per file: (n_docs, …).
-                part.append(tensors[name].reshape(-1, *tensors[name].shape[-2:]))
+                part.append(getattr(taken, name))
         return Snapshots(epochs, *map(torch.cat, parts.values()))
+
+    def read_snapshots(self, path: Path) -> Snapshots:
+        """The snapshots in one file."""
+        tensors, metadata = load_tensors(path)
+        epochs = list(metadata.get("epochs", [int(path.stem)]))
+        if not all(isinstance(epoch, int | float) for epoch in epochs):
+            raise ValueError("its epochs are not numbers")
+        n_docs, config = len(self.titles), self.config
+        widths = {"token": config.hook_memory_dim, "document": config.hook_memory_dim}
+        for name, width in (widths | {"doc_reps": config.key_dim}).items():
+            # Version 0.1 has one snapshot per file, (n_docs, …), and so no dimension for them.
+            tensors[name] = tensors[name].reshape(len(epochs), n_docs, width)
+            if not tensors[name].isfinite().all():
+                raise ValueError(f"{name} is not all finite numbers")
+        return Snapshots(epochs, *(tensors[name].float() for name in (*widths, "doc_reps")))
 
     def load_lm(self, name: str | None = None) -> LanguageModel:
         """The LM this run was trained on, loaded by its name.
@@ -364,7 +266,7 @@ class Run:
     def check_lm(self, lm: LanguageModel) -> None:
         """Raise unless `lm` is the LM this run was trained on."""
         trained = self.description["lm"]
-        if lm_fingerprint(lm) != trained["fingerprint"]:
+        if lm_fingerprint(lm.model) != trained["fingerprint"]:
             origin = trained.get("origin", "")  # version 0.1 knew none
             raise DocmemError(
                 f"{self.path} was trained on the LM {trained['name']!r} in {trained['dtype']} "
@@ -395,16 +297,18 @@ class Run:
         """Write the whole history."""
         write_history(self.path / "history.jsonl", history)
 
-    def save_memory(self, memory: DocumentMemory) -> None:
-        """Write the memory."""
+    def save_memory(self, memory: DocumentMemory, history: Sequence[Epoch] = ()) -> None:
+        """Write the memory, and in its origin and model card how the last epoch went."""
+        if history:
+            memory.origin = measured(memory.origin, history[-1])
         memory.save_whole(self.path / "memory")
 
 
-def _is_partial(path: Path) -> bool:
+def is_partial(path: Path) -> bool:
     """Whether a file is what a process killed while writing left behind."""
     return path.name.startswith(".") and path.name.endswith(".partial")
 
 
 def _is_ours(path: Path) -> bool:
     """Whether a file may lie in a folder where no run has begun."""
-    return path.name in (LOCK, TEXTS) or _is_partial(path)
+    return path.name in (LOCK, TEXTS) or is_partial(path)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from docmem.core.blocks import lm_fingerprint
 from docmem.core.memory import DocumentMemory
 from docmem.documents import (
     PAPER_TITLES,
@@ -21,8 +22,9 @@ from docmem.documents import (
 from docmem.errors import DocmemError
 from docmem.lm.loading import LanguageModel, load_lm
 from docmem.training.config import TrainConfig
+from docmem.training.description import RESUME_IGNORES, to_dict
 from docmem.training.doc_reps import spread_doc_reps
-from docmem.training.run import RESUME_IGNORES, lm_fingerprint, to_dict
+from docmem.training.origin import origin_of
 
 
 def configured_documents(config: TrainConfig) -> list[Document]:
@@ -80,6 +82,7 @@ def new_memory(
         torch.manual_seed(config.seed)
         titles = [document.title for document in documents]
         memory = DocumentMemory(config.memory_config(lm.d_model, len(documents)), titles)
+    memory.origin = origin_of(lm, config.hook_memory_layer, documents)
     if doc_reps is None and config.doc_rep_init == "spread":
         doc_reps = spread_doc_reps(len(documents), config.key_dim, config.seed)
     if doc_reps is not None:
@@ -109,7 +112,7 @@ def default_folder(
     settings["dtype"] = lm.dtype  # what `auto` came to
     lm_name = lm.name
     if "/" in lm_name or Path(lm_name).is_dir():
-        lm_name = lm_fingerprint(lm)
+        lm_name = lm_fingerprint(lm.model)
         settings |= {"lm_name": None, "lm_size": None}
     if config.source not in ("encyclopedia", *WIKITEXT_CONFIGS):
         settings["documents"] = None

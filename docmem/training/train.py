@@ -17,14 +17,16 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from docmem.checkpoint import load_checkpoint, save_checkpoint
+from docmem.core.files import reading
 from docmem.documents import Document
 from docmem.errors import DocmemError
 from docmem.lm.forward import frozen
 from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
+from docmem.training.description import describe
 from docmem.training.history import Epoch
-from docmem.training.run import Run, describe
+from docmem.training.run import Run
 from docmem.training.selection import Selection, memory_selection
 from docmem.training.setup import (
     check_documents,
@@ -125,14 +127,17 @@ def resume(trainer: Trainer, run: Run) -> None:
     progress = load_checkpoint(
         run.checkpoint, trainer.memory, trainer.optimizer, trainer.generators
     )
+    with reading(run.checkpoint):
+        trainer.history = [Epoch(*epoch) for epoch in progress.get("history", [])]
+        wrong = progress["epoch"] != len(trainer.history) and "history" in progress
+        if wrong or not isinstance(progress["epoch"], int):
+            raise ValueError("its history does not have as many epochs as it says")
     if progress["epoch"] > trainer.config.num_epochs:
         raise DocmemError(
             f"{run.path} holds a run that has {progress['epoch']} epochs already, and num_epochs "
             f"is {trainer.config.num_epochs}. Give at least as many, or choose another save_dir."
         )
-    if "history" in progress:
-        trainer.history = [Epoch(*epoch) for epoch in progress["history"]]
-    else:  # version 0.1 kept it in history.jsonl alone
+    if "history" not in progress:  # version 0.1 kept it in history.jsonl alone
         trainer.history = run.load_history()[: progress["epoch"]]
         if len(trainer.history) < progress["epoch"]:
             raise DocmemError(
@@ -202,7 +207,12 @@ def save(trainer: Trainer, run: Run, taken: Mapping[float, Selection]) -> None:
     """Snapshots, then the checkpoint; after it the others, which can be written anew from it."""
     if taken:
         run.save_snapshots(taken, trainer.memory.doc_reps)
-    progress = {"epoch": len(trainer.history), "history": trainer.history}
+    progress = {
+        "epoch": len(trainer.history),
+        "history": trainer.history,
+        "run": run.description,
+        "origin": trainer.memory.origin,
+    }
     save_checkpoint(run.checkpoint, trainer.memory, trainer.optimizer, trainer.generators, progress)
-    run.save_memory(trainer.memory)
+    run.save_memory(trainer.memory, trainer.history)
     run.save_history(trainer.history)

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from docmem.core.loss import negative_doc_rep
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.training.config import TrainConfig
 from docmem.training.history import Epoch
 from docmem.training.muon import Muon
+from docmem.training.negatives import negative_doc_rep
 from docmem.training.step import GuidedLosses, descend, guided_losses
 
 

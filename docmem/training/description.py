@@ -1,0 +1,149 @@
+"""What run.json says of a training, and when two trainings are the same one."""
+
+import dataclasses
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import dacite
+from jaxtyping import Float
+from torch import Tensor
+
+from docmem.core.blocks import lm_fingerprint
+from docmem.documents import Document
+from docmem.errors import DocmemError
+from docmem.lm.loading import LanguageModel
+from docmem.training.config import PAPER_PROCEDURE, TrainConfig
+from docmem.training.texts import describe_texts, digest_of
+
+LIBRARIES = ("docmem", "torch", "transformers", "tokenizers", "safetensors", "huggingface-hub")
+
+# Settings that say where a run works and how long, not what it computes: they may change.
+RESUME_IGNORES = (
+    "save_dir", "lm_cache_dir", "data_cache_dir", "device", "num_gpus", "gpu_cache_gb",
+    "cpu_cache_gb", "num_epochs",
+)  # fmt: skip
+# Settings that name the LM and the documents. What they came to counts: the LM's fingerprint and
+# the texts as they were read, whatever they are called and wherever they lie.
+NAMES = ("lm_name", "lm_size", "dtype", "documents", "titles", "max_labels")
+
+
+def version_of(library: str) -> str:
+    """The installed version of a library, or `not installed` where it runs from a folder."""
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as JSON knows it."""
+    values = {**asdict(config), "titles": list(config.titles)}
+    return {
+        name: str(value) if isinstance(value, Path) else value for name, value in values.items()
+    }
+
+
+def from_dict(settings: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of what `to_dict` made, here or in an earlier version."""
+    casts = dacite.Config(cast=[Path, tuple, float], strict=True)
+    return dacite.from_dict(TrainConfig, {**PAPER_PROCEDURE, **settings}, casts)
+
+
+@dataclass(frozen=True)
+class _LM:
+    name: str
+    dtype: str
+    fingerprint: str
+    origin: str = ""  # version 0.1 knew none
+
+
+@dataclass(frozen=True)
+class _Document:
+    title: str
+    sha256: str
+    words: int
+    read: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """What run.json has to hold."""
+
+    config: dict[str, Any]
+    lm: _LM
+    versions: dict[str, str]
+    documents: list[_Document]
+    texts: str
+    doc_reps: list[list[float]] | None = None
+
+
+def describe(
+    config: TrainConfig,
+    lm: LanguageModel,
+    documents: Sequence[Document],
+    doc_reps: Float[Tensor, "n_docs key_dim"] | None = None,
+) -> dict[str, Any]:
+    """What run.json says of a training; `doc_reps` only where they are given, not the seed's."""
+    description: dict[str, Any] = {
+        "config": to_dict(dataclasses.replace(config, save_dir=None)),
+        "lm": {
+            "name": lm.name,
+            "origin": lm.origin,
+            "dtype": lm.dtype,
+            "fingerprint": lm_fingerprint(lm.model),
+        },
+        "versions": {name: version_of(name) for name in LIBRARIES},
+        **describe_texts(documents, config),
+    }
+    if doc_reps is not None:
+        description["doc_reps"] = doc_reps.float().tolist()
+    return description
+
+
+def description_digest(description: Mapping[str, Any]) -> str:
+    """The digest of a description, which stands beside it in run.json."""
+    return digest_of(json.dumps(description, sort_keys=True))
+
+
+def read_description(file: Path) -> tuple[dict[str, Any], list[Document] | None]:
+    """What a run.json says; and the whole texts, which version 0.1 kept in it.
+
+    Raises:
+        Exception: of any kind, if the file is damaged.
+    """
+    description = json.loads(file.read_text(encoding="utf-8"))
+    digest = description.pop("sha256", None)
+    if digest not in (None, description_digest(description)):
+        raise ValueError("its content does not match its digest")
+    whole = None
+    if "texts" not in description:
+        whole = [Document(**document) for document in description["documents"]]
+        description |= describe_texts(whole, from_dict(description["config"]))
+    dacite.from_dict(Description, description, dacite.Config(strict=True))
+    return description, whole
+
+
+def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise unless both describe the same training, wherever it runs. `path`: the run's folder."""
+    if before.get("doc_reps") != now.get("doc_reps"):
+        raise DocmemError(
+            f"{path} holds a run with other DocReps; give those it began with (none, if "
+            "they were the seed's), or choose another save_dir."
+        )
+    mine = {"config": to_dict(from_dict(before["config"])), "lm": before["lm"]}
+    for part, ignored in (("config", (*RESUME_IGNORES, *NAMES)), ("lm", ("name", "origin"))):
+        for name, old in mine[part].items():
+            new = now[part].get(name)
+            if old != new and name not in ignored:
+                choose = f"Give dtype {old} to go on, choose" if name == "dtype" else "Choose"
+                raise DocmemError(
+                    f"{path} holds a run with another {part}: {name} was {old!r}, "
+                    f"now {new!r}. {choose} another save_dir, or delete that folder to start "
+                    "anew."
+                )
+    if before["texts"] != now["texts"]:
+        raise DocmemError(f"{path} holds a run on other documents; choose another save_dir.")
