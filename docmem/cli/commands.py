@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,15 @@ class Train:
 
     def run(self) -> int:
         """Train, and say where the run is."""
+        from docmem.training.processes import main_process, unstarted
         from docmem.training.train import train
 
+        if count := unstarted():
+            launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={count}"]
+            os.execv(sys.executable, [*launcher, "-m", "docmem", *sys.argv[1:]])
         run = train(self.config)
+        if not main_process():
+            return 0 if run.finished else 130
         if not run.finished:
             print(
                 f"Stopped after epoch {len(run.load_history())} of {run.config.num_epochs} and "

@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, cast
 
@@ -30,6 +31,7 @@ from docmem.cli.commands import (
 )
 from docmem.errors import DocmemError
 from docmem.training.config import PAPER_PROCEDURE, PRESETS, TrainConfig
+from docmem.training.processes import main_process
 
 Command = (
     Train | Sweep | Plan | Runs | Figures | Generate | Attribute | Experiment | Fetch | Pretrain
@@ -81,6 +83,7 @@ def parse(arguments: Sequence[str]) -> Command:
         prog="docmem",
         description="Document-wise memory in a frozen language model.",
         use_underscores=True,
+        console_outputs=main_process(),
         **options,
     )
     return dataclasses.replace(parsed[0], trainings=trainings(parsed[1])) if several else parsed
@@ -114,11 +117,17 @@ def exit_status(job: Callable[[], int]) -> int:
     """What a job answers; 1 if something the reader can mend stopped it, 130 if Ctrl-C did."""
     try:
         return job()
-    except DocmemError as error:
+    except (DocmemError, SystemExit) as error:
+        if not main_process():
+            # Of an error of all, the first process speaks and ends, and the launcher ends the rest.
+            time.sleep(5)
+        if isinstance(error, SystemExit):
+            raise  # tyro has said why
         print(f"docmem: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("docmem: interrupted; what was saved before is whole.", file=sys.stderr)
+        if main_process():
+            print("docmem: interrupted; what was saved before is whole.", file=sys.stderr)
         return 130
 
 

@@ -29,6 +29,9 @@ from docmem.lm.loading import LanguageModel
 from docmem.lm.skip import skip_blocks
 from docmem.lm.store import HiddenStateStore
 
+Read = Callable[[int], Float[Tensor, "batch seq width"]]
+AddUp = Callable[[Sequence[Tensor]], None]
+
 
 class HiddenStateCache:
     """The hidden states after block `layer` for some batches, and the way from there to logits.
@@ -39,6 +42,7 @@ class HiddenStateCache:
         doc_ids: the document's index, one for each batch.
         layer: the hooked block, from 0 or negative from the end.
         gpu_gb, cpu_gb: the budget, as in `HiddenStateStore`.
+        own: the batches that this process reads; None: all. Of others there are the tokens alone.
     """
 
     def __init__(
@@ -49,20 +53,22 @@ class HiddenStateCache:
         layer: int,
         gpu_gb: float = 8.0,
         cpu_gb: float = 8.0,
+        own: Sequence[int] | None = None,
     ) -> None:
         self.lm = lm
         self.batches = list(batches)
         self.predicted = [batch.predicted.cpu() for batch in self.batches]
         """Which tokens are predicted; on the CPU, since a GPU waits when it is asked for counts."""
         self.doc_ids = list(doc_ids)
+        self.own = range(len(self.batches)) if own is None else own
         self.blocks = find_blocks(lm.model)
         self.layer = resolve_layer(layer, len(self.blocks))
         self.device = next(self.blocks[self.layer].parameters()).device
         self.store = HiddenStateStore(gpu_gb, cpu_gb)
         self.returns_tuple = False
         with frozen(lm.model):
-            for batch in self.batches:
-                self.store.add(self._read(batch))
+            for index in self.own:
+                self.store.add(self._read(self.batches[index]))
             with skip_blocks(self.blocks, len(self.blocks) - 1, self.returns_tuple, None):
                 self.head = plain_head(lm.model, self.batches[0])
 
@@ -76,27 +82,31 @@ class HiddenStateCache:
 
     def states(self, index: int) -> Float[Tensor, "batch seq d_model"]:
         """The hidden states of one batch, on the hooked block's device."""
-        return self.store[index].to(self.device)
+        return self.store[self.own.index(index)].to(self.device)
 
     def token_means(
-        self, n_docs: int, read: Callable[[int], Float[Tensor, "batch seq width"]]
+        self, n_docs: int, read: Read, add_up: AddUp | None = None
     ) -> Float[Tensor, "n_docs width"]:
         """Mean of `read(batch)` over each document's tokens, pads left out; float64, on the CPU.
 
         Args:
             n_docs: documents; the mean of one without text is 0.
             read: takes the index of a batch, returns a vector for each of its tokens.
+            add_up: adds to tensors those of the processes that read the other batches.
         """
-        sums, counts = [], []
-        for index, batch in enumerate(self.batches):
+        sums = []
+        for index in self.own:
             vectors = read(index)
-            real = batch.attention_mask.to(vectors.device)
-            sums.append(vectors[real].cpu().double().sum(0))  # MPS has no float64
-            counts.append(real.sum().cpu().double())
-        doc_ids, total = torch.tensor(self.doc_ids), torch.stack(sums)
-        sum_of = total.new_zeros(n_docs, total.shape[1]).index_add_(0, doc_ids, total)
-        count_of = total.new_zeros(n_docs).index_add_(0, doc_ids, torch.stack(counts))
-        return sum_of / count_of.clamp_min(1)[:, None]
+            real = self.batches[index].attention_mask.to(vectors.device)
+            summed = vectors[real].cpu().double().sum(0)  # MPS has no float64
+            sums.append(torch.cat([summed, real.sum()[None].cpu().double()]))
+        of_batch = torch.zeros(len(self.batches), len(sums[0]), dtype=torch.float64)
+        of_batch[list(self.own)] = torch.stack(sums)
+        if add_up is not None:
+            add_up([of_batch])
+        of_doc = of_batch.new_zeros(n_docs, of_batch.shape[1])
+        of_doc.index_add_(0, torch.tensor(self.doc_ids), of_batch)
+        return of_doc[:, :-1] / of_doc[:, -1:].clamp_min(1)
 
     def logits(
         self, index: int, memory: DocumentMemory, doc_rep: Tensor | None
@@ -162,7 +172,10 @@ class HiddenStateCache:
 
 
 def cache_hidden_states(
-    lm: LanguageModel, documents: Sequence[Document], config: Any
+    lm: LanguageModel,
+    documents: Sequence[Document],
+    config: Any,
+    deal: Callable[[int], Sequence[int]] | None = None,
 ) -> HiddenStateCache:
     """Segment and tokenise documents as a TrainConfig says, and cache their hidden states.
 
@@ -173,6 +186,7 @@ def cache_hidden_states(
         lm: the frozen LM.
         documents: what to read.
         config: a TrainConfig (a type that this folder may not import).
+        deal: takes the number of batches, says which are this process's; None: all.
 
     Raises:
         DocmemError: if a document is empty, a segment too long, or the layer out of range.
@@ -194,4 +208,5 @@ def cache_hidden_states(
                 "predicted from what stands before; give it more text."
             )
     budget = config.gpu_cache_gb, config.cpu_cache_gb
-    return HiddenStateCache(lm, batches, doc_ids, config.hook_memory_layer, *budget)
+    own = None if deal is None else deal(len(batches))
+    return HiddenStateCache(lm, batches, doc_ids, config.hook_memory_layer, *budget, own)

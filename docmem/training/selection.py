@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from docmem.core.memory import DocumentMemory
-from docmem.lm.hidden_states import HiddenStateCache
+from docmem.lm.hidden_states import AddUp, HiddenStateCache
 
 
 class Selection(NamedTuple):
@@ -41,10 +41,14 @@ class Selection(NamedTuple):
 
 
 @torch.no_grad()
-def memory_selection(memory: DocumentMemory, cache: HiddenStateCache) -> Selection:
-    """The token and document selections of the documents that `cache` read."""
+def memory_selection(
+    memory: DocumentMemory, cache: HiddenStateCache, add_up: AddUp | None = None
+) -> Selection:
+    """The token and document selections of a cache's documents; `add_up` as in `token_means`."""
     token = cache.token_means(
-        memory.config.n_docs, lambda index: memory.token_keys(cache.states(index))
+        memory.config.n_docs,
+        lambda index: memory.token_keys(cache.states(index)),
+        add_up,
     )
     return Selection(token.float(), memory.select(memory.doc_reps).cpu())
 

@@ -9,7 +9,7 @@ clipped, one step of the optimizer.
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -81,22 +81,32 @@ def guided_losses(
     return GuidedLosses(positive_ce, negative_ce, term)
 
 
+class NotFiniteError(DocmemError):
+    """A loss or gradient that is not a number any more."""
+
+
 def descend(
-    losses: Iterable[Float[Tensor, ""]], optimizer: torch.optim.Optimizer, grad_clip: float
+    losses: Iterable[Float[Tensor, ""]],
+    optimizer: torch.optim.Optimizer,
+    grad_clip: float,
+    share: Callable[[Sequence[Tensor]], Iterable[Tensor]] | None = None,
 ) -> None:
     """One step of the optimizer down the mean of some losses, the gradient norm clipped.
 
-    `losses` may be a generator: each loss is made, and its graph freed, before the next.
+    `losses` may be a generator: each loss is made, and its graph freed, before the next. `share`
+    adds the gradients of other processes to the parameters', and returns the losses of all.
 
     Raises:
-        DocmemError: if a loss or the gradient is not a number; nothing has been changed then.
+        NotFiniteError: if a loss or the gradient is not a number; nothing has been changed then.
     """
     optimizer.zero_grad()  # what a refused step may have left
-    seen = []
+    seen: list[Tensor] = []
     for loss in losses:
         (loss * SCALE).backward()
         seen.append(loss.detach())
     parameters = list(itertools.chain(*(group["params"] for group in optimizer.param_groups)))
+    if share is not None:
+        seen = list(share(parameters))
     for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad /= len(seen) * SCALE
@@ -112,6 +122,6 @@ def descend(
 def require_finite(what: str, value: float) -> None:
     """Raise if a loss or gradient is not a number any more."""
     if not math.isfinite(value):
-        raise DocmemError(
+        raise NotFiniteError(
             f"The {what} is {value}. Try a smaller lr or guidance; with an LM in float16, float32."
         )

@@ -3,14 +3,16 @@
     run = train(preset("tiny", key_activation="relu"))
 
 Whatever stops it, the same call goes on from the last checkpoint and ends with the same weights.
-More epochs in the same folder go on from where it ended.
+More epochs in the same folder go on from where it ended. On several processes, each calls `train`
+(`docmem.training.processes`).
 """
 
 import math
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 from jaxtyping import Float
 from torch import Tensor
@@ -26,6 +28,7 @@ from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
 from docmem.training.description import describe
 from docmem.training.history import Epoch
+from docmem.training.processes import join, main_process
 from docmem.training.run import Run
 from docmem.training.selection import Selection, memory_selection
 from docmem.training.setup import (
@@ -62,29 +65,42 @@ def train(
         lm: the LM; None: the one that `config` names.
         documents: what to memorise; None: what `config` names.
         doc_reps: where the documents lie, in their order; None: orthogonal, by the seed.
-        on_epoch: called after each epoch; returning False stops as Ctrl-C does.
+        on_epoch: called after each epoch, by the first process; returning False stops as Ctrl-C
+            does.
         progress: show a bar with the losses.
 
     Raises:
         DocmemError: if a setting or `doc_reps` cannot work with this LM or these documents, the
             run's folder holds another run or is in use, a file is damaged or cannot be written,
-            or a loss is not a number.
+            or a loss is not a number; on several processes, if one of them ended.
     """
-    documents = configured_documents(config) if documents is None else documents
-    check_documents(config, documents)
-    lm = configured_lm(config) if lm is None else lm
-    memory = new_memory(config, lm, documents, doc_reps)
-    folder = config.save_dir or default_folder(config, lm, documents, doc_reps)
-    description = describe(config, lm, documents, doc_reps)
-    run = Run.find(folder, description)
-    if run is not None and run.finished:
+    processes = join(config)
+    placed = processes.placed(config)
+    config = replace(config, num_accumulation_steps=config.num_accumulation_steps * processes.count)
+    with processes.together():
+        documents = configured_documents(config) if documents is None else documents
+        check_documents(config, documents)
+        lm = configured_lm(placed) if lm is None else lm
+        memory = new_memory(config, lm, documents, doc_reps)
+        folder = config.save_dir or default_folder(config, lm, documents, doc_reps)
+        description = describe(config, lm, documents, doc_reps)
+        run = Run.find(folder, description)
+    finished = run is not None and run.finished
+    processes.check_same((description, folder, run is None, finished))
+    if run is not None and finished:
         return run
-    cache = cache_hidden_states(lm, documents, config)
+    with processes.together():
+        cache = cache_hidden_states(lm, documents, config, processes.deal)
     run = run or Run(folder, description)
-    with run.lock(), frozen(lm.model), stop_after_epoch() as stop:
-        run.begin(documents)
-        trainer = Trainer(config, cache, memory.to(cache.device))
-        resume(trainer, run)
+    with ExitStack() as held, frozen(lm.model), stop_after_epoch() as stop:
+        processes.alone(held.enter_context, run.lock())
+        processes.alone(run.begin, documents)
+        trainer = Trainer(config, cache, memory.to(cache.device), processes)
+        with processes.together():
+            resumed = resume(trainer, run)
+        if not resumed:
+            start = {0: selection_now(trainer)}
+            processes.alone(run.save_snapshots, start, trainer.memory.doc_reps)
         fit(trainer, run, stop, on_epoch, progress)
     return run
 
@@ -101,7 +117,8 @@ def stop_after_epoch() -> Iterator[threading.Event]:
     def request_stop(*_: object) -> None:
         stop.set()
         signal.signal(signal.SIGINT, usual)
-        tqdm.write("Stopping after this epoch; press Ctrl-C again to stop now.")
+        if main_process():
+            tqdm.write("Stopping after this epoch; press Ctrl-C again to stop now.")
 
     signal.signal(signal.SIGINT, request_stop)
     try:
@@ -110,8 +127,8 @@ def stop_after_epoch() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, usual)
 
 
-def resume(trainer: Trainer, run: Run) -> None:
-    """Put the trainer where the run's checkpoint is; a run without one begins with a snapshot.
+def resume(trainer: Trainer, run: Run) -> bool:
+    """Put the trainer where the run's checkpoint is; False if the run has none yet.
 
     Raises:
         DocmemError: if the checkpoint is damaged or lost.
@@ -122,8 +139,7 @@ def resume(trainer: Trainer, run: Run) -> None:
                 f"{run.path} has a memory or a history, but no checkpoint to go on from. Restore "
                 f"{run.checkpoint.name} from a copy, or choose another save_dir."
             )
-        run.save_snapshots({0: selection_now(trainer)}, trainer.memory.doc_reps)
-        return
+        return False
     progress = load_checkpoint(
         run.checkpoint, trainer.memory, trainer.optimizer, trainer.generators
     )
@@ -144,35 +160,38 @@ def resume(trainer: Trainer, run: Run) -> None:
                 f"{run.path / 'history.jsonl'} has {len(trainer.history)} of the "
                 f"{progress['epoch']} epochs that were trained. Restore it from a copy."
             )
+    return True
 
 
 def fit(
     trainer: Trainer, run: Run, stop: threading.Event, on_epoch: OnEpoch | None, progress: bool
 ) -> None:
     """Train to the last epoch or a stop, saving on the way."""
-    config = trainer.config
+    config, processes = trainer.config, trainer.processes
     if len(trainer.history) == config.num_epochs:
-        save(trainer, run, {})  # killed after the checkpoint, or files lost since
+        processes.alone(save, trainer, run, {})  # killed after the checkpoint, or files lost since
     taken: dict[float, Selection] = {}
     bar = tqdm(
         total=config.num_epochs,
         initial=len(trainer.history),
         unit="epoch",
         desc=config.key_activation,
-        disable=not progress,
+        disable=not (progress and processes.main),
     )
+    stopped = any(processes.gather(stop.is_set()))
     with bar:
-        while len(trainer.history) < config.num_epochs and not stop.is_set():
+        while len(trainer.history) < config.num_epochs and not stopped:
             epoch = run_epoch(trainer, run, taken)
             bar.update()
             bar.set_postfix(own=f"{epoch.positive_ce:.2f}", negative=f"{epoch.negative_ce:.2f}")
-            if on_epoch is not None and on_epoch(epoch) is False:
+            if processes.main and on_epoch is not None and on_epoch(epoch) is False:
                 stop.set()
+            stopped = any(processes.gather(stop.is_set()))
             due = epoch.epoch % config.save_freq == 0 or epoch.epoch == config.num_epochs
             if due:
                 taken[epoch.epoch] = selection_now(trainer)
-            if due or stop.is_set():
-                save(trainer, run, taken)
+            if due or stopped:
+                processes.alone(save, trainer, run, taken)
                 taken.clear()
 
 
@@ -200,7 +219,7 @@ def run_epoch(trainer: Trainer, run: Run, taken: dict[float, Selection]) -> Epoc
 
 def selection_now(trainer: Trainer) -> Selection:
     """The memory's selections as they are at this moment."""
-    return memory_selection(trainer.memory, trainer.cache)
+    return memory_selection(trainer.memory, trainer.cache, trainer.processes.add_up)
 
 
 def save(trainer: Trainer, run: Run, taken: Mapping[float, Selection]) -> None:

@@ -2,11 +2,13 @@
 
 One step per batch of one document, at a constant rate, the gradient norm clipped. The two full
 passes through the LM of the authors' program become one resumption after the hooked block
-(`docmem.lm.hidden_states`). The trainer knows no disk; `docmem.training.train` saves.
+(`docmem.lm.hidden_states`). On several processes, each reads its own batches of a step
+(`docmem.training.processes`). The trainer knows no disk; `docmem.training.train` saves.
 """
 
+import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -18,7 +20,8 @@ from docmem.training.config import TrainConfig
 from docmem.training.history import Epoch
 from docmem.training.muon import Muon
 from docmem.training.negatives import negative_doc_rep
-from docmem.training.step import GuidedLosses, descend, guided_losses
+from docmem.training.processes import ALONE, Processes
+from docmem.training.step import NotFiniteError, descend, guided_losses
 
 
 class Trainer:
@@ -28,14 +31,20 @@ class Trainer:
         config: the settings.
         cache: the documents, as the frozen blocks read them.
         memory: what is trained; on the cache's device.
+        processes: those that read the other batches.
     """
 
     def __init__(
-        self, config: TrainConfig, cache: HiddenStateCache, memory: DocumentMemory
+        self,
+        config: TrainConfig,
+        cache: HiddenStateCache,
+        memory: DocumentMemory,
+        processes: Processes = ALONE,
     ) -> None:
         self.config = config
         self.cache = cache
         self.memory = memory
+        self.processes = processes
         self.optimizer = new_optimizer(config, memory)
         self.generators = {"negatives": torch.Generator().manual_seed(config.seed)}
         """What draws at random, by its name in a checkpoint."""
@@ -52,34 +61,37 @@ class Trainer:
             DocmemError: if a loss or the gradient is not a number any more.
         """
         started, number = time.perf_counter(), len(self.history) + 1
-        losses: list[GuidedLosses] = []
-        batches = torch.arange(len(self.cache.batches))
-        groups = batches.split(self.config.num_accumulation_steps)
+        batches, size = range(len(self.cache.batches)), self.config.num_accumulation_steps
+        groups = [batches[first : first + size] for first in batches[::size]]
+        losses = torch.zeros(len(batches), 3, device=self.cache.device)  # as in GuidedLosses
         for step, group in enumerate(groups, start=1):
             try:
                 descend(
-                    self._group_losses(group.tolist(), losses),
+                    self._group_losses(group, losses),
                     self.optimizer,
                     self.config.grad_clip_coeff,
+                    functools.partial(self._share, losses[group.start : group.stop]),
                 )
-            except DocmemError as error:
-                read = range(int(group[0]), len(losses))
-                bad = next((i for i in read if not losses[i].total.isfinite()), len(losses) - 1)
+            except NotFiniteError as error:
+                finite = losses.isfinite().all(1)
+                bad = next((index for index in group if not finite[index]), group[-1])
                 doc_id = self.cache.doc_ids[bad]
                 title = self.memory.titles[doc_id] if self.memory.titles else str(doc_id)
                 raise DocmemError(f"In epoch {number}, document {title!r}: {error}") from error
             if after_step is not None:
                 after_step(step, len(groups))
-        own, negative, guidance = torch.tensor(losses, dtype=torch.float64).mean(0).tolist()
+        own, negative, guidance = losses.cpu().double().mean(0).tolist()
         seconds = time.perf_counter() - started
         self.history.append(Epoch(number, own, negative, guidance, seconds))
         return self.history[-1]
 
-    def _group_losses(self, group: list[int], losses: list[GuidedLosses]) -> Iterator[Tensor]:
-        """The guidance loss of each batch of a group; adds the three losses to `losses`."""
+    def _group_losses(self, group: range, losses: Tensor) -> Iterator[Tensor]:
+        """The guidance loss of each own batch of a group; puts its three losses into `losses`."""
         config = self.config
         for index in group:
-            negative, rows = self._negatives(index)
+            negative, rows = self._negatives(index)  # of the others' batches too: all draw alike
+            if index not in self.cache.own:
+                continue
             found = guided_losses(
                 self.cache,
                 index,
@@ -91,8 +103,16 @@ class Trainer:
                 tau=config.target_negative_ce,
                 form=config.loss_form,
             )
-            losses.append(GuidedLosses(*(loss.detach() for loss in found)))
+            losses[index].copy_(torch.stack(found).detach())
             yield found.total
+
+    def _share(self, losses: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """Add up gradients and losses over the processes; returns each batch's guidance loss."""
+        for parameter in parameters if self.processes.count > 1 else ():
+            if parameter.grad is None:  # no batch of the last group was this process's
+                parameter.grad = torch.zeros_like(parameter)
+        self.processes.add_up([losses, *(p.grad for p in parameters if p.grad is not None)])
+        return losses[:, 0] + losses[:, 2]
 
     def _negatives(self, index: int) -> tuple[Tensor, Tensor | None]:
         """The negative DocRep of a batch; or one for each of some rows, and these rows."""
