@@ -17,6 +17,7 @@ import tyro
 import docmem
 from docmem.cli.commands import (
     Attribute,
+    Check,
     Experiment,
     Fetch,
     Figures,
@@ -29,7 +30,9 @@ from docmem.cli.commands import (
 from docmem.errors import DocmemError
 from docmem.training.config import PAPER_PROCEDURE, PRESETS, TrainConfig
 
-Command = Train | Plan | Runs | Figures | Generate | Attribute | Experiment | Fetch | Pretrain
+Command = (
+    Train | Plan | Runs | Check | Figures | Generate | Attribute | Experiment | Fetch | Pretrain
+)
 
 
 def commands(start: TrainConfig) -> Any:
@@ -39,6 +42,7 @@ def commands(start: TrainConfig) -> Any:
         Annotated[Train, named("train", default=Train(start))]
         | Annotated[Plan, named("plan", default=Plan(start))]
         | Annotated[Runs, named("runs")]
+        | Annotated[Check, named("check")]
         | Annotated[Figures, named("figures")]
         | Annotated[Generate, named("generate")]
         | Annotated[Attribute, named("attribute")]
