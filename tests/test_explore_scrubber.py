@@ -101,6 +101,6 @@ def test_scrubber_rejects_no_runs_no_snapshots_and_other_documents(
         path.unlink()
     with pytest.raises(DocmemError, match="has no snapshots yet"):
         explore.scrubber(run)
-    run.documents = run.documents[::-1]
+    run.description["documents"].reverse()
     with pytest.raises(DocmemError, match="hold different documents"):
         explore.scrubber({"a": trained[1], "b": run})

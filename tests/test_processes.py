@@ -20,8 +20,9 @@ from docmem.documents import Document
 from docmem.errors import DocmemError
 from docmem.lm.store import HiddenStateStore
 from docmem.training.config import TrainConfig
+from docmem.training.description import describe
 from docmem.training.processes import ALONE, join
-from docmem.training.run import Run, describe
+from docmem.training.run import Run
 from docmem.training.train import train
 from docmem.training.trainer import Trainer
 

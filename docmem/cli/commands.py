@@ -143,6 +143,31 @@ class Runs:
 
 
 @dataclass(frozen=True)
+class Check:
+    """Is every file of a run whole? Exit status 0 if so; damaged and missing files are named."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Folders that `docmem train` wrote."""
+    repair: bool = False
+    """Make again what can be made again: run.json, history and memory from the checkpoint, texts
+    from their source; damaged evaluations are deleted, to be measured again."""
+
+    def run(self) -> int:
+        """Print every file that is not whole, and how many are."""
+        from docmem.training.check import check
+
+        status = 0
+        for path in self.runs:
+            found = check(path, self.repair)
+            bad = [one for one in found if one.state != "whole"]
+            print(f"{path}: {len(found) - len(bad)} of {len(found)} files are whole.")
+            for one in bad:
+                print(f"    {one.state:9} {one.file}: {one.note}")
+            status |= any(one.state != "repaired" for one in bad)
+        return status
+
+
+@dataclass(frozen=True)
 class Generate:
     """Let the LM write on from a prompt, under a document's memory."""
 

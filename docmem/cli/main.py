@@ -19,6 +19,7 @@ import tyro
 import docmem
 from docmem.cli.commands import (
     Attribute,
+    Check,
     Experiment,
     Fetch,
     Figures,
@@ -34,7 +35,17 @@ from docmem.training.config import PAPER_PROCEDURE, PRESETS, TrainConfig
 from docmem.training.processes import main_process
 
 Command = (
-    Train | Sweep | Plan | Runs | Figures | Generate | Attribute | Experiment | Fetch | Pretrain
+    Train
+    | Sweep
+    | Plan
+    | Runs
+    | Check
+    | Figures
+    | Generate
+    | Attribute
+    | Experiment
+    | Fetch
+    | Pretrain
 )
 
 
@@ -46,6 +57,7 @@ def commands(start: TrainConfig) -> Any:
         | Annotated[Sweep, named("sweep")]
         | Annotated[Plan, named("plan", default=Plan(start))]
         | Annotated[Runs, named("runs")]
+        | Annotated[Check, named("check")]
         | Annotated[Figures, named("figures")]
         | Annotated[Generate, named("generate")]
         | Annotated[Attribute, named("attribute")]

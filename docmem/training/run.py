@@ -42,7 +42,6 @@ from docmem.training.description import (
     read_description,
 )
 from docmem.training.history import Epoch, read_history, write_history
-from docmem.training.origin import measured
 from docmem.training.selection import Selection, Snapshots
 from docmem.training.texts import (
     TEXTS,
@@ -297,10 +296,8 @@ class Run:
         """Write the whole history."""
         write_history(self.path / "history.jsonl", history)
 
-    def save_memory(self, memory: DocumentMemory, history: Sequence[Epoch] = ()) -> None:
-        """Write the memory, and in its origin and model card how the last epoch went."""
-        if history:
-            memory.origin = measured(memory.origin, history[-1])
+    def save_memory(self, memory: DocumentMemory) -> None:
+        """Write the memory, with its origin and its model card."""
         memory.save_whole(self.path / "memory")
 
 

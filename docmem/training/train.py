@@ -28,6 +28,7 @@ from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
 from docmem.training.description import describe
 from docmem.training.history import Epoch
+from docmem.training.origin import measured
 from docmem.training.processes import join, main_process
 from docmem.training.run import Run
 from docmem.training.selection import Selection, memory_selection
@@ -226,6 +227,7 @@ def save(trainer: Trainer, run: Run, taken: Mapping[float, Selection]) -> None:
     """Snapshots, then the checkpoint; after it the others, which can be written anew from it."""
     if taken:
         run.save_snapshots(taken, trainer.memory.doc_reps)
+    trainer.memory.origin = measured(trainer.memory.origin, trainer.history[-1])
     progress = {
         "epoch": len(trainer.history),
         "history": trainer.history,
@@ -233,5 +235,5 @@ def save(trainer: Trainer, run: Run, taken: Mapping[float, Selection]) -> None:
         "origin": trainer.memory.origin,
     }
     save_checkpoint(run.checkpoint, trainer.memory, trainer.optimizer, trainer.generators, progress)
-    run.save_memory(trainer.memory, trainer.history)
+    run.save_memory(trainer.memory)
     run.save_history(trainer.history)
