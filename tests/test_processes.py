@@ -3,19 +3,25 @@
 import errno
 import multiprocessing
 import os
+import random
 import signal
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import pytest
 import safetensors.torch
 import torch
 from toys import DOCUMENTS, assert_same, at, quick_config, toy_lm
 
 import docmem.training.train
+from docmem.core.files import load_tensors
 from docmem.documents import Document
 from docmem.errors import DocmemError
 from docmem.lm.store import HiddenStateStore
@@ -31,6 +37,7 @@ TEN = [
     for document in DOCUMENTS
     for part in (0, 3, 6, 9)
 ][:10]
+LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 ENDED = "Another process of this training has ended"
 
 
@@ -59,7 +66,7 @@ def launched(count: int, job: Callable[[int], Any]) -> list[Any]:
     def start(rank: int, answers: Any) -> None:
         os.environ.update(
             RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1",
-            MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo",
+            MASTER_PORT=str(port), GLOO_SOCKET_IFNAME=LOOPBACK,
         )  # fmt: skip
         try:
             answers.send(job(rank))
@@ -335,3 +342,115 @@ def test_process_that_a_launcher_left_alone_is_refused(
     monkeypatch.setenv("MASTER_PORT", "29500")
     with pytest.raises(DocmemError, match=r"started this one alone.*torchrun"):
         join(config)
+
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+               "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": LOOPBACK}  # fmt: skip
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2"]
+SMALL = ["-m", "docmem", "train", "--max_labels=5", "--max_segments=2", "--num_epochs=2"]
+TOYS = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from accelerate import notebook_launcher
+from toys import DOCUMENTS, quick_config, toy_lm
+from docmem.training.train import train
+
+config = replace(quick_config(Path(sys.argv[1])), num_epochs=int(sys.argv[2]))
+
+def job():
+    train(config, lm=toy_lm(), documents=DOCUMENTS)
+
+notebook_launcher(job, num_processes=2) if "notebook" in sys.argv else job()
+"""
+
+
+def ran(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+@pytest.mark.slow
+def test_accelerate_launch_ends_with_the_weights_of_accumulated_batches(tmp_path: Path):
+    two = ran(*ACCELERATE, *SMALL, "--save_dir=two")
+    assert two.returncode == 0, two.stderr
+    assert two.stdout.count("two: 2 epochs, own DocRep") == 1
+    assert [two.stderr.count(bar) for bar in ("Loading weights:   0%", "tanh:   0%")] == [1, 1]
+    one = ran(sys.executable, *SMALL, "--num_accumulation_steps=2", "--save_dir=one")
+    assert one.returncode == 0, one.stderr
+    assert_close(Run.open("two"), Run.open("one"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--max_labels=1"], "docmem: The negative 'other' needs a second document"),
+        (["--max_lables=3"], "Perhaps you meant"),
+    ],
+)
+def test_an_error_of_all_processes_is_printed_once(flags: list[str], complaint: str):
+    done = ran(*TORCHRUN, *SMALL, "--save_dir=run", *flags)
+    assert done.returncode == 1
+    assert (done.stdout + done.stderr).count(complaint) == 1
+    assert not Path("run").exists()
+
+
+@pytest.fixture
+def toys(tmp_path: Path) -> str:
+    """A script that trains the toy LM: folder, epochs."""
+    path = tmp_path / "toys_on_two.py"
+    path.write_text(TOYS)
+    return str(path)
+
+
+@pytest.mark.slow
+def test_notebook_launcher_trains_as_torchrun(toys: str):
+    for command in ([sys.executable, toys, "one", "3", "notebook"], [*TORCHRUN, toys, "two", "3"]):
+        done = ran(*command)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("tanh:   0%") == 1
+    assert_same(Run.open("one"), Run.open("two"), [0, 3])
+
+
+def saved(folder: str) -> int:
+    """Epochs in a run's history; 0 before there is a run."""
+    return len(Run.open(folder).load_history()) if Path(folder, "run.json").exists() else 0
+
+
+def started(toys: str, folder: str, epochs: int, enough: int) -> subprocess.Popen[bytes]:
+    """A training on two processes that has saved `enough` epochs."""
+    launcher = subprocess.Popen(
+        [*TORCHRUN, toys, folder, str(epochs)], env=ENVIRONMENT, stderr=subprocess.DEVNULL
+    )
+    while saved(folder) < enough:
+        assert launcher.poll() is None
+        time.sleep(0.01)
+    return launcher
+
+
+@pytest.mark.slow
+def test_any_process_killed_at_any_moment_ends_all_and_the_same_command_goes_on(toys: str):
+    epochs, chance = 150, random.Random(1)
+    assert ran(*TORCHRUN, toys, "whole", str(epochs)).returncode == 0
+    for victim in (0, 1):
+        launcher = started(toys, "run", epochs, saved("run") + chance.randint(3, 40))
+        workers = psutil.Process(launcher.pid).children()
+        time.sleep(chance.random() / 10)
+        workers[victim].kill()
+        assert launcher.wait(60) == 1
+        assert not any(worker.is_running() for worker in workers)
+    assert 0 < saved("run") < epochs
+    assert ran(*TORCHRUN, toys, "run", str(epochs)).returncode == 0
+    assert_same(Run.open("run"), Run.open("whole"), range(0, epochs + 1, 3))
+
+
+@pytest.mark.slow
+def test_ctrl_c_on_the_launcher_ends_the_epoch_and_saves(toys: str):
+    launcher = started(toys, "run", 3000, 3)
+    launcher.send_signal(signal.SIGINT)
+    launcher.wait(60)
+    assert 3 < saved("run") < 3000
+    assert saved("run") == load_tensors(Path("run/checkpoint.safetensors"))[1]["epoch"]

@@ -17,6 +17,7 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing import current_process
 from typing import Any
 
 import psutil
@@ -130,12 +131,11 @@ def join(config: TrainConfig) -> Processes:
     on_cpu = config.device == "cpu" or config.num_gpus == 0 or not torch.cuda.is_available()
     if on_cpu or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "yes", "1"):
         device, backend = "cpu", "gloo"
-        if "OMP_NUM_THREADS" not in os.environ:
-            beside = int(os.environ.get("LOCAL_WORLD_SIZE", count))
-            torch.set_num_threads(max(1, torch.get_num_threads() // beside))
     else:
         device, backend = f"cuda:{os.environ['LOCAL_RANK']}", "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(device)
+    if "OMP_NUM_THREADS" not in os.environ or type(current_process()).__name__ == "ForkProcess":
+        torch.set_num_threads(1)  # as in torchrun; after a fork, as in notebooks, more would hang
     if not dist.is_initialized():
         dist.init_process_group(backend)
     if not main_process():
