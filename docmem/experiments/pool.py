@@ -99,7 +99,8 @@ class RunPool:
         folder = default_folder(config, self.lm, documents, doc_reps).relative_to("outputs")
         # An experiment may ask for the same run with fewer epochs; it has a folder of its own.
         folder = folder.with_name(f"{folder.name}-{config.num_epochs}-epochs")
-        config = dataclasses.replace(config, save_dir=self.folder / folder)
+        states = self.folder.parent / "states"
+        config = dataclasses.replace(config, save_dir=self.folder / folder, states_dir=states)
         waiting = self.folder / folder.with_suffix(".lock")
         waiting.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(waiting):  # another experiment's process may be training this very run

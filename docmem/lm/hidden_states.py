@@ -12,11 +12,13 @@ Cost: batch · seq · d_model numbers per batch, kept on the GPU, in CPU memory 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from docmem.core.blocks import find_blocks, resolve_layer
 from docmem.core.hook import hidden_states_of
@@ -26,6 +28,7 @@ from docmem.errors import DocmemError
 from docmem.lm.forward import TokenBatch, forward_inputs, forward_until, frozen
 from docmem.lm.head import before_head, head_losses, plain_head, token_losses
 from docmem.lm.loading import LanguageModel
+from docmem.lm.shared_states import SharedStates
 from docmem.lm.skip import skip_blocks
 from docmem.lm.store import HiddenStateStore
 
@@ -43,6 +46,9 @@ class HiddenStateCache:
         layer: the hooked block, from 0 or negative from the end.
         gpu_gb, cpu_gb: the budget, as in `HiddenStateStore`.
         own: the batches that this process reads; None: all. Of others there are the tokens alone.
+        shared: folder of `SharedStates`, where other trainings find them; None: they go with this
+            process.
+        progress: show a bar, if it takes more than some seconds.
     """
 
     def __init__(
@@ -54,6 +60,8 @@ class HiddenStateCache:
         gpu_gb: float = 8.0,
         cpu_gb: float = 8.0,
         own: Sequence[int] | None = None,
+        shared: Path | None = None,
+        progress: bool = False,
     ) -> None:
         self.lm = lm
         self.batches = list(batches)
@@ -66,9 +74,17 @@ class HiddenStateCache:
         self.device = next(self.blocks[self.layer].parameters()).device
         self.store = HiddenStateStore(gpu_gb, cpu_gb)
         self.returns_tuple = False
+        states = SharedStates(shared, lm.model, self.layer) if shared else None
+        bar = tqdm(self.own, desc="reading", unit="batch", delay=5, disable=not progress)
         with frozen(lm.model):
-            for index in self.own:
-                self.store.add(self._read(self.batches[index]))
+            for index in bar:
+                batch = self.batches[index]
+                if states is None:
+                    self.store.add(self._read(batch))
+                else:
+                    self.store.add(states.get(batch, self._read).to(self.device), mapped=True)
+            if states is not None:
+                self._read(self.batches[0])  # how does the block return them?
             with skip_blocks(self.blocks, len(self.blocks) - 1, self.returns_tuple, None):
                 self.head = plain_head(lm.model, self.batches[0])
 
@@ -176,6 +192,7 @@ def cache_hidden_states(
     documents: Sequence[Document],
     config: Any,
     deal: Callable[[int], Sequence[int]] | None = None,
+    progress: bool = False,
 ) -> HiddenStateCache:
     """Segment and tokenise documents as a TrainConfig says, and cache their hidden states.
 
@@ -187,6 +204,7 @@ def cache_hidden_states(
         documents: what to read.
         config: a TrainConfig (a type that this folder may not import).
         deal: takes the number of batches, says which are this process's; None: all.
+        progress: show a bar, if it takes more than some seconds.
 
     Raises:
         DocmemError: if a document is empty, a segment too long, or the layer out of range.
@@ -207,6 +225,14 @@ def cache_hidden_states(
                 f"The document {document.title!r} is a single token, so nothing in it can be "
                 "predicted from what stands before; give it more text."
             )
-    budget = config.gpu_cache_gb, config.cpu_cache_gb
-    own = None if deal is None else deal(len(batches))
-    return HiddenStateCache(lm, batches, doc_ids, config.hook_memory_layer, *budget, own)
+    return HiddenStateCache(
+        lm,
+        batches,
+        doc_ids,
+        config.hook_memory_layer,
+        config.gpu_cache_gb,
+        config.cpu_cache_gb,
+        None if deal is None else deal(len(batches)),
+        config.states_dir,
+        progress,
+    )

@@ -30,12 +30,20 @@ class HiddenStateStore:
         self._places: list[str] = []
         self._folder: Path | None = None
 
-    def add(self, states: Tensor) -> None:
+    def add(self, states: Tensor, mapped: bool = False) -> None:
         """Keep one tensor in the fastest place that still has room.
+
+        Args:
+            states: the tensor.
+            mapped: on the CPU, it lies in a file that is mapped already; there it stays.
 
         Raises:
             DocmemError: if the disk has no room either.
         """
+        if mapped and states.device.type == "cpu":
+            self._kept.append(states)
+            self._places.append("disk")
+            return
         for place in dict.fromkeys((states.device.type, "cpu")):
             if self._left.get(place, 0) >= states.nbytes:
                 self._left[place] -= states.nbytes

@@ -130,6 +130,9 @@ class TrainConfig:
     """Seeds the choice of WikiText pages, the initial memory and the negatives."""
     save_dir: Path | None = None
     """Folder of the run; none: one under outputs/, named after the settings."""
+    states_dir: Path | None = None
+    """Folder of hidden states that trainings on the same LM and text share, 20 GB at most; none:
+    each computes its own."""
     gpu_cache_gb: float = 8.0
     """Hidden states kept on the GPU, before they move to CPU memory."""
     cpu_cache_gb: float = 8.0
@@ -141,7 +144,7 @@ class TrainConfig:
             if field.default is None and str(getattr(self, field.name)).lower() == "none":
                 object.__setattr__(self, field.name, None)
         object.__setattr__(self, "device", str(self.device))
-        for name in ("lm_cache_dir", "data_cache_dir", "save_dir"):
+        for name in ("lm_cache_dir", "data_cache_dir", "save_dir", "states_dir"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, Path(getattr(self, name)))
         for name in (

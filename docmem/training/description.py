@@ -23,8 +23,8 @@ LIBRARIES = ("docmem", "torch", "transformers", "tokenizers", "safetensors", "hu
 
 # Settings that say where a run works and how long, not what it computes: they may change.
 RESUME_IGNORES = (
-    "save_dir", "lm_cache_dir", "data_cache_dir", "device", "num_gpus", "gpu_cache_gb",
-    "cpu_cache_gb", "num_epochs",
+    "save_dir", "lm_cache_dir", "data_cache_dir", "states_dir", "device", "num_gpus",
+    "gpu_cache_gb", "cpu_cache_gb", "num_epochs",
 )  # fmt: skip
 # Settings that name the LM and the documents. What they came to counts: the LM's fingerprint and
 # the texts as they were read, whatever they are called and wherever they lie.
@@ -89,7 +89,7 @@ def describe(
 ) -> dict[str, Any]:
     """What run.json says of a training; `doc_reps` only where they are given, not the seed's."""
     description: dict[str, Any] = {
-        "config": to_dict(dataclasses.replace(config, save_dir=None)),
+        "config": to_dict(dataclasses.replace(config, save_dir=None, states_dir=None)),
         "lm": {
             "name": lm.name,
             "origin": lm.origin,

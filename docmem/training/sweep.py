@@ -4,6 +4,7 @@ combinations({"key_activation": ["relu", "tanh"], "seed": ["1", "2"]})     # fou
 sweep(configs, "local:2")
 """
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,9 @@ from docmem.training.config import TrainConfig
 from docmem.training.executors import perform
 from docmem.training.train import train
 
+STATES = Path("outputs/states")
+"""Where the trainings of a sweep share their hidden states, unless `states_dir` says otherwise."""
+
 
 def combinations(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """Every choice of one value of each, the last name's values changing fastest."""
@@ -20,8 +24,9 @@ def combinations(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 
 def train_quietly(config: TrainConfig) -> Path:
-    """Train, or go on, without a bar; returns the run's folder."""
-    return train(config, progress=False).path
+    """Train, or go on, without a bar and with shared hidden states; returns the run's folder."""
+    shared = dataclasses.replace(config, states_dir=config.states_dir or STATES)
+    return train(shared, progress=False).path
 
 
 def sweep(configs: Sequence[TrainConfig], executor: str, progress: bool = True) -> list[Any]:

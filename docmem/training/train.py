@@ -91,7 +91,9 @@ def train(
     if run is not None and finished:
         return run
     with processes.together():
-        cache = cache_hidden_states(lm, documents, config, processes.deal)
+        cache = cache_hidden_states(
+            lm, documents, config, processes.deal, progress and processes.main
+        )
     run = run or Run(folder, description)
     with ExitStack() as held, frozen(lm.model), stop_after_epoch() as stop:
         processes.alone(held.enter_context, run.lock())

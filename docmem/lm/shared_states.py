@@ -1,0 +1,101 @@
+"""Hidden states that several trainings share: computed once, kept on disk, mapped into memory.
+
+    shared = SharedStates(Path("outputs/states"), lm.model, layer=5)
+    states = shared.get(batch, read)      # from disk, or read now and kept
+
+A file is named after what determines it: the LM's fingerprint, the layer, the tokens. So another
+seed, another choice of the documents, another process finds it; a reading that was stopped goes on.
+Every file carries a digest; a damaged one is made again.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from docmem.core.blocks import lm_fingerprint
+from docmem.core.files import tensor_digest
+from docmem.errors import DocmemError
+from docmem.lm.forward import TokenBatch
+
+BUDGET_GB = 20.0
+"""What the files of a folder may take, in 10⁹ bytes; those used longest ago go first."""
+
+
+class SharedStates:
+    """The hidden states of one LM after one block, by the tokens that were read.
+
+    Args:
+        folder: where they are kept, for any LM and layer.
+        model: the LM.
+        layer: the block, from 0.
+    """
+
+    def __init__(self, folder: Path, model: nn.Module, layer: int) -> None:
+        self.folder, self.kind = folder, f"{lm_fingerprint(model)} {layer}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _clean(folder)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def get(self, batch: TokenBatch, read: Callable[[TokenBatch], Tensor]) -> Tensor:
+        """The hidden states of a batch on the CPU, in a file that is mapped into memory.
+
+        Raises:
+            DocmemError: if the file cannot be written.
+        """
+        tokens = {name: tensor.cpu() for name, tensor in batch._asdict().items()}
+        name = hashlib.sha256(f"{self.kind} {tensor_digest(tokens, {})}".encode()).hexdigest()
+        path = self.folder / f"{name[:32]}.safetensors"
+        found = _mapped(path)
+        if found is not None:
+            return found
+        states = read(batch).cpu().contiguous()
+        metadata = {"sha256": tensor_digest({"states": states}, {})}
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            # Nothing waits for the disk: what a crash damages is noticed and made again.
+            safetensors.torch.save_file({"states": states}, temporary, metadata)
+            temporary.replace(path)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise self._failed(error) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        kept = _mapped(path)
+        return states if kept is None else kept
+
+    def _failed(self, error: Exception) -> DocmemError:
+        return DocmemError(
+            f"Hidden states could not be kept in {self.folder}: {error}. Free some space, or "
+            "choose another states_dir, or none."
+        )
+
+
+@torch.no_grad()
+def _mapped(path: Path) -> Tensor | None:
+    """The states in a file; None if there is none, or it is not what was written."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as opened:
+            states: Tensor = opened.get_tensor("states")
+            whole = (opened.metadata() or {}).get("sha256")
+        os.utime(path)
+    except (OSError, safetensors.SafetensorError):
+        return None
+    return states if whole == tensor_digest({"states": states}, {}) else None
+
+
+def _clean(folder: Path) -> None:
+    """Delete the files used longest ago, until the folder is within its budget."""
+    files = [(path.stat(), path) for path in folder.glob("*.safetensors")]
+    size = sum(status.st_size for status, _ in files)
+    for status, path in sorted(files, key=lambda one: one[0].st_mtime):
+        if size <= BUDGET_GB * 1e9:
+            break
+        path.unlink(missing_ok=True)
+        size -= status.st_size
