@@ -74,7 +74,7 @@ SAME: dict[str, Any] = {
     "lm_name": "elsewhere/lm", "lm_size": "1b", "device": "cpu", "num_gpus": 0,
     "lm_cache_dir": Path("lms"), "dtype": "float32", "documents": "elsewhere",
     "data_cache_dir": Path("data"), "titles": ("A",), "max_labels": 3, "num_epochs": 9,
-    "gpu_cache_gb": 1.0, "cpu_cache_gb": 1.0,
+    "gpu_cache_gb": 1.0, "cpu_cache_gb": 1.0, "states_dir": Path("elsewhere"),
 }  # fmt: skip
 """What does not: where LM and documents are, what they are called, where and how long it runs."""
 

@@ -120,7 +120,5 @@ def test_folder_stays_within_its_budget(
 def test_folder_that_cannot_be_written_is_a_sentence(shared: TrainConfig, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     config = replace(shared, states_dir=tmp_path / "file")
-    with pytest.raises(
-        DocmemError, match="Hidden states could not be kept in .*another states_dir"
-    ):
+    with pytest.raises(DocmemError, match=r"could not be kept in .* another states_dir"):
         cache_hidden_states(toy_lm(), DOCUMENTS, config)
