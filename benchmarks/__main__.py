@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers.utils import logging
 
-from benchmarks import inference
+from benchmarks import growth, inference
 from benchmarks.epochs import WAYS, Comparison, breakdown, compare, new_trainer
 from benchmarks.leaderboard import RATES, ROWS, SEARCH_SEED, Outcome, leaderboard, train_until_good
 from benchmarks.measure import Numbers, in_fresh_process, machine
@@ -27,7 +27,7 @@ from docmem.core.files import write_json, write_text
 from docmem.training.config import DType, preset
 from docmem.training.train import train
 
-PARTS = ("leaderboard", "profile", "epochs", "memory", "inference", "gpu")
+PARTS = ("leaderboard", "profile", "epochs", "memory", "inference", "growth", "gpu")
 """Of a whole run. `rates` is another, to be asked for: only a change of LoRA needs it."""
 
 
@@ -45,9 +45,10 @@ class Scale(NamedTuple):
     points: int = 41  # of the DocRep plane, across and up
     repeats: int = 30  # of a full forward, and of a generation
     new_tokens: int = 64
+    growth: tuple[tuple[int, int, bool], ...] = growth.ROWS
 
 
-FAST = Scale(2, 1, 1, (("toy", 2, (0,)),), "toy", 5, 2, 4)
+FAST = Scale(2, 1, 1, (("toy", 2, (0,)),), "toy", 5, 2, 4, ((2, 1, False),))
 
 
 class Bench:
@@ -105,6 +106,10 @@ class Bench:
         code = "from benchmarks.epochs import peak; print(peak({!r}, {!r}))"
         found = {way: int(in_fresh_process(code.format(way, shape))) for way in WAYS}
         return {"lm": shape, "bytes": found}
+
+    def growth(self) -> Numbers:
+        """From a few documents to a thousand, on one process and two."""
+        return growth.growth(self.scale.growth)
 
     def inference(self) -> Numbers:
         """A finished run in use."""

@@ -1,29 +1,31 @@
-"""How time, memory and files grow with the documents: invented texts, two epochs, a fresh process.
+"""How time, memory and files grow with the documents, and what a second process gives.
 
-grow(1000)["epoch_seconds_per_document"]
+    python -m benchmarks.growth 1000        # one row, as JSON; torchrun starts several processes
+
+Invented texts, two epochs, a fresh process for each row.
 """
 
 import dataclasses
 import json
 import random
+import subprocess
 import sys
 import tempfile
-import time
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.measure import Numbers, in_fresh_process, peak_memory, seconds_of
+from benchmarks.measure import Numbers, peak_memory, seconds_of
 from benchmarks.shapes import build_lm, encyclopedia
 from docmem.documents import Document
-from docmem.lm.hidden_states import cache_hidden_states
-from docmem.training.config import TrainConfig, preset
+from docmem.training.config import preset
+from docmem.training.processes import main_process
 from docmem.training.run import Run
-from docmem.training.setup import new_memory
-from docmem.training.train import save, train
-from docmem.training.trainer import Trainer
+from docmem.training.train import train
 
-COUNTS = (5, 10, 100, 1000)
 WORDS = 170  # four segments of 64, half a segment apart
+ROWS = ((5, 1, False), (10, 1, False), (100, 1, False), (100, 1, True), (100, 2, False),
+        (1000, 1, False))  # fmt: skip
+"""Documents, processes, whether hidden states lie on disk."""
 
 
 def invented(count: int) -> list[Document]:
@@ -43,56 +45,46 @@ def invented(count: int) -> list[Document]:
     return documents
 
 
-def grow(count: int, **changes: object) -> Numbers:
-    """Train on so many documents for two epochs; what it takes, by document where it should grow.
+def grow(count: int, on_disk: bool, folder: Path) -> Numbers:
+    """Train on so many documents in `folder`; what it takes, per document where that may grow.
 
     To be called in a new process: the memory is that of its whole life.
     """
     lm, documents = build_lm("tiny"), invented(count)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "run"
-        config = preset("tiny", num_epochs=2, save_freq=2, max_labels=count, save_dir=folder)
-        config = dataclasses.replace(config, **changes)
-        whole = seconds_of(lambda: train(config, lm=lm, documents=documents, progress=False))
-        peak = peak_memory()
-        run = Run.open(folder)
-        epochs = [epoch.seconds for epoch in run.load_history()]
-        files = {path.name: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-        return {
-            "documents": count,
-            "reading_seconds_per_document": (whole - sum(epochs)) / count,
-            "epoch_seconds_per_document": epochs[-1] / count,
-            "peak_bytes": peak,
-            "run_bytes_per_document": sum(files.values()) / count,
-            "checkpoint_seconds": _checkpoint_seconds(config, documents, run),
-            "opening_seconds": seconds_of(lambda: Run.open(folder).titles),
-        }
+    config = preset("tiny", num_epochs=2, save_freq=2, max_labels=count, save_dir=folder)
+    config = dataclasses.replace(config, **({"cpu_cache_gb": 0.0} if on_disk else {}))
+    whole = seconds_of(lambda: train(config, lm=lm, documents=documents, progress=False))
+    peak, run = peak_memory(), Run.open(folder)
+    epochs = [epoch.seconds for epoch in run.load_history()]
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return {
+        "s per epoch and document": epochs[-1] / count,
+        "s to read and save, per document": (whole - sum(epochs)) / count,
+        "peak memory, MB": peak / 1e6,
+        "files, MB per document": size / 1e6 / count,
+        "s to open the run": seconds_of(lambda: Run.open(folder).titles),
+    }
 
 
-def _checkpoint_seconds(config: TrainConfig, documents: list[Document], run: Run) -> float:
-    """How long it takes to save a training: checkpoint, memory and history."""
-    lm = build_lm("tiny")
-    few = dataclasses.replace(config, max_segments=1, max_length=8)
-    cache = cache_hidden_states(lm, documents, few)
-    trainer = Trainer(config, cache, new_memory(config, lm, documents))
-    trainer.epoch()
-    return seconds_of(lambda: save(trainer, run, {}))
+def growth(rows: tuple[tuple[int, int, bool], ...] = ROWS) -> Numbers:
+    """Each row in a fresh process, or in several."""
+    found: Numbers = {}
+    for count, processes, on_disk in rows:
+        launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
+        with tempfile.TemporaryDirectory() as folder:
+            command = [
+                sys.executable, *(launcher if processes > 1 else ()), "-m", "benchmarks.growth",
+                str(count), str(int(on_disk)), f"{folder}/run",
+            ]  # fmt: skip
+            printed = subprocess.run(
+                command, cwd=Path(__file__).parents[1], check=True, text=True, stdout=-1
+            ).stdout
+        name = f"{count} documents, {processes} process{'es' if processes > 1 else ''}"
+        found[name + ", states on disk" * on_disk] = json.loads(printed.splitlines()[-1])
+    return found
 
 
-def growth(counts: tuple[int, ...] = COUNTS) -> list[Numbers]:
-    """Each number of documents in a fresh process, then the largest but one with states on disk."""
-    ways = [(count, {}) for count in counts] + [(counts[-2], {"cpu_cache_gb": 0.0})]
-    code = "from benchmarks.growth import show; show({!r}, {!r})"
-    return [
-        {**json.loads(in_fresh_process(code.format(*way)).splitlines()[-1]),
-         "states": "disk" if way[1] else "memory"}
-        for way in ways
-    ]  # fmt: skip
-
-
-def show(count: int, changes: Numbers) -> None:
-    """Print what `grow` finds, for the process that asked."""
-    started = time.perf_counter()
-    found = grow(count, **changes)
-    print(json.dumps(found))
-    print(f"{count} documents: {time.perf_counter() - started:.0f} s", file=sys.stderr)
+if __name__ == "__main__":
+    numbers = grow(int(sys.argv[1]), sys.argv[2] == "1", Path(sys.argv[3]))
+    if main_process():
+        print(json.dumps(numbers))

@@ -177,6 +177,10 @@ def render(results: Numbers) -> str:
             for way, peak in memory["bytes"].items()
         ],
         "Inference": inference(parts["inference"]) if "inference" in parts else [],
+        "Growth with the documents": [
+            {"embedded LM": name, **{what: f"{value:.3g}" for what, value in row.items()}}
+            for name, row in parts.get("growth", {}).items()
+        ],
         "Machine": [
             {"part": name, "date": stored["date"], **stored["machine"]}
             for name, stored in results.items()
