@@ -254,6 +254,17 @@ def test_loss_that_is_not_a_number_on_one_process_is_the_error_of_all(config: Tr
     assert told[0].startswith("In epoch 1, document 'Thornwick Light': The loss is nan")
 
 
+def test_error_of_one_process_in_an_epoch_is_its_own_and_ends_the_others(config: TrainConfig):
+    def lose(rank: int, trainer: Trainer) -> None:
+        if rank == 1:
+            trainer.cache.store = HiddenStateStore()  # as if its folder had been emptied
+            trainer.cache.store._kept = [Path("lost"), Path("lost")]
+
+    told = complaints(launched(2, training(config, begin=lose)))
+    assert told[0].startswith(ENDED)
+    assert told[1].startswith("There is no file lost")
+
+
 def test_full_disk_is_the_error_of_all_and_the_same_call_goes_on(
     config: TrainConfig, whole_on_two: Run, monkeypatch: pytest.MonkeyPatch
 ):
@@ -331,6 +342,14 @@ def test_several_processes_and_a_device_for_all_are_refused(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(DocmemError, match="each of the 2 processes has one device of its own"):
         join(replace(config, **changes))
+
+
+def test_more_processes_than_gpus_are_refused(config: TrainConfig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(DocmemError, match="2 processes were started on a machine with 1 GPU"):
+        join(config)
 
 
 def test_process_that_a_launcher_left_alone_is_refused(

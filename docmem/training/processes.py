@@ -132,6 +132,12 @@ def join(config: TrainConfig) -> Processes:
     if on_cpu or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "yes", "1"):
         device, backend = "cpu", "gloo"
     else:
+        here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", count)), torch.cuda.device_count()
+        if here > gpus:
+            raise DocmemError(
+                f"{here} processes were started on a machine with {gpus} GPU(s), and each takes "
+                "one. Start no more than that, or give --device cpu."
+            )
         device, backend = f"cuda:{os.environ['LOCAL_RANK']}", "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(device)
     if "OMP_NUM_THREADS" not in os.environ or type(current_process()).__name__ == "ForkProcess":
