@@ -63,6 +63,11 @@ def document_color(index: int) -> str:
     return DOCUMENT_COLORS[index % len(DOCUMENT_COLORS)]
 
 
+def ink_on(color: str) -> str:
+    """The ink that is read on a document's colour: white on dark ones."""
+    return "#ffffff" if np.dot(to_rgb(color), (0.299, 0.587, 0.114)) < 0.55 else INK
+
+
 def drawable(text: str, width: int | None = None) -> str:
     r"""A text from data, such as a title, that matplotlib draws as it is written.
 
@@ -168,14 +173,13 @@ def badge(axes: Axes, x: float, y: float, index: int, *, n_docs: int = 1, **opti
     such as transform and clip_on.
     """
     color, shrink = document_color(index), min(1.0, (20 / n_docs) ** 0.5)
-    dark = np.dot(to_rgb(color), (0.299, 0.587, 0.114)) < 0.55
     axes.scatter(
         x, y, s=190 * shrink**2, color=color, edgecolor="white", lw=1.6 * shrink, zorder=5,
         **options,
     )  # fmt: skip
     axes.text(
         x, y, str(index + 1), ha="center", va="center_baseline", fontsize=8 * shrink, zorder=6,
-        color="white" if dark else INK, fontweight="bold", **{"clip_on": True, **options},
+        color=ink_on(color), fontweight="bold", **{"clip_on": True, **options},
     )  # fmt: skip
 
 
