@@ -21,6 +21,7 @@ from docmem.cli.commands import (
     Fetch,
     Figures,
     Generate,
+    Page,
     Plan,
     Pretrain,
     Runs,
@@ -29,7 +30,9 @@ from docmem.cli.commands import (
 from docmem.errors import DocmemError
 from docmem.training.config import PAPER_PROCEDURE, PRESETS, TrainConfig
 
-Command = Train | Plan | Runs | Figures | Generate | Attribute | Experiment | Fetch | Pretrain
+Command = (
+    Train | Plan | Runs | Figures | Page | Generate | Attribute | Experiment | Fetch | Pretrain
+)
 
 
 def commands(start: TrainConfig) -> Any:
@@ -40,6 +43,7 @@ def commands(start: TrainConfig) -> Any:
         | Annotated[Plan, named("plan", default=Plan(start))]
         | Annotated[Runs, named("runs")]
         | Annotated[Figures, named("figures")]
+        | Annotated[Page, named("page")]
         | Annotated[Generate, named("generate")]
         | Annotated[Attribute, named("attribute")]
         | Annotated[Experiment, named("experiment")]

@@ -14,6 +14,7 @@ const SILENT_MS = 1500; // without an answer for so long, say that the kernel is
 const [LEFT, TOP, SIDE, WIDTH, HEIGHT] = [34, 10, 400, 444, 436]; // the map in its SVG
 const KEYS = "Arrow keys move it, with Shift in fine steps.";
 const HINT = `Drag the point. ${KEYS} Click a number to go to a document.`;
+const UNIT = 4000; // steps across the map in which its lines are drawn
 const PLATE = "var(--docmem-plate, #ffffff)"; // around what lies on the map
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
@@ -79,7 +80,7 @@ function drawMap(map, scene, { extent, toPage }) {
     const href = theme === "dark" ? scene.dark : scene.map;
     draw(map, "image", { href, x: LEFT, y: TOP, width: SIDE, height: SIDE, class: theme });
   }
-  const over = draw(map, "g", { transform: `translate(${LEFT} ${TOP}) scale(${SIDE})` });
+  const over = draw(map, "g", { transform: `translate(${LEFT} ${TOP}) scale(${SIDE / UNIT})` });
   for (const { kind, d } of scene.lines ?? []) draw(over, "path", { d, class: kind });
   for (const { x, y, angle, text } of scene.labels ?? []) {
     const at = `translate(${LEFT + SIDE * x} ${TOP + SIDE * y}) rotate(${-angle})`;
@@ -119,7 +120,7 @@ function promptFor(input, { prompts, live }) {
 }
 
 /** @param {{model: any, el: Element}} where */
-function render({ model, el }) {
+export function render({ model, el }) {
   const scene = model.get("scene");
   const root = el.appendChild(document.createElement("div"));
   root.className = "docmem-plane";
