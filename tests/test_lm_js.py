@@ -21,7 +21,8 @@ from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory, activation
 from docmem.documents import load_documents
 from docmem.errors import DocmemError
-from docmem.explore.lm_bundle import STATIC, lm_bundle, worker_source
+from docmem.explore._static import STATIC
+from docmem.explore.lm_bundle import lm_bundle, worker_source
 from docmem.lm.generation import ALL_ENTRIES, generate
 from docmem.lm.loading import LanguageModel, load_lm
 

@@ -108,6 +108,9 @@ class Page:
     """The LM writes at so many places per side of the plane; none: 25, or 7 with a large LM."""
     prompts: tuple[str, ...] = ()
     """What it is given there; none: how the documents begin, and the openings of three."""
+    with_lm: bool = False
+    """Also write a second file, OUT_lm.html, with the LM in it (at most 25 MB): there it writes
+    live after any prompt, under the memory of the first run."""
     lm: str | None = None
     """Where the runs' LM is now, if not under the name it had in training."""
 
@@ -129,6 +132,7 @@ class Page:
             map_tokens=self.map_tokens,
             text_points=self.text_points,
             prompts=self.prompts,
+            with_lm=self.with_lm,
         )
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB. Open it in a browser.")
         return 0

@@ -253,8 +253,9 @@ def passages_of_run(run: Run, lm: LanguageModel, plane: KeyPlane) -> list[dict[s
         every = segments(run.documents[index].text, config.segment_length)
         learned = len(every[: config.max_segments])
         chosen = {"memorised": every[learned // 2]}
-        if learned + 1 < len(every):  # the first that shares no words with what was learned
-            chosen["same document, never memorised"] = every[learned + 1]
+        # From here on segments share no words with what was learned; headings tell too much.
+        if unread := [text for text in every[learned + 1 :] if "=" not in text]:
+            chosen["same document, never memorised"] = unread[0]
         for kind, text in chosen.items():
             passages.append((kind, index, " ".join(text.split()[:PASSAGE_WORDS])))
     passages.append(("everyday", -1, EVERYDAY))

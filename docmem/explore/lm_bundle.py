@@ -6,10 +6,8 @@ source = worker_source()                     # and so does the program of its wo
 
 import base64
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -18,9 +16,9 @@ from torch import Tensor
 from docmem.core.blocks import resolve_layer
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError
+from docmem.explore._static import joined
 from docmem.lm.loading import TINY, LanguageModel
 
-STATIC = Path(__file__).parent / "static"
 MODULES = ("activations", "tensors", "tokenizer", "memory", "gpt_neox", "lm", "lm_worker")
 MAX_BYTES = 25_000_000
 
@@ -67,8 +65,7 @@ def lm_bundle(lm: LanguageModel, memory: DocumentMemory, layer: int) -> dict[str
 
 def worker_source() -> str:
     """The modules of static/ that run the LM, as one script without imports."""
-    texts = [(STATIC / f"{name}.js").read_text(encoding="utf-8") for name in MODULES]
-    return re.sub(r"^import .*\n|^export ", "", "".join(texts), flags=re.MULTILINE)
+    return joined(*(f"{name}.js" for name in MODULES))
 
 
 def _shape(lm: LanguageModel) -> dict[str, Any]:

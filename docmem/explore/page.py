@@ -28,13 +28,22 @@ from docmem.explore._baked import (
     training_of_run,
 )
 from docmem.explore._static import joined, read
+from docmem.explore.lm_bundle import lm_bundle, worker_source
 from docmem.lm.loading import LanguageModel
 from docmem.plots.figures import names_of
 from docmem.plots.style import document_color
 from docmem.training.run import Run
 
-MODULES = ("draw.js", "baked.js", "plane.js", "training.js", "recall.js", "page.js")
+MODULES = (
+    "draw.js", "activations.js", "baked.js", "plane.js", "training.js", "recall.js",
+    "lm_worker.js", "page.js",
+)  # fmt: skip
+LARGEST = 25_000_000  # bytes of a page with the LM in it
 SMALL = 50_000_000  # an LM of no more parameters writes at many places in a minute
+LIVE = (
+    "The model itself is inside this file, with all its weights: type a prompt of your own, and it "
+    "writes at the ring when you let go."
+)
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -47,6 +56,7 @@ def write_page(
     map_tokens: int | None = None,
     text_points: int | None = None,
     prompts: Sequence[str] = (),
+    with_lm: bool = False,
 ) -> Path:
     """Write one HTML file that shows runs on the same documents, and return its path.
 
@@ -59,10 +69,12 @@ def write_page(
             tokens with a large LM.
         text_points: the LM writes at text_points × text_points places; None: 25, or 7.
         prompts: what it is given there; none: how the documents begin, and the openings of three.
+        with_lm: also write a second file, `…_lm.html`, with the LM and the first run's memory
+            inside: there it writes live after any prompt.
 
     Raises:
         DocmemError: if there is no run, one has no memory or no snapshots, their documents differ,
-            or their DocReps span no plane.
+            or their DocReps span no plane; if the LM cannot run in a page or is too large for one.
     """
     if not runs:
         raise DocmemError("Name at least one run to make a page of.")
@@ -91,22 +103,43 @@ def write_page(
         name: memories[0]["plane"]["scene"][name] for name in ("titles", "colors", "inks", "signed")
     }
     baked = {"memories": memories, "training": {"runs": trainings, "scene": scene}}
-    words = words_of(runs[0], names, lm, planes[0], text_points)
+    words = words_of(runs[0], names, lm, planes[0], text_points, given)
     write_text(out, page(baked, words))
+    if with_lm:
+        bundle = lm_bundle(lm, runs[0].load_memory(), runs[0].config.hook_memory_layer)
+        baked = {"memories": memories[:1], "training": {"runs": trainings[:1], "scene": scene}}
+        words["live"] = LIVE
+        text = page(baked, words, script("lm", {"bundle": bundle, "source": worker_source()}))
+        if len(text.encode()) > LARGEST:
+            raise DocmemError(
+                f"With the LM the page would have {len(text.encode()) / 1e6:.1f} MB, at most "
+                f"{LARGEST / 1e6:.0f} are allowed. Fewer text_points or prompts make it smaller."
+            )
+        write_text(out.with_stem(f"{out.stem}_lm"), text)
     return out
 
 
-def page(baked: dict[str, Any], words: dict[str, str]) -> str:
-    """The file's text: the essay with its words and numbers, the styles, the data, the modules."""
+def script(name: str, content: Any) -> str:
+    """JSON as an element of the page; no text in it can end the element."""
+    data = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    data = data.replace("<", "\\u003c")
+    return f'<script type="application/json" id="{name}">{data}</script>'
+
+
+def page(baked: dict[str, Any], words: dict[str, str], lm: str = "") -> str:
+    """The file's text: the essay with its words and numbers, the styles, the data, the modules.
+
+    `lm` is the element that holds the LM, if any.
+    """
     colors = f":root{{{color_variables(document_color)}}}"
     colors += f"@media (prefers-color-scheme:dark){{:root{{{color_variables(dark_color)}}}}}"
-    data = json.dumps(baked, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     essay = Template(read("page.html")).substitute(
         {name: html.escape(text) for name, text in words.items()}
     )
     parts = {
         "/* styles */": colors + read("plane.css") + read("page.css"),
-        "/* baked */": data.replace("<", "\\u003c"),  # no end of the script in a title
+        "/* baked */": script("baked", baked),
+        "/* lm */": lm,
         "/* modules */": joined(*MODULES),
     }
     head, *rest = essay.split("<!--part-->")
@@ -116,7 +149,12 @@ def page(baked: dict[str, Any], words: dict[str, str]) -> str:
 
 
 def words_of(
-    run: Run, names: Sequence[str], lm: LanguageModel, plane: KeyPlane, text_points: int
+    run: Run,
+    names: Sequence[str],
+    lm: LanguageModel,
+    plane: KeyPlane,
+    text_points: int,
+    prompts: Sequence[str],
 ) -> dict[str, str]:
     """The words and numbers in the essay, all of the first run."""
     known, shares, base = measure(run, lambda: lm)
@@ -145,6 +183,13 @@ def words_of(
             else "The plane below goes through these addresses along their two widest directions"
         ),
         "memories": " and ".join(names),
+        "beginning": (
+            f"The prompt “{prompts[0]}” is how all of them begin, so it gives nothing away."
+            if all(one.text.split()[0] == prompts[0] for one in run.documents)
+            else ""
+        ),
+        "live": f"The texts were written beforehand: at {text_points} × {text_points} places and "
+        "at every document.",
         "tau": f"{config.target_negative_ce:g}",
         "epochs": counted(len(run.load_history()), "epoch"),
         "base": perplexity(base.mean().item()),
@@ -157,7 +202,6 @@ def words_of(
         "leak": leak,
         "points": f"{len(plane.axis)} × {len(plane.axis)}",
         "error": f"{plane.error.item():.2f}",
-        "text_points": f"{text_points} × {text_points}",
         "seed": str(config.seed),
     }
 

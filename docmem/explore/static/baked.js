@@ -3,49 +3,15 @@
 // The memory selection is computed here as docmem.core.memory computes it. Cross entropies are
 // interpolated in the measured map. What the LM writes was prepared at many places.
 
+import { activation } from "./activations.js";
+
 const SHAPES = { float32: Float32Array, int8: Int8Array, uint16: Uint16Array };
 
 /** An array that Python packed. @param {{type: string, data: string}} packed */
 export const unpack = ({ type, data }) =>
   new SHAPES[type](Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0)).buffer);
 
-/** The error function: its series where that is short, else its continued fraction. */
-export function erf(x) {
-  const size = Math.abs(x);
-  if (size > 6) return Math.sign(x);
-  if (size > 2.5) {
-    let below = 0;
-    for (let step = 60; step > 0; step--) below = step / 2 / (size + below);
-    return Math.sign(x) * (1 - Math.exp(-x * x) / (Math.sqrt(Math.PI) * (size + below)));
-  }
-  let sum = 0;
-  for (let n = 0, term = x; n < 60; n++, term *= (-x * x) / n) sum += term / (2 * n + 1);
-  return 2 * sum / Math.sqrt(Math.PI);
-}
-
-const sigmoid = (x) => 1 / (1 + Math.exp(-x));
-const softplus = (x) => (x > 20 ? x : Math.log1p(Math.exp(x)));
-const silu = (x) => x * sigmoid(x);
-const gelu = (x) => 0.5 * x * (1 + erf(x / Math.SQRT2));
-const geluTanh = (x) =>
-  0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
 const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
-
-/** The activations of transformers, by name. @type {Object<string, (x: number) => number>} */
-export const ACTIVATIONS = {
-  gelu, gelu_python: gelu, gelu_10: (x) => clamp(gelu(x), -10, 10),
-  gelu_new: geluTanh, gelu_fast: geluTanh, gelu_accurate: geluTanh,
-  gelu_pytorch_tanh: geluTanh, gelu_python_tanh: geluTanh,
-  quick_gelu: (x) => x * sigmoid(1.702 * x),
-  hardswish: (x) => x * clamp(x + 3, 0, 6) / 6,
-  laplace: (x) => 0.5 * (1 + erf((x - 0.707107) / (0.282095 * Math.SQRT2))),
-  leaky_relu: (x) => (x < 0 ? 0.01 * x : x),
-  linear: (x) => x,
-  mish: (x) => x * Math.tanh(softplus(x)),
-  relu: (x) => Math.max(0, x), relu2: (x) => Math.max(0, x) ** 2, relu6: (x) => clamp(x, 0, 6),
-  sigmoid, silu, swish: silu, tanh: Math.tanh,
-  sqrtsoftplus: (x) => Math.sqrt(softplus(x)),
-};
 
 /** The memory selection of a DocRep: act_key(g(𝒦)).
  * @param {{layers: {weight: any, bias: any}[], inner: string, outer: string}} generator unpacked
@@ -56,11 +22,11 @@ export function select({ layers, inner, outer }, docRep) {
     const given = values;
     values = Array.from(bias, (start, row) =>
       given.reduce((sum, value, at) => sum + value * weight[row * given.length + at], start));
-    if (index < layers.length - 1) values = values.map(ACTIVATIONS[inner]);
+    if (index < layers.length - 1) values = values.map(activation(inner));
   });
-  if (outer !== "swiglu") return values.map(ACTIVATIONS[outer]);
+  if (outer !== "swiglu") return values.map(activation(outer));
   const half = values.length / 2;
-  return values.slice(0, half).map((value, index) => value * silu(values[half + index]));
+  return values.slice(0, half).map((value, index) => value * activation("silu")(values[half + index]));
 }
 
 /** Every document's value at a point, bilinear between four points of a grid [document, up, across].
@@ -91,7 +57,7 @@ export function nearest(places, [x, y]) {
 /** A model for plane.js: answers at once from what `baked` holds, and writes live if it has an LM. */
 export class BakedPlane {
   /** @param {any} baked one run's plane, as docmem.explore.page bakes it
-   * @param {{write: Function} | null} [lm] writes after any prompt */
+   * @param {Promise<any> | null} [lm] of lm_worker.js; it writes after any prompt */
   constructor(baked, lm = null) {
     this.baked = baked;
     this.lm = lm;
@@ -120,15 +86,18 @@ export class BakedPlane {
   /** Answers a question of the view. */
   send({ kind, number, x, y, prompt = this.prompt, write = false }) {
     this.prompt = prompt;
+    this.stop?.abort();
     const reading = { kind: "reading", number, ...this.read(x, y), resting: kind === "rest" };
     this.listener(reading);
     if (!write || !this.lm) return;
-    this.newest = number;
-    const docRep = this.docRep(x, y);
-    const show = (text) => number === this.newest
+    const stop = this.stop = new AbortController();
+    const show = (text) => !stop.signal.aborted
       && this.listener({ ...reading, text, pieces: [[text, -1]], written: true });
-    this.lm.write({ prompt, docRep, maxNewTokens: this.baked.newTokens }).then(
-      show, (error) => this.listener({ kind: "error", number, sentence: error.message }));
+    this.lm.then((lm) => lm.write({
+      prompt, docRep: this.docRep(x, y), maxNewTokens: this.baked.newTokens, onToken: show,
+      signal: stop.signal,
+    })).then(show, (error) => !stop.signal.aborted
+      && this.listener({ kind: "error", number, sentence: error.message }));
   }
 
   docRep(x, y) {

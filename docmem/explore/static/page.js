@@ -2,10 +2,13 @@
 
 import { BakedPlane } from "./baked.js";
 import { add } from "./draw.js";
+import { loadLMInWorker } from "./lm_worker.js";
 import { render } from "./plane.js";
 import { mountAttribution, mountRecall } from "./recall.js";
 import { mountTraining } from "./training.js";
 
+const inside = document.getElementById("lm"); // the LM itself, in the larger file
+const live = inside && JSON.parse(inside.textContent);
 const baked = JSON.parse(document.getElementById("baked").textContent);
 
 /** Buttons to choose a memory by, where there are several, over what `mount` draws of it. */
@@ -27,7 +30,14 @@ function forEachMemory(id, mount) {
   choose(0);
 }
 
-forEachMemory("plane", (el, { plane }) => render({ model: new BakedPlane(plane), el }));
+forEachMemory("plane", (el, { plane }) => {
+  const lm = live && loadLMInWorker(live.bundle, live.source);
+  const end = render({ model: new BakedPlane(plane, lm), el });
+  return () => {
+    end();
+    lm?.then((worker) => worker.close());
+  };
+});
 mountTraining(document.getElementById("training"), baked.training);
 forEachMemory("recall", (el, memory) => mountRecall(el, memory, memory.plane.scene));
 forEachMemory("attribution", (el, memory) => mountAttribution(el, memory, memory.plane.scene));

@@ -111,7 +111,14 @@ function drawMap(map, scene, { extent, toPage }) {
 
 /** Where the prompt is given: any text, or one of those that were prepared. */
 function promptFor(input, { prompts, live }) {
-  if (!prompts || live) return input;
+  if (!prompts) return input;
+  if (live) {
+    const list = add(input.parentElement, "datalist");
+    list.id = "docmem-prompts";
+    for (const prompt of prompts) add(list, "option").value = prompt;
+    input.setAttribute("list", list.id);
+    return input;
+  }
   const select = document.createElement("select");
   select.setAttribute("aria-label", "Prompt");
   for (const prompt of prompts) add(select, "option", "", prompt).value = prompt;

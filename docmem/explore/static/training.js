@@ -24,14 +24,14 @@ export function openers(selection, entries, entry) {
 }
 
 /** The losses with a cursor; returns a function that moves it. */
-function drawLosses(parent, { history, tau, epochs }, name) {
+function drawLosses(parent, { history, tau, epochs }, name, highest) {
   const svg = draw(parent, "svg", {
     viewBox: `0 0 ${CURVE_WIDTH} ${CURVE_HEIGHT}`, class: "docmem-losses", role: "img",
     "aria-label": `Cross entropy over the epochs, ${name}: under the own DocRep from `
       + `${signed(history[0][0])} to ${signed(history.at(-1)[0])}, under another's from `
       + `${signed(history[0][1])} to ${signed(history.at(-1)[1])} nats per token`,
   });
-  const last = epochs.at(-1) || 1, highest = 1.1 * Math.max(tau, ...history.flat());
+  const last = epochs.at(-1) || 1;
   const across = (epoch) => CURVE_LEFT + (CURVE_WIDTH - CURVE_LEFT - 4) * epoch / last;
   const up = (loss) => CURVE_HEIGHT - CURVE_BOTTOM
     - (CURVE_HEIGHT - CURVE_TOP - CURVE_BOTTOM) * loss / highest;
@@ -52,10 +52,10 @@ function drawLosses(parent, { history, tau, epochs }, name) {
 }
 
 /** One run's heat maps; returns what shows an epoch and a focus. */
-function drawRun(parent, run, scene, onFocus) {
+function drawRun(parent, run, scene, highest, onFocus) {
   const root = add(parent, "section", "docmem-run");
   const head = add(root, "h4", "", `${run.name} memory`);
-  const losses = add(head, "span", "docmem-soft");
+  const [own, others] = ["own", "negative"].map((kind) => add(head, "span", `docmem-${kind}`));
   const panels = run.panels.map(({ name, limit, values }) => {
     const label = add(root, "div", "docmem-panel", name);
     const scale = add(label, "span", "docmem-scale");
@@ -88,12 +88,13 @@ function drawRun(parent, run, scene, onFocus) {
     canvas.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && onFocus(null));
     return { canvas, column, bar, limit, values: unpack(values) };
   });
-  const moveCursor = drawLosses(root, run, run.name);
+  const moveCursor = drawLosses(root, run, run.name, highest);
   const size = scene.titles.length * run.entries;
   return (epoch, focus) => {
     const tick = tickOf(run.epochs, epoch), dark = asksFor("color-scheme: dark");
     const done = run.history[Math.floor(run.epochs[tick]) - 1];
-    losses.textContent = done ? `own ${signed(done[0])}, another’s ${signed(done[1])}` : "before training";
+    own.textContent = done ? `own address ${signed(done[0])}` : "before training";
+    others.textContent = done ? `another’s ${signed(done[1])}` : "";
     moveCursor(run.epochs[tick]);
     for (const { canvas, column, bar, values } of panels) {
       drawCells(canvas, scene.signed, values.subarray(tick * size, (tick + 1) * size), run.entries, {
@@ -125,7 +126,11 @@ export function mountTraining(parent, { runs, scene }) {
   const readout = add(parent, "p", "docmem-readout");
   readout.setAttribute("aria-live", "polite");
   let focus = null, playing = null;
-  const pictures = runs.map((run) => drawRun(columns, run, scene, (cell) => { focus = cell; show(); }));
+  const highest = 1.1 * Math.max(...runs.flatMap(({ tau, history }) => [tau, ...history.flat()]));
+  const pictures = runs.map((run) => drawRun(columns, run, scene, highest, (cell) => {
+    focus = cell;
+    show();
+  }));
 
   const named = (index) => `${index + 1} ${scene.titles[index]}`;
   const sentence = (values) => {
