@@ -28,7 +28,7 @@ class FullForwards(HiddenStateCache):
     def __init__(self, cache: HiddenStateCache, count_pads: bool = False) -> None:
         self.lm, self.batches, self.doc_ids = cache.lm, cache.batches, cache.doc_ids
         self.layer, self.device, self.count_pads = cache.layer, cache.device, count_pads
-        self.predicted = cache.predicted
+        self.predicted, self.own = cache.predicted, cache.own
 
     def cross_entropies(
         self, index: int, memory: DocumentMemory, doc_reps: Tensor, rows: Any = None

@@ -128,6 +128,53 @@ class Figures:
 
 
 @dataclass(frozen=True)
+class Page:
+    """Make a page of one or more runs on the same documents: one HTML file, to open anywhere."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Folders that `docmem train` wrote; the first is shown first."""
+    out: Path = Path("page.html")
+    """The file."""
+    points: int | None = None
+    """Grid points per side of the map of the DocRep plane; none: 61, or 31 with a large LM."""
+    map_tokens: int | None = None
+    """Tokens of each document's first segment that the map reads; none: all, or 32 with a large
+    LM."""
+    text_points: int | None = None
+    """The LM writes at so many places per side of the plane; none: 25, or 7 with a large LM."""
+    prompts: tuple[str, ...] = ()
+    """What it is given there; none: how the documents begin, and the openings of three."""
+    with_lm: bool = False
+    """Also write a second file, OUT_lm.html, with the LM in it (at most 25 MB): there it writes
+    live after any prompt, under the memory of the first run."""
+    lm: str | None = None
+    """Where the runs' LM is now, if not under the name it had in training."""
+
+    def run(self) -> int:
+        """Measure, write the file, say how large it is."""
+        from docmem.training.run import Run
+
+        try:
+            from docmem.explore.page import write_page
+        except ImportError as error:  # docmem.explore says what to install
+            raise DocmemError(str(error)) from error
+
+        runs = [Run.open(path) for path in self.runs]
+        path = write_page(
+            runs,
+            self.out,
+            lm=runs[0].load_lm(self.lm) if runs else None,
+            points=self.points,
+            map_tokens=self.map_tokens,
+            text_points=self.text_points,
+            prompts=self.prompts,
+            with_lm=self.with_lm,
+        )
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB. Open it in a browser.")
+        return 0
+
+
+@dataclass(frozen=True)
 class Runs:
     """List the runs in a folder: LM, epochs, losses, state, and the settings that differ."""
 

@@ -24,6 +24,7 @@ from docmem.cli.commands import (
     Fetch,
     Figures,
     Generate,
+    Page,
     Plan,
     Pretrain,
     Runs,
@@ -41,6 +42,7 @@ Command = (
     | Runs
     | Check
     | Figures
+    | Page
     | Generate
     | Attribute
     | Experiment
@@ -59,6 +61,7 @@ def commands(start: TrainConfig) -> Any:
         | Annotated[Runs, named("runs")]
         | Annotated[Check, named("check")]
         | Annotated[Figures, named("figures")]
+        | Annotated[Page, named("page")]
         | Annotated[Generate, named("generate")]
         | Annotated[Attribute, named("attribute")]
         | Annotated[Experiment, named("experiment")]

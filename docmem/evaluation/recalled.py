@@ -167,18 +167,30 @@ def _mark(text: str, color: str) -> str:
     return f'<mark style="{style}">{html_text(text)}</mark>'
 
 
-def _marked(text: str, sources: Sequence[Source]) -> str:
-    """A text with its verbatim parts marked; where two sources overlap, the longer part counts."""
-    spans = [(span, source.color) for source in sources for span in verbatim(text, source.text)]
-    chosen: list[tuple[Span, str]] = []
-    for span, color in sorted(spans, key=lambda one: one[0].start - one[0].end):
+def marked_pieces(text: str, sources: Sequence[Source]) -> list[tuple[str, Source | None]]:
+    """A text in pieces, each with the source that it stands in word for word, or None.
+
+    Where two sources overlap, the longer part counts.
+    """
+    spans = [(span, source) for source in sources for span in verbatim(text, source.text)]
+    chosen: list[tuple[Span, Source]] = []
+    for span, source in sorted(spans, key=lambda one: one[0].start - one[0].end):
         if all(span.end <= other.start or other.end <= span.start for other, _ in chosen):
-            chosen.append((span, color))
-    marked, at = "", 0
-    for (start, end), color in sorted(chosen):
-        marked += html_text(text[at:start]) + _mark(text[start:end], color)
+            chosen.append((span, source))
+    pieces: list[tuple[str, Source | None]] = []
+    at = 0
+    for (start, end), source in sorted(chosen):
+        pieces += [(text[at:start], None), (text[start:end], source)]
         at = end
-    return marked + html_text(text[at:])
+    return [piece for piece in [*pieces, (text[at:], None)] if piece[0]]
+
+
+def _marked(text: str, sources: Sequence[Source]) -> str:
+    """A text with its verbatim parts marked."""
+    return "".join(
+        html_text(piece) if source is None else _mark(piece, source.color)
+        for piece, source in marked_pieces(text, sources)
+    )
 
 
 def _shade(text: str, loss: float) -> str:

@@ -10,11 +10,9 @@ import math
 import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import anywidget
-import matplotlib as mpl
 import numpy as np
 import torch
 import traitlets
@@ -37,15 +35,16 @@ from docmem.explore._explorer import (
 )
 from docmem.explore._pictures import plane_reading
 from docmem.explore._readings import PlaneReading
+from docmem.explore._scene import plane_scene, selection_limit
+from docmem.explore._static import joined, read
 from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.lm.generation import generate
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
 from docmem.plots import territories
-from docmem.plots.style import INK, SIGNED, document_color, new_figure
+from docmem.plots.style import INK, new_figure
 from docmem.training.run import Run
 
-STATIC = Path(__file__).parent / "static"
 NEW_TOKENS = 28
 
 Point = tuple[float, float]
@@ -54,8 +53,8 @@ Point = tuple[float, float]
 class _PlaneWidget(anywidget.AnyWidget):
     """The page's side: `scene` stays, `state` is what a new view shows first."""
 
-    _esm = STATIC / "plane.js"
-    _css = STATIC / "plane.css"
+    _esm = joined("draw.js", "plane.js")
+    _css = read("plane.css")
     scene = traitlets.Dict().tag(sync=True)
     state = traitlets.Dict().tag(sync=True)
 
@@ -102,11 +101,7 @@ class KeyPlaneExplorer(Explorer):
         if plane is None:
             plane = measure(self.cache, memory, points=points, progress=True)
         self.plane = plane
-        grid = torch.cartesian_prod(plane.axis, plane.axis)
-        with torch.no_grad():
-            everywhere = self.memory.select(self._doc_rep(grid)).abs().cpu().numpy()
-        # As in the animations the 99.5th percentile, here over the whole map.
-        self.selection_limit = float(np.quantile(everywhere, 0.995))
+        self.selection_limit = selection_limit(plane, memory)
         self._newest = 0  # the number of the page's last question
         self._worker = ThreadPoolExecutor(1)
         self._lm_in_use, self._state_in_use = threading.Lock(), threading.RLock()
@@ -194,17 +189,10 @@ class KeyPlaneExplorer(Explorer):
     def _scene(self) -> dict[str, Any]:
         """What stays: the map, its documents, the scales, the colours."""
         pixels = np.round(255 * territories(self.plane, len(self.titles))).astype(np.uint8)
-        signed = mpl.colormaps[SIGNED](np.linspace(0, 1, 129))[:, :3]
         return {
-            "titles": self.titles,
-            "colors": [document_color(index) for index in range(len(self.titles))],
+            **plane_scene(self.plane, self.titles, self.selection_limit),
             "ink": INK,
-            "axis": self.plane.axis.tolist(),
             "map": data_url(quick_png(pixels[::-1])),  # one pixel per cell, the top row first
-            "points": self.plane.doc_reps.tolist(),
-            "highest": float(np.quantile(self.plane.perplexity.numpy(), 0.995)),
-            "limit": self.selection_limit,
-            "signed": np.round(255 * signed).astype(int).tolist(),
         }
 
     def _state(self) -> dict[str, Any]:

@@ -62,6 +62,18 @@ def generate_text(
     Raises:
         DocmemError: if the prompt is empty, or with the continuation exceeds the LM's context.
     """
+    return generate_texts(model, tokenizer, prompt, 1, max_new_tokens=max_new_tokens, **options)[0]
+
+
+@torch.no_grad()
+def generate_texts(
+    model: Any, tokenizer: Any, prompt: str, rows: int, *, max_new_tokens: int = 40, **options: Any
+) -> list[str]:
+    """The same prompt continued in so many rows at once, as under a DocRep each.
+
+    Raises:
+        DocmemError: as `generate_text`.
+    """
     check_count("max_new_tokens", max_new_tokens)
     inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
     length = inputs["input_ids"].shape[1]
@@ -75,12 +87,12 @@ def generate_text(
             f"but the LM's context is {context} tokens. Shorten one of them."
         )
     written = model.generate(
-        input_ids=inputs["input_ids"],
-        attention_mask=inputs["attention_mask"],
+        input_ids=inputs["input_ids"].expand(rows, -1),
+        attention_mask=inputs["attention_mask"].expand(rows, -1),
         max_new_tokens=max_new_tokens,
         **{"do_sample": False, "pad_token_id": tokenizer.pad_token_id, **options},
     )
-    return tokenizer.decode(written[0, length:], skip_special_tokens=True)
+    return tokenizer.batch_decode(written[:, length:], skip_special_tokens=True)
 
 
 @torch.no_grad()

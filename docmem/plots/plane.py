@@ -1,7 +1,7 @@
 """Drawings of the DocRep plane: which document is recalled where, and how well."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,10 +66,21 @@ def contour_levels(plane: KeyPlane) -> np.ndarray:
     return levels[(levels > best.min().item()) & (levels < best.max().item())]
 
 
-def territories(plane: KeyPlane, n_docs: int, banded: bool = False) -> np.ndarray:
+def territories(
+    plane: KeyPlane,
+    n_docs: int,
+    banded: bool = False,
+    color_of: Callable[[int], str] = document_color,
+    ground: str = "#ffffff",
+) -> np.ndarray:
     """The colours of a map, (points, points, 3): the document recalled best, deeper if better.
 
-    Banded: of one depth between two contours.
+    Args:
+        plane: the map.
+        n_docs: documents.
+        banded: of one depth between two contours.
+        color_of: gives a document's colour.
+        ground: the colour where nothing is recalled well.
     """
     best, nearest = plane.ce.min(0).values.numpy(), plane.nearest.numpy()
     floor, ceiling = best.min(), max(float(plane.ce.median()), best.min() + 1e-6)
@@ -78,8 +89,8 @@ def territories(plane: KeyPlane, n_docs: int, banded: bool = False) -> np.ndarra
         edges = np.array([best.min(), *levels, best.max()])
         best = ((edges[1:] + edges[:-1]) / 2)[np.digitize(best, levels)]
     depth = np.clip((ceiling - best) / (ceiling - floor), 0, 1)[..., None]
-    colors = np.array([to_rgb(document_color(index)) for index in range(n_docs)])
-    return 1 - depth * 0.8 * (1 - colors[nearest])
+    colors = np.array([to_rgb(color_of(index)) for index in range(n_docs)])
+    return np.array(to_rgb(ground)) + depth * 0.8 * (colors[nearest] - to_rgb(ground))
 
 
 def smooth(plane: KeyPlane, points: int = PIXELS) -> KeyPlane:

@@ -63,6 +63,11 @@ def document_color(index: int) -> str:
     return DOCUMENT_COLORS[index % len(DOCUMENT_COLORS)]
 
 
+def ink_on(color: str) -> str:
+    """The ink that is read on a document's colour: white on dark ones."""
+    return "#ffffff" if np.dot(to_rgb(color), (0.299, 0.587, 0.114)) < 0.55 else INK
+
+
 def drawable(text: str, width: int | None = None) -> str:
     r"""A text from data, such as a title, that matplotlib draws as it is written.
 
@@ -169,7 +174,6 @@ def badge(axes: Axes, x: float, y: float, index: int, *, n_docs: int = 1, **opti
     """
     color, shrink = document_color(index), min(1.0, (20 / n_docs) ** 0.5)
     number = str(index + 1)
-    dark = np.dot(to_rgb(color), (0.299, 0.587, 0.114)) < 0.55
     axes.scatter(
         x, y, s=190 * shrink**2, color=color, edgecolor="white", lw=1.6 * shrink, zorder=5,
         **options,
@@ -177,7 +181,7 @@ def badge(axes: Axes, x: float, y: float, index: int, *, n_docs: int = 1, **opti
     axes.text(
         x, y, number, ha="center", va="center_baseline", zorder=6,
         fontsize=8 * shrink * min(1, 2.4 / len(number)),
-        color="white" if dark else INK, fontweight="bold", **{"clip_on": True, **options},
+        color=ink_on(color), fontweight="bold", **{"clip_on": True, **options},
     )  # fmt: skip
 
 

@@ -1,7 +1,12 @@
-// The page's side of docmem.explore.key_plane: draws, and asks the kernel for every number.
+// The DocRep plane with a point to move: draws, and asks a model for every number.
+//
+// The model is anywidget's, with the kernel behind it (docmem.explore.key_plane), or one with the
+// same four methods whose answers were prepared (baked.js).
 //
 // Questions are numbered upwards; an answer to an older one is dropped. While the point moves at
 // most one question is on its way, and the newest place is asked about next.
+
+import { add, asksFor, asText, draw, drawCells, markAs, signed, writePieces } from "./draw.js";
 
 const REST_MS = 120; // without movement for so long, the point is at rest
 const WALK_MS = 4000; // a walk from one document to another
@@ -9,6 +14,8 @@ const SILENT_MS = 1500; // without an answer for so long, say that the kernel is
 const [LEFT, TOP, SIDE, WIDTH, HEIGHT] = [34, 10, 400, 444, 436]; // the map in its SVG
 const KEYS = "Arrow keys move it, with Shift in fine steps.";
 const HINT = `Drag the point. ${KEYS} Click a number to go to a document.`;
+const UNIT = 4000; // steps across the map in which its lines are drawn
+const PLATE = "var(--docmem-plate, #ffffff)"; // around what lies on the map
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
 const STRIP = "Memory selection: one cell per entry, red above zero, blue below";
@@ -29,7 +36,7 @@ const PAGE = `
       </div>
       <div class="docmem-plane__best"><span class="docmem-plane__badge"></span><span></span></div>
       <div class="docmem-plane__label">Perplexity of each document there, log scale</div>
-      <div class="docmem-plane__bars"></div>
+      <div class="docmem-plane__bars" tabindex="0" role="group" aria-label="Perplexities"></div>
       <div class="docmem-plane__axis"></div>
     </div>
   </div>
@@ -41,7 +48,7 @@ const PAGE = `
     <label>Prompt</label><input aria-label="Prompt" spellcheck="false">
     <label>The LM writes</label><div class="docmem-plane__text"></div>
   </div>
-  <div class="docmem-plane__note">${HINT}</div>
+  <div class="docmem-plane__note"></div>
   <div class="docmem-plane__heard" aria-live="polite"></div>`;
 const ROW = `
   <span class="docmem-plane__badge"></span>
@@ -54,30 +61,6 @@ const ROW = `
 let last = 0;
 const nextNumber = () =>
   (last = Math.max(last + 1, Math.round(1000 * (performance.timeOrigin + performance.now()))));
-
-// White on dark colours, ink on light ones: the rule of the figures' badges.
-const onColor = (color, ink) => {
-  const [red, green, blue] = [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16) / 255);
-  return 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 ? "#ffffff" : ink;
-};
-
-const asText = (value, digits = value < 100 ? 2 : 0) => value.toLocaleString("en", {
-  minimumFractionDigits: digits, maximumFractionDigits: digits,
-});
-
-const add = (parent, tag, name, text = "") => {
-  const made = document.createElement(tag);
-  if (name) made.className = `docmem-plane__${name}`;
-  made.textContent = text;
-  return parent.appendChild(made);
-};
-
-const draw = (parent, tag, attributes, text = "") => {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.textContent = text;
-  return parent.appendChild(made);
-};
 
 /** Where points of the plane lie in the SVG, and the way back. */
 function projection({ axis }) {
@@ -93,9 +76,18 @@ function projection({ axis }) {
 
 /** The map, its axes, the documents' numbers; returns the ring that marks the point. */
 function drawMap(map, scene, { extent, toPage }) {
-  draw(map, "image", { href: scene.map, x: LEFT, y: TOP, width: SIDE, height: SIDE });
+  for (const theme of scene.dark ? ["light", "dark"] : [""]) {
+    const href = theme === "dark" ? scene.dark : scene.map;
+    draw(map, "image", { href, x: LEFT, y: TOP, width: SIDE, height: SIDE, class: theme });
+  }
+  const over = draw(map, "g", { transform: `translate(${LEFT} ${TOP}) scale(${SIDE / UNIT})` });
+  for (const { kind, d } of scene.lines ?? []) draw(over, "path", { d, class: kind });
+  for (const { x, y, angle, text } of scene.labels ?? []) {
+    const at = `translate(${LEFT + SIDE * x} ${TOP + SIDE * y}) rotate(${-angle})`;
+    draw(map, "text", { transform: at, class: "label", dy: "0.35em" }, text);
+  }
   for (const tick of [-extent, 0, extent]) {
-    const text = String(Math.round(100 * tick) / 100).replace("-", "−");
+    const text = signed(tick).replace(/\.?0+$/, "");
     const [left, top] = toPage([tick, tick]);
     draw(map, "text", { x: left, y: HEIGHT - 8, "text-anchor": "middle" }, text);
     draw(map, "text", { x: LEFT - 7, y: top, "text-anchor": "end", dy: "0.35em" }, text);
@@ -104,32 +96,38 @@ function drawMap(map, scene, { extent, toPage }) {
   scene.points.forEach((place, index) => {
     const [x, y] = toPage(place);
     const fill = scene.colors[index];
-    draw(map, "circle", { cx: x, cy: y, r, fill, stroke: "#ffffff", "stroke-width": 1.6 });
+    draw(map, "circle", { cx: x, cy: y, r, fill, stroke: PLATE, "stroke-width": 1.6 });
     draw(map, "text", {
       x, y, dy: "0.35em", "text-anchor": "middle", "font-weight": 700,
-      style: `fill: ${onColor(fill, scene.ink)}; font-size: ${1.05 * r}px`,
+      style: `fill: ${scene.inks[index]}; font-size: ${1.05 * r}px`,
     }, index + 1);
   });
   const ring = draw(map, "g", { fill: "none" });
-  for (const [stroke, width] of [["#ffffff", 6], [scene.ink, 2.6]]) {
+  for (const [stroke, width] of [[PLATE, 6], ["currentColor", 2.6]]) {
     draw(ring, "circle", { r: 12.5, stroke, "stroke-width": width });
   }
   return ring;
 }
 
-/** The memory selection, one pixel per entry. */
-function drawStrip(strip, { signed, limit }, selection) {
-  const middle = (signed.length - 1) / 2;
-  const pixels = new ImageData(selection.length, 1);
-  selection.forEach((value, index) => {
-    const share = Math.max(-1, Math.min(1, value / limit));
-    pixels.data.set([...signed[Math.round(middle + share * middle)], 255], 4 * index);
-  });
-  strip.width = selection.length;
-  strip.getContext("2d").putImageData(pixels, 0, 0);
+/** Where the prompt is given: any text, or one of those that were prepared. */
+function promptFor(input, { prompts, live }) {
+  if (!prompts) return input;
+  if (live) {
+    const list = add(input.parentElement, "datalist");
+    list.id = "docmem-prompts";
+    for (const prompt of prompts) add(list, "option").value = prompt;
+    input.setAttribute("list", list.id);
+    return input;
+  }
+  const select = document.createElement("select");
+  select.setAttribute("aria-label", "Prompt");
+  for (const prompt of prompts) add(select, "option", "", prompt).value = prompt;
+  input.replaceWith(select);
+  return select;
 }
 
-function render({ model, el }) {
+/** @param {{model: any, el: Element}} where */
+export function render({ model, el }) {
   const scene = model.get("scene");
   const root = el.appendChild(document.createElement("div"));
   root.className = "docmem-plane";
@@ -138,22 +136,20 @@ function render({ model, el }) {
   root.dataset.lmSuppressShortcuts = "true"; // arrow keys are the point's, not the notebook's
   const part = (name) => root.querySelector(`.docmem-plane__${name}`);
   const [map, how, bars, text, note] = ["map", "how", "bars", "text", "note"].map(part);
-  const [play, input] = ["button", "input"].map((tag) => root.querySelector(tag));
+  const play = root.querySelector("button");
   const [from, to] = root.querySelectorAll("select");
+  const input = promptFor(root.querySelector("input"), scene);
   const [bestBadge, bestTitle] = part("best").children;
 
-  const markAs = (badge, index) => {
-    badge.textContent = index + 1;
-    badge.style.background = scene.colors[index];
-    badge.style.color = onColor(scene.colors[index], scene.ink);
-  };
   const rows = scene.titles.map((title, index) => {
-    for (const select of [from, to]) add(select, "option", "", `${index + 1}  ${title}`).value = index;
-    const row = add(bars, "div", "row");
+    for (const select of [from, to]) {
+      add(select, "option", "", `${index + 1}  ${title}`).value = index;
+    }
+    const row = add(bars, "div", "docmem-plane__row");
     row.innerHTML = ROW;
     const [badge, name, bar, number] = ["badge", "name", "bar", "number"].map((part) =>
       row.querySelector(`.docmem-plane__${part}`));
-    markAs(badge, index);
+    markAs(badge, index, scene);
     name.textContent = name.title = title;
     bar.style.background = scene.colors[index];
     return { row, bar, number };
@@ -189,11 +185,11 @@ function render({ model, el }) {
     shown = state;
     const best = state.nearest;
     part("coordinates").textContent = `DocRep (${state.doc_rep.map((value) =>
-      value.toFixed(2).replace("-", "−")).join(", ")}) recalls best`;
+      signed(value)).join(", ")}) recalls best`;
     how.textContent = state.measured ? "measured" : "interpolated";
     how.dataset.measured = state.measured;
     bars.classList.toggle("docmem-plane__moving", !state.measured);
-    markAs(bestBadge, best);
+    markAs(bestBadge, best, scene);
     bestTitle.textContent = scene.titles[best];
     rows.forEach(({ row, bar, number }, index) => {
       const value = state.perplexity[index];
@@ -203,12 +199,14 @@ function render({ model, el }) {
     });
     text.replaceChildren();
     add(text, "b", "", state.prompt);
-    text.append(state.text);
-    if (state.measured) {
+    writePieces(text, state.pieces ?? [[state.text, -1]], scene);
+    if (state.measured || state.resting) {
       part("heard").textContent =
         `Recalled best: ${scene.titles[best]}, perplexity ${asText(state.perplexity[best])}`;
     }
-    drawStrip(part("strip"), scene, state.selection);
+    drawCells(part("strip"), scene.signed, state.selection, state.selection.length, {
+      limit: scene.limit, dark: scene.dark && asksFor("color-scheme: dark"),
+    });
     placeRing();
   };
 
@@ -242,7 +240,7 @@ function render({ model, el }) {
     moving = false;
     clearTimeout(silentTimer);
     if (message.kind === "error") return say(message.sentence, true);
-    say(HINT);
+    say(scene.hint ?? HINT);
     if (pending) ask("move");
     else if (!pressed && !walking) point = [message.x, message.y]; // set by another view, or by code
     text.dataset.stale = !message.written || message.prompt !== input.value;
@@ -263,7 +261,8 @@ function render({ model, el }) {
     play.textContent = "❚❚ Stop";
     const step = (now) => {
       began ??= now;
-      const share = Math.min(1, (now - began) / WALK_MS);
+      let share = Math.min(1, (now - began) / WALK_MS);
+      if (asksFor("reduced-motion: reduce")) share = Math.floor(4 * share) / 4; // four steps
       moveTo(start.map((value, axis) => value + share * (end[axis] - value)));
       if (share === 1) stopWalk();
       else walking = requestAnimationFrame(step);
@@ -325,7 +324,9 @@ function render({ model, el }) {
   input.addEventListener("keydown", (event) => event.key === "Enter" && rest(true));
   input.addEventListener("blur", () => input.value !== shown.prompt && rest(true));
   input.addEventListener("input", () => (text.dataset.stale = true));
+  if (input.tagName === "SELECT") input.addEventListener("input", () => rest(true));
   model.on("msg:custom", onAnswer);
+  say(scene.hint ?? HINT);
   show(shown);
 
   return () => { // listeners end with the elements that they listen to

@@ -1,0 +1,307 @@
+"""What a page holds of runs: each number from the functions that the figures use, as plain data."""
+
+import base64
+import copy
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.path import Path as Outline
+from PIL import Image
+from torch import Tensor, nn
+
+from docmem.core.hook import attach
+from docmem.core.memory import DocumentMemory
+from docmem.documents import segments
+from docmem.evaluation.attribution import BASE_LM, attribute
+from docmem.evaluation.continuations import continuations, opening
+from docmem.evaluation.plane import KeyPlane, plane_of
+from docmem.evaluation.recalled import Source, marked_pieces, verbatim_share
+from docmem.explore._scene import plane_scene, selection_limit
+from docmem.lm.generation import generate_texts
+from docmem.lm.loading import LanguageModel
+from docmem.plots.animation import color_limits, panels_at, spaced_snapshots
+from docmem.plots.figures import farthest_points
+from docmem.plots.plane import outlines, smooth, square, territories
+from docmem.plots.style import DOCUMENT_COLORS, document_color, ink_on, new_figure
+from docmem.training.run import Run
+
+FRAMES = 60  # snapshots of the training
+NEW_TOKENS = 32
+ROWS_AT_ONCE = 256  # places at which a prompt is continued together
+PASSAGE_WORDS = 24
+EVERYDAY = "On Tuesday I bought bread, forgot the milk, and walked home in the rain without a hat."
+DARK_GROUND = "#16181d"
+UNIT = 4000  # steps across the map in which outlines are drawn
+
+
+def dark_color(index: int) -> str:
+    """A document's colour on a dark page: the same, lighter."""
+    return to_hex(0.68 * np.array(to_rgb(document_color(index))) + 0.32)
+
+
+def color_variables(color_of: Callable[[int], str]) -> str:
+    """The documents' colours and the inks on them as CSS."""
+    colors = [color_of(index) for index in range(len(DOCUMENT_COLORS))]
+    return "".join(
+        f"--doc-{index}:{color};--on-doc-{index}:{ink_on(color)};"
+        for index, color in enumerate(colors)
+    )
+
+
+def packed(values: Tensor | np.ndarray, kind: str) -> dict[str, Any]:
+    """Numbers as JavaScript unpacks them: float32, int8 or uint16, little-endian."""
+    array = np.ascontiguousarray(values, np.dtype(kind).newbyteorder("<"))
+    return {"type": kind, "data": base64.b64encode(array.tobytes()).decode()}
+
+
+def png_url(pixels: np.ndarray) -> str:
+    """Colours (height, width, 3) from 0 to 1 as a small PNG in an address."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.round(255 * pixels).astype(np.uint8)).save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def generator(memory: DocumentMemory) -> dict[str, Any]:
+    """The key generator with its activations, from DocReps to memory selections."""
+    config, module = memory.config, memory.document_key
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    return {
+        "layers": [
+            {
+                "weight": packed(layer.weight.detach().cpu().float(), "float32"),
+                "bias": packed(layer.bias.detach().cpu().float(), "float32"),
+            }
+            for layer in layers
+        ],
+        "inner": config.key_internal_activation or "relu",
+        "outer": config.key_activation,
+    }
+
+
+def outline(path: Outline, reach: float) -> str:
+    """A line of a map as an SVG path: from 0 to UNIT, down and across."""
+    places = UNIT * np.stack([path.vertices[:, 0] + reach, reach - path.vertices[:, 1]], 1)
+    words, before = [], (-1, -1)
+    for (x, y), code in zip(
+        np.round(places / (2 * reach)).astype(int).tolist(), path.codes, strict=True
+    ):
+        if code == Outline.MOVETO:
+            words.append(f"M{x} {y}")
+        elif code == Outline.CLOSEPOLY:
+            words.append("Z")
+        elif (x, y) != before:
+            words.append(f"L{x} {y}")
+        before = (x, y)
+    return "".join(words)
+
+
+def map_picture(plane: KeyPlane, n_docs: int) -> dict[str, Any]:
+    """The map as the figures draw it, light and dark, with its borders and contours as lines."""
+    drawn = smooth(plane)
+    extent = drawn.axis[-1].item()
+    reach = extent + (drawn.axis[1] - drawn.axis[0]).item() / 2
+    axes = new_figure(4.4, 4.4, 100).subplots()
+    square(axes, reach)
+    outlines(axes, drawn)
+    dark = territories(drawn, n_docs, True, dark_color, DARK_GROUND)
+    return {
+        "axis": drawn.axis.tolist(),
+        "map": png_url(territories(drawn, n_docs, True)[::-1]),
+        "dark": png_url(dark[::-1]),
+        "lines": [
+            {"kind": "border" if np.all(lines.get_edgecolor() == 1) else "level", "d": d}
+            for lines in axes.collections
+            for path in lines.get_paths()
+            if len(path.vertices) and (d := outline(path, reach))
+        ],
+        "labels": [
+            {
+                "x": (text.get_position()[0] + reach) / (2 * reach),
+                "y": (reach - text.get_position()[1]) / (2 * reach),
+                "angle": text.get_rotation(),
+                "text": text.get_text(),
+            }
+            for text in axes.texts
+        ],
+    }
+
+
+def sources_of(run: Run, indices: Sequence[int]) -> list[Source]:
+    """Documents as sources whose words are marked; their labels are their indices."""
+    return [Source(str(index), "", run.documents[index].text) for index in indices]
+
+
+def pieces_of(text: str, sources: Sequence[Source]) -> list[tuple[str, int]]:
+    """A text in pieces, each with the index of the document that it is word for word in, or -1."""
+    marked = marked_pieces(text, sources)
+    return [(piece, -1 if source is None else int(source.label)) for piece, source in marked]
+
+
+def prompts_for(run: Run, plane: KeyPlane) -> list[str]:
+    """How all documents begin, if they begin alike, and the openings of three of them."""
+    config = run.config
+    firsts = {segments(one.text, config.segment_length)[0].split()[0] for one in run.documents}
+    openings = [
+        opening(run.documents[index], words=5, segment_length=config.segment_length)
+        for index in farthest_points(plane, 3)
+    ]
+    return [*(firsts if len(firsts) == 1 else ()), *filter(None, openings)]
+
+
+def plane_of_run(
+    run: Run, lm: LanguageModel, plane: KeyPlane, prompts: Sequence[str], text_points: int
+) -> dict[str, Any]:
+    """The plane with what the LM writes at text_points × text_points places and every DocRep."""
+    memory, n_docs = run.load_memory(), len(run.titles)
+    origin, axes = plane_of(memory.doc_reps)
+    ticks = torch.linspace(plane.axis[0].item(), plane.axis[-1].item(), text_points)
+    places = torch.cat([torch.cartesian_prod(ticks, ticks), plane.doc_reps])
+    sources = sources_of(run, range(n_docs))
+    known: dict[str, int] = {}
+    written = []
+    with attach(lm.model, copy.deepcopy(memory), run.config.hook_memory_layer) as hooked:
+        doc_reps = torch.cat([origin + places[:-n_docs] @ axes, memory.doc_reps])
+        for prompt in prompts:
+            which: list[int] = []
+            for rows in doc_reps.split(ROWS_AT_ONCE):
+                with hooked.document(rows):
+                    texts = generate_texts(
+                        lm.model, lm.tokenizer, prompt, len(rows), max_new_tokens=NEW_TOKENS
+                    )
+                which += [known.setdefault(text, len(known)) for text in texts]
+            written.append(packed(np.array(which), "uint16"))
+    scene = plane_scene(plane, run.titles, selection_limit(plane, memory))
+    colors = [index % len(DOCUMENT_COLORS) for index in range(n_docs)]
+    return {
+        "scene": scene
+        | map_picture(plane, n_docs)
+        | {
+            "ink": "var(--ink)",
+            "colors": [f"var(--doc-{color})" for color in colors],
+            "inks": [f"var(--on-doc-{color})" for color in colors],
+            "hint": "Drag the point, or use the arrow keys, with Shift in fine steps. Click a "
+            f"number to go to a document. The LM wrote at {len(places):,} places; the nearest is "
+            "shown.",
+        },
+        "axis": plane.axis.tolist(),
+        "ce": packed(plane.ce, "float32"),
+        "origin": origin.tolist(),
+        "axes": axes.tolist(),
+        "generator": generator(memory),
+        "prompts": list(prompts),
+        "places": packed(places, "float32"),
+        "texts": [pieces_of(text, sources) for text in known],
+        "written": written,
+        "newTokens": NEW_TOKENS,
+    }
+
+
+def recall_of_run(run: Run, lm: LanguageModel, n_prompts: int) -> list[list[dict[str, Any]]]:
+    """For each document, and for each of its prompts, four continuations and the true one."""
+    memory, config = run.load_memory(), run.config
+    distance = torch.cdist(memory.doc_reps, memory.doc_reps).fill_diagonal_(torch.inf)
+    found = []
+    for index, document in enumerate(run.documents):
+        other = int(distance[index].argmin()) if len(run.documents) > 1 else index
+        own, others = memory.doc_reps[[index, other]]
+        under = {
+            "its own DocRep": own,
+            "the nearest other DocRep": others,
+            "halfway between the two": torch.lerp(own, others, 0.5),
+            "no memory: the base LM": BASE_LM,
+        }
+        shown = [[index], [other], [index, other], []]
+        learned = segments(document.text, config.segment_length, config.max_segments)
+        prompts = []
+        for segment in reversed(range(max(0, len(learned) - n_prompts), len(learned))):
+            prompt = opening(document, segment, segment_length=config.segment_length)
+            rows = continuations(
+                lm, memory, config.hook_memory_layer, document, prompt, under,
+                max_new_tokens=NEW_TOKENS,
+            )  # fmt: skip
+            sources = sources_of(run, sorted({index, other}))
+            prompts.append(
+                {
+                    "prompt": rows[0].prompt,
+                    "truth": rows[0].pieces,
+                    "rows": [
+                        {
+                            "label": row.under,
+                            "documents": documents,
+                            "pieces": pieces_of(row.text, sources),
+                            "verbatim": verbatim_share([row]) if row.text else 0.0,
+                            "ce": row.ce if row.pieces else None,
+                            "losses": [round(loss, 2) for loss in row.losses.tolist()],
+                        }
+                        for row, documents in zip(rows, shown, strict=True)
+                    ],
+                }
+            )
+        found.append(prompts)
+    return found
+
+
+def passages_of_run(run: Run, lm: LanguageModel, plane: KeyPlane) -> list[dict[str, Any]]:
+    """Passages that were memorised, later ones of the same documents, and an everyday sentence."""
+    memory, config = run.load_memory(), run.config
+    passages: list[tuple[str, int, str]] = []
+    for index in farthest_points(plane, 3):
+        every = segments(run.documents[index].text, config.segment_length)
+        learned = len(every[: config.max_segments])
+        chosen = {"memorised": every[learned // 2]}
+        # From here on segments share no words with what was learned; headings tell too much.
+        if unread := [text for text in every[learned + 1 :] if "=" not in text]:
+            chosen["same document, never memorised"] = unread[0]
+        for kind, text in chosen.items():
+            passages.append((kind, index, " ".join(text.split()[:PASSAGE_WORDS])))
+    passages.append(("everyday", -1, EVERYDAY))
+    found = []
+    for kind, index, text in passages:
+        ce = {one.title: one.ce for one in attribute(lm, memory, config.hook_memory_layer, text)}
+        found.append(
+            {
+                "kind": kind,
+                "from": index,
+                "text": text,
+                "ce": [ce[title] for title in run.titles],
+                "base": ce[BASE_LM],
+            }
+        )
+    return sorted(found, key=lambda one: one["kind"] != "memorised")
+
+
+def training_of_run(run: Run, name: str) -> dict[str, Any]:
+    """Heat maps of the snapshots in eight bits, on one scale each, and the losses."""
+    snapshots = run.load_snapshots()
+    frames = spaced_snapshots(len(snapshots.epochs), FRAMES)
+    limits = color_limits(snapshots, frames)
+    panels = [panels_at(snapshots, frame) for frame in frames]
+    return {
+        "name": name,
+        "entries": snapshots.token.shape[-1],
+        "epochs": [snapshots.epochs[frame] for frame in frames],
+        "tau": run.config.target_negative_ce,
+        "history": [
+            (round(epoch.positive_ce, 3), round(epoch.negative_ce, 3))
+            for epoch in run.load_history()
+        ],
+        "panels": [
+            {
+                "name": panel,
+                "limit": limit,
+                "values": packed(
+                    torch.stack([frame[panel] for frame in panels])
+                    .div(limit or 1.0)
+                    .mul(127)
+                    .round()
+                    .clamp(-127, 127),
+                    "int8",
+                ),
+            }
+            for panel, limit in limits.items()
+        ],
+    }

@@ -1,0 +1,42 @@
+"""What every drawing of the DocRep plane on a page is made of: places, colours, scales."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+
+from docmem.core.memory import DocumentMemory
+from docmem.evaluation.plane import KeyPlane, plane_of
+from docmem.plots.style import SIGNED, document_color, ink_on
+
+
+@torch.no_grad()
+def selection_limit(plane: KeyPlane, memory: DocumentMemory) -> float:
+    """The selection drawn darkest: as in the animations the 99.5th percentile, over the map."""
+    origin, axes = plane_of(memory.doc_reps.cpu())
+    grid = torch.cartesian_prod(plane.axis, plane.axis)
+    everywhere = memory.select((origin + grid @ axes).to(memory.doc_reps))
+    return float(np.quantile(everywhere.abs().cpu().numpy(), 0.995))
+
+
+def signed_palette() -> list[list[int]]:
+    """129 colours of the scale for signed values, as bytes; white in the middle."""
+    signed = mpl.colormaps[SIGNED](np.linspace(0, 1, 129))[:, :3]
+    return np.round(255 * signed).astype(int).tolist()
+
+
+def plane_scene(plane: KeyPlane, titles: Sequence[str], limit: float) -> dict[str, Any]:
+    """The documents with their colours and places, and the scales of what is read at a point."""
+    colors = [document_color(index) for index in range(len(titles))]
+    return {
+        "titles": list(titles),
+        "colors": colors,
+        "inks": [ink_on(color) for color in colors],
+        "axis": plane.axis.tolist(),
+        "points": plane.doc_reps.tolist(),
+        "highest": float(np.quantile(plane.perplexity.numpy(), 0.995)),
+        "limit": limit,
+        "signed": signed_palette(),
+    }

@@ -1,0 +1,225 @@
+"""A page of one's runs in a single file: it needs no network, no kernel and no installation.
+
+    write_page([Run.open("outputs/tiny/…")], Path("page.html"))
+
+What is shown is measured here and baked into the file (`docmem.explore._baked`); the page draws it
+with the modules that also draw the widgets (static/).
+"""
+
+import html
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from docmem.core.files import write_text
+from docmem.errors import DocmemError, check_count
+from docmem.evaluation.cached import measure, measure_plane
+from docmem.evaluation.plane import KeyPlane
+from docmem.explore._baked import (
+    color_variables,
+    dark_color,
+    passages_of_run,
+    plane_of_run,
+    prompts_for,
+    recall_of_run,
+    training_of_run,
+)
+from docmem.explore._static import joined, read
+from docmem.explore.lm_bundle import lm_bundle, worker_source
+from docmem.lm.loading import LanguageModel
+from docmem.plots.figures import names_of
+from docmem.plots.style import document_color
+from docmem.training.run import Run
+
+MODULES = (
+    "draw.js", "activations.js", "baked.js", "plane.js", "training.js", "recall.js",
+    "lm_worker.js", "page.js",
+)  # fmt: skip
+LARGEST = 25_000_000  # bytes of a page with the LM in it
+SMALL = 50_000_000  # an LM of no more parameters writes at many places in a minute
+LIVE = (
+    "The model itself is inside this file, with all its weights: type a prompt of your own, and it "
+    "writes at the ring when you let go."
+)
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def write_page(
+    runs: Sequence[Run],
+    out: Path,
+    *,
+    lm: LanguageModel | None = None,
+    points: int | None = None,
+    map_tokens: int | None = None,
+    text_points: int | None = None,
+    prompts: Sequence[str] = (),
+    with_lm: bool = False,
+) -> Path:
+    """Write one HTML file that shows runs on the same documents, and return its path.
+
+    Args:
+        runs: finished runs; the first is shown first.
+        out: the file.
+        lm: their LM; None: loaded.
+        points: grid points per side of the measured map; None: 61, or 31 with a large LM.
+        map_tokens: tokens of each document that the map reads; None: its first segment, or 32
+            tokens with a large LM.
+        text_points: the LM writes at text_points × text_points places; None: 25, or 7.
+        prompts: what it is given there; none: how the documents begin, and the openings of three.
+        with_lm: also write a second file, `…_lm.html`, with the LM and the first run's memory
+            inside: there it writes live after any prompt.
+
+    Raises:
+        DocmemError: if there is no run, one has no memory or no snapshots, their documents differ,
+            or their DocReps span no plane; if the LM cannot run in a page or is too large for one.
+    """
+    if not runs:
+        raise DocmemError("Name at least one run to make a page of.")
+    if any(run.titles != runs[0].titles for run in runs):
+        raise DocmemError("These runs hold different documents; make a page of each.")
+    names = names_of(runs)
+    lm = lm or runs[0].load_lm()
+    small = sum(parameter.numel() for parameter in lm.model.parameters()) <= SMALL
+    points, text_points = points or (61 if small else 31), text_points or (25 if small else 7)
+    check_count("points", points, 2)
+    check_count("text_points", text_points, 2)
+    tokens = map_tokens or (None if small else 32)
+    planes = [measure_plane(run, lambda: lm, points, tokens) for run in runs]
+    given = list(prompts) or prompts_for(runs[0], planes[0])
+    memories = [
+        {
+            "name": name,
+            "plane": plane_of_run(run, lm, plane, given, text_points),
+            "recall": recall_of_run(run, lm, 2 if small else 1),
+            "passages": passages_of_run(run, lm, plane),
+        }
+        for run, name, plane in zip(runs, names, planes, strict=True)
+    ]
+    trainings = [training_of_run(run, name) for run, name in zip(runs, names, strict=True)]
+    scene = {
+        name: memories[0]["plane"]["scene"][name] for name in ("titles", "colors", "inks", "signed")
+    }
+    baked = {"memories": memories, "training": {"runs": trainings, "scene": scene}}
+    words = words_of(runs[0], names, lm, planes[0], text_points, given)
+    write_text(out, page(baked, words))
+    if with_lm:
+        bundle = lm_bundle(lm, runs[0].load_memory(), runs[0].config.hook_memory_layer)
+        baked = {"memories": memories[:1], "training": {"runs": trainings[:1], "scene": scene}}
+        words["live"] = LIVE
+        text = page(baked, words, script("lm", {"bundle": bundle, "source": worker_source()}))
+        if len(text.encode()) > LARGEST:
+            raise DocmemError(
+                f"With the LM the page would have {len(text.encode()) / 1e6:.1f} MB, at most "
+                f"{LARGEST / 1e6:.0f} are allowed. Fewer text_points or prompts make it smaller."
+            )
+        write_text(out.with_stem(f"{out.stem}_lm"), text)
+    return out
+
+
+def script(name: str, content: Any) -> str:
+    """JSON as an element of the page; no text in it can end the element."""
+    data = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    data = data.replace("<", "\\u003c")
+    return f'<script type="application/json" id="{name}">{data}</script>'
+
+
+def page(baked: dict[str, Any], words: dict[str, str], lm: str = "") -> str:
+    """The file's text: the essay with its words and numbers, the styles, the data, the modules.
+
+    `lm` is the element that holds the LM, if any.
+    """
+    colors = f":root{{{color_variables(document_color)}}}"
+    colors += f"@media (prefers-color-scheme:dark){{:root{{{color_variables(dark_color)}}}}}"
+    essay = Template(read("page.html")).substitute(
+        {name: html.escape(text) for name, text in words.items()}
+    )
+    parts = {
+        "/* styles */": colors + read("plane.css") + read("page.css"),
+        "/* baked */": script("baked", baked),
+        "/* lm */": lm,
+        "/* modules */": joined(*MODULES),
+    }
+    head, *rest = essay.split("<!--part-->")
+    return head + "".join(
+        part.replace(marker, parts[marker], 1) for part, marker in zip(rest, parts, strict=True)
+    )
+
+
+def words_of(
+    run: Run,
+    names: Sequence[str],
+    lm: LanguageModel,
+    plane: KeyPlane,
+    text_points: int,
+    prompts: Sequence[str],
+) -> dict[str, str]:
+    """The words and numbers in the essay, all of the first run."""
+    known, shares, base = measure(run, lambda: lm)
+    n_docs, config = len(run.titles), run.config
+    parameters = sum(parameter.numel() for parameter in lm.model.parameters())
+    worst = known.lowest_pair
+    leak = "With a single document there is no other address to be read under."
+    if n_docs > 1:
+        leak = (
+            f"Neighbours leak into each other: of all pairs, “{run.titles[worst.document]}” is "
+            f"read most easily under the address of “{run.titles[worst.doc_rep]}”, with a "
+            f"perplexity of {perplexity(worst.ce)}."
+        )
+    return {
+        "documents": counted(n_docs, "document"),
+        "Documents": counted(n_docs, "document").capitalize(),
+        "n_docs": str(n_docs),
+        "lm": Path(run.description["lm"]["name"]).name,
+        "parameters": f"{parameters / 1e6:,.1f}",
+        "entries": str(config.hook_memory_dim),
+        "key_dim": str(config.key_dim),
+        "address": "a pair of numbers" if config.key_dim == 2 else f"{config.key_dim} numbers",
+        "plane": (
+            "Two numbers are a point in a plane, so every address can be looked at"
+            if config.key_dim == 2
+            else "The plane below goes through these addresses along their two widest directions"
+        ),
+        "memories": " and ".join(names),
+        "beginning": (
+            f"The prompt “{prompts[0]}” is how all of them begin, so it gives nothing away."
+            if all(one.text.split()[0] == prompts[0] for one in run.documents)
+            else ""
+        ),
+        "live": f"The texts were written beforehand: at {text_points} × {text_points} places and "
+        "at every document.",
+        "tau": f"{config.target_negative_ce:g}",
+        "epochs": counted(len(run.load_history()), "epoch"),
+        "base": perplexity(base.mean().item()),
+        "own": perplexity(known.own),
+        "other": perplexity(known.other),
+        "recognised": f"{known.recognised} of {n_docs}",
+        "right": share(shares.own),
+        "right_other": share(shares.other),
+        "right_none": share(shares.none),
+        "leak": leak,
+        "points": f"{len(plane.axis)} × {len(plane.axis)}",
+        "error": f"{plane.error.item():.2f}",
+        "seed": str(config.seed),
+    }
+
+
+def counted(count: int, what: str) -> str:
+    """A number with its noun, in words up to ten."""
+    number = NUMBERS[count] if count < len(NUMBERS) else str(count)
+    return f"{number} {what}{'' if count == 1 else 's'}"
+
+
+def perplexity(ce: float) -> str:
+    """The perplexity of a cross entropy as text."""
+    if math.isnan(ce):
+        return "(not measured)"
+    value = math.exp(ce)
+    return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def share(value: float) -> str:
+    """A share as text."""
+    return "(not measured)" if math.isnan(value) else f"{value:.0%}".replace("%", " %")

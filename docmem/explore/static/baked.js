@@ -1,0 +1,121 @@
+// The DocRep plane without a kernel: what a page holds of a run, with the methods of a model.
+//
+// The memory selection is computed here as docmem.core.memory computes it. Cross entropies are
+// interpolated in the measured map. What the LM writes was prepared at many places.
+
+import { activation } from "./activations.js";
+
+const SHAPES = { float32: Float32Array, int8: Int8Array, uint16: Uint16Array };
+
+/** An array that Python packed. @param {{type: string, data: string}} packed */
+export const unpack = ({ type, data }) =>
+  new SHAPES[type](Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0)).buffer);
+
+const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
+
+/** The memory selection of a DocRep: act_key(g(𝒦)).
+ * @param {{layers: {weight: any, bias: any}[], inner: string, outer: string}} generator unpacked
+ * @param {ArrayLike<number>} docRep @returns {number[]} */
+export function select({ layers, inner, outer }, docRep) {
+  let values = Array.from(docRep);
+  layers.forEach(({ weight, bias }, index) => {
+    const given = values;
+    values = Array.from(bias, (start, row) =>
+      given.reduce((sum, value, at) => sum + value * weight[row * given.length + at], start));
+    if (index < layers.length - 1) values = values.map(activation(inner));
+  });
+  if (outer !== "swiglu") return values.map(activation(outer));
+  const half = values.length / 2;
+  return values.slice(0, half).map((value, index) => value * activation("silu")(values[half + index]));
+}
+
+/** Every document's value at a point, bilinear between four points of a grid [document, up, across].
+ * @param {ArrayLike<number>} grid @param {number[]} axis @param {number[]} point */
+export function bilinear(grid, axis, [x, y]) {
+  const count = axis.length, last = count - 1;
+  const place = (value) => clamp((value - axis[0]) / (axis[last] - axis[0]) * last, 0, last);
+  const [across, up] = [place(x), place(y)];
+  const [left, low] = [across, up].map((at) => Math.min(Math.floor(at), last - 1));
+  const [right, high] = [across - left, up - low];
+  return Array.from({ length: grid.length / count ** 2 }, (_, index) => {
+    const at = index * count ** 2 + low * count + left;
+    return (1 - high) * ((1 - right) * grid[at] + right * grid[at + 1])
+      + high * ((1 - right) * grid[at + count] + right * grid[at + count + 1]);
+  });
+}
+
+/** The index of the place nearest to a point. @param {ArrayLike<number>} places x, y, x, y, … */
+export function nearest(places, [x, y]) {
+  let best = 0, least = Infinity;
+  for (let index = 0; 2 * index < places.length; index++) {
+    const away = (places[2 * index] - x) ** 2 + (places[2 * index + 1] - y) ** 2;
+    if (away < least) [best, least] = [index, away];
+  }
+  return best;
+}
+
+/** A model for plane.js: answers at once from what `baked` holds, and writes live if it has an LM. */
+export class BakedPlane {
+  /** @param {any} baked one run's plane, as docmem.explore.page bakes it
+   * @param {Promise<any> | null} [lm] of lm_worker.js; it writes after any prompt */
+  constructor(baked, lm = null) {
+    this.baked = baked;
+    this.lm = lm;
+    this.ce = unpack(baked.ce);
+    this.places = unpack(baked.places);
+    this.written = baked.written.map(unpack); // [prompt][place]: which text
+    this.generator = { ...baked.generator, layers: baked.generator.layers.map(
+      ({ weight, bias }) => ({ weight: unpack(weight), bias: unpack(bias) })) };
+    this.scene = { ...baked.scene, prompts: baked.prompts, live: Boolean(lm) };
+    this.prompt = baked.prompts[0];
+    this.listener = (_) => {};
+  }
+
+  get(name) {
+    return name === "scene" ? this.scene : this.read(...this.scene.points[0]);
+  }
+
+  on(_, listener) {
+    this.listener = listener;
+  }
+
+  off() {
+    this.listener = (_) => {};
+  }
+
+  /** Answers a question of the view. */
+  send({ kind, number, x, y, prompt = this.prompt, write = false }) {
+    this.prompt = prompt;
+    this.stop?.abort();
+    const reading = { kind: "reading", number, ...this.read(x, y), resting: kind === "rest" };
+    this.listener(reading);
+    if (!write || !this.lm) return;
+    const stop = this.stop = new AbortController();
+    const show = (text) => !stop.signal.aborted
+      && this.listener({ ...reading, text, pieces: [[text, -1]], written: true });
+    this.lm.then((lm) => lm.write({
+      prompt, docRep: this.docRep(x, y), maxNewTokens: this.baked.newTokens, onToken: show,
+      signal: stop.signal,
+    })).then(show, (error) => !stop.signal.aborted
+      && this.listener({ kind: "error", number, sentence: error.message }));
+  }
+
+  docRep(x, y) {
+    const [first, second] = this.baked.axes;
+    return this.baked.origin.map((start, at) => start + x * first[at] + y * second[at]);
+  }
+
+  /** What is read at a point. */
+  read(x, y) {
+    const docRep = this.docRep(x, y);
+    const perplexity = bilinear(this.ce, this.baked.axis, [x, y]).map(Math.exp);
+    const prepared = this.written[this.baked.prompts.indexOf(this.prompt)];
+    const pieces = prepared ? this.baked.texts[prepared[nearest(this.places, [x, y])]] : [];
+    return {
+      x, y, perplexity, pieces, prompt: this.prompt, measured: false, written: Boolean(prepared),
+      doc_rep: docRep, selection: select(this.generator, docRep),
+      nearest: perplexity.indexOf(Math.min(...perplexity)),
+      text: pieces.map(([words]) => words).join(""),
+    };
+  }
+}

@@ -1,0 +1,47 @@
+// The document memory, as in docmem/core/memory.py. A block's output h becomes
+//
+//   k_tok = act_lm(W_u h + b_u)          token key
+//   k_doc = act_key(g(𝒦))                document key: the memory selection of a DocRep 𝒦
+//   m     = W_d (k_tok ⊙ k_doc) + b_d    values
+//   out   = h + act_lm(W_o m + b_o)      output, added to the block's own
+
+import { activation } from "./activations.js";
+import { add, apply, layerOf, linear, multiply, unpackTensors } from "./tensors.js";
+
+/**
+ * @param {{config: object, tensors: object}} packed fields of MemoryConfig, and the weights
+ * @returns {{select: (docRep: number[] | null) => Float32Array | null,
+ *   update: (h: Float32Array, selection: Float32Array | null) => void}} null: all entries
+ */
+export function makeMemory({ config, tensors }) {
+  const weights = unpackTensors(tensors);
+  const [tokenKey, values, output] =
+    ["token_key", "values", "output"].map((name) => layerOf(weights, name));
+  const generator = Object.keys(weights).filter((name) => /^document_key\..*weight$/.test(name))
+    .map((name) => layerOf(weights, name.replace(".weight", "")));
+  const gated = config.key_activation === "swiglu"; // first half · silu(second half)
+  const actKey = activation(gated ? "silu" : config.key_activation);
+  const actInside = activation(config.key_internal_activation ?? "relu");
+  const actLM = activation(config.lm_act);
+  const key = new Float32Array(config.memory_dim);
+  const [value, added] = [new Float32Array(config.d_model), new Float32Array(config.d_model)];
+
+  return {
+    select(docRep) {
+      if (docRep === null) return null;
+      if (docRep.length !== config.key_dim) {
+        throw new Error(`A DocRep has ${config.key_dim} numbers here, not ${docRep.length}.`);
+      }
+      const generated = generator.reduce((x, one, at) => // g: activations between its layers
+        linear(new Float32Array(one.bias.length), one, at ? apply(actInside, x) : x), Float32Array.from(docRep));
+      if (!gated) return apply(actKey, generated);
+      const first = generated.slice(0, config.memory_dim);
+      return multiply(first, apply(actKey, generated.subarray(config.memory_dim)));
+    },
+    update(h, selection) {
+      apply(actLM, linear(key, tokenKey, h));
+      if (selection) multiply(key, selection);
+      add(h, apply(actLM, linear(added, output, linear(value, values, key))));
+    },
+  };
+}
