@@ -22,6 +22,7 @@ from benchmarks.epochs import WAYS, Comparison, breakdown, compare, new_trainer
 from benchmarks.leaderboard import RATES, ROWS, SEARCH_SEED, Outcome, leaderboard, train_until_good
 from benchmarks.measure import Numbers, in_fresh_process, machine
 from benchmarks.report import render
+from benchmarks.scale import scale_page
 from benchmarks.shapes import build_lm, encyclopedia, settings
 from docmem.core.files import write_json, write_text
 from docmem.training.config import DType, preset
@@ -150,6 +151,8 @@ def main(given: list[str] | None = None) -> int:
             write_json(stored, {"parts": results})
     page = render(results)
     write_text(out / "RESULTS.md", page)
+    if "growth" in options.only and options.out is None:
+        write_text(out.parent / "docs/scale.md", scale_page(results["growth"]["numbers"]))
     print(page)
     print(*(f"{part}: {s:.0f} s" for part, s in took.items()), sep=", ", file=sys.stderr)
     return 0
