@@ -11,7 +11,7 @@ OFFLINE := HF_HUB_OFFLINE=1
 PYTEST := $(OFFLINE) OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo real figures test test-slow test-colab test-browser lint notebooks bench clean
+.PHONY: help venv demo real figures test test-slow test-storm test-colab test-browser lint notebooks bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "    make %-14s%s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,10 @@ test-colab: .venv-colab/pyvenv.cfg ## test the installed package and notebooks w
 	$(subst .venv/,.venv-colab/,$(PYTEST)) --noconftest -W default \
 	    -k "top_to_bottom or installed or lora" \
 	    tests/colab tests/test_notebooks.py
+
+# Kills, flipped bits, full disks: about a quarter of an hour. SIZE=tenth tries a tenth of it all.
+test-storm: .venv/.installed ## try to break runs on disk: kills, damage, full disks (SIZE=tenth)
+	STORM_SIZE=$(or $(SIZE),full) $(PYTEST) tests/storm
 
 test-browser: .venv/.installed ## use the widgets in JupyterLab, in headless Chromium
 	$(OFFLINE) .venv/bin/python -m pytest tests/browser

@@ -77,8 +77,9 @@ def load_checkpoint(
             if name.startswith("optimizer/"):
                 _, parameter_name, key = name.split("/")
                 parameter = parameters[parameter_name]
-                if key != "step" and tensor.shape != parameter.shape:
-                    raise ValueError(f"{name} has the shape {tuple(tensor.shape)}")
+                like = torch.zeros(()) if key == "step" else parameter
+                if (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
+                    raise ValueError(f"{name} is {tensor.dtype} of shape {tuple(tensor.shape)}")
                 # AdamW keeps its step count where it puts it; moments live beside the parameter.
                 moved = tensor if key == "step" else tensor.to(parameter.device)
                 optimizer.state[parameter][key] = moved
