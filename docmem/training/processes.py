@@ -35,16 +35,11 @@ class Processes:
     """The processes of a training, seen from one of them."""
 
     rank: int = 0
-    """Which one this is, from 0."""
+    """Which one this is; 0 is the first, which writes."""
     count: int = 1
     """How many there are."""
     device: str = "auto"
     """The device of this one, if there are several."""
-
-    @property
-    def main(self) -> bool:
-        """Whether this is the first, which writes."""
-        return self.rank == 0
 
     def placed(self, config: TrainConfig) -> TrainConfig:
         """The settings with this process's device and, for all, the number format of the first."""
@@ -81,12 +76,12 @@ class Processes:
     def alone(self, job: Callable[..., object], *arguments: Any) -> None:
         """Let the first process do something; its error is raised by all."""
         with self.together():
-            if self.main:
+            if main_process():
                 job(*arguments)
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Within: what is an error for one process is raised by all; nothing else may be shared."""
+        """Within, an error of one process is raised by all; nothing may be exchanged there."""
         own = None
         try:
             yield
@@ -104,12 +99,11 @@ class Processes:
             )
 
 
-ALONE = Processes()
-"""What a training has that runs on one process."""
+ALONE = Processes()  # no others
 
 
 def main_process() -> bool:
-    """Whether this process is the first, or the only one: the one that speaks."""
+    """Whether this process is the first, or the only one: it writes, and it speaks."""
     return int(os.environ.get("RANK", 0)) == 0
 
 

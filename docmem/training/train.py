@@ -76,7 +76,7 @@ def train(
             or a loss is not a number; on several processes, if one of them ended.
     """
     processes = join(config)
-    placed = processes.placed(config)
+    placed = processes.placed(config) if lm is None else config
     config = replace(config, num_accumulation_steps=config.num_accumulation_steps * processes.count)
     with processes.together():
         documents = configured_documents(config) if documents is None else documents
@@ -179,7 +179,7 @@ def fit(
         initial=len(trainer.history),
         unit="epoch",
         desc=config.key_activation,
-        disable=not (progress and processes.main),
+        disable=not (progress and main_process()),
     )
     stopped = any(processes.gather(stop.is_set()))
     with bar:
@@ -187,7 +187,7 @@ def fit(
             epoch = run_epoch(trainer, run, taken)
             bar.update()
             bar.set_postfix(own=f"{epoch.positive_ce:.2f}", negative=f"{epoch.negative_ce:.2f}")
-            if processes.main and on_epoch is not None and on_epoch(epoch) is False:
+            if main_process() and on_epoch is not None and on_epoch(epoch) is False:
                 stop.set()
             stopped = any(processes.gather(stop.is_set()))
             due = epoch.epoch % config.save_freq == 0 or epoch.epoch == config.num_epochs
