@@ -11,7 +11,7 @@ OFFLINE := HF_HUB_OFFLINE=1
 PYTEST := $(OFFLINE) OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo real figures test test-slow test-storm test-colab test-browser lint notebooks bench clean
+.PHONY: help venv venv-colab demo real figures test test-slow test-storm test-colab test-browser lint notebooks bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "    make %-14s%s\n", $$1, $$2 }' Makefile
@@ -40,10 +40,7 @@ test-slow: .venv/.installed ## run the slow tests: notebooks and whole experimen
 
 # docmem is installed as a copy, as a user installs it. An old build/ would add files that
 # the package no longer has. -W default: old libraries warn of each other, which is not ours to mend.
-test-colab: .venv-colab/pyvenv.cfg ## test the installed package and notebooks with Colab's versions
-	rm -rf build
-	.venv-colab/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) \
-	    -c tests/colab/constraints.txt '.[widgets]' nbclient peft pytest pytest-xdist setuptools
+test-colab: venv-colab ## test the installed package and notebooks with Colab's versions
 	$(subst .venv/,.venv-colab/,$(PYTEST)) --noconftest -W default \
 	    -k "top_to_bottom or installed or lora" \
 	    tests/colab tests/test_notebooks.py
@@ -51,6 +48,11 @@ test-colab: .venv-colab/pyvenv.cfg ## test the installed package and notebooks w
 # Kills, flipped bits, full disks: about a quarter of an hour. SIZE=tenth tries a tenth of it all.
 test-storm: .venv/.installed ## try to break runs on disk: kills, damage, full disks (SIZE=tenth)
 	STORM_SIZE=$(or $(SIZE),full) $(PYTEST) tests/storm
+
+venv-colab: .venv-colab/pyvenv.cfg ## install docmem with Colab's versions (test-colab does this too)
+	rm -rf build
+	.venv-colab/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) \
+	    -c tests/colab/constraints.txt '.[widgets]' nbclient peft pytest pytest-xdist setuptools
 
 test-browser: .venv/.installed ## use the widgets in JupyterLab, in headless Chromium
 	$(OFFLINE) .venv/bin/python -m pytest tests/browser

@@ -92,7 +92,7 @@ def train(
         return run
     with processes.together():
         cache = cache_hidden_states(
-            lm, documents, config, processes.deal, progress and processes.main
+            lm, documents, config, processes.deal, progress and main_process()
         )
     run = run or Run(folder, description)
     with ExitStack() as held, frozen(lm.model), stop_after_epoch() as stop:
