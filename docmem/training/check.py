@@ -10,7 +10,7 @@ checkpoint or snapshot cannot be made again, only named.
 import functools
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,7 +20,7 @@ from docmem.core.files import load_tensors, reading, tensor_digest
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError
 from docmem.training.history import Epoch
-from docmem.training.run import LOCK, Run, is_partial
+from docmem.training.run import CHECKPOINT, LOCK, Run, is_partial
 from docmem.training.setup import configured_documents
 from docmem.training.texts import TEXTS, describe_texts, read_parts, read_texts, write_texts
 from docmem.training.trainer import new_optimizer
@@ -36,14 +36,6 @@ class Finding(NamedTuple):
     """What is wrong, and what to do."""
 
 
-class _Piece(NamedTuple):
-    file: str
-    read: Callable[[], object]
-    """Fails if the file is not what it should be."""
-    make: Callable[[], object] | None = None
-    """Makes it again."""
-
-
 def check(path: Path, repair: bool = False) -> list[Finding]:
     """Read every file of a run's folder, and say of each whether it is whole and belongs there.
 
@@ -54,89 +46,96 @@ def check(path: Path, repair: bool = False) -> list[Finding]:
     Raises:
         DocmemError: if files are to be made again where they cannot be, or another process trains.
     """
-    described = _Piece("run.json", lambda: Run.open(path), lambda: _write_description(path))
-    found = [_look(path, described, repair)]
+    look = functools.partial(_look, path, repair)
+
+    def describe_again() -> None:
+        Run(path, load_tensors(path / CHECKPOINT)[1]["run"]).save_description()
+
+    found = [look("run.json", lambda: Run.open(path), None, describe_again)]
     if found[0].state not in ("whole", "repaired"):
         return found
-    run = Run.open(path)
+    run, restored = Run.open(path), list[Any]()
     with run.lock() if repair else nullcontext():
-        found += [_look(path, piece, repair) for piece in _pieces(run)]
-        known = {finding.file for finding in found} | {LOCK}
-        for file in sorted(path.rglob("*")):
-            name = file.relative_to(path).as_posix()
-            if name not in known and (file.is_symlink() or not file.is_dir()):
-                gone = repair and is_partial(file)
-                if gone:
-                    file.unlink()
-                note = "A killed process left it." if is_partial(file) else "Move it away."
-                found.append(Finding(name, "repaired" if gone else "foreign", note))
+        if any((path / name).exists() for name in (CHECKPOINT, "history.jsonl", "memory")):
+            found.append(look(CHECKPOINT, lambda: restored.extend(_restored(run))))
+        found += [look(*piece) for piece in _pieces(run, *restored)]
+        for name in sorted(_names(path) - {finding.file for finding in found} - {LOCK}):
+            gone = repair and is_partial(path / name)
+            if gone:
+                (path / name).unlink()
+            note = "A killed process left it." if is_partial(path / name) else "Move it away."
+            found.append(Finding(name, "repaired" if gone else "foreign", note))
     return found
 
 
-def _look(path: Path, piece: _Piece, repair: bool) -> Finding:
-    """Read a piece, and make it again if it is not whole."""
-    file = path / piece.file
+def _names(path: Path) -> set[str]:
+    """The files in a folder, at any depth; links to nothing are files too."""
+    files = [file for file in path.rglob("*") if file.is_symlink() or not file.is_dir()]
+    return {file.relative_to(path).as_posix() for file in files}
+
+
+def _look(
+    path: Path,
+    repair: bool,
+    name: str,
+    read: Callable[[], object],
+    expected: object = None,
+    make: Callable[[], object] | None = None,
+) -> Finding:
+    """Read a file; if it fails, or is not what is expected, make it again."""
     try:
-        with reading(file):
-            piece.read()
-        return Finding(piece.file, "whole")
+        with reading(path / name):
+            if read() != expected is not None:
+                raise ValueError("it does not belong to the checkpoint")
+        return Finding(name, "whole")
     except DocmemError as error:
-        found = Finding(piece.file, "damaged" if os.path.lexists(file) else "missing", str(error))
-    if not repair or piece.make is None:
-        return found
+        there = os.path.lexists(path / name)
+        found = Finding(name, "damaged" if there else "missing", str(error))
     try:
-        with reading(file):
-            piece.make()
-        return found._replace(state="repaired")
+        with reading(path / name):
+            if repair and make is not None:
+                make()
+                found = found._replace(state="repaired")
+        return found
     except DocmemError as error:
         return found._replace(note=f"{found.note} It could not be made again: {error}")
 
 
-def _pieces(run: Run) -> Iterator[_Piece]:
-    """All files that a run has or should have, but run.json. Each is read before the next."""
-    path, config = run.path, run.config
-    there = {file.relative_to(path).as_posix() for file in path.rglob("*")}
-    restored: list[Any] = []
-    if there & {run.checkpoint.name, "history.jsonl", "memory"}:
-        yield _Piece(run.checkpoint.name, lambda: restored.extend(_restored(run)))
-    memory: Any = restored[0] if restored else None
-    history: list[Epoch] = restored[1] if restored else []
+def _pieces(run: Run, memory: Any = None, history: Sequence[Epoch] = ()) -> Iterator[Any]:
+    """All other files that there are or should be; `memory` and `history` are the checkpoint's."""
+    path, names = run.path, _names(run.path)
+    losses, weights, places = None, None, None
+    save_memory, save_history = None, None
+    if memory is not None:
+        losses, weights = list(history), tensor_digest(memory.state_dict(), {})
+        places = [memory.doc_reps.tolist()]
+        save_memory = functools.partial(run.save_memory, memory)
+        save_history = functools.partial(run.save_history, history)
 
-    def same(found: object, expected: Callable[[], object]) -> None:
-        if restored and found != expected():
-            raise ValueError("it does not belong to the checkpoint")
+    def digest(name: str) -> str:
+        return tensor_digest(load_tensors(path / name)[0], {})
 
-    if TEXTS in there or "documents" not in vars(run):  # version 0.1 kept them in run.json
+    def doc_reps(name: str) -> Any:
+        return run.read_snapshots(path / name).doc_reps.unique(dim=0).tolist()
+
+    if TEXTS in names or "documents" not in vars(run):  # version 0.1 kept them in run.json
         texts = functools.partial(read_texts, path / TEXTS, run.description["texts"])
-        yield _Piece(TEXTS, texts, lambda: _write_texts(run))
-    if history or "history.jsonl" in there:
-        again = (lambda: run.save_history(history)) if restored else None
-        yield _Piece("history.jsonl", lambda: same(run.load_history(), lambda: history), again)
-    if history or "memory" in there:
-        again = (lambda: run.save_memory(memory)) if restored else None
-
-        def weights() -> None:
-            saved = load_tensors(path / "memory/model.safetensors")[0]
-            same(tensor_digest(saved, {}), lambda: tensor_digest(memory.state_dict(), {}))
-
-        yield _Piece("memory/model.safetensors", weights, again)
-        yield _Piece("memory/config.json", run.load_memory, again)  # and do they fit together?
-        if "memory/README.md" in there or (memory and memory.origin):  # 0.1 wrote none
-            yield _Piece("memory/README.md", (path / "memory/README.md").read_text, again)
-    due = {0, len(history) if len(history) == config.num_epochs else 0}
-    due |= set(range(config.save_freq, len(history) + 1, config.save_freq))
-    named = {f"snapshots/{epoch:06d}.safetensors" for epoch in due} if history else set()
-    for name in sorted(
-        named | {n for n in there if re.fullmatch(r"snapshots/\d+\.safetensors", n)}
-    ):
-
-        def snapshot(name: str = name) -> None:
-            places = run.read_snapshots(path / name).doc_reps.tolist()
-            same(places, lambda: [memory.doc_reps.tolist()] * len(places))
-
-        yield _Piece(name, snapshot)
-    for name in sorted(n for n in there if re.fullmatch(r"measured/\w+\.safetensors", n)):
-        yield _Piece(name, functools.partial(load_tensors, path / name), (path / name).unlink)
+        yield TEXTS, texts, None, functools.partial(_write_texts, run)
+    if history or "history.jsonl" in names:
+        yield "history.jsonl", run.load_history, losses, save_history
+    if history or (path / "memory").exists():
+        name = "memory/model.safetensors"
+        yield name, functools.partial(digest, name), weights, save_memory
+        yield "memory/config.json", run.load_memory, None, save_memory  # do the two fit together?
+        if "memory/README.md" in names or (memory and memory.origin):  # version 0.1 wrote none
+            yield "memory/README.md", (path / "memory/README.md").read_text, None, save_memory
+    every, last = run.config.save_freq, run.config.num_epochs
+    due = [n for n in range(len(history) + 1) if history and (n % every == 0 or n == last)]
+    taken = {name for name in names if re.fullmatch(r"snapshots/\d+\.safetensors", name)}
+    for name in sorted(taken.union(f"snapshots/{n:06d}.safetensors" for n in due)):
+        yield name, functools.partial(doc_reps, name), places
+    for name in sorted(name for name in names if re.fullmatch(r"measured/\w+\.safetensors", name)):
+        yield name, functools.partial(digest, name), None, (path / name).unlink
 
 
 def _restored(run: Run) -> tuple[DocumentMemory, list[Epoch]]:
@@ -149,11 +148,6 @@ def _restored(run: Run) -> tuple[DocumentMemory, list[Epoch]]:
     saved = progress.get("history")  # version 0.1 kept it in history.jsonl alone
     history = run.load_history() if saved is None else [Epoch(*epoch) for epoch in saved]
     return memory, history[: progress["epoch"]]
-
-
-def _write_description(path: Path) -> None:
-    """Write run.json from what the checkpoint says."""
-    Run(path, load_tensors(path / "checkpoint.safetensors")[1]["run"]).save_description()
 
 
 def _write_texts(run: Run) -> None:

@@ -50,7 +50,7 @@ from docmem.training.texts import (
     write_texts,
 )
 
-LOCK = ".lock"
+LOCK, CHECKPOINT = ".lock", "checkpoint.safetensors"
 
 
 class Run:
@@ -170,7 +170,7 @@ class Run:
     @property
     def checkpoint(self) -> Path:
         """The file that training goes on from."""
-        return self.path / "checkpoint.safetensors"
+        return self.path / CHECKPOINT
 
     @property
     def finished(self) -> bool:
