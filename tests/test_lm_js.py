@@ -350,8 +350,8 @@ WORKER = """
 
 def test_worker_answers_as_the_lm_does() -> None:
     lm = toy_lm()
-    bundle = lm_bundle(lm, random_memory(lm), -1)
-    found = node(WORKER, {"bundle": bundle, "source": worker_source()})
+    given = {"bundle": lm_bundle(lm, random_memory(lm), -1), "source": worker_source()}
+    found = node(WORKER, given)
     for name in ("written", "other", "ids", "ce", "logits"):
         assert found[name][0] == found[name][1], name
     assert found["written"] != found["other"]
@@ -398,5 +398,4 @@ def test_bundle_refuses_what_the_page_cannot_compute() -> None:
 
 def test_bundle_of_the_embedded_lm_fits_the_page() -> None:
     lm = load_lm("tiny")
-    size = len(json.dumps(lm_bundle(lm, random_memory(lm, memory_dim=128), -1)))
-    assert size < 25_000_000
+    assert len(json.dumps(lm_bundle(lm, random_memory(lm, memory_dim=128), -1))) < 25_000_000
