@@ -5,6 +5,8 @@
 
 import { activation } from "./activations.js";
 
+/** @type {(message: any) => void} */
+const IGNORE = () => {};
 const SHAPES = { float32: Float32Array, int8: Int8Array, uint16: Uint16Array };
 
 /** An array that Python packed. @param {{type: string, data: string}} packed */
@@ -68,7 +70,7 @@ export class BakedPlane {
       ({ weight, bias }) => ({ weight: unpack(weight), bias: unpack(bias) })) };
     this.scene = { ...baked.scene, prompts: baked.prompts, live: Boolean(lm) };
     this.prompt = baked.prompts[0];
-    this.listener = (_) => {};
+    this.listener = IGNORE;
   }
 
   get(name) {
@@ -80,7 +82,7 @@ export class BakedPlane {
   }
 
   off() {
-    this.listener = (_) => {};
+    this.listener = IGNORE;
   }
 
   /** Answers a question of the view. */

@@ -58,11 +58,11 @@ export const colorOf = (palette, share, dark = false) => {
 };
 
 /** One pixel per value; CSS makes them large. */
-export function drawCells(canvas, palette, values, width, { limit = 1, dark = false, fade = (_) => 1 }) {
+export function drawCells(canvas, palette, values, width, { limit = 1, dark = false, fade = null }) {
   const pixels = new ImageData(width, values.length / width);
   values.forEach((value, index) => {
     const color = colorOf(palette, value / limit, dark);
-    color[3] *= fade(Math.floor(index / width));
+    color[3] *= fade?.(Math.floor(index / width)) ?? 1;
     pixels.data.set(color, 4 * index);
   });
   canvas.width = width;

@@ -77,7 +77,7 @@ function makeBlock(weights, name, config) {
 }
 
 /**
- * @param {object} config as lm_bundle.py writes it
+ * @param {any} config as lm_bundle.py writes it
  * @param {Record<string, Float32Array>} weights by their names in transformers
  * @returns {{newCache: (length: number) => object[],
  *   read: (id: number, cache: object[], position: number, after: (block: number, h: Float32Array)

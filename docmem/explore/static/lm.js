@@ -47,7 +47,7 @@ function surprise(logits, id) {
  */
 
 /**
- * @param {{config: object, tensors: object, tokenizer: object, memory: object, layer: number}}
+ * @param {{config: any, tensors: any, tokenizer: any, memory: any, layer: number}}
  *   bundle what docmem/explore/lm_bundle.py made
  * @returns {Promise<PageLM>}
  */

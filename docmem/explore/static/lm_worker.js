@@ -6,6 +6,7 @@ import { loadLM } from "./lm.js";
 /** The worker's end. */
 function serve(scope) {
   const running = new Map(); // id to its AbortController
+  /** @type {any} */
   let lm = { load: async (bundle) => { lm = await loadLM(bundle); } };
   scope.onmessage = async ({ data: { id, method, args, abort } }) => {
     if (abort) return running.get(id)?.abort();
@@ -21,13 +22,13 @@ function serve(scope) {
   };
 }
 
-if (typeof WorkerGlobalScope !== "undefined") serve(self);
+if ("WorkerGlobalScope" in globalThis) serve(self);
 
 /**
  * As `loadLM`, in a worker: every answer is a promise, and `close` ends it.
- * @param {object} bundle what docmem/explore/lm_bundle.py made
+ * @param {any} bundle what docmem/explore/lm_bundle.py made
  * @param {string} source what its `worker_source` made
- * @returns {Promise<import("./lm.js").PageLM & {close: () => void}>}
+ * @returns {Promise<any>}
  */
 export async function loadLMInWorker(bundle, source) {
   const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
@@ -41,7 +42,7 @@ export async function loadLMInWorker(bundle, source) {
   };
   worker.onerror = ({ message }) => waiting.forEach(({ reject }) => reject(new Error(message)));
   let last = 0;
-  const ask = (method, args, { onToken, signal } = {}) => new Promise((resolve, reject) => {
+  const ask = (method, args, { onToken, signal } = /** @type {any} */ ({})) => new Promise((resolve, reject) => {
     signal?.throwIfAborted();
     const id = ++last;
     waiting.set(id, { resolve, reject, onToken });

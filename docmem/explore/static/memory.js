@@ -9,7 +9,7 @@ import { activation } from "./activations.js";
 import { add, apply, layerOf, linear, multiply, unpackTensors } from "./tensors.js";
 
 /**
- * @param {{config: object, tensors: object}} packed fields of MemoryConfig, and the weights
+ * @param {{config: any, tensors: any}} packed fields of MemoryConfig, and the weights
  * @returns {{select: (docRep: number[] | null) => Float32Array | null,
  *   update: (h: Float32Array, selection: Float32Array | null) => void}} null: all entries
  */

@@ -62,7 +62,7 @@ let last = 0;
 const nextNumber = () =>
   (last = Math.max(last + 1, Math.round(1000 * (performance.timeOrigin + performance.now()))));
 
-/** Where points of the plane lie in the SVG, and the way back. */
+/** Where points of the plane lie in the SVG, and the way back. @returns {any} */
 function projection({ axis }) {
   const extent = axis.at(-1);
   const reach = extent + (axis[1] - axis[0]) / 2; // the map's cells reach half a cell further
@@ -134,6 +134,7 @@ export function render({ model, el }) {
   root.innerHTML = PAGE; // without data: titles and texts are set as text below
   root.style.setProperty("--docmem-ink", scene.ink);
   root.dataset.lmSuppressShortcuts = "true"; // arrow keys are the point's, not the notebook's
+  /** @returns {any} */
   const part = (name) => root.querySelector(`.docmem-plane__${name}`);
   const [map, how, bars, text, note] = ["map", "how", "bars", "text", "note"].map(part);
   const play = root.querySelector("button");
@@ -154,7 +155,7 @@ export function render({ model, el }) {
     bar.style.background = scene.colors[index];
     return { row, bar, number };
   });
-  to.value = Math.min(1, scene.titles.length - 1);
+  to.value = String(Math.min(1, scene.titles.length - 1));
   const shareOf = (value) => 100 * Math.log(Math.max(1, value)) / Math.log(scene.highest);
   for (let tick = 1; tick <= scene.highest; tick *= 10) {
     add(part("axis"), "span", "", asText(tick, 0)).style.left = `${shareOf(tick)}%`;
