@@ -11,7 +11,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 from docmem import experiments
-from docmem.errors import check_at_least
+from docmem.errors import check_at_least, check_seed
 from docmem.lm.pretraining import PretrainConfig
 from docmem.training.config import PresetName, TrainConfig
 
@@ -136,6 +136,7 @@ class Generate:
         from docmem.training.run import Run
 
         check_at_least("temperature", self.temperature, 0)
+        check_seed("seed", self.seed)
         run = Run.open(self.path)
         lm = run.load_lm(self.lm)
         options: dict[str, Any] = {}

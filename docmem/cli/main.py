@@ -27,7 +27,7 @@ from docmem.cli.commands import (
     Train,
 )
 from docmem.errors import DocmemError
-from docmem.training.config import PAPER_PROCEDURE, PRESETS, TrainConfig
+from docmem.training.config import PAPER_PROCEDURE, PRESETS, TrainConfig, check_effect
 
 Command = Train | Plan | Runs | Figures | Generate | Attribute | Experiment | Fetch | Pretrain
 
@@ -68,13 +68,17 @@ def parse(arguments: Sequence[str]) -> Command:
     # The authors' program spells this flag so.
     misspelt = re.compile("^--max_segements(?==|$)")
     arguments = [misspelt.sub("--max_segments", one) for one in arguments]
-    return tyro.cli(
+    command: Command = tyro.cli(
         commands(starting_settings(arguments)),
         args=arguments,
         prog="docmem",
         description="Document-wise memory in a frozen language model.",
         use_underscores=True,
     )
+    if isinstance(command, Train | Plan):
+        flags = [one.split("=")[0] for one in arguments if one.startswith("--")]
+        check_effect(command.config, [flag[2:].replace("-", "_") for flag in flags])
+    return command
 
 
 def exit_status(job: Callable[[], int]) -> int:

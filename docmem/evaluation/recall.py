@@ -15,7 +15,8 @@ from torch import Tensor
 
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
-from docmem.lm.cross_entropy import cross_entropies_at, on_device_of
+from docmem.errors import check_count, checked
+from docmem.lm.cross_entropy import check_same_documents, cross_entropies_at, on_device_of
 from docmem.lm.generation import greedy, read_prompts
 from docmem.lm.hidden_states import HiddenStateCache
 
@@ -87,8 +88,14 @@ class Recognition(NamedTuple):
         return int((self.ce.argmin(1) == torch.arange(len(self.ce))).sum())
 
 
+@checked
 def recognition(cache: HiddenStateCache, memory: DocumentMemory) -> Recognition:
-    """Read every document of `cache` under every DocRep."""
+    """Read every document of `cache` under every DocRep.
+
+    Raises:
+        DocmemError: if `cache` reads other documents than the memory holds.
+    """
+    check_same_documents(cache, memory)
     return Recognition(cross_entropies_at(cache, memory, memory.doc_reps))
 
 
@@ -104,6 +111,7 @@ class Completion(NamedTuple):
 
 
 @torch.no_grad()
+@checked
 def completion(
     cache: HiddenStateCache,
     memory: DocumentMemory,
@@ -126,7 +134,14 @@ def completion(
         others: under how many other DocReps each segment is continued. Segments take them in
             turn, so that together they are spread evenly over all other documents; with no more
             other documents than that, each segment is continued under all of them.
+
+    Raises:
+        DocmemError: as `recognition`, or if a number is below one (`others`: zero).
     """
+    check_same_documents(cache, memory)
+    for name, value in (("prompt_tokens", prompt_tokens), ("new_tokens", new_tokens)):
+        check_count(name, value)
+    check_count("others", others, 0)
     ids, wanted, own = prompts(cache, prompt_tokens, new_tokens)
     if not len(own):
         return Completion(math.nan, math.nan, math.nan)

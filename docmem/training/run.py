@@ -34,7 +34,7 @@ from torch import Tensor
 from docmem.core.files import load_tensors, save_tensors, write_json
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document
-from docmem.errors import DocmemError
+from docmem.errors import DocmemError, checked
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel, load_lm, usable
 from docmem.training.config import PAPER_PROCEDURE, TrainConfig
@@ -124,6 +124,7 @@ class Run:
         """The documents, in the order of their DocReps."""
 
     @classmethod
+    @checked
     def open(cls, path: str | Path) -> Run:
         """Open a run's folder.
 
@@ -284,6 +285,7 @@ class Run:
                 part.append(tensors[name].reshape(-1, *tensors[name].shape[-2:]))
         return Snapshots(epochs, *map(torch.cat, parts.values()))
 
+    @checked
     def load_lm(self, name: str | None = None) -> LanguageModel:
         """The LM this run was trained on, loaded by its name.
 
@@ -305,6 +307,7 @@ class Run:
         self.check_lm(lm)
         return lm
 
+    @checked
     def check_lm(self, lm: LanguageModel) -> None:
         """Raise unless `lm` is the LM this run was trained on."""
         trained = self.description["lm"]
