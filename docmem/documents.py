@@ -9,14 +9,22 @@ from a folder of .txt or .md files, or from WikiText at document level.
 
 import os
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from docmem.errors import DocmemError, check_count, did_you_mean
+from docmem.errors import (
+    DocmemError,
+    check_count,
+    check_fields,
+    check_seed,
+    check_text,
+    check_title,
+    check_titles,
+    checked,
+)
 
 ENCYCLOPEDIA = Path(__file__).parent / "assets" / "encyclopedia"
 WIKITEXT = "EleutherAI/wikitext_document_level"
@@ -46,12 +54,17 @@ PAPER_TITLES = (
 """The pages of WikiText-103 that the authors' seed 1 drew; their runs have the first ten or all."""
 
 
+@checked
 @dataclass(frozen=True)
 class Document:
-    """A title and the whole text, the title line included."""
+    """A title and the whole text, the title line included; DocmemError if either is no string."""
 
     title: str
     text: str
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_text("title", self.title)
 
 
 def title_of(text: str, otherwise: str) -> str:
@@ -67,10 +80,12 @@ def read_document(path: Path) -> Document:
     """One text file as a document.
 
     Raises:
-        DocmemError: if the file is not UTF-8, or holds no words.
+        DocmemError: if the file cannot be read, is not UTF-8, or holds no words.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DocmemError(f"{path} cannot be read: {error}.") from error
     except UnicodeDecodeError as error:
         raise DocmemError(
             f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8, or move it away."
@@ -84,14 +99,18 @@ def read_folder(folder: Path) -> list[Document]:
     """Every .txt and .md file of a folder, in name order.
 
     Raises:
-        DocmemError: if the folder is missing or holds no such file.
+        DocmemError: if the folder is missing, cannot be read, or holds no such file.
     """
-    if not folder.is_dir():
+    try:
+        there = folder.is_dir() and [*folder.iterdir()]
+    except OSError as error:
+        raise DocmemError(f"{folder} cannot be read: {error}.") from error
+    if there is False:
         raise DocmemError(
             f"There are no documents called {str(folder)!r}. Give encyclopedia, "
             f"{', '.join(WIKITEXT_CONFIGS)}, or a folder of .txt or .md files."
         )
-    paths = sorted(p for p in folder.iterdir() if p.suffix in (".txt", ".md") and p.is_file())
+    paths = sorted(p for p in there if p.suffix in (".txt", ".md") and p.is_file())
     if not paths:
         raise DocmemError(f"{folder} holds no .txt or .md file; put one document in each file.")
     return [read_document(path) for path in paths]
@@ -125,18 +144,15 @@ def choose(
     """The documents named by `titles` in that order; else `count` of them, at random by `seed`.
 
     Raises:
-        DocmemError: if a title is unknown (the nearest are named), or `count` is below one.
+        DocmemError: if a title is unknown; the nearest are named.
     """
     if titles:
         by_title = {document.title: document for document in documents}
         for title in titles:
-            if title not in by_title:
-                hint = did_you_mean(title, by_title)
-                raise DocmemError(f"There is no document called {title!r}.{hint}")
+            check_title(title, by_title)
         return [by_title[title] for title in titles]
     if count is None:
         return list(documents)
-    check_count("max_documents", count)
     if seed is None:
         return list(documents[:count])
     generator = torch.Generator().manual_seed(seed)
@@ -144,6 +160,7 @@ def choose(
     return [documents[index] for index in picked.tolist()]
 
 
+@checked
 def load_documents(
     source: str | os.PathLike[str] = "encyclopedia",
     max_documents: int | None = None,
@@ -162,8 +179,14 @@ def load_documents(
         cache_dir: where downloads are kept; None: Hugging Face's own cache.
 
     Raises:
-        DocmemError: if the source is unknown, unreadable, empty, or has two pages of one title.
+        DocmemError: if an argument cannot be, or the source is unknown, unreadable, empty, or has
+            two pages of one title.
     """
+    check_text("source", str(source))
+    if max_documents is not None:
+        check_count("max_documents", max_documents)
+    if seed is not None:
+        check_seed("seed", seed)
     if str(source) == "encyclopedia":
         documents = read_folder(ENCYCLOPEDIA)
     elif str(source) in WIKITEXT_CONFIGS:
@@ -175,13 +198,7 @@ def load_documents(
     return chosen
 
 
-def check_titles(titles: Sequence[str]) -> None:
-    """Raise if two documents share a title, since documents are called by title."""
-    (title, count), *_ = Counter(titles).most_common(1) or [("", 0)]
-    if count > 1:
-        raise DocmemError(f"{count} documents are called {title!r}; give each its own title.")
-
-
+@checked
 def segments(text: str, segment_length: int, max_segments: int | None = None) -> list[str]:
     """Cut a text into overlapping segments of `segment_length` words, half a segment apart.
 
@@ -189,8 +206,11 @@ def segments(text: str, segment_length: int, max_segments: int | None = None) ->
     than half a segment) are left out. `max_segments` None keeps them all.
 
     Raises:
-        DocmemError: if the text has no words.
+        DocmemError: if the text has no words, or a length or number is below one.
     """
+    check_count("segment_length", segment_length)
+    if max_segments is not None:
+        check_count("max_segments", max_segments)
     words = text.split()
     if not words:
         raise DocmemError("A document without words cannot be memorised; give it some text.")

@@ -1,40 +1,218 @@
 """The one error that docmem raises, and the checks that raise it.
 
-Every message is a sentence or two: what was wrong, what was expected, what to do.
+Every message is a sentence or two: what was wrong, what was expected, what to do. What a program
+hands to docmem is checked where it comes in: `@checked` holds arguments against the annotations.
 """
 
+import dataclasses
 import difflib
+import functools
+import inspect
 import math
-from collections.abc import Iterable
-from typing import Any, get_args
+import os
+import types
+import typing
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+UNIONS = (typing.Union, types.UnionType)
+WIDER: dict[Any, Any] = {int: Integral, float: Real, Path: (str, os.PathLike)}
+"""What is as good as a type: numbers of numpy, paths as strings."""
+# How an error calls a type, and where to get one.
+NAMES: dict[Any, str] = {
+    bool: "True or False", int: "a whole number", float: "a number", str: "a string",
+    Path: "a path", os.PathLike: "a path", types.NoneType: "None", Callable: "a function",
+}  # fmt: skip
+SOURCES = {
+    "Document": "docmem.Document(title, text)",
+    "DocumentMemory": "run.load_memory()",
+    "HiddenStateCache": "run.cache_hidden_states(lm)",
+    "Hooked": "`with docmem.attach(…) as hooked`",
+    "LanguageModel": "docmem.load_lm",
+    "PreTrainedTokenizerBase": "lm.tokenizer",
+    "Run": "docmem.train or docmem.Run.open",
+    "TrainConfig": "docmem.preset",
+}
 
 
 class DocmemError(Exception):
     """An error the reader can act on: what was wrong, what was expected, what to do."""
 
 
-def check_choice(name: str, value: str, kind: Any) -> None:
-    """Raise unless `value` is one of the strings of the Literal type `kind`."""
-    if value not in get_args(kind):
-        raise DocmemError(f"{name} is {value!r}; choose one of {', '.join(get_args(kind))}.")
+def checked(target: T) -> T:
+    """A function that raises DocmemError for arguments its signature and annotations do not allow.
+
+    For what people call; not for inner loops. Of a dataclass, only the names: its `__post_init__`
+    calls `check_fields`, after it has put right what it can.
+    """
+    if isinstance(target, type):
+        target.__init__ = _checked(target.__init__, target.__name__, False)  # type: ignore[misc]
+        return target
+    return typing.cast(T, _checked(target, target.__qualname__.removesuffix(".__init__"), True))
+
+
+def _checked(function: Callable[..., Any], name: str, types_too: bool) -> Callable[..., Any]:
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            for word in kwargs.keys() - signature.parameters.keys():
+                hint = did_you_mean(word, signature.parameters)
+                raise DocmemError(f"{name} takes no argument {word!r}.{hint}") from None
+            raise DocmemError(f"{name}: {error}.") from None
+        hints = _hints(function) if types_too else {}
+        for argument, value in given.items():
+            check_type(argument, value, hints.get(argument, Any))
+        return function(*args, **kwargs)
+
+    return call
+
+
+@functools.cache
+def _hints(target: Any) -> dict[str, Any]:
+    return typing.get_type_hints(target)
+
+
+def check_fields(instance: Any) -> None:
+    """Raise unless every field of a dataclass has the type that is declared."""
+    hints = _hints(instance.__class__)
+    for field in dataclasses.fields(instance):
+        check_type(field.name, getattr(instance, field.name), hints[field.name])
+
+
+def check_type(name: str, value: object, kind: Any) -> None:
+    """Raise unless `value` is what an annotation says; bools are no numbers, strings no lists."""
+    if not _fits(value, kind):
+        what = "choose one of" if get_origin(kind) is Literal else "it must be"
+        raise DocmemError(f"{name} is {_shown(value)}; {what} {_words(kind)}.")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    origin, args = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return True
+    if origin in UNIONS:
+        return any(_fits(value, one) for one in args)
+    if origin is Literal:
+        return isinstance(value, str) and value in args
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    if not isinstance(value, WIDER.get(kind) or origin or kind):
+        return False
+    if origin is not None and issubclass(origin, Mapping):
+        return all(_fits(key, args[0]) and _fits(one, args[1]) for key, one in value.items())
+    if origin is not None and issubclass(origin, Iterable):
+        return not isinstance(value, str | bytes) and all(_fits(one, args[0]) for one in value)
+    return True
+
+
+def _words(kind: Any) -> str:
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in UNIONS:
+        return " or ".join(dict.fromkeys(map(_words, args)))
+    if origin is Literal:
+        return ", ".join(args)
+    if (origin or kind) in NAMES:
+        return NAMES[origin or kind]
+    if origin is not None:
+        many, one = ("dict", args[1]) if issubclass(origin, Mapping) else ("list", args[0])
+        return f"a {many}" + ("" if one is Any else f", each {_words(one)}")
+    if hasattr(kind, "dim_str"):  # jaxtyping's
+        return f"a tensor of decimal numbers, of shape ({kind.dim_str})"
+    source = SOURCES.get(kind.__name__)
+    return f"a {kind.__name__}" + (f" (from {source})" if source else "")
+
+
+def _shown(value: object) -> str:
+    """A value as an error shows it: short."""
+    if hasattr(value, "shape") and not isinstance(value, Real):
+        return f"a {type(value).__name__} of shape {tuple(value.shape)}"
+    if value is None or isinstance(value, str | bytes | Real):
+        text = repr(value)
+        return text if len(text) <= 80 else f"{text[:79]}…"
+    return f"a {type(value).__name__}"
 
 
 def check_count(name: str, value: object, least: int = 1) -> None:
     """Raise unless `value` is a whole number not below `least`."""
-    if not isinstance(value, int) or value < least:
+    if not _fits(value, int) or typing.cast(int, value) < least:
         raise DocmemError(f"{name} is {value!r}; it must be a whole number, at least {least}.")
+
+
+def check_seed(name: str, value: object) -> None:
+    """Raise unless `value` is a whole number that torch takes as a seed."""
+    check_count(name, value, 0)
+    if typing.cast(int, value) >= 2**63:
+        raise DocmemError(f"{name} is {value}; it must be a whole number below 2 ** 63.")
 
 
 def check_at_least(name: str, value: object, least: float) -> None:
     """Raise unless `value` is a finite number not below `least`."""
-    if not isinstance(value, int | float) or not math.isfinite(value) or value < least:
+    number = typing.cast(float, value)
+    if not _fits(value, float) or not math.isfinite(number) or number < least:
         raise DocmemError(f"{name} is {value}; it must be a finite number, at least {least}.")
 
 
 def check_positive(name: str, value: object) -> None:
     """Raise unless `value` is a finite number above zero."""
-    if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+    number = typing.cast(float, value)
+    if not _fits(value, float) or not math.isfinite(number) or number <= 0:
         raise DocmemError(f"{name} is {value}; it must be a finite number above 0.")
+
+
+def as_doc_reps(name: str, given: Any) -> "Tensor":
+    """DocReps in a tensor, an array or lists, as a tensor; raises if they are no finite numbers."""
+    import torch
+
+    try:
+        doc_reps = torch.as_tensor(given)
+        if doc_reps.dtype == torch.bool or doc_reps.is_complex() or not doc_reps.isfinite().all():
+            raise ValueError("they are not all finite")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DocmemError(f"{name} must hold finite numbers, as DocReps do: {error}.") from error
+    return doc_reps if doc_reps.is_floating_point() else doc_reps.float()
+
+
+def check_text(name: str, text: str) -> None:
+    """Raise if a text is empty or white."""
+    if not text.strip():
+        raise DocmemError(f"{name} is {text!r}; it must have something in it.")
+
+
+def check_titles(titles: Sequence[str]) -> None:
+    """Raise if a title is empty, or two are alike: documents are called by title."""
+    (title, count), *_ = Counter(titles).most_common(1) or [("", 0)]
+    if count > 1:
+        raise DocmemError(f"{count} documents are called {title!r}; give each its own title.")
+    for title in titles:
+        check_text("A document's title", title)
+
+
+def check_title(title: str, titles: Collection[str]) -> None:
+    """Raise unless a title is among `titles`; the nearest are named."""
+    if title not in titles:
+        hint = did_you_mean(title, titles)
+        raise DocmemError(f"There is no document called {title!r}.{hint}")
+
+
+def check_index(name: str, index: int, count: int, otherwise: str) -> int:
+    """The index from 0 of one of `count` things, given from either end; raises if out of range."""
+    check_type(name, index, int)
+    if not -count <= index < count:
+        ends = f"0 to {count - 1}, or -{count} to -1 counted from the end."
+        raise DocmemError(f"{otherwise} {ends}")
+    return int(index) % count
 
 
 def did_you_mean(title: str, titles: Iterable[str]) -> str:

@@ -10,13 +10,12 @@ import torch
 from docmem.documents import (
     ENCYCLOPEDIA,
     Document,
-    check_titles,
     choose,
     load_documents,
     segments,
     title_of,
 )
-from docmem.errors import DocmemError
+from docmem.errors import DocmemError, check_titles
 
 ARTICLES = sorted(ENCYCLOPEDIA.glob("*.txt"))
 LETTERS = [Document(letter, f"{letter} text") for letter in "ABCDEFGHIJ"]

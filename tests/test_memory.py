@@ -184,7 +184,7 @@ def test_index_of_takes_title_or_index():
     for index in (5, -6):
         with pytest.raises(DocmemError, match=f"no document {index}: this memory holds 5, 0 to 4"):
             memory.index_of(index)
-    with pytest.raises(DocmemError, match="holds no document called 'Odalys'"):
+    with pytest.raises(DocmemError, match="no document called 'Odalys'"):
         make().index_of("Odalys")
 
 

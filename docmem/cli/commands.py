@@ -12,7 +12,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 from docmem import experiments
-from docmem.errors import DocmemError, check_at_least
+from docmem.errors import DocmemError, check_at_least, check_seed
 from docmem.lm.pretraining import PretrainConfig
 from docmem.training.config import PresetName, TrainConfig
 
@@ -244,6 +244,7 @@ class Generate:
         from docmem.training.run import Run
 
         check_at_least("temperature", self.temperature, 0)
+        check_seed("seed", self.seed)
         run = Run.open(self.path)
         lm = run.load_lm(self.lm)
         options: dict[str, Any] = {}

@@ -32,7 +32,7 @@ from docmem.cli.commands import (
     Train,
 )
 from docmem.errors import DocmemError
-from docmem.training.config import PAPER_PROCEDURE, PRESETS, TrainConfig
+from docmem.training.config import PAPER_PROCEDURE, PRESETS, TrainConfig, check_effect
 from docmem.training.processes import main_process
 
 Command = (
@@ -92,7 +92,7 @@ def parse(arguments: Sequence[str]) -> Command:
     arguments = [misspelt.sub("--max_segments", one) for one in arguments]
     several = arguments[:1] == ["sweep"]
     options: dict[str, Any] = {"return_unknown_args": True} if several else {}
-    parsed = tyro.cli(
+    command: Any = tyro.cli(
         commands(starting_settings(arguments)),
         args=arguments,
         prog="docmem",
@@ -101,7 +101,12 @@ def parse(arguments: Sequence[str]) -> Command:
         console_outputs=main_process(),
         **options,
     )
-    return dataclasses.replace(parsed[0], trainings=trainings(parsed[1])) if several else parsed
+    if several:
+        return dataclasses.replace(command[0], trainings=trainings(command[1]))
+    if isinstance(command, Train | Plan):
+        flags = [one.split("=")[0] for one in arguments if one.startswith("--")]
+        check_effect(command.config, [flag[2:].replace("-", "_") for flag in flags])
+    return cast(Command, command)
 
 
 def trainings(arguments: Sequence[str]) -> tuple[TrainConfig, ...]:

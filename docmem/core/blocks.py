@@ -5,12 +5,15 @@ from typing import Any, cast
 
 from torch import nn
 
-from docmem.errors import DocmemError
+from docmem.errors import DocmemError, check_index
 
 
 def text_config(model: nn.Module) -> Any:
     """The configuration of the LM itself, also where it is part of a larger model."""
-    return cast(Any, model).config.get_text_config()
+    config = getattr(model, "config", None)
+    if not hasattr(config, "get_text_config"):
+        raise DocmemError(f"{type(model).__name__} is no LM of transformers; give one's `.model`.")
+    return cast(Any, config).get_text_config()
 
 
 def find_blocks(model: nn.Module) -> nn.ModuleList:
@@ -20,36 +23,24 @@ def find_blocks(model: nn.Module) -> nn.ModuleList:
         DocmemError: if there is no such list, or more than one.
     """
     count = text_config(model).num_hidden_layers
-    found = {
-        name: module
+    found = [
+        name
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == count
-    }
-    outermost = [
-        module
-        for name, module in found.items()
-        if not any(name.startswith(f"{other}.") for other in found)
     ]
+    outermost = [one for one in found if not any(one.startswith(f"{other}.") for other in found)]
     if len(outermost) != 1:
         raise DocmemError(
             f"{type(model).__name__} has {len(outermost)} lists of {count} blocks "
             f"({', '.join(found) or 'none'}); docmem needs a causal LM with exactly one."
         )
-    return outermost[0]
+    return cast(nn.ModuleList, model.get_submodule(outermost[0]))
 
 
 def resolve_layer(layer: int, n_blocks: int) -> int:
-    """The index from 0 of a layer given from either end.
-
-    Raises:
-        DocmemError: if the LM has no such block.
-    """
-    if not -n_blocks <= layer < n_blocks:
-        raise DocmemError(
-            f"Layer {layer} is out of range: this LM has {n_blocks} blocks, "
-            f"so give 0 to {n_blocks - 1}, or -{n_blocks} to -1 counted from the end."
-        )
-    return layer % n_blocks
+    """The index from 0 of a layer given from either end; DocmemError if there is no such block."""
+    otherwise = f"Layer {layer} is out of range: this LM has {n_blocks} blocks, so give"
+    return check_index("layer", layer, n_blocks, otherwise)
 
 
 def lm_fingerprint(model: nn.Module) -> str:

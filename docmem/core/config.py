@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from docmem.errors import DocmemError, check_choice, check_count
+from docmem.errors import DocmemError, check_count, check_fields, checked
 
 KeyModule = Literal["linear", "nonlinear"]
 
 
+@checked
 @dataclass(frozen=True)
 class MemoryConfig:
     """The shape of a document memory. Names are those of the authors' program where it has one.
@@ -40,9 +41,9 @@ class MemoryConfig:
     """Hidden layers n of a nonlinear g, 1 being the linear case; None: 2."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("d_model", "n_docs", "memory_dim", "key_dim"):
             check_count(name, getattr(self, name))
-        check_choice("document_key_module_type", self.document_key_module_type, KeyModule)
         for name in ("key_internal_dim", "key_internal_layers", "key_internal_activation"):
             value = getattr(self, name)
             if value is not None and self.document_key_module_type == "linear":
@@ -50,5 +51,5 @@ class MemoryConfig:
                     f"{name} is {value!r}, but a linear key generator has nothing inside. "
                     'Set document_key_module_type to "nonlinear", or leave it out.'
                 )
-            if value is not None and name != "key_internal_activation":
+            if isinstance(value, int):
                 check_count(name, value)

@@ -11,17 +11,19 @@ Hidden states that the LM itself records (`output_hidden_states`) may lack the m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from docmem.core.blocks import find_blocks, lm_fingerprint, resolve_layer, text_config
 from docmem.core.memory import DocumentMemory
-from docmem.errors import DocmemError
+from docmem.errors import DocmemError, as_doc_reps, checked
 
-DocumentLike = str | int | Tensor | None
+DocumentLike = str | int | Tensor | Sequence[Any] | np.ndarray | None
 
 
 def hidden_states_of(output: Any) -> Tensor:
@@ -52,31 +54,28 @@ class Hooked:
         return self._model
 
     def resolve(self, document: DocumentLike) -> Tensor | None:
-        """The DocRep of a document given by title, index or DocRep; None stays None.
-
-        Raises:
-            DocmemError: if there is no such document, or the tensor is no DocRep.
-        """
+        """The DocRep of a document as `document` takes it; DocmemError if there is none such."""
         if document is None:
             return None
-        if isinstance(document, Tensor):
-            key_dim = self.memory.config.key_dim
-            if document.dim() not in (1, 2) or document.shape[-1] != key_dim:
-                raise DocmemError(
-                    f"A DocRep has shape ({key_dim},), or (batch, {key_dim}) for one per row; "
-                    f"this tensor has {tuple(document.shape)}."
-                )
-            return document.to(self.memory.doc_reps)
-        return self.memory.doc_reps[self.memory.index_of(document)]
+        if isinstance(document, str | Integral):
+            return self.memory.doc_reps[self.memory.index_of(document)]
+        doc_reps, key_dim = as_doc_reps("document", document), self.memory.config.key_dim
+        if doc_reps.dim() not in (1, 2) or doc_reps.shape[-1] != key_dim:
+            raise DocmemError(
+                f"A DocRep has shape ({key_dim},), or (batch, {key_dim}) for one per row; "
+                f"this tensor has {tuple(doc_reps.shape)}."
+            )
+        return doc_reps.to(self.memory.doc_reps)
 
     @contextmanager
+    @checked
     def document(self, document: DocumentLike) -> Iterator[Hooked]:
         """Within: the LM reads and writes under `document`; after: as it was before.
 
         Args:
-            document: a title, an index, a DocRep (key_dim,), one per row (batch, key_dim), or
-                None for all entries. Where generate() repeats rows, for beams or several return
-                sequences, each row's DocRep is repeated with it.
+            document: a title, an index, a DocRep (key_dim,), one per row (batch, key_dim), both
+                as tensor, array or list, or None for all entries. Where generate() repeats rows,
+                for beams or several return sequences, each row's DocRep is repeated with it.
 
         Raises:
             DocmemError: as `resolve`; or if the memory is no longer attached.
@@ -104,6 +103,7 @@ class Hooked:
 
 
 @contextmanager
+@checked
 def attach(
     model: nn.Module, memory: DocumentMemory, layer: int = -1, *, check: bool = True
 ) -> Iterator[Hooked]:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from docmem.errors import check_at_least, check_choice
+from docmem.errors import check_at_least, check_type, checked
 
 Negative = Literal["other", "random", "zero", "perturb"]  # training/negatives.py draws them
 LossForm = Literal["squared", "absolute"]
@@ -35,12 +35,13 @@ def guidance_term(
     """
     check_at_least("alpha (guidance)", alpha, 0)
     check_at_least("tau (target_negative_ce)", tau, 0)
-    check_choice("form", form, LossForm)
+    check_type("form", form, LossForm)
     if form == "absolute":
         return alpha * (tau - negative_ce).abs()
     return alpha * torch.clamp_max((negative_ce - tau) ** 2, positive_ce)
 
 
+@checked
 def guidance_loss(
     positive_ce: Float[Tensor, ""],
     negative_ce: Float[Tensor, ""],

@@ -13,7 +13,6 @@ generator. Without a DocRep, k_doc is left out: all entries are open.
 
 import json
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +26,7 @@ from torch.nn import functional
 
 from docmem.core.config import MemoryConfig
 from docmem.core.files import load_tensors, reading, save_tensors, write_json, write_text
-from docmem.errors import DocmemError, did_you_mean
+from docmem.errors import DocmemError, check_index, check_title, check_titles, check_type, checked
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -90,10 +89,12 @@ class DocumentMemory(nn.Module, ModelHubMixin):
 
     doc_reps: Tensor
 
+    @checked
     def __init__(self, config: MemoryConfig, titles: Sequence[str] | None = None) -> None:
         super().__init__()
         if titles is not None and len(titles) != config.n_docs:
             raise DocmemError(f"{len(titles)} titles were given for {config.n_docs} documents.")
+        check_titles(titles or [])
         self.config = config
         self.titles = list(titles) if titles is not None else None
         self.origin: dict[str, Any] = {}
@@ -146,8 +147,12 @@ class DocumentMemory(nn.Module, ModelHubMixin):
             doc_rep: one DocRep (key_dim,), one per row (batch, key_dim), or None for all entries.
 
         Raises:
-            DocmemError: if the DocRep's shape fits neither.
+            DocmemError: if a shape does not fit.
         """
+        check_type("h", h, Tensor)
+        check_type("doc_rep", doc_rep, Tensor | None)
+        if h.dim() != 3 or h.shape[2] != self.config.d_model:
+            raise DocmemError(f"h is {tuple(h.shape)}, not (batch, seq, {self.config.d_model}).")
         key = self.token_keys(h)  # (batch, seq, memory_dim)
         if doc_rep is not None:
             batch, key_dim = h.shape[0], self.config.key_dim
@@ -166,19 +171,16 @@ class DocumentMemory(nn.Module, ModelHubMixin):
         Raises:
             DocmemError: if there is no such document; the nearest titles are named.
         """
-        count, titles = self.config.n_docs, self.titles or []
-        if isinstance(document, str):
-            if document not in titles:
-                hint = did_you_mean(document, titles)
-                raise DocmemError(f"This memory holds no document called {document!r}.{hint}")
-            return titles.index(document)
-        if not -count <= operator.index(document) < count:
-            raise DocmemError(
-                f"There is no document {document}: this memory holds {count}, 0 to {count - 1}."
-            )
-        return operator.index(document) % count
+        check_type("document", document, str | int)
+        if not isinstance(document, str):
+            otherwise = f"There is no document {document}: this memory holds {self.config.n_docs},"
+            return check_index("document", document, self.config.n_docs, otherwise)
+        titles = self.titles or []
+        check_title(document, titles)
+        return titles.index(document)
 
     @classmethod
+    @checked
     def from_pretrained(  # type: ignore[override] # misspelt options are refused
         cls,
         pretrained_model_name_or_path: str | Path,
@@ -215,9 +217,7 @@ class DocumentMemory(nn.Module, ModelHubMixin):
                 "one of them was changed. Restore them from a copy."
             )
         with reading(path):
-            with torch.device(
-                "meta"
-            ):  # the weights are those of the file, whatever its config says
+            with torch.device("meta"):  # no weights yet: they are the file's
                 memory = cls(MemoryConfig(**shape), metadata["titles"])
             weights = {name: tensor.float().clone() for name, tensor in tensors.items()}
             memory.load_state_dict(weights, strict=True, assign=True)
@@ -225,6 +225,14 @@ class DocumentMemory(nn.Module, ModelHubMixin):
                 raise ValueError("its weights are not all finite numbers")
             memory.origin = dict(metadata.get("origin", {}))
         return memory
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Write the memory and a model card; options are huggingface_hub's. DocmemError if not."""
+        check_type("save_directory", save_directory, Path)
+        try:
+            return super().save_pretrained(save_directory, **options)
+        except OSError as error:
+            raise DocmemError(f"Could not write {save_directory}: {error}.") from error
 
     def save_whole(self, folder: Path) -> None:
         """Write weights, config and model card over those in `folder`, each whole or not at all."""

@@ -17,12 +17,14 @@ from torch import Tensor
 
 from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import append_doc_rep
-from docmem.errors import DocmemError
+from docmem.errors import check_at_least, check_count, check_positive, checked
+from docmem.lm.cross_entropy import check_same_documents
 from docmem.lm.forward import frozen
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.training.step import descend, guided_losses
 
 
+@checked
 def add(
     cache: HiddenStateCache,
     memory: DocumentMemory,
@@ -54,14 +56,14 @@ def add(
 
     Raises:
         DocmemError: if the cache does not read one document more than the memory holds, the
-            title is missing, not wanted or taken, or a loss is not a number.
+            title is missing, not wanted or taken, an argument cannot be, or a loss is not a number.
     """
+    check_same_documents(cache, memory, new=1)
+    check_count("epochs", epochs)
+    check_at_least("weight_decay", weight_decay, 0)
+    for name, value in (("lr", lr), ("grad_clip_coeff", grad_clip_coeff)):
+        check_positive(name, value)
     new_id = memory.config.n_docs
-    if set(cache.doc_ids) != set(range(new_id + 1)):
-        raise DocmemError(
-            f"The hidden-state cache reads {len(set(cache.doc_ids))} documents and the memory "
-            f"holds {new_id}; give it those in their order, and then the new one: {new_id + 1}."
-        )
     larger = append_doc_rep(memory, title).to(cache.device)
     new = [index for index, doc_id in enumerate(cache.doc_ids) if doc_id == new_id]
     kept = [index for index, doc_id in enumerate(cache.doc_ids) if doc_id != new_id] * epochs

@@ -11,8 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from docmem.core.memory import DocumentMemory
-from docmem.documents import check_titles
-from docmem.errors import DocmemError
+from docmem.errors import DocmemError, check_titles
 from docmem.training.origin import changed
 
 # Places tried for a new DocRep.

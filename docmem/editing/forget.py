@@ -21,7 +21,8 @@ import torch
 
 from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import plane_extent
-from docmem.lm.cross_entropy import base_cross_entropies
+from docmem.errors import check_at_least, check_count, check_positive, check_seed, checked
+from docmem.lm.cross_entropy import base_cross_entropies, check_same_documents
 from docmem.lm.forward import frozen
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.training.origin import changed
@@ -31,6 +32,7 @@ from docmem.training.step import descend
 POINTS = 6
 
 
+@checked
 def forget(
     cache: HiddenStateCache,
     memory: DocumentMemory,
@@ -62,8 +64,16 @@ def forget(
         seed: of the points.
 
     Raises:
-        DocmemError: if there is no such document, or a loss is not a number.
+        DocmemError: if the cache reads other documents than the memory holds, there is no such
+            document, an argument cannot be, or a loss is not a number.
     """
+    check_same_documents(cache, memory)
+    check_count("epochs", epochs)
+    check_seed("seed", seed)
+    check_at_least("weight_decay", weight_decay, 0)
+    check_at_least("margin", margin, -math.inf)
+    for name, positive in (("lr", lr), ("extent", 1.0 if extent is None else extent)):
+        check_positive(name, positive)
     gone, device = memory.index_of(document), memory.doc_reps.device
     memory = copy.deepcopy(memory).to(cache.device)
     memory.origin = changed(memory.origin)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from docmem.core.memory import DocumentMemory
-from docmem.errors import DocmemError
+from docmem.errors import DocmemError, checked
 from docmem.lm.cross_entropy import base_cross_entropies, cross_entropies_at
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
@@ -28,13 +28,15 @@ class Attribution(NamedTuple):
 
 
 @torch.no_grad()
+@checked
 def attribute(
     lm: LanguageModel, memory: DocumentMemory, layer: int, text: str
 ) -> list[Attribution]:
     """Rank the documents, and the LM without memory, by the text's cross entropy, lowest first.
 
     Raises:
-        DocmemError: if the text is shorter than two tokens or longer than the LM's context.
+        DocmemError: if the text is shorter than two tokens or longer than the LM's context, or the
+            memory is of another LM.
     """
     batch = lm.tokenize([text])
     if batch.input_ids.shape[1] < 2:

@@ -18,7 +18,7 @@ import torch
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, segments
-from docmem.errors import DocmemError
+from docmem.errors import DocmemError, check_count, check_type, checked
 from docmem.evaluation.attribution import BASE_LM
 from docmem.evaluation.recalled import Comparison, Recalled
 from docmem.lm.forward import forward_inputs
@@ -31,6 +31,7 @@ NEW_TOKENS = 32
 PROMPT_WORDS = 10
 
 
+@checked
 def opening(
     document: Document, segment: int = 0, words: int = PROMPT_WORDS, segment_length: int = 64
 ) -> str:
@@ -43,8 +44,9 @@ def opening(
         segment_length: words per segment, as in the run's configuration.
 
     Raises:
-        DocmemError: if the document has no such segment.
+        DocmemError: if the document has no such segment, or `words` is below one.
     """
+    check_count("words", words)
     pieces = segments(document.text, segment_length)
     if not 0 <= segment < len(pieces):
         raise DocmemError(
@@ -54,6 +56,7 @@ def opening(
     return " ".join(re.sub(r"^=[^=]*=", "", pieces[segment]).split()[:words])
 
 
+@checked
 def recall(
     run: Run,
     document: str | int,
@@ -81,6 +84,7 @@ def recall(
     return compare(run, document, prompt, lm=lm, under={title: title}, **options)[0]
 
 
+@checked
 def compare(
     run: Run,
     document: str | int,
@@ -107,8 +111,8 @@ def compare(
         max_new_tokens: tokens to write.
 
     Raises:
-        DocmemError: if the run has no memory, `lm` is another LM, there is no such document or
-            segment, or the prompt is empty or too long for the LM.
+        DocmemError: if the run has no memory, `lm` or `memory` is of another LM, there is no such
+            document, segment or condition, or the prompt is empty or too long for the LM.
     """
     trained = run.load_memory()
     index = trained.index_of(document)
@@ -148,6 +152,10 @@ def continuations(
     Raises:
         DocmemError: as `compare`.
     """
+    check_type("prompt", prompt, str)
+    check_count("max_new_tokens", max_new_tokens)
+    if not under:
+        raise DocmemError("under names no condition; name at least one, or give None.")
     prompt = " ".join(prompt.split())
     source = " ".join(document.text.split())  # words with one space between, as segments are read
     batch, given = None, 0

@@ -10,7 +10,7 @@ LM's head is the largest part. A map of more than 25 points per side is therefor
 fine, and interpolated where that is enough (`docmem.evaluation.refinement`); it says where.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,14 @@ from tqdm.auto import tqdm
 
 from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import plane_extent
-from docmem.errors import DocmemError
+from docmem.errors import (
+    DocmemError,
+    as_doc_reps,
+    check_at_least,
+    check_count,
+    check_positive,
+    checked,
+)
 from docmem.evaluation.refinement import Refined, refine
 from docmem.lm.cross_entropy import cross_entropies_at, cross_entropies_of, on_device_of
 from docmem.lm.hidden_states import HiddenStateCache
@@ -114,6 +121,7 @@ def plane_of(doc_reps: Float[Tensor, "n_docs key_dim"]) -> tuple[Tensor, Tensor]
     return as_tensor(np.asarray(fitted.mean_)), as_tensor(np.asarray(fitted.components_))
 
 
+@checked
 def key_plane(
     cache: HiddenStateCache,
     memory: DocumentMemory,
@@ -137,8 +145,12 @@ def key_plane(
         progress: show a bar.
 
     Raises:
-        DocmemError: as `plane_of`.
+        DocmemError: as `plane_of`; or if an argument cannot be.
     """
+    check_count("points", points, 2)
+    check_at_least("tolerance", tolerance, 0)
+    if extent is not None:
+        check_positive("extent", extent)
     memory = on_device_of(cache, memory)
     origin, axes = plane_of(memory.doc_reps.cpu())
     doc_reps = (memory.doc_reps.cpu() - origin) @ axes.T  # (n_docs, 2)
@@ -181,14 +193,29 @@ class Line(NamedTuple):
         return self.ce.argmin(0)
 
 
+@checked
 def along_line(
     cache: HiddenStateCache,
     memory: DocumentMemory,
-    start: Float[Tensor, " key_dim"],
-    end: Float[Tensor, " key_dim"],
+    start: Any,
+    end: Any,
     points: int = 41,
 ) -> Line:
-    """Read every document of `cache` at `points` DocReps on the line from `start` to `end`."""
+    """Read every document of `cache` at `points` DocReps on the line from `start` to `end`.
+
+    Both are DocReps (key_dim,): tensors, arrays or lists.
+
+    Raises:
+        DocmemError: if one is no DocRep of this memory, or there are fewer than two points.
+    """
+    check_count("points", points, 2)
+    start, end = (as_doc_reps("start or end", one).cpu().float() for one in (start, end))
+    for one in (start, end):
+        if one.shape != memory.doc_reps.shape[1:]:
+            raise DocmemError(
+                f"A DocRep of this memory has shape ({memory.config.key_dim},), "
+                f"not {tuple(one.shape)}."
+            )
     share = torch.linspace(0, 1, points)
-    doc_reps = torch.lerp(start.cpu(), end.cpu(), share[:, None])
+    doc_reps = torch.lerp(start, end, share[:, None])
     return Line(share, cross_entropies_at(cache, memory, doc_reps))

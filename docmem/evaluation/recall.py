@@ -17,7 +17,8 @@ from tqdm.auto import tqdm
 
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
-from docmem.lm.cross_entropy import cross_entropies_of, on_device_of
+from docmem.errors import check_count, checked
+from docmem.lm.cross_entropy import check_same_documents, cross_entropies_of, on_device_of
 from docmem.lm.generation import greedy, read_prompts
 from docmem.lm.hidden_states import HiddenStateCache
 
@@ -116,6 +117,7 @@ def sampled(n_docs: int, most: int) -> Int[Tensor, " texts"]:
     return drawn[:most].sort().values
 
 
+@checked
 def recognition(
     cache: HiddenStateCache,
     memory: DocumentMemory,
@@ -133,7 +135,12 @@ def recognition(
         doc_reps: under how many DocReps a text is read, at most: its own and the nearest to it,
             where documents are mistaken for each other first.
         progress: show a bar.
+
+    Raises:
+        DocmemError: if `cache` reads other documents than the memory holds.
     """
+    if texts is None:
+        check_same_documents(cache, memory)
     memory, places = on_device_of(cache, memory), memory.doc_reps.cpu()
     texts = torch.arange(len(places)) if texts is None else texts
     nearest = torch.arange(len(places)).expand(len(texts), -1)
@@ -158,6 +165,7 @@ class Completion(NamedTuple):
 
 
 @torch.no_grad()
+@checked
 def completion(
     cache: HiddenStateCache,
     memory: DocumentMemory,
@@ -182,7 +190,15 @@ def completion(
             turn, so that together they are spread evenly over all other documents; with no more
             other documents than that, each segment is continued under all of them.
         texts: the documents whose texts these are; None: `cache` holds every document.
+
+    Raises:
+        DocmemError: as `recognition`, or if a number is below one (`others`: zero).
     """
+    if texts is None:
+        check_same_documents(cache, memory)
+    for name, value in (("prompt_tokens", prompt_tokens), ("new_tokens", new_tokens)):
+        check_count(name, value)
+    check_count("others", others, 0)
     ids, wanted, own = prompts(cache, prompt_tokens, new_tokens)
     own = own if texts is None else texts[own]
     if not len(own):

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from docmem.core.memory import DocumentMemory
-from docmem.errors import DocmemError
+from docmem.errors import DocmemError, check_count, check_positive, checked
 from docmem.evaluation.plane import KeyPlane, key_plane, plane_of
 from docmem.lm.cross_entropy import on_device_of
 from docmem.lm.hidden_states import HiddenStateCache
@@ -37,6 +37,7 @@ class Search(NamedTuple):
     """Cross entropy of each text there, nats per token."""
 
 
+@checked
 def search_grid(
     cache: HiddenStateCache, memory: DocumentMemory, *, points: int = 15, refinements: int = 3
 ) -> Search:
@@ -51,8 +52,9 @@ def search_grid(
         refinements: finer maps after it; 0 for none.
 
     Raises:
-        DocmemError: if a text takes several batches, or as `plane_of`.
+        DocmemError: if a text takes several batches, a number is too small, or as `plane_of`.
     """
+    check_count("refinements", refinements, 0)
     plane, found = _lowest_of_map(cache, memory, points)
     origin, axes = plane_of(memory.doc_reps.cpu())
     memory = on_device_of(cache, memory)
@@ -69,6 +71,7 @@ def search_grid(
     return _search(cache, memory, plane, found)
 
 
+@checked
 def search_descent(
     cache: HiddenStateCache,
     memory: DocumentMemory,
@@ -87,8 +90,10 @@ def search_descent(
         lr: Adam's learning rate.
 
     Raises:
-        DocmemError: if a text takes several batches, or as `plane_of`.
+        DocmemError: if a text takes several batches, a number is too small, or as `plane_of`.
     """
+    check_count("steps", steps, 0)
+    check_positive("lr", lr)
     plane, found = _lowest_of_map(cache, memory, points)
     origin, axes = plane_of(memory.doc_reps.cpu())
     memory = on_device_of(cache, memory)

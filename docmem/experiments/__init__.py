@@ -8,7 +8,7 @@ An experiment is a `Study` in `studies/NAME.py`, a class with the file's name.
 import importlib
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from docmem.errors import check_choice
+from docmem.errors import check_type
 
 if TYPE_CHECKING:
     from docmem.experiments.study import Study
@@ -26,6 +26,6 @@ def load_study(name: str) -> "Study[Any]":
     Raises:
         DocmemError: if there is none.
     """
-    check_choice("experiment", name, Name)
+    check_type("experiment", name, Name)
     module = importlib.import_module(f"docmem.experiments.studies.{name}")
     return getattr(module, name.capitalize())()

@@ -4,7 +4,7 @@ import ipywidgets
 from matplotlib.figure import Figure
 
 from docmem.documents import segments
-from docmem.errors import DocmemError
+from docmem.errors import DocmemError, checked
 from docmem.evaluation.attribution import BASE_LM, attribute
 from docmem.evaluation.search import search_grid
 from docmem.explore._explorer import Explorer, lm_of, reporting
@@ -28,6 +28,7 @@ class AttributionExplorer(Explorer):
         DocmemError: if the run has no memory, `lm` is another LM, or the text cannot be read.
     """
 
+    @checked
     def __init__(
         self, run: Run, *, lm: LanguageModel | None = None, text: str | None = None
     ) -> None:
@@ -51,6 +52,7 @@ class AttributionExplorer(Explorer):
         super().__init__(ipywidgets.VBox(parts, layout={"max_width": "1000px"}))
         self.button.on_click(self._on_click)
 
+    @checked
     def explain(self, text: str) -> Explanation:
         """Read a text under every document, by the base LM, and over the DocRep plane.
 

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from docmem.core.hook import attach
-from docmem.errors import DocmemError, check_count
+from docmem.errors import DocmemError, check_count, checked
 from docmem.evaluation.cached import first_segments
 from docmem.evaluation.plane import KeyPlane, plane_of
 from docmem.evaluation.plane import key_plane as measure
@@ -76,6 +76,7 @@ class KeyPlaneExplorer(Explorer):
             `plane` is of other documents.
     """
 
+    @checked
     def __init__(
         self,
         run: Run,
@@ -115,16 +116,19 @@ class KeyPlaneExplorer(Explorer):
 
     # What is read at a point
 
+    @checked
     def move(self, x: float, y: float) -> PlaneReading:
         """Read (x, y) while the point moves: interpolated in the map, at once."""
         point = self._within(x, y)
         return self._show(point, self._read(point, self._interpolated(point), False))
 
+    @checked
     def rest(self, x: float, y: float) -> PlaneReading:
         """Measure (x, y): every document is read under the DocRep there."""
         point = self._within(x, y)
         return self._show(point, self._measured(point))
 
+    @checked
     def snap(self, document: str | int) -> PlaneReading:
         """Measure at a document's own DocRep.
 
@@ -134,6 +138,7 @@ class KeyPlaneExplorer(Explorer):
         x, y = self.plane.doc_reps[self.memory.index_of(document)].tolist()
         return self.rest(x, y)
 
+    @checked
     def write(self, x: float, y: float, prompt: str) -> str:
         """What the LM writes after `prompt` under the DocRep at (x, y), greedily.
 

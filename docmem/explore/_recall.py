@@ -9,7 +9,7 @@ from typing import Any
 import ipywidgets
 import torch
 
-from docmem.errors import DocmemError
+from docmem.errors import DocmemError, checked
 from docmem.evaluation.attribution import BASE_LM
 from docmem.evaluation.continuations import continuations, opening
 from docmem.evaluation.recalled import Comparison, Source
@@ -32,6 +32,7 @@ class RecallExplorer(Explorer):
         DocmemError: if the run has no memory, or `lm` is another LM.
     """
 
+    @checked
     def __init__(self, run: Run, *, lm: LanguageModel | None = None) -> None:
         self.documents, self.layer = run.documents, run.config.hook_memory_layer
         self.memory, self.lm = run.load_memory(), lm_of(run, lm)
@@ -43,6 +44,7 @@ class RecallExplorer(Explorer):
             ipywidgets.VBox([*self._build(), self.table], layout={"max_width": "1000px"})
         )
 
+    @checked
     def recall(
         self, document: str | int, prompt: str, other: str | int, mix: float = 0.5
     ) -> Comparison:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import ipywidgets
 from matplotlib.figure import Figure
 
-from docmem.errors import DocmemError
+from docmem.errors import DocmemError, checked
 from docmem.explore._explorer import Explorer, quick_png
 from docmem.plots.animation import (
     FRAME_MILLISECONDS,
@@ -37,6 +37,7 @@ class ScrubberExplorer(Explorer):
         DocmemError: if there is no run, one has no snapshots, or their documents differ.
     """
 
+    @checked
     def __init__(self, runs: Run | Mapping[str, Run]) -> None:
         self.runs = {runs.config.key_activation: runs} if isinstance(runs, Run) else dict(runs)
         if not self.runs:
@@ -84,6 +85,7 @@ class ScrubberExplorer(Explorer):
         self.back.on_click(lambda _: self.step(-1))
         self.forward.on_click(lambda _: self.step(1))
 
+    @checked
     def show(self, epoch: float) -> None:
         """Show every run's last snapshot up to `epoch`."""
         self.epoch = self.epochs[self._tick(epoch)]
@@ -91,6 +93,7 @@ class ScrubberExplorer(Explorer):
         self.reading.value = self._words()
         self.slider.value = self._tick(self.epoch)
 
+    @checked
     def step(self, ticks: int) -> None:
         """Go on by so many snapshots, or back."""
         tick = min(max(self._tick(self.epoch) + ticks, 0), len(self.epochs) - 1)

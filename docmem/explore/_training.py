@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from docmem.documents import Document
+from docmem.errors import checked
 from docmem.explore._explorer import (
     GREY,
     RED,
@@ -107,6 +108,7 @@ class TrainingExplorer(Explorer):
         documents: what to memorise; None: what `config` names.
     """
 
+    @checked
     def __init__(
         self,
         config: TrainConfig,

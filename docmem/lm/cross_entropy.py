@@ -9,6 +9,7 @@ from torch import Tensor
 
 from docmem.core.blocks import text_config
 from docmem.core.memory import DocumentMemory
+from docmem.errors import DocmemError
 from docmem.lm.forward import forward_inputs
 from docmem.lm.head import cross_entropy
 from docmem.lm.hidden_states import HiddenStateCache
@@ -41,8 +42,30 @@ def document_means(
     return torch.stack([document_mean(cache, doc_id, read) for doc_id in range(n_docs)])
 
 
+def check_width(cache: HiddenStateCache, memory: DocumentMemory) -> None:
+    """Raise if the memory is made for an LM of another width."""
+    if memory.config.d_model != (width := cache.lm.d_model):
+        raise DocmemError(
+            f"The memory is made for hidden states of width {memory.config.d_model}, "
+            f"but those of the LM {cache.lm.name} have {width}."
+        )
+
+
+def check_same_documents(cache: HiddenStateCache, memory: DocumentMemory, new: int = 0) -> None:
+    """Raise unless the cache reads the memory's documents, and `new` more, by an LM that fits."""
+    check_width(cache, memory)
+    read, known = set(cache.doc_ids), memory.config.n_docs
+    if read != set(range(known + new)):
+        raise DocmemError(
+            f"The hidden-state cache reads {len(read)} documents and the memory holds {known}; "
+            "give it those in their order"
+            + (f", and then the new one: {known + new}." if new else ".")
+        )
+
+
 def on_device_of(cache: HiddenStateCache, memory: DocumentMemory) -> DocumentMemory:
-    """The memory, or a copy of it, on the device of the cached hidden states."""
+    """The memory, or a copy of it, on the device of the cached hidden states, as `check_width`."""
+    check_width(cache, memory)
     if memory.doc_reps.device == cache.device:
         return memory
     return copy.deepcopy(memory).to(cache.device)

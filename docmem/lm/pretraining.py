@@ -28,7 +28,15 @@ from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM, PreTr
 from docmem.checkpoint import load_checkpoint, save_checkpoint
 from docmem.core.files import write_json, write_text
 from docmem.documents import Document, read_folder
-from docmem.errors import DocmemError, check_at_least, check_count, check_positive
+from docmem.errors import (
+    DocmemError,
+    check_at_least,
+    check_count,
+    check_fields,
+    check_positive,
+    check_seed,
+    checked,
+)
 from docmem.lm.bfloat16 import check_bfloat16
 from docmem.lm.loading import TINY
 
@@ -39,6 +47,7 @@ PLAIN_PUNCTUATION = str.maketrans(
 )
 
 
+@checked
 @dataclass(frozen=True)
 class PretrainConfig:
     """What is pretrained, on what, and for how long."""
@@ -73,6 +82,10 @@ class PretrainConfig:
     """Seeds the split, the initial weights and the order of the data."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        check_seed("seed", self.seed)
+        for name in ("text", "out"):
+            object.__setattr__(self, name, Path(getattr(self, name)))
         for name in (
             "vocab_size", "d_model", "layers", "heads", "context", "tokens", "batch_size",
         ):  # fmt: skip

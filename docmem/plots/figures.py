@@ -19,7 +19,7 @@ from torch import Tensor
 
 from docmem import plots
 from docmem.core.files import replacing, write_json, write_text
-from docmem.errors import DocmemError, check_count
+from docmem.errors import DocmemError, check_count, checked
 from docmem.evaluation.cached import measure, measure_plane
 from docmem.evaluation.plane import KeyPlane
 from docmem.evaluation.recall import Completion, Recognition
@@ -156,6 +156,7 @@ def by_document(result: Result, titles: Sequence[str]) -> str:
     return str(tabulate(rows, columns, "github", floatfmt=".2f"))
 
 
+@checked
 def draw_figures(
     runs: Sequence[Run],
     folder: Path,
@@ -191,7 +192,7 @@ def draw_figures(
         )
     if any(run.titles != runs[0].titles for run in runs):
         raise DocmemError("These runs hold different documents; draw them one at a time.")
-    names = names_of(runs)
+    names, folder = names_of(runs), Path(folder)
 
     @functools.cache
     def load() -> LanguageModel:

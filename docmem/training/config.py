@@ -5,13 +5,27 @@ cannot work with a sentence. Names are those of the paper's program where it has
 """
 
 import dataclasses
+import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
 
 from docmem.core.config import KeyModule, MemoryConfig
 from docmem.core.loss import LossForm, Negative
-from docmem.errors import DocmemError, check_at_least, check_choice, check_count, check_positive
+from docmem.errors import (
+    DocmemError,
+    check_at_least,
+    check_count,
+    check_fields,
+    check_positive,
+    check_seed,
+    check_text,
+    checked,
+)
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 OptimizerName = Literal["adamw", "muon"]
@@ -28,9 +42,16 @@ PAPER_PROCEDURE: dict[str, Any] = {
 """What the authors' program has no flag for, as it does it. Version 0.1 did the same."""
 
 
+@checked
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything a run depends on. The defaults are the preset `tiny`."""
+    """Everything a run depends on. The defaults are the preset `tiny`.
+
+    Numbers may be numpy's, paths strings, `titles` a list, `device` a torch.device.
+
+    Raises:
+        DocmemError: if a value has another type, or cannot work.
+    """
 
     # The LM
     lm_name: str = "tiny"
@@ -140,13 +161,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            # The paper's command line writes an absent value as the word none.
-            if field.default is None and str(getattr(self, field.name)).lower() == "none":
-                object.__setattr__(self, field.name, None)
-        object.__setattr__(self, "device", str(self.device))
-        for name in ("lm_cache_dir", "data_cache_dir", "save_dir", "states_dir"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, Path(getattr(self, name)))
+            object.__setattr__(self, field.name, _plain(field, getattr(self, field.name)))
         for name in (
             "max_labels", "segment_length", "max_segments", "key_dim", "hook_memory_dim",
             "batch_size", "num_accumulation_steps", "num_epochs", "save_freq",
@@ -165,11 +180,11 @@ class TrainConfig:
             check_at_least(name, getattr(self, name), 0)
         for name in ("lr", "muon_lr", "grad_clip_coeff"):
             check_positive(name, getattr(self, name))
-        check_choice("negative_key_type", self.negative_key_type, Negative)
-        check_choice("loss_form", self.loss_form, LossForm)
-        check_choice("dtype", self.dtype, DType)
-        check_choice("optimizer", self.optimizer, OptimizerName)
-        check_choice("doc_rep_init", self.doc_rep_init, DocRepInit)
+        check_seed("seed", self.seed)
+        check_fields(self)
+        for name in ("lm_name", "device", "documents"):
+            if getattr(self, name) is not None:
+                check_text(name, getattr(self, name))
         self.memory_config(d_model=1, n_docs=1)  # refuses what no memory can be
 
     @property
@@ -197,6 +212,20 @@ class TrainConfig:
             key_internal_activation=self.key_internal_activation,
             key_internal_layers=self.key_internal_layers,
         )
+
+
+def _plain(field: dataclasses.Field[Any], value: Any) -> Any:
+    """A setting in the type that is declared, where what was given says the same."""
+    # The paper's command line writes an absent value as the word none.
+    if field.default is None and str(value).lower() == "none":
+        return None
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, str | os.PathLike) and Path in get_args(field.type):
+        return Path(value)
+    if isinstance(value, torch.device | os.PathLike):
+        return str(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 PRESETS: dict[PresetName, TrainConfig] = {
@@ -227,24 +256,61 @@ PRESETS: dict[PresetName, TrainConfig] = {
 }
 
 
+def check_effect(config: TrainConfig, given: Collection[str]) -> None:
+    """Raise if one of the `given` settings has no effect beside the others, or contradicts them."""
+    lm, titles = config.lm_name, len(config.titles)
+    idle = {
+        "lm_size": (lm not in ("pythia", "llama2"), f"the lm_name {lm} has one size"),
+        "lm_cache_dir": (lm == "tiny", "the LM tiny is part of docmem"),
+        "data_cache_dir": (
+            not config.source.startswith("wikitext-"),
+            f"the documents {config.source} are not downloaded",
+        ),
+        "max_labels": (0 < config.max_labels < titles, f"{titles} titles are named"),
+        "negative_delta": (
+            config.negative_key_type != "perturb",
+            f"the negative_key_type is {config.negative_key_type}, not perturb",
+        ),
+        "negative_rows": (
+            (config.negative_rows or 0) > config.batch_size,
+            f"the batch_size is {config.batch_size}",
+        ),
+        "muon_lr": (config.optimizer != "muon", f"the optimizer is {config.optimizer}"),
+    }
+    for name, (without_effect, why) in idle.items():
+        value = getattr(config, name)
+        if name in given and value is not None and without_effect:
+            raise DocmemError(
+                f"{name} is {value}, but {why}; it has no effect, or not that one. Leave it out, "
+                "or change the other."
+            )
+
+
+@checked
 def preset(name: str, **changes: Any) -> TrainConfig:
     """The preset `name` (`tiny`, `smollm2-135m` or `pythia-1b`) with some fields changed.
 
     Raises:
-        DocmemError: if there is no such preset.
+        DocmemError: if there is no such preset, or a change cannot work or has no effect.
     """
     for known, config in PRESETS.items():
         if known == name:
-            return dataclasses.replace(config, **changes)
+            changed = dataclasses.replace(config, **changes)
+            check_effect(changed, changes)
+            return changed
     raise DocmemError(f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
 
 
-def preset_for(lm: str, **changes: Any) -> TrainConfig:
+@checked
+def preset_for(lm: str | os.PathLike[str], **changes: Any) -> TrainConfig:
     """Settings to begin with for any LM: the embedded one's, or those found for SmolLM2-135M.
 
     Args:
         lm: a name as `load_lm` takes it.
         changes: fields to change.
+
+    Raises:
+        DocmemError: as `preset`.
     """
     if lm == "tiny":
         return preset("tiny", **changes)

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from docmem.core.loss import Negative
-from docmem.errors import DocmemError, check_choice
+from docmem.errors import DocmemError, check_type
 
 
 def negative_doc_rep(
@@ -28,7 +28,7 @@ def negative_doc_rep(
     Raises:
         DocmemError: if the kind is unknown, or `other` is asked of a single document.
     """
-    check_choice("negative_key_type", kind, Negative)
+    check_type("negative_key_type", kind, Negative)
     own = doc_reps[index]
     if kind == "zero":
         return torch.zeros_like(own)

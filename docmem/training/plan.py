@@ -19,7 +19,7 @@ from torch.utils.benchmark import Timer
 
 from docmem.core.blocks import find_blocks, resolve_layer, text_config
 from docmem.documents import Document, segments
-from docmem.errors import DocmemError
+from docmem.errors import DocmemError, checked
 from docmem.lm.loading import DTYPES, chosen_dtype, find_lm, placement
 from docmem.training.config import TrainConfig
 
@@ -93,6 +93,7 @@ class Plan:
         return str(tabulate(rows, disable_numparse=True, tablefmt="plain"))
 
 
+@checked
 def plan(config: TrainConfig, documents: Sequence[Document] | None = None) -> Plan:
     """Estimate what `train(config)` takes on this machine.
 

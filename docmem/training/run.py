@@ -32,7 +32,7 @@ from docmem.core.blocks import lm_fingerprint
 from docmem.core.files import load_tensors, reading, save_tensors, write_json
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document
-from docmem.errors import DocmemError
+from docmem.errors import DocmemError, checked
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel, load_lm, usable
 from docmem.training.description import (
@@ -63,6 +63,7 @@ class Run:
         """The settings of the training."""
 
     @classmethod
+    @checked
     def open(cls, path: str | Path) -> Run:
         """Open a run's folder.
 
@@ -241,6 +242,7 @@ class Run:
                 raise ValueError(f"{name} is not all finite numbers")
         return Snapshots(epochs, *(tensors[name].float() for name in (*widths, "doc_reps")))
 
+    @checked
     def load_lm(self, name: str | None = None) -> LanguageModel:
         """The LM this run was trained on, loaded by its name.
 
@@ -262,6 +264,7 @@ class Run:
         self.check_lm(lm)
         return lm
 
+    @checked
     def check_lm(self, lm: LanguageModel) -> None:
         """Raise unless `lm` is the LM this run was trained on."""
         trained = self.description["lm"]

@@ -12,14 +12,8 @@ from torch import Tensor
 
 from docmem.core.blocks import lm_fingerprint
 from docmem.core.memory import DocumentMemory
-from docmem.documents import (
-    PAPER_TITLES,
-    WIKITEXT_CONFIGS,
-    Document,
-    check_titles,
-    load_documents,
-)
-from docmem.errors import DocmemError
+from docmem.documents import PAPER_TITLES, WIKITEXT_CONFIGS, Document, load_documents
+from docmem.errors import DocmemError, check_text, check_titles
 from docmem.lm.loading import LanguageModel, load_lm
 from docmem.training.config import TrainConfig
 from docmem.training.description import RESUME_IGNORES, to_dict
@@ -56,7 +50,15 @@ def configured_lm(config: TrainConfig) -> LanguageModel:
 
 
 def check_documents(config: TrainConfig, documents: Sequence[Document]) -> None:
-    """Raise if titles are not unique, or a single document cannot have another as its negative."""
+    """Raise if these documents cannot be memorised.
+
+    There is none, a title is not unique, a text is empty, or a single document cannot have another
+    as its negative.
+    """
+    if not documents:
+        raise DocmemError("There are no documents to train on; give at least one.")
+    for document in documents:
+        check_text(f"The text of the document {document.title!r}", document.text)
     check_titles([document.title for document in documents])
     if config.negative_key_type == "other" and len(documents) < 2:
         raise DocmemError(
@@ -91,8 +93,6 @@ def new_memory(
                 f"DocReps of shape {tuple(doc_reps.shape)} were given; {len(documents)} documents "
                 f"with a key_dim of {config.key_dim} take {tuple(memory.doc_reps.shape)}."
             )
-        if not doc_reps.isfinite().all():
-            raise DocmemError("The given DocReps are not all finite numbers; give finite ones.")
         memory.doc_reps.copy_(doc_reps.detach())
     return memory
 

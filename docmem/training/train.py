@@ -13,15 +13,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from docmem.checkpoint import load_checkpoint, save_checkpoint
 from docmem.core.files import reading
 from docmem.documents import Document
-from docmem.errors import DocmemError
+from docmem.errors import DocmemError, as_doc_reps, checked
 from docmem.lm.forward import frozen
 from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import LanguageModel
@@ -47,12 +46,13 @@ SNAPSHOTS_PER_EPOCH = 10
 OnEpoch = Callable[[Epoch], bool | None]
 
 
+@checked
 def train(
     config: TrainConfig,
     *,
     lm: LanguageModel | None = None,
     documents: Sequence[Document] | None = None,
-    doc_reps: Float[Tensor, "n_docs key_dim"] | None = None,
+    doc_reps: Any = None,
     on_epoch: OnEpoch | None = None,
     progress: bool = True,
 ) -> Run:
@@ -65,23 +65,28 @@ def train(
         config: all settings.
         lm: the LM; None: the one that `config` names.
         documents: what to memorise; None: what `config` names.
-        doc_reps: where the documents lie, in their order; None: orthogonal, by the seed.
+        doc_reps: where the documents lie, in their order: (n_docs, key_dim), a tensor, array or
+            lists; None: as `config` says.
         on_epoch: called after each epoch, by the first process; returning False stops as Ctrl-C
             does.
         progress: show a bar with the losses.
 
     Raises:
-        DocmemError: if a setting or `doc_reps` cannot work with this LM or these documents, the
+        DocmemError: if an argument cannot be, or does not fit this LM or these documents, the
             run's folder holds another run or is in use, a file is damaged or cannot be written,
             or a loss is not a number; on several processes, if one of them ended.
     """
+    doc_reps = None if doc_reps is None else as_doc_reps("doc_reps", doc_reps)
     processes = join(config)
     placed = processes.placed(config) if lm is None else config
     config = replace(config, num_accumulation_steps=config.num_accumulation_steps * processes.count)
     with processes.together():
-        documents = configured_documents(config) if documents is None else documents
-        check_documents(config, documents)
-        lm = configured_lm(placed) if lm is None else lm
+        if documents is not None:
+            check_documents(config, documents)
+        lm = configured_lm(placed) if lm is None else lm  # first: documents may be downloaded
+        if documents is None:
+            documents = configured_documents(config)
+            check_documents(config, documents)
         memory = new_memory(config, lm, documents, doc_reps)
         folder = config.save_dir or default_folder(config, lm, documents, doc_reps)
         description = describe(config, lm, documents, doc_reps)

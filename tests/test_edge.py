@@ -1,0 +1,783 @@
+"""The edge of the API: a wrong call ends in one sentence that names what was wrong with it.
+
+A line of a table is a call, and after the bar words that its sentence has to hold.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from toys import DOCUMENTS, WIDTH, quick_config, toy_lm
+
+import docmem
+from docmem import explore
+from docmem.cli.main import main
+from docmem.core.hook import attach
+from docmem.core.memory import DocumentMemory
+from docmem.editing.add import add
+from docmem.editing.doc_reps import drop_doc_rep
+from docmem.editing.forget import forget
+from docmem.evaluation.cached import first_segments
+from docmem.evaluation.plane import along_line, key_plane
+from docmem.evaluation.recall import completion, recognition
+from docmem.evaluation.search import search_descent, search_grid
+from docmem.lm.fetch import fetch
+from docmem.lm.loading import LanguageModel
+from docmem.lm.pretraining import PretrainConfig
+from docmem.plots.figures import draw_figures
+from docmem.training.plan import plan
+from docmem.training.run import Run
+
+CALLABLE = (
+    Path, add, along_line, completion, drop_doc_rep, draw_figures, fetch, forget, key_plane, plan,
+    PretrainConfig, recognition, search_descent, search_grid, toy_lm,
+)  # fmt: skip
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+DOCUMENT_CALLS = """
+load_documents(5) | source, string, path
+load_documents(None) | source
+load_documents(b"encyclopedia") | source
+load_documents(["encyclopedia"]) | source
+load_documents(docs) | source
+load_documents("") | source
+load_documents("  ") | source
+load_documents("nowhere") | 'nowhere'
+load_documents("x" * 5000) | cannot be read
+load_documents(Path("nowhere")) | 'nowhere'
+load_documents(run) | source, Run
+load_documents("encyclopedia", True) | max_documents, True
+load_documents("encyclopedia", "3") | max_documents, '3'
+load_documents("encyclopedia", 2.0) | max_documents, 2.0
+load_documents("encyclopedia", 0) | max_documents is 0
+load_documents("encyclopedia", -1) | max_documents is -1
+load_documents("encyclopedia", nan) | max_documents
+load_documents("encyclopedia", titles="Cyclone Odalys") | titles, list, string
+load_documents("encyclopedia", titles=[1]) | titles
+load_documents("encyclopedia", titles=None) | titles
+load_documents("encyclopedia", titles=(title for title in ["Cyclone Odalys"])) | titles
+load_documents("encyclopedia", titles=["Cyclone"]) | Did you mean 'Cyclone Odalys'
+load_documents("encyclopedia", titles=["Cyclone Odalys"] * 2) | 2 documents, 'Cyclone Odalys'
+load_documents("encyclopedia", titles=[""]) | ''
+load_documents("encyclopedia", 2, seed="1") | seed
+load_documents("encyclopedia", 2, seed=1.5) | seed
+load_documents("encyclopedia", 2, seed=True) | seed
+load_documents("encyclopedia", 2, seed=-1) | seed is -1
+load_documents("encyclopedia", 2, seed=2**70) | seed, 2 ** 63
+load_documents("encyclopedia", cache_dir=3) | cache_dir, path
+load_documents("encyclopedia", max_docs=3) | 'max_docs', Did you mean 'max_documents'
+load_documents("encyclopedia", 2, 3) | load_documents, positional
+Document("A") | Document, 'text'
+Document("A", b"text") | text, b'text'
+Document("A", None) | text is None
+Document("", "text") | title
+Document(" ", "text") | title
+Document(3, "text") | title is 3
+Document(None, "text") | title
+Document("A", "text", "more") | Document
+Document(name="A", text="text") | takes no argument 'name'
+segments(5, 3) | text is 5
+segments(b"a b", 3) | text
+segments(docs[0], 3) | text is a Document
+segments("", 3) | without words
+segments("a b", 0) | segment_length is 0
+segments("a b", -3) | segment_length
+segments("a b", "3") | segment_length
+segments("a b", 2.5) | segment_length
+segments("a b", True) | segment_length
+segments("a b", 3, 0) | max_segments
+segments("a b", 3, -1) | max_segments
+segments("a b", 3, True) | max_segments
+segments("a b", length=3) | 'length', segment_length
+"""
+
+LM_CALLS = """
+load_lm(None) | name is None
+load_lm(5) | name
+load_lm(b"tiny") | name
+load_lm("") | name
+load_lm(lm) | name is a LanguageModel
+load_lm("no/such-lm") | 'no/such-lm', smollm2-135m
+load_lm("not an id!") | not an id
+load_lm(folder("{}")) | could not be loaded
+load_lm(folder("[]")) | could not be loaded
+load_lm(folder("{")) | could not be loaded
+load_lm(folder('{"model_type": "nonsense"}')) | could not be loaded
+load_lm(folder('{"model_type": 5}')) | could not be loaded
+load_lm("tiny", dtype="float") | dtype, float32
+load_lm("tiny", dtype=torch.int8) | dtype is 'int8'
+load_lm("tiny", dtype=32) | dtype
+load_lm("tiny", dtype=None) | dtype
+load_lm("tiny", device=0) | device
+load_lm("tiny", device="gpu") | device is 'gpu'
+load_lm("tiny", device="") | device
+load_lm("tiny", num_gpus=True) | num_gpus
+load_lm("tiny", num_gpus="1") | num_gpus
+load_lm("tiny", num_gpus=-1) | num_gpus
+load_lm("tiny", num_gpus=1.0) | num_gpus
+load_lm("tiny", lm_cache_dir=4) | lm_cache_dir
+load_lm("tiny", cache_dir="x") | 'cache_dir', Did you mean 'lm_cache_dir'
+load_lm("tiny", "float32") | positional
+fetch("tiny") | 'tiny', smollm2-135m
+fetch(5) | name
+fetch("smollm2-135m", 5) | lm_cache_dir
+lm.tokenize("a text") | texts
+lm.tokenize([5]) | texts
+lm.tokenize([""]) | without tokens
+lm.tokenize(["a text"], 0) | max_length
+"""
+
+CONFIG_CALLS = """
+preset("tinny") | 'tinny', tiny
+preset(None) | name is None
+preset(lm) | name
+preset("tiny", guidence=0.1) | 'guidence', Did you mean 'guidance'
+preset("tiny", lr="0.1") | lr
+preset("tiny", lr=nan) | lr
+preset("tiny", lr=True) | lr
+preset("tiny", guidance=inf) | guidance
+preset("tiny", guidance=None) | guidance
+preset("tiny", num_epochs=2.0) | num_epochs
+preset("tiny", num_epochs="20") | num_epochs
+preset("tiny", num_epochs=True) | num_epochs
+preset("tiny", max_labels=0) | max_labels
+preset("tiny", seed="1") | seed
+preset("tiny", seed=1.0) | seed
+preset("tiny", seed=-1) | seed
+preset("tiny", seed=True) | seed
+preset("tiny", seed=None) | seed
+preset("tiny", seed=2**64) | seed
+preset("tiny", hook_memory_layer="last") | hook_memory_layer
+preset("tiny", hook_memory_layer=1.0) | hook_memory_layer
+preset("tiny", hook_memory_layer=True) | hook_memory_layer
+preset("tiny", hook_memory_layer=None) | hook_memory_layer
+preset("tiny", save_dir=5) | save_dir
+preset("tiny", save_dir=b"x") | save_dir
+preset("tiny", lm_cache_dir=True) | lm_cache_dir
+preset("tiny", titles="Cyclone Odalys") | titles
+preset("tiny", titles=[3]) | titles
+preset("tiny", titles={"Cyclone Odalys": 1}) | titles
+preset("tiny", lm_name=None) | lm_name
+preset("tiny", lm_name=lm) | lm_name
+preset("tiny", lm_name="") | lm_name
+preset("tiny", documents=docs) | documents
+preset("tiny", documents=5) | documents
+preset("tiny", device=0) | device
+preset("tiny", device=None) | device
+preset("tiny", dtype="fp16") | dtype, float16
+preset("tiny", dtype=16) | dtype
+preset("tiny", optimizer="sgd") | optimizer, adamw
+preset("tiny", optimizer=torch.optim.SGD) | optimizer
+preset("tiny", doc_rep_init="random") | doc_rep_init
+preset("tiny", loss_form=None) | loss_form
+preset("tiny", negative_key_type=["other"]) | negative_key_type
+preset("tiny", negative_rows=True) | negative_rows
+preset("tiny", negative_rows=0) | negative_rows
+preset("tiny", snapshot_freq=0.5) | snapshot_freq
+preset("tiny", key_activation=torch.tanh) | key_activation
+preset("tiny", lm_act=3) | lm_act
+preset("tiny", key_dim=True) | key_dim
+preset("tiny", gpu_cache_gb=nan) | gpu_cache_gb
+preset("tiny", cpu_cache_gb="8") | cpu_cache_gb
+preset("tiny", num_gpus=0.5) | num_gpus
+preset("tiny", key_internal_dim="8", document_key_module_type="nonlinear") | key_internal_dim
+preset("tiny", key_internal_layers=True, document_key_module_type="nonlinear") | key_internal_layers
+preset("tiny", key_internal_activation=3, document_key_module_type="nonlinear") | key_internal
+preset("tiny", key_internal_dim=8) | key_internal_dim, linear
+preset("tiny", negative_delta=0.2) | negative_delta, perturb
+preset("tiny", optimizer="adamw", muon_lr=0.1) | muon_lr, adamw
+preset("tiny", negative_rows=20) | negative_rows, batch_size
+preset("tiny", lm_size="1b") | lm_size
+preset("tiny", lm_cache_dir="cache") | lm_cache_dir
+preset("tiny", data_cache_dir="cache") | data_cache_dir, encyclopedia
+preset("tiny", max_labels=1, titles=["A", "B"]) | max_labels
+preset_for(5) | lm
+preset_for(None) | lm
+preset_for(lm) | lm is a LanguageModel
+preset_for("gpt2", epochs=3) | 'epochs'
+preset_for("gpt2", num_epochs="3") | num_epochs
+TrainConfig(learning_rate=1) | 'learning_rate'
+TrainConfig({}) | lm_name
+TrainConfig("tiny", None, None) | device
+replace(preset("tiny"), epochs=3) | 'epochs'
+MemoryConfig() | 'd_model'
+MemoryConfig(8) | 'n_docs'
+MemoryConfig("8", 2) | d_model
+MemoryConfig(8.0, 2) | d_model
+MemoryConfig(True, 2) | d_model
+MemoryConfig(8, 0) | n_docs
+MemoryConfig(8, -2) | n_docs
+MemoryConfig(8, None) | n_docs
+MemoryConfig(8, 2, key_dim=nan) | key_dim
+MemoryConfig(8, 2, memory_dim="32") | memory_dim
+MemoryConfig(8, 2, key_activation=None) | key_activation
+MemoryConfig(8, 2, lm_act=torch.tanh) | lm_act
+MemoryConfig(8, 2, document_key_module_type="deep") | document_key_module_type, nonlinear
+MemoryConfig(8, 2, document_key_module_type=None) | document_key_module_type
+MemoryConfig(8, 2, key_internal_dim=True, document_key_module_type="nonlinear") | key_internal_dim
+MemoryConfig(8, 2, memory_dims=3) | Did you mean 'memory_dim'
+PretrainConfig() | 'text'
+PretrainConfig(5) | text
+PretrainConfig("prose", layers=True) | layers
+PretrainConfig("prose", lr=nan) | lr
+PretrainConfig("prose", lr="1e-3") | lr
+PretrainConfig("prose", held_out=nan) | held_out
+PretrainConfig("prose", precision="fp16") | precision, bf16
+PretrainConfig("prose", seed=-1) | seed
+PretrainConfig("prose", seed=True) | seed
+PretrainConfig("prose", epochs=3) | 'epochs'
+"""
+
+TRAIN_CALLS = """
+train() | train, 'config'
+train("tiny") | config is 'tiny', docmem.preset
+train(None) | config
+train({"lr": 1}) | config
+train(preset) | config
+train(MemoryConfig(8, 2)) | config
+train(config, lm) | positional
+train(config, lm="tiny") | lm is 'tiny', docmem.load_lm
+train(config, lm=lm.model) | lm is a GPTNeoXForCausalLM
+train(config, lm=(lm.model, lm.tokenizer)) | lm
+train(config, lm=lm, documents="encyclopedia") | documents, list, Document
+train(config, lm=lm, documents=docs[0]) | documents
+train(config, lm=lm, documents=[]) | no documents
+train(config, lm=lm, documents=["a text", "another"]) | documents
+train(config, lm=lm, documents=[{"title": "A", "text": "a"}]) | documents
+train(config, lm=lm, documents={"A": "a text"}) | documents
+train(config, lm=lm, documents=[*docs, None]) | documents
+train(config, lm=lm, documents=[[one] for one in docs]) | documents
+train(config, lm=lm, documents=(one for one in docs)) | documents
+train(config, lm=lm, documents=[docs[0], docs[0]]) | 2 documents, 'Cyclone Odalys'
+train(config, lm=lm, documents=docs[:1]) | second document
+train(config, lm=lm, documents=[*docs, Document("Empty", "")]) | 'Empty'
+train(config, lm=lm, documents=[*docs, Document("White", " ")]) | 'White'
+train(config, lm=lm, documents=docs, doc_reps="places") | doc_reps
+train(config, lm=lm, documents=docs, doc_reps=5) | DocReps
+train(config, lm=lm, documents=docs, doc_reps=[]) | DocReps
+train(config, lm=lm, documents=docs, doc_reps=[[0, 1], [1, 0]]) | (2, 2), (3, 2)
+train(config, lm=lm, documents=docs, doc_reps=np.zeros((2, 3))) | (2, 3), (3, 2)
+train(config, lm=lm, documents=docs, doc_reps=[[0, 1], [1, 0], [1]]) | doc_reps
+train(config, lm=lm, documents=docs, doc_reps=[[0, 1], [1, 0], [1, nan]]) | doc_reps, finite
+train(config, lm=lm, documents=docs, doc_reps=torch.full((3, 2), inf)) | doc_reps, finite
+train(config, lm=lm, documents=docs, doc_reps=torch.ones(3, 2) > 0) | doc_reps
+train(config, lm=lm, documents=docs, doc_reps=torch.zeros(3, 2) * 1j) | doc_reps
+train(config, lm=lm, documents=docs, doc_reps={"A": [0, 1]}) | doc_reps
+train(config, lm=lm, documents=docs, doc_reps=[["0", "1"]] * 3) | doc_reps
+train(config, lm=lm, documents=docs, on_epoch=5) | on_epoch
+train(config, lm=lm, documents=docs, on_epoch="print") | on_epoch
+train(config, lm=lm, documents=docs, progress="yes") | progress, True or False
+train(config, lm=lm, documents=docs, progress=None) | progress
+train(config, lm=lm, documents=docs, epochs=3) | 'epochs'
+train(config, lm=lm, docs=docs) | 'docs'
+train(replace(config, hook_memory_layer=3), lm=lm, documents=docs) | 3 blocks
+train(replace(config, key_activation="tanhh"), lm=lm, documents=docs) | 'tanhh'
+train(replace(config, lm_name="no/such-lm"), documents=docs) | 'no/such-lm'
+train(replace(config, lm_name="no/such-lm", documents="nowhere")) | 'no/such-lm'
+train(replace(config, documents="nowhere"), lm=lm) | 'nowhere'
+train(replace(config, titles=("Nobody",)), lm=lm) | 'Nobody'
+train(replace(config, save_dir=file), lm=lm, documents=docs) | a_file
+plan("tiny") | config
+plan(None) | config
+plan(config, "encyclopedia") | documents
+plan(config, []) | documents
+plan(config, docs[0]) | documents
+plan(config, documents=[5]) | documents
+plan(replace(config, hook_memory_layer=9), docs) | 4 blocks
+Run.open(5) | path
+Run.open(b"outputs") | path
+Run.open(None) | path
+Run.open(run) | path is a Run
+Run.open("") | run.json
+Run.open("nowhere") | nowhere
+Run.open("x" * 5000) | cannot be read
+Run.open(file) | cannot be read
+Run.open() | 'path'
+run.load_lm(5) | name
+run.load_lm(lm) | name
+run.check_lm("tiny") | lm
+run.check_lm(None) | lm
+run.check_lm(lm.model) | lm
+run.check_lm(toy_lm(seed=1)) | other weights
+run.cache_hidden_states("tiny") | lm
+run.cache_hidden_states(None) | lm
+"""
+
+MEMORY_CALLS = """
+DocumentMemory() | 'config'
+DocumentMemory(8) | config
+DocumentMemory({"d_model": 8, "n_docs": 2}) | config
+DocumentMemory(config) | config is a TrainConfig
+DocumentMemory(MemoryConfig(8, 2), "AB") | titles
+DocumentMemory(MemoryConfig(8, 2), ["A"]) | 1 titles
+DocumentMemory(MemoryConfig(8, 2), ["A", "A"]) | 'A'
+DocumentMemory(MemoryConfig(8, 2), ["A", ""]) | title
+DocumentMemory(MemoryConfig(8, 2), [1, 2]) | titles
+DocumentMemory(MemoryConfig(8, 2), docs[:2]) | titles
+DocumentMemory(MemoryConfig(8, 2), title=["A", "B"]) | 'title', titles
+DocumentMemory(MemoryConfig(8, 2, key_activation="tanhh")) | 'tanhh'
+DocumentMemory(MemoryConfig(8, 2, lm_act="prelu")) | 'prelu'
+DocumentMemory.from_pretrained(5) | path
+DocumentMemory.from_pretrained(None) | path
+DocumentMemory.from_pretrained(run) | path
+DocumentMemory.from_pretrained("nowhere") | nowhere
+DocumentMemory.from_pretrained(run.path) | does not hold a document memory
+DocumentMemory.from_pretrained(run.path / "memory", map_location="gpu") | gpu
+DocumentMemory.from_pretrained(run.path / "memory", map_location=5) | map_location
+DocumentMemory.from_pretrained(run.path / "memory", strict=False) | 'strict'
+memory.save_pretrained(5) | save_directory
+memory.save_pretrained(None) | save_directory
+memory.save_pretrained(file) | a_file
+memory.index_of(True) | document is True
+memory.index_of(None) | document is None
+memory.index_of(1.0) | document is 1.0
+memory.index_of(3) | 0 to 2
+memory.index_of(-4) | 0 to 2
+memory.index_of("") | ''
+memory.index_of("Cyclone") | Did you mean 'Cyclone Odalys'
+memory.index_of(docs[0]) | document is a Document
+memory("text") | h is 'text'
+memory([[1.0]]) | h
+memory(torch.zeros(2, 32)) | (batch, seq, 32), (2, 32)
+memory(torch.zeros(1, 2, 8)) | (batch, seq, 32), (1, 2, 8)
+memory(torch.zeros(1, 2, 32), 0) | doc_rep
+memory(torch.zeros(1, 2, 32), "Cyclone Odalys") | doc_rep
+memory(torch.zeros(1, 2, 32), torch.zeros(3)) | (3,), (2,)
+memory(torch.zeros(1, 2, 32), torch.zeros(2, 2)) | (2, 2), (1, 2)
+attached(None) | model
+attached("tiny") | model
+attached(lm) | model is a LanguageModel
+attached(torch.nn.Linear(2, 2)) | Linear, LM
+attached(lm.model, None) | memory
+attached(lm.model, run) | memory is a Run
+attached(lm.model, "outputs/run") | memory
+attached(lm.model, wide) | width 16
+attached(lm.model, memory, 3) | 3 blocks
+attached(lm.model, memory, -4) | 3 blocks
+attached(lm.model, memory, "last") | layer
+attached(lm.model, memory, 1.0) | layer
+attached(lm.model, memory, True) | layer
+attached(lm.model, memory, None) | layer
+attached(lm.model, memory, [0]) | layer
+attached(lm.model, memory, layers=1) | 'layers', layer
+under(True) | document is True
+under(1.0) | document is 1.0
+under(nan) | document
+under(3) | 0 to 2
+under("Cyclone") | Did you mean
+under("") | ''
+under(b"Cyclone Odalys") | document
+under({"document": 0}) | document
+under(docs[0]) | document is a Document
+under([]) | DocRep
+under([0.1]) | DocRep, (1,)
+under([0.1, "x"]) | document
+under([nan, 0.0]) | document, finite
+under(["Cyclone Odalys"]) | document
+under(torch.zeros(3)) | (2,)
+under(torch.zeros(1, 1, 2)) | (2,)
+under(torch.tensor([nan, 1.0])) | document, finite
+under(torch.tensor([True, False])) | document
+under(np.zeros(5)) | (2,)
+under(np.array(["a", "b"])) | document
+under(torch.tensor(1)) | DocRep
+guidance_loss(1.0, 2.0) | positive_ce, tensor
+guidance_loss(one, None) | negative_ce
+guidance_loss(torch.ones(3), one) | positive_ce, (3,)
+guidance_loss(torch.tensor(1), one) | positive_ce
+guidance_loss(one, one, alpha=True) | alpha
+guidance_loss(one, one, alpha="0.1") | alpha
+guidance_loss(one, one, alpha=nan) | alpha
+guidance_loss(one, one, alpha=-1.0) | alpha
+guidance_loss(one, one, tau=inf) | tau
+guidance_loss(one, one, tau=None) | tau
+guidance_loss(one, one, form="l2") | form, squared
+guidance_loss(one, one, form=None) | form
+guidance_loss(one, one, beta=1) | 'beta'
+"""
+
+GENERATE_CALLS = """
+generate(lm, lm.tokenizer, "The") | hooked, docmem.attach
+generate(lm.model, lm.tokenizer, "The") | hooked
+generate(None, lm.tokenizer, "The") | hooked
+generate(hooked, lm, "The") | tokenizer is a LanguageModel, lm.tokenizer
+generate(hooked, None, "The") | tokenizer
+generate(hooked, "The") | 'prompt'
+generate(hooked, lm.tokenizer, "") | prompt is empty
+generate(hooked, lm.tokenizer, None) | prompt
+generate(hooked, lm.tokenizer, 5) | prompt
+generate(hooked, lm.tokenizer, b"The") | prompt
+generate(hooked, lm.tokenizer, ["The", "A"]) | prompt
+generate(hooked, lm.tokenizer, "The " * 100) | context
+generate(hooked, lm.tokenizer, "The", True) | document
+generate(hooked, lm.tokenizer, "The", 1.5) | document
+generate(hooked, lm.tokenizer, "The", 3) | 0 to 2
+generate(hooked, lm.tokenizer, "The", "Cyclone") | Did you mean
+generate(hooked, lm.tokenizer, "The", docs[0]) | document
+generate(hooked, lm.tokenizer, "The", [nan, 0]) | finite
+write(max_new_tokens=0) | max_new_tokens
+write(max_new_tokens=-1) | max_new_tokens
+write(max_new_tokens=True) | max_new_tokens
+write(max_new_tokens="5") | max_new_tokens
+write(max_new_tokens=2.5) | max_new_tokens
+write(max_new_tokens=None) | max_new_tokens
+write(max_new_tokens=1000) | context
+write(max_new_token=5) | 'max_new_token', Did you mean 'max_new_tokens'
+write(max_tokens=5) | 'max_tokens'
+write(temprature=5) | 'temprature', Did you mean 'temperature'
+write(temperature=0.7) | temperature, do_sample
+write(top_k=5, do_sample=False) | top_k, do_sample
+write(top_p=0.9) | top_p, do_sample
+write(temperature=-1.0, do_sample=True) | temperature
+write(temperature="hot", do_sample=True) | temperature
+write(temperature=nan, do_sample=True) | temperature
+write(top_k=-1, do_sample=True) | top_k
+write(top_p=-2.0, do_sample=True) | top_p
+write(do_sample="yes") | do_sample
+write(num_beams=0) | num_beams
+write(num_beams="two") | num_beams
+write(max_length=5) | 'max_length'
+write(num_return_sequences=2) | 'num_return_sequences'
+write(return_dict_in_generate=True) | 'return_dict_in_generate'
+write(input_ids=torch.ones(1, 1)) | 'input_ids'
+write(repetition_penalty=-1.0) | repetition_penalty
+write(stop_strings=["."]) | stop_strings
+write(lm=5) | 'lm'
+write(_from_model_config=True) | '_from_model_config'
+"""
+
+EVALUATION_CALLS = """
+recall("outputs/run", 0) | run is 'outputs/run', docmem.Run.open
+recall(run.path, 0) | run
+recall(memory, 0) | run is a DocumentMemory
+recall(run) | 'document'
+recall(run, True, lm=lm) | document
+recall(run, None, lm=lm) | document
+recall(run, 1.0, lm=lm) | document
+recall(run, 3, lm=lm) | 0 to 2
+recall(run, "Cyclone", lm=lm) | Did you mean
+recall(run, docs[0], lm=lm) | document
+recall(run, 0, 5, lm=lm) | prompt
+recall(run, 0, "", lm=lm) | prompt is empty
+recall(run, 0, "The " * 100, lm=lm) | context
+recall(run, 0, lm="tiny") | lm
+recall(run, 0, lm=lm.model) | lm
+recall(run, 0, lm=toy_lm(seed=1)) | other weights
+recall(run, 0, lm=lm, segment=99) | segment
+recall(run, 0, lm=lm, segment=-1) | segment
+recall(run, 0, lm=lm, segment=True) | segment
+recall(run, 0, lm=lm, segment="0") | segment
+recall(run, 0, lm=lm, max_new_tokens=0) | max_new_tokens
+recall(run, 0, lm=lm, max_new_tokens=True) | max_new_tokens
+recall(run, 0, lm=lm, words=3) | 'words'
+compare(None, 0) | run
+compare(run, 0, lm=lm, under={}) | under
+compare(run, 0, lm=lm, under=["Cyclone Odalys"]) | under
+compare(run, 0, lm=lm, under="Cyclone Odalys") | under
+compare(run, 0, lm=lm, under={1: 0}) | under
+compare(run, 0, lm=lm, under={"x": "Nobody"}) | 'Nobody'
+compare(run, 0, lm=lm, under={"x": 2.5}) | document
+compare(run, 0, lm=lm, under={"x": [nan, 1]}) | finite
+compare(run, 0, lm=lm, memory=wide) | width 16
+compare(run, 0, lm=lm, memory=run) | memory
+opening("text") | document
+opening(docs[0], 99) | segment
+opening(docs[0], "0") | segment
+opening(docs[0], 0, 0) | words
+opening(docs[0], 0, True) | words
+opening(docs[0], segment_length=0) | segment_length
+attribute("tiny", memory, -1, "a text") | lm
+attribute(lm.model, memory, -1, "a text") | lm
+attribute(lm, run, -1, "a text") | memory is a Run
+attribute(lm, memory, 9, "a text") | 3 blocks
+attribute(lm, memory, "-1", "a text") | layer
+attribute(lm, memory, True, "a text") | layer
+attribute(lm, memory, -1, 5) | text
+attribute(lm, memory, -1, ["a text"]) | text
+attribute(lm, memory, -1, docs[0]) | text
+attribute(lm, memory, -1, "") | text
+attribute(lm, memory, -1, "a text " * 99) | context
+attribute(lm, wide, -1, "a text") | width 16
+attribute(lm, memory, "a text") | 'text'
+key_plane(run, memory) | cache is a Run, cache_hidden_states
+key_plane(cache, run) | memory
+key_plane(cache, wide) | width 16
+key_plane(cache, memory, points=1) | points
+key_plane(cache, memory, points=True) | points
+key_plane(cache, memory, points="25") | points
+key_plane(cache, memory, points=2.5) | points
+key_plane(cache, memory, extent=0.0) | extent
+key_plane(cache, memory, extent=-1.0) | extent
+key_plane(cache, memory, extent=nan) | extent
+key_plane(cache, memory, tolerance=-1.0) | tolerance
+key_plane(cache, memory, tolerance=nan) | tolerance
+key_plane(cache, memory, progress=1) | progress
+key_plane(cache, memory, 25) | positional
+key_plane(cache, flat, points=3) | no plane
+along_line(cache, memory, 0, 1) | (2,)
+along_line(cache, memory, [0, 1], [0, 1, 2]) | (2,)
+along_line(cache, memory, [0, nan], [0, 1]) | finite
+along_line(cache, memory, [0, 1], "end") | start or end
+along_line(cache, memory, [0, 1], [1, 0], 0) | points
+search_grid(texts, memory, points=1) | points
+search_grid(texts, memory, refinements=-1) | refinements
+search_grid(texts, memory, refinements=True) | refinements
+search_grid(cache, memory) | one batch per text
+search_grid(texts, None) | memory
+search_grid(texts, wide) | width 16
+search_descent(texts, memory, steps=-1) | steps
+search_descent(texts, memory, lr=nan) | lr
+search_descent(texts, memory, lr=0) | lr
+search_descent(run, memory) | cache
+recognition(run, memory) | cache
+recognition(cache, wide) | width 16
+recognition(cache, fewer) | 3 documents, 2
+completion(cache, fewer) | 3 documents, 2
+completion(cache, memory, 0) | prompt_tokens
+completion(cache, memory, 4, True) | new_tokens
+completion(cache, memory, others=-1) | others
+add(cache, memory, "New") | 3 documents, 4
+add(run, memory, "New") | cache
+add(cache, fewer) | title
+add(cache, fewer, "Cyclone Odalys") | 2 documents, 'Cyclone Odalys'
+add(cache, fewer, "") | title
+add(cache, fewer, 5) | title
+add(cache, fewer, "New", epochs=0) | epochs
+add(cache, fewer, "New", epochs=1.5) | epochs
+add(cache, fewer, "New", lr=nan) | lr
+add(cache, fewer, "New", lr=0) | lr
+add(cache, fewer, "New", guidance=-1) | alpha
+add(cache, fewer, "New", target_negative_ce=nan) | tau
+add(cache, fewer, "New", weight_decay=-1) | weight_decay
+add(cache, fewer, "New", grad_clip_coeff=0) | grad_clip_coeff
+add(cache, fewer, "New", rehearse=1) | rehearse
+add(cache, wide, "New") | width 16
+forget(run, memory, 0) | cache
+forget(cache, run, 0) | memory
+forget(cache, memory, True) | document
+forget(cache, memory, 3) | 0 to 2
+forget(cache, memory, "Nobody") | 'Nobody'
+forget(cache, memory, [0, 1]) | document
+forget(cache, memory, 0, epochs=0) | epochs
+forget(cache, memory, 0, epochs=True) | epochs
+forget(cache, memory, 0, margin=nan) | margin
+forget(cache, memory, 0, margin="0.3") | margin
+forget(cache, memory, 0, lr=-1) | lr
+forget(cache, memory, 0, weight_decay=inf) | weight_decay
+forget(cache, memory, 0, extent=0) | extent
+forget(cache, memory, 0, seed=-1) | seed
+forget(cache, memory, 0, seed="0") | seed
+forget(cache, fewer, 0) | 3 documents, 2
+drop_doc_rep(memory, 3) | 0 to 2
+drop_doc_rep(memory, True) | document
+draw_figures(run, "figures") | runs
+draw_figures([], "figures") | at least one run
+draw_figures([run.path], "figures") | runs
+draw_figures([run], 5) | folder
+draw_figures([run], "figures", lm="tiny") | lm
+draw_figures([run], "figures", points=1) | points
+draw_figures([run], "figures", points=True) | points
+draw_figures([run], "figures", map_tokens=1) | map_tokens
+draw_figures([run], "figures", map_tokens="8") | map_tokens
+"""
+
+EXPLORE_CALLS = """
+explore.key_plane("outputs/run") | run is 'outputs/run'
+explore.key_plane(run.path) | run
+explore.key_plane(run, points=1, lm=lm) | points
+explore.key_plane(run, points=True, lm=lm) | points
+explore.key_plane(run, lm="tiny") | lm
+explore.key_plane(run, 5, lm=toy_lm(seed=1)) | other weights
+explore.key_plane(run, 5, lm=lm, cache=run) | cache
+explore.key_plane(run, 5, lm=lm, plane=[1]) | plane
+explore.key_plane(run, 5, lm=lm, prompt=5) | prompt
+explore.key_plane(run, 5, lm=lm, prompt="") | prompt is empty
+explore.scrubber(None) | runs
+explore.scrubber(run.path) | runs
+explore.scrubber([run]) | runs
+explore.scrubber({}) | at least one run
+explore.scrubber({"relu": "outputs/run"}) | runs
+explore.scrubber({1: run}) | runs
+explore.recall(None) | run
+explore.recall(memory) | run
+explore.recall(run, lm=lm.model) | lm
+explore.recall(run, model=lm) | 'model'
+explore.attribution("outputs/run") | run
+explore.attribution(run, lm=5) | lm
+explore.attribution(run, lm=lm, text=5) | text
+explore.attribution(run, lm=lm, text="") | no text
+explore.training("tiny") | config
+explore.training(run) | config
+explore.training(config, lm="tiny") | lm
+explore.training(config, lm=lm, documents="encyclopedia") | documents
+explore.training(config, lm=lm, documents=docs[0]) | documents
+"""
+
+TABLES = {
+    "documents": DOCUMENT_CALLS, "lm": LM_CALLS, "config": CONFIG_CALLS, "train": TRAIN_CALLS,
+    "memory": MEMORY_CALLS, "generate": GENERATE_CALLS, "evaluation": EVALUATION_CALLS,
+    "explore": EXPLORE_CALLS,
+}  # fmt: skip
+CALLS = [line for table in TABLES.values() for line in table.strip().splitlines()]
+INTERNAL = ("Traceback", "NoneType", "object at 0x", "__init__", "_fits", "beartype", "<class")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("edge")
+
+
+@pytest.fixture(scope="module")
+def names(trained: tuple[LanguageModel, Run], folders: Path) -> Iterator[dict[str, Any]]:
+    """What the calls of the tables may name."""
+    lm, run = trained
+    (folders / "a_file").write_text("no run")
+    memory, open_until_end = run.load_memory(), ExitStack()
+    hooked = open_until_end.enter_context(attach(lm.model, memory))
+
+    def attached(model: Any, memory: Any = memory, *layer: Any, **options: Any) -> None:
+        with attach(model, memory, *layer, **options):
+            pass
+
+    def under(document: Any) -> None:
+        with hooked.document(document):
+            pass
+
+    def folder(config: str) -> Path:
+        path = folders / f"{abs(hash(config))}"
+        path.mkdir(exist_ok=True)
+        (path / "config.json").write_text(config)
+        return path
+
+    def write(**options: Any) -> str:
+        return docmem.generate(hooked, lm.tokenizer, "The storm", **options)
+
+    public = {name: getattr(docmem, name) for name in docmem.__all__}
+    yield public | {one.__name__: one for one in CALLABLE} | {
+        "explore": explore, "np": np, "torch": torch,
+        "lm": lm, "run": run, "memory": memory, "docs": DOCUMENTS, "hooked": hooked,
+        "cache": run.cache_hidden_states(lm), "config": quick_config(folders / "run"),
+        "wide": DocumentMemory(docmem.MemoryConfig(16, 3), run.titles),
+        "flat": DocumentMemory(docmem.MemoryConfig(WIDTH, 3, key_dim=1)),
+        "fewer": drop_doc_rep(memory, 2), "one": torch.tensor(1.0), "nan": math.nan,
+        "inf": math.inf, "replace": dataclasses.replace, "attached": attached, "under": under,
+        "folder": folder, "write": write, "file": folders / "a_file",
+        "texts": first_segments(run, lm),
+    }  # fmt: skip
+    open_until_end.close()
+
+
+def test_there_are_three_hundred_calls_and_none_twice() -> None:
+    assert len(CALLS) == len(set(CALLS)) >= 300
+
+
+@pytest.mark.parametrize("line", CALLS)
+def test_wrong_call_ends_in_a_sentence(line: str, names: dict[str, Any], folders: Path) -> None:
+    call, _, words = line.rpartition(" | ")
+    with pytest.raises(docmem.DocmemError) as caught:
+        eval(call, names)
+    message = str(caught.value)
+    assert all(word in message for word in words.split(", ")), message
+    assert not any(word in message for word in INTERNAL), message
+    assert not (folders / "run").exists()
+
+
+COMMANDS = """
+train --lr nan | lr
+train --lr 0 | lr
+train --guidance inf | guidance
+train --num_epochs 0 | num_epochs
+train --seed -1 | seed
+train --lm_name no/such-lm --documents nowhere | no/such-lm
+train --lm_name tiny --documents nowhere | nowhere
+train --documents  | documents
+train --titles Nobody | Nobody
+train --titles Thornwick --max_labels 3 | Did you mean 'Thornwick Light'
+train --max_labels 1 | second document
+train --hook_memory_layer 4 | 4 blocks
+train --key_activation tanhh | tanhh
+train --device gpu | gpu
+train --device cpu --num_gpus 0 | num_gpus
+train --num_gpus 64 | num_gpus
+train --key_internal_layers 3 | key_internal_layers
+train --negative_delta 0.5 | negative_delta, perturb
+train --lr 1e-3 --muon_lr 0.1 | muon_lr, adamw
+train --optimizer adamw --muon-lr=0.1 | muon_lr, adamw
+train --negative_rows 17 | negative_rows, batch_size
+train --lm_size 1b | lm_size
+train --data_cache_dir cache | data_cache_dir
+train --max_length 513 --segment_length 600 --max_segments 1 --max_labels 2 | context
+train --save_dir {file} | a_file
+plan --lm_name no/such-lm | no/such-lm
+plan --hook_memory_layer 4 | 4 blocks
+plan --muon_lr 0.1 --optimizer adamw | muon_lr
+figures nowhere | nowhere
+figures {file} | a_file
+figures {run} --points 1 | points
+figures {run} --map_tokens 0 | map_tokens
+figures {run} --lm nowhere | nowhere
+generate nowhere --prompt x | nowhere
+generate {run} --prompt  --document 0 | 0
+generate {run} --prompt x --temperature nan | temperature
+generate {run} --prompt x --temperature -1 | temperature
+generate {run} --prompt x --seed -1 | seed
+generate {run} --prompt x --document Nobody | Nobody
+generate {run} --prompt x --document all --max_new_tokens 0 | max_new_tokens
+generate {run} --prompt x | one token
+attribute {run} --text x | one token
+attribute {run} --text  | without tokens
+attribute nowhere --text x | nowhere
+runs nowhere | nowhere
+experiment activation --seeds 0 | seeds
+pretrain --text nowhere | nowhere
+pretrain --text nowhere --lr 0 | lr
+"""
+USAGES = """
+nonsense
+train --lerning_rate 1
+train --lr fast
+train --num_epochs 1.5
+train --optimizer sgd
+train --preset big
+generate
+generate {run} --document 0
+figures --points x
+experiment nothing
+fetch tiny
+"""
+
+
+def command(line: str, run: Run, folders: Path) -> list[str]:
+    places = {"run": run.path, "file": folders / "a_file"}
+    return [word.format(**places) for word in line.split(" ")]
+
+
+@pytest.mark.parametrize("line", COMMANDS.strip().splitlines())
+def test_wrong_command_ends_in_a_sentence_and_status_one(
+    line: str, names: dict[str, Any], folders: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], trained: tuple[LanguageModel, Run],
+) -> None:  # fmt: skip
+    (lm, run), (arguments, _, words) = trained, line.rpartition(" | ")
+    if "nowhere" not in words:
+        monkeypatch.setattr("docmem.training.run.load_lm", lambda *_, **__: lm)
+    assert main(command(arguments, run, folders)) == 1
+    bars, _, message = f"\n{capsys.readouterr().err}".rpartition("\ndocmem: ")
+    assert "Traceback" not in bars
+    assert all(word in message for word in words.split(", ")), message
+    assert not any(word in message for word in INTERNAL), message
+
+
+@pytest.mark.parametrize("line", USAGES.strip().splitlines())
+def test_wrong_usage_is_explained_with_status_two(
+    line: str, trained: tuple[LanguageModel, Run], folders: Path, capsys: Any
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(command(line, trained[1], folders))
+    assert caught.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
