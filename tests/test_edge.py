@@ -193,10 +193,6 @@ preset("tiny", key_internal_dim=8) | key_internal_dim, linear
 preset("tiny", negative_delta=0.2) | negative_delta, perturb
 preset("tiny", optimizer="adamw", muon_lr=0.1) | muon_lr, adamw
 preset("tiny", negative_rows=20) | negative_rows, batch_size
-preset("tiny", lm_size="1b") | lm_size
-preset("tiny", lm_cache_dir="cache") | lm_cache_dir
-preset("tiny", data_cache_dir="cache") | data_cache_dir, encyclopedia
-preset("tiny", max_labels=1, titles=["A", "B"]) | max_labels
 preset_for(5) | lm
 preset_for(None) | lm
 preset_for(lm) | lm is a LanguageModel
@@ -297,7 +293,7 @@ Run.open(run) | path is a Run
 Run.open("") | run.json
 Run.open("nowhere") | nowhere
 Run.open("x" * 5000) | cannot be read
-Run.open(file) | cannot be read
+Run.open(file) | is not a run
 Run.open() | 'path'
 run.load_lm(5) | name
 run.load_lm(lm) | name
@@ -327,7 +323,7 @@ DocumentMemory.from_pretrained(5) | path
 DocumentMemory.from_pretrained(None) | path
 DocumentMemory.from_pretrained(run) | path
 DocumentMemory.from_pretrained("nowhere") | nowhere
-DocumentMemory.from_pretrained(run.path) | does not hold a document memory
+DocumentMemory.from_pretrained(run.path) | There is no file, save_pretrained wrote
 DocumentMemory.from_pretrained(run.path / "memory", map_location="gpu") | gpu
 DocumentMemory.from_pretrained(run.path / "memory", map_location=5) | map_location
 DocumentMemory.from_pretrained(run.path / "memory", strict=False) | 'strict'
@@ -710,8 +706,6 @@ train --negative_delta 0.5 | negative_delta, perturb
 train --lr 1e-3 --muon_lr 0.1 | muon_lr, adamw
 train --optimizer adamw --muon-lr=0.1 | muon_lr, adamw
 train --negative_rows 17 | negative_rows, batch_size
-train --lm_size 1b | lm_size
-train --data_cache_dir cache | data_cache_dir
 train --max_length 513 --segment_length 600 --max_segments 1 --max_labels 2 | context
 train --save_dir {file} | a_file
 plan --lm_name no/such-lm | no/such-lm

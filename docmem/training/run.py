@@ -71,10 +71,12 @@ class Run:
             DocmemError: if the folder is not a run, or its run.json is not what was written.
         """
         file = Path(path) / "run.json"
-        if not file.exists():
-            raise DocmemError(
-                f"{path} is not a run: it has no run.json. Give a folder that `docmem train` wrote."
-            )
+        with reading(file, "Give a folder that `docmem train` wrote."):
+            if not file.exists():
+                raise DocmemError(
+                    f"{path} is not a run: it has no run.json. Give a folder that "
+                    "`docmem train` wrote."
+                )
         with reading(file, "Restore it from a copy, or run `docmem check` with --repair."):
             description, whole = read_description(file)
             run = cls(Path(path), description)
