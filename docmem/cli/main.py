@@ -140,7 +140,7 @@ def exit_status(job: Callable[[], int]) -> int:
     except (DocmemError, SystemExit) as error:
         if not main_process():
             # Of an error of all, the first process speaks and ends, and the launcher ends the rest.
-            time.sleep(5)
+            time.sleep(30)
         if isinstance(error, SystemExit):
             raise  # tyro has said why
         print(f"docmem: {error}", file=sys.stderr)
