@@ -11,7 +11,8 @@ OFFLINE := HF_HUB_OFFLINE=1
 PYTEST := $(OFFLINE) OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-colab demo real figures test test-slow test-storm test-colab test-browser lint notebooks bench clean
+.PHONY: help venv venv-colab demo real figures test test-slow test-storm test-colab test-browser lint \
+    lint-js notebooks bench site clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "    make %-14s%s\n", $$1, $$2 }' Makefile
@@ -66,8 +67,20 @@ bench: .venv/.installed ## measure speed and memory, and write benchmarks/RESULT
 lint: .venv/.installed ## check style, types and imports: the list in .pre-commit-config.yaml
 	.venv/bin/pre-commit run --all-files
 
+lint-js: node_modules/.package-lock.json ## check the page's JavaScript (needs node)
+	npx eslint docmem/explore/static
+	npx tsc
+
+node_modules/.package-lock.json: package-lock.json
+	npm ci --no-audit --no-fund
+
+# What GitHub Pages shows. `PORT=8000 make site` also serves it on this machine.
+site: .venv/.installed ## build site/: the page of the demo's runs, notebooks as HTML, claims
+	$(OFFLINE) .venv/bin/python docs/build_site.py
+	$(if $(PORT),.venv/bin/python -m http.server $(PORT) --bind 127.0.0.1 --directory site)
+
 clean: ## delete .venv*, caches and builds; runs in outputs/ and figures/ stay
-	rm -rf .venv .venv-colab build dist docmem.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-colab node_modules site build dist docmem.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find docmem tests notebooks benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 .venv/.installed: pyproject.toml constraints.txt

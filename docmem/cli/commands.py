@@ -136,7 +136,8 @@ class Page:
     out: Path = Path("page.html")
     """The file."""
     points: int | None = None
-    """Grid points per side of the map of the DocRep plane; none: 61, or 31 with a large LM."""
+    """Grid points per side of the map of the DocRep plane; none: 61, or 31 with a large LM or
+    more than twelve documents."""
     map_tokens: int | None = None
     """Tokens of each document's first segment that the map reads; none: all, or 32 with a large
     LM."""

@@ -40,7 +40,8 @@ UNIT = 4000  # steps across the map in which outlines are drawn
 
 def dark_color(index: int) -> str:
     """A document's colour on a dark page: the same, lighter."""
-    return to_hex(0.68 * np.array(to_rgb(document_color(index))) + 0.32)
+    red, green, blue = (0.68 * part + 0.32 for part in to_rgb(document_color(index)))
+    return to_hex((red, green, blue))
 
 
 def color_variables(color_of: Callable[[int], str]) -> str:
@@ -84,11 +85,14 @@ def generator(memory: DocumentMemory) -> dict[str, Any]:
 
 def outline(path: Outline, reach: float) -> str:
     """A line of a map as an SVG path: from 0 to UNIT, down and across."""
-    places = UNIT * np.stack([path.vertices[:, 0] + reach, reach - path.vertices[:, 1]], 1)
-    words, before = [], (-1, -1)
-    for (x, y), code in zip(
-        np.round(places / (2 * reach)).astype(int).tolist(), path.codes, strict=True
-    ):
+    across, up = np.asarray(path.vertices, float).T
+    places = UNIT / (2 * reach) * np.stack([across + reach, reach - up], 1)
+    if path.codes is None or not len(places):
+        return ""
+    words: list[str] = []
+    before = (-1, -1)
+    codes = np.asarray(path.codes).tolist()
+    for (x, y), code in zip(np.round(places).astype(int).tolist(), codes, strict=True):
         if code == Outline.MOVETO:
             words.append(f"M{x} {y}")
         elif code == Outline.CLOSEPOLY:
@@ -113,10 +117,10 @@ def map_picture(plane: KeyPlane, n_docs: int) -> dict[str, Any]:
         "map": png_url(territories(drawn, n_docs, True)[::-1]),
         "dark": png_url(dark[::-1]),
         "lines": [
-            {"kind": "border" if np.all(lines.get_edgecolor() == 1) else "level", "d": d}
+            {"kind": "border" if np.asarray(lines.get_edgecolor()).min() == 1 else "level", "d": d}
             for lines in axes.collections
             for path in lines.get_paths()
-            if len(path.vertices) and (d := outline(path, reach))
+            if (d := outline(path, reach))
         ],
         "labels": [
             {

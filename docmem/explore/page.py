@@ -39,6 +39,7 @@ MODULES = (
     "lm_worker.js", "page.js",
 )  # fmt: skip
 LARGEST = 25_000_000  # bytes of a page with the LM in it
+MANY = 12  # with more documents the map is measured at fewer points
 SMALL = 50_000_000  # an LM of no more parameters writes at many places in a minute
 LIVE = (
     "The model itself is inside this file, with all its weights: type a prompt of your own, and it "
@@ -64,7 +65,8 @@ def write_page(
         runs: finished runs; the first is shown first.
         out: the file.
         lm: their LM; None: loaded.
-        points: grid points per side of the measured map; None: 61, or 31 with a large LM.
+        points: grid points per side of the measured map; None: 61, or 31 with a large LM
+            or more than twelve documents.
         map_tokens: tokens of each document that the map reads; None: its first segment, or 32
             tokens with a large LM.
         text_points: the LM writes at text_points × text_points places; None: 25, or 7.
@@ -83,13 +85,15 @@ def write_page(
     names = names_of(runs)
     lm = lm or runs[0].load_lm()
     small = sum(parameter.numel() for parameter in lm.model.parameters()) <= SMALL
-    points, text_points = points or (61 if small else 31), text_points or (25 if small else 7)
+    many = len(runs[0].titles) > MANY
+    points = points or (61 if small and not many else 31)
+    text_points = text_points or (25 if small else 7)
     check_count("points", points, 2)
     check_count("text_points", text_points, 2)
     tokens = map_tokens or (None if small else 32)
     planes = [measure_plane(run, lambda: lm, points, tokens) for run in runs]
     given = list(prompts) or prompts_for(runs[0], planes[0])
-    memories = [
+    memories: list[dict[str, Any]] = [
         {
             "name": name,
             "plane": plane_of_run(run, lm, plane, given, text_points),

@@ -7,6 +7,8 @@ import { activation } from "./activations.js";
 
 /** @type {(message: any) => void} */
 const IGNORE = () => {};
+const LIVE = "Type any prompt and press Enter: the model in this file writes at the ring, and "
+  + "nothing leaves your machine. Drag the ring, or use the arrow keys, with Shift in fine steps.";
 const SHAPES = { float32: Float32Array, int8: Int8Array, uint16: Uint16Array };
 
 /** An array that Python packed. @param {{type: string, data: string}} packed */
@@ -68,7 +70,8 @@ export class BakedPlane {
     this.written = baked.written.map(unpack); // [prompt][place]: which text
     this.generator = { ...baked.generator, layers: baked.generator.layers.map(
       ({ weight, bias }) => ({ weight: unpack(weight), bias: unpack(bias) })) };
-    this.scene = { ...baked.scene, prompts: baked.prompts, live: Boolean(lm) };
+    const hint = lm ? LIVE : baked.scene.hint;
+    this.scene = { ...baked.scene, hint, prompts: baked.prompts, live: Boolean(lm) };
     this.prompt = baked.prompts[0];
     this.listener = IGNORE;
   }

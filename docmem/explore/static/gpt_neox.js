@@ -87,6 +87,7 @@ function makeBlock(weights, name, config) {
 export function makeGPTNeoX(config, weights) {
   const { dModel } = config;
   const embedding = weights["gpt_neox.embed_in.weight"];
+  /** @type {any} */
   const unembedding = { weight: weights["lm_head.weight"] ?? embedding };
   const norm = layerOf(weights, "gpt_neox.final_layer_norm");
   const blocks = Array.from({ length: config.layers }, (_, at) =>

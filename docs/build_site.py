@@ -1,0 +1,40 @@
+"""Build site/, what GitHub Pages shows: `make site`.
+
+The page of the demo's two runs (trained if they are not there yet), with and without the LM in it;
+the notebooks as HTML with their stored pictures; the claims. Nothing is fetched.
+"""
+
+import shutil
+from pathlib import Path
+
+import nbformat
+from nbconvert import HTMLExporter
+
+from docmem.cli.demo import demo_configs
+from docmem.explore.page import write_page
+from docmem.training.train import train
+
+ROOT = Path(__file__).parents[1]
+SITE = ROOT / "site"
+
+
+def build() -> None:
+    """Write everything into an empty site/."""
+    shutil.rmtree(SITE, ignore_errors=True)
+    runs = {name: train(config) for name, config in demo_configs().items()}
+    write_page([runs["tanh"], runs["relu"]], SITE / "index.html", with_lm=True)
+    exporter = HTMLExporter(mathjax_url="", require_js_url="")
+    claims = nbformat.v4.new_markdown_cell((ROOT / "docs" / "claims.md").read_text("utf-8"))
+    pages = {"claims": nbformat.v4.new_notebook(cells=[claims])}
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        pages[f"notebooks/{path.stem}"] = nbformat.read(path, as_version=4)
+    for name, notebook in pages.items():
+        body, _ = exporter.from_notebook_node(notebook)
+        out = SITE / f"{name}.html"
+        out.parent.mkdir(exist_ok=True)
+        out.write_text(body, encoding="utf-8")
+        print(f"{out.relative_to(ROOT)}: {out.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    build()
