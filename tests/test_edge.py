@@ -193,7 +193,6 @@ preset("tiny", key_internal_dim=8) | key_internal_dim, linear
 preset("tiny", negative_delta=0.2) | negative_delta, perturb
 preset("tiny", optimizer="adamw", muon_lr=0.1) | muon_lr, adamw
 preset("tiny", negative_rows=20) | negative_rows, batch_size
-preset("tiny", lm_size="1b") | lm_size
 preset("tiny", lm_cache_dir="cache") | lm_cache_dir
 preset("tiny", data_cache_dir="cache") | data_cache_dir, encyclopedia
 preset("tiny", max_labels=1, titles=["A", "B"]) | max_labels
@@ -710,7 +709,6 @@ train --negative_delta 0.5 | negative_delta, perturb
 train --lr 1e-3 --muon_lr 0.1 | muon_lr, adamw
 train --optimizer adamw --muon-lr=0.1 | muon_lr, adamw
 train --negative_rows 17 | negative_rows, batch_size
-train --lm_size 1b | lm_size
 train --data_cache_dir cache | data_cache_dir
 train --max_length 513 --segment_length 600 --max_segments 1 --max_labels 2 | context
 train --save_dir {file} | a_file

@@ -16,6 +16,7 @@ import torch
 
 from docmem.core.config import KeyModule, MemoryConfig
 from docmem.core.loss import LossForm, Negative
+from docmem.documents import WIKITEXT_CONFIGS
 from docmem.errors import (
     DocmemError,
     check_at_least,
@@ -25,7 +26,7 @@ from docmem.errors import (
     check_seed,
     check_text,
     checked,
-)
+)  # fmt: skip
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 OptimizerName = Literal["adamw", "muon"]
@@ -254,30 +255,19 @@ PRESETS: dict[PresetName, TrainConfig] = {
 
 def check_effect(config: TrainConfig, given: Collection[str]) -> None:
     """Raise if one of the `given` settings has no effect beside the others, or contradicts them."""
-    lm, titles = config.lm_name, len(config.titles)
-    idle = {
-        "lm_size": (lm not in ("pythia", "llama2"), f"the lm_name {lm} has one size"),
-        "lm_cache_dir": (lm == "tiny", "the LM tiny is part of docmem"),
-        "data_cache_dir": (
-            not config.source.startswith("wikitext-"),
-            f"the documents {config.source} are not downloaded",
-        ),
-        "max_labels": (0 < config.max_labels < titles, f"{titles} titles are named"),
-        "negative_delta": (
-            config.negative_key_type != "perturb",
-            f"the negative_key_type is {config.negative_key_type}, not perturb",
-        ),
-        "negative_rows": (
-            (config.negative_rows or 0) > config.batch_size,
-            f"the batch_size is {config.batch_size}",
-        ),
-        "muon_lr": (config.optimizer != "muon", f"the optimizer is {config.optimizer}"),
-    }
-    for name, (without_effect, why) in idle.items():
-        value = getattr(config, name)
-        if name in given and value is not None and without_effect:
+    lm, source, titles = config.lm_name, config.source, len(config.titles)
+    kind, rows = config.negative_key_type, config.negative_rows or 0
+    for name, idle, why in (
+        ("lm_cache_dir", lm == "tiny", "the LM tiny is part of docmem"),
+        ("data_cache_dir", source not in WIKITEXT_CONFIGS, f"{source} is not downloaded"),
+        ("max_labels", config.max_labels < titles, f"{titles} titles are named"),
+        ("negative_delta", kind != "perturb", f"negative_key_type is {kind}, not perturb"),
+        ("negative_rows", rows > config.batch_size, f"batch_size is {config.batch_size}"),
+        ("muon_lr", config.optimizer != "muon", f"optimizer is {config.optimizer}, not muon"),
+    ):
+        if name in given and idle and getattr(config, name) is not None:
             raise DocmemError(
-                f"{name} is {value}, but {why}; it has no effect, or not that one. Leave it out, "
+                f"{name} is {getattr(config, name)}, but {why}, so it has no effect. Leave it out, "
                 "or change the other."
             )
 

@@ -8,7 +8,7 @@ More epochs in the same folder go on from where it ended.
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from docmem.errors import DocmemError, as_doc_reps, checked
 from docmem.lm.forward import frozen
 from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import LanguageModel
+from docmem.training.callbacks import OnEpoch, tell
 from docmem.training.config import TrainConfig
 from docmem.training.history import Epoch
 from docmem.training.run import Run, describe
@@ -32,8 +33,6 @@ from docmem.training.setup import (
     new_memory,
 )
 from docmem.training.trainer import Trainer
-
-OnEpoch = Callable[[Epoch], bool | None]
 
 
 @checked
@@ -57,7 +56,8 @@ def train(
         documents: what to memorise; None: what `config` names.
         doc_reps: where the documents lie, in their order: (n_docs, key_dim), a tensor, array or
             lists; None: as `config` says.
-        on_epoch: called after each epoch; returning False stops as Ctrl-C does.
+        on_epoch: called after each epoch; returning False stops as Ctrl-C does. Or an object that
+            hears of the start and the end too (`docmem.training.callbacks`).
         progress: show a bar with the losses.
 
     Raises:
@@ -84,7 +84,11 @@ def train(
         run.begin()
         trainer = Trainer(config, cache, memory.to(cache.device))
         resume(trainer, run)
-        fit(trainer, run, stop, on_epoch, progress)
+        tell(on_epoch, "on_start", run)
+        try:
+            fit(trainer, run, stop, on_epoch, progress)
+        finally:
+            tell(on_epoch, "on_end", run)
     return run
 
 
@@ -162,7 +166,7 @@ def fit(
             epoch = run_epoch(trainer, run, taken)
             bar.update()
             bar.set_postfix(own=f"{epoch.positive_ce:.2f}", negative=f"{epoch.negative_ce:.2f}")
-            if on_epoch is not None and on_epoch(epoch) is False:
+            if tell(on_epoch, "on_epoch", epoch) is False:
                 stop.set()
             due = epoch.epoch % config.save_freq == 0 or epoch.epoch == config.num_epochs
             if due:
