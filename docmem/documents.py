@@ -24,7 +24,7 @@ from docmem.errors import (
     check_title,
     check_titles,
     checked,
-)
+)  # fmt: skip
 
 ENCYCLOPEDIA = Path(__file__).parent / "assets" / "encyclopedia"
 WIKITEXT = "EleutherAI/wikitext_document_level"

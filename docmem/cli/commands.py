@@ -14,6 +14,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from docmem import experiments
 from docmem.errors import DocmemError, check_at_least, check_seed
 from docmem.lm.pretraining import PretrainConfig
+from docmem.training.callbacks import LoggerName
 from docmem.training.config import PresetName, TrainConfig
 
 
@@ -25,16 +26,29 @@ class Train:
     preset: PresetName = "tiny"
     """Where the settings below start from: the embedded LM and encyclopedia, SmolLM2-135M and the
     same, or the paper's Pythia-1B and WikiText-103. Any flag changes one of them."""
+    file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
+    """A TOML file of settings that change the preset's, or the run.json of a run; flags change
+    them further."""
+    log: LoggerName | None = None
+    """Log the losses there too: tensorboard, trackio or wandb."""
+    quiet: bool = False
+    """Show no bars, only the last line."""
 
     def run(self) -> int:
         """Train, and say where the run is."""
+        from transformers.utils.logging import disable_progress_bar
+
+        from docmem.training.callbacks import logger
         from docmem.training.processes import main_process, unstarted
         from docmem.training.train import train
 
         if count := unstarted():
             launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={count}"]
             os.execv(sys.executable, [*launcher, "-m", "docmem", *sys.argv[1:]])
-        run = train(self.config)
+        watcher = logger(self.log) if self.log and main_process() else None
+        if self.quiet:
+            disable_progress_bar()  # of loading the LM
+        run = train(self.config, on_epoch=watcher, progress=not self.quiet)
         if not main_process():
             return 0 if run.finished else 130
         if not run.finished:
@@ -88,6 +102,8 @@ class Plan:
     config: OmitArgPrefixes[TrainConfig]
     preset: PresetName = "tiny"
     """Where the settings below start from, as in `train`."""
+    file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
+    """A file of settings, as in `train`."""
 
     def run(self) -> int:
         """Print the plan; nothing is loaded or trained."""

@@ -12,6 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import tyro
@@ -34,6 +35,7 @@ from docmem.cli.commands import (
 from docmem.errors import DocmemError
 from docmem.training.config import PAPER_PROCEDURE, PRESETS, TrainConfig, check_effect
 from docmem.training.processes import main_process
+from docmem.training.settings_file import read_settings
 
 Command = (
     Train
@@ -71,18 +73,21 @@ def commands(start: TrainConfig) -> Any:
 
 
 def starting_settings(arguments: Sequence[str]) -> TrainConfig:
-    """What other flags start from: the preset that `--preset` names, or `tiny`.
+    """What other flags start from: the preset that `--preset` names, or `tiny`, and `--config`.
 
     The authors' command sets AdamW's `--lr` and knows no other optimizer. A command that does the
     same, and names no preset, asks for their procedure.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for flag in ("--preset", "--lr", "--optimizer"):
+    for flag in ("--preset", "--lr", "--optimizer", "--config"):
         parser.add_argument(flag, nargs="?")
     given = parser.parse_known_args(arguments)[0]
+    start = PRESETS.get(given.preset, PRESETS["tiny"])
+    if given.config is not None:
+        return read_settings(Path(given.config), start)
     if given.preset is None and given.optimizer is None and given.lr is not None:
-        return dataclasses.replace(PRESETS["tiny"], **PAPER_PROCEDURE)
-    return PRESETS.get(given.preset, PRESETS["tiny"])
+        return dataclasses.replace(start, **PAPER_PROCEDURE)
+    return start
 
 
 def parse(arguments: Sequence[str]) -> Command:

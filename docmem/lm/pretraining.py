@@ -36,7 +36,7 @@ from docmem.errors import (
     check_positive,
     check_seed,
     checked,
-)
+)  # fmt: skip
 from docmem.lm.bfloat16 import check_bfloat16
 from docmem.lm.loading import TINY
 

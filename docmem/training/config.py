@@ -25,7 +25,7 @@ from docmem.errors import (
     check_seed,
     check_text,
     checked,
-)
+)  # fmt: skip
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 OptimizerName = Literal["adamw", "muon"]
@@ -259,22 +259,15 @@ PRESETS: dict[PresetName, TrainConfig] = {
 def check_effect(config: TrainConfig, given: Collection[str]) -> None:
     """Raise if one of the `given` settings has no effect beside the others, or contradicts them."""
     # Not of flags that the authors' command has, whatever else is changed in it.
-    idle = {
-        "negative_delta": (
-            config.negative_key_type != "perturb",
-            f"the negative_key_type is {config.negative_key_type}, not perturb",
-        ),
-        "negative_rows": (
-            (config.negative_rows or 0) > config.batch_size,
-            f"the batch_size is {config.batch_size}",
-        ),
-        "muon_lr": (config.optimizer != "muon", f"the optimizer is {config.optimizer}"),
-    }
-    for name, (without_effect, why) in idle.items():
-        value = getattr(config, name)
-        if name in given and value is not None and without_effect:
+    kind, rows = config.negative_key_type, config.negative_rows or 0
+    for name, idle, why in (
+        ("negative_delta", kind != "perturb", f"negative_key_type is {kind}, not perturb"),
+        ("negative_rows", rows > config.batch_size, f"batch_size is {config.batch_size}"),
+        ("muon_lr", config.optimizer != "muon", f"optimizer is {config.optimizer}, not muon"),
+    ):
+        if name in given and idle and getattr(config, name) is not None:
             raise DocmemError(
-                f"{name} is {value}, but {why}; it has no effect, or not that one. Leave it out, "
+                f"{name} is {getattr(config, name)}, but {why}, so it has no effect. Leave it out, "
                 "or change the other."
             )
 

@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from tabulate import tabulate
 from torch import Tensor
 
 from docmem.core.blocks import lm_fingerprint
@@ -61,6 +62,33 @@ class Run:
         self.description = description
         self.config = from_dict(description["config"])
         """The settings of the training."""
+
+    def _facts(self) -> dict[str, str]:
+        """What the run is and how far it has come, in words."""
+        shown = [title if len(title) <= 40 else f"{title[:39]}…" for title in self.titles[:5]]
+        more = f" and {len(self.titles) - 5} more" if len(self.titles) > 5 else ""
+        facts = {
+            "LM": Path(self.description["lm"]["name"]).name,
+            "documents": f"{len(self.titles)}: {', '.join(shown)}{more}",
+        }
+        try:
+            history = self.load_history()
+            facts["epochs"] = f"{len(history)} of {self.config.num_epochs}"
+            if history:
+                own, negative = history[-1].positive_ce, history[-1].negative_ce
+                facts["losses"] = f"own {own:.2f}, negative {negative:.2f} nats per token"
+            facts["state"] = "finished" if self.finished else "unfinished"
+        except DocmemError as error:
+            facts["state"] = str(error)
+        return facts
+
+    def __repr__(self) -> str:
+        facts = "; ".join(f"{name} {fact}" for name, fact in self._facts().items())
+        return f"Run({str(self.path)!r}: {facts})"
+
+    def _repr_html_(self) -> str:
+        table = tabulate({"run": str(self.path), **self._facts()}.items(), tablefmt="html")
+        return str(table).replace("$", "<span>$</span>")  # no formula, for MathJax
 
     @classmethod
     @checked

@@ -10,7 +10,7 @@ More epochs in the same folder go on from where it ended. On several processes, 
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -24,6 +24,7 @@ from docmem.errors import DocmemError, as_doc_reps, checked
 from docmem.lm.forward import frozen
 from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import LanguageModel
+from docmem.training.callbacks import OnEpoch, tell
 from docmem.training.config import TrainConfig
 from docmem.training.description import describe
 from docmem.training.history import Epoch
@@ -42,8 +43,6 @@ from docmem.training.trainer import Trainer
 
 SNAPSHOTS_PER_EPOCH = 10
 """At most, whatever `snapshot_freq` says."""
-
-OnEpoch = Callable[[Epoch], bool | None]
 
 
 @checked
@@ -68,7 +67,8 @@ def train(
         doc_reps: where the documents lie, in their order: (n_docs, key_dim), a tensor, array or
             lists; None: as `config` says.
         on_epoch: called after each epoch, by the first process; returning False stops as Ctrl-C
-            does.
+            does. Or an object that hears of the start and the end too
+            (`docmem.training.callbacks`).
         progress: show a bar with the losses.
 
     Raises:
@@ -100,6 +100,7 @@ def train(
             lm, documents, config, processes.deal, progress and main_process()
         )
     run = run or Run(folder, description)
+    watcher = on_epoch if main_process() else None
     with ExitStack() as held, frozen(lm.model), stop_after_epoch() as stop:
         processes.alone(held.enter_context, run.lock())
         processes.alone(run.begin, documents)
@@ -109,7 +110,11 @@ def train(
         if not resumed:
             start = {0: selection_now(trainer)}
             processes.alone(run.save_snapshots, start, trainer.memory.doc_reps)
-        fit(trainer, run, stop, on_epoch, progress)
+        tell(watcher, "on_start", run)
+        try:
+            fit(trainer, run, stop, watcher, progress)
+        finally:
+            tell(watcher, "on_end", run)
     return run
 
 
@@ -192,7 +197,7 @@ def fit(
             epoch = run_epoch(trainer, run, taken)
             bar.update()
             bar.set_postfix(own=f"{epoch.positive_ce:.2f}", negative=f"{epoch.negative_ce:.2f}")
-            if main_process() and on_epoch is not None and on_epoch(epoch) is False:
+            if tell(on_epoch, "on_epoch", epoch) is False:
                 stop.set()
             stopped = any(processes.gather(stop.is_set()))
             due = epoch.epoch % config.save_freq == 0 or epoch.epoch == config.num_epochs
