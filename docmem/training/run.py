@@ -306,7 +306,7 @@ class Run:
 
 def is_partial(path: Path) -> bool:
     """Whether a file is what a process killed while writing left behind."""
-    return path.name.startswith(".") and path.name.endswith(".partial")
+    return path.name.startswith(".") and path.name.endswith(".partial") and not path.is_dir()
 
 
 def _is_ours(path: Path) -> bool:
