@@ -35,21 +35,11 @@ from docmem.documents import Document
 from docmem.errors import DocmemError
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel, load_lm, usable
-from docmem.training.description import (
-    check_same,
-    description_digest,
-    from_dict,
-    read_description,
-)
+from docmem.training.description import check_same, description_digest, from_dict, read_description
 from docmem.training.history import Epoch, read_history, write_history
 from docmem.training.origin import measured
 from docmem.training.selection import Selection, Snapshots
-from docmem.training.texts import (
-    TEXTS,
-    read_parts,
-    read_texts,
-    write_texts,
-)
+from docmem.training.texts import TEXTS, read_parts, read_texts, write_texts
 
 LOCK, CHECKPOINT = ".lock", "checkpoint.safetensors"
 

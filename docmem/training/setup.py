@@ -12,13 +12,7 @@ from torch import Tensor
 
 from docmem.core.blocks import lm_fingerprint
 from docmem.core.memory import DocumentMemory
-from docmem.documents import (
-    PAPER_TITLES,
-    WIKITEXT_CONFIGS,
-    Document,
-    check_titles,
-    load_documents,
-)
+from docmem.documents import PAPER_TITLES, WIKITEXT_CONFIGS, Document, check_titles, load_documents
 from docmem.errors import DocmemError
 from docmem.lm.loading import LanguageModel, load_lm
 from docmem.training.config import TrainConfig
