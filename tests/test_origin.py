@@ -122,7 +122,7 @@ def test_model_card_says_what_it_is_how_to_load_it_and_how_well_it_did(
     card = (middle.path / "memory" / "README.md").read_text()
     last = middle.load_history()[-1]
     for said in (
-        "toy-gpt_neox in float32", "| hooked block | 1,", "of 2 epochs",
+        "toy-gpt_neox in float32", "after block 1,", "of 2 epochs",
         f"{last.positive_ce:.2f} nats per token under the document's own",
         f"{last.negative_ce:.2f} nats per token under negative",
         "0. Cyclone Odalys", DIGESTS[2][:16],

@@ -11,12 +11,13 @@ import pytest
 import torch
 from toys import DOCUMENTS, assert_same, at
 
+from docmem.cli.main import main
 from docmem.documents import Document, as_read, segments
 from docmem.errors import DocmemError
 from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
-from docmem.training.description import describe
+from docmem.training.description import describe, description_digest
 from docmem.training.run import Run
 from docmem.training.texts import TEXTS, read_parts
 from docmem.training.train import train
@@ -74,6 +75,26 @@ def test_lost_or_damaged_texts_are_named_and_written_anew_by_training(go, whole:
         _ = run.documents
     assert_same(go(), whole)
     assert path.read_bytes() == good
+
+
+def test_run_with_its_texts_in_run_json_opens_and_goes_on(go, whole: Run, tmp_path: Path):
+    run = go(at(4, lambda: False))
+    description = json.loads((run.path / "run.json").read_text())
+    del description["texts"], description["sha256"]
+    description["documents"] = [vars(document) for document in DOCUMENTS]
+    description["sha256"] = description_digest(description)
+    (run.path / "run.json").write_text(json.dumps(description))
+    (run.path / TEXTS).unlink()
+    opened = Run.open(run.path)
+    assert opened.documents == whole.documents
+    assert opened.description == run.description
+    assert main(["check", str(run.path)]) == 0
+    assert_same(go(), whole)
+    assert "harbour" not in (run.path / "run.json").read_text()
+    description["documents"][0]["text"] += "."
+    (run.path / "run.json").write_text(json.dumps(description))
+    with pytest.raises(DocmemError, match="does not match its digest"):
+        Run.open(run.path)
 
 
 def test_run_of_a_thousand_documents_opens_in_a_second_and_reads_no_texts(

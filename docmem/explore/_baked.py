@@ -24,8 +24,7 @@ from docmem.explore._scene import plane_scene, selection_limit
 from docmem.lm.generation import generate_texts
 from docmem.lm.loading import LanguageModel
 from docmem.plots.animation import color_limits, panels_at, spaced_snapshots
-from docmem.plots.figures import farthest_points
-from docmem.plots.plane import outlines, smooth, square, territories
+from docmem.plots.plane import farthest_points, outlines, smooth, square, territories
 from docmem.plots.style import DOCUMENT_COLORS, document_color, ink_on, new_figure
 from docmem.training.run import Run
 

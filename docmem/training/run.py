@@ -36,20 +36,10 @@ from docmem.documents import Document
 from docmem.errors import DocmemError, checked
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel, load_lm, usable
-from docmem.training.description import (
-    check_same,
-    description_digest,
-    from_dict,
-    read_description,
-)
+from docmem.training.description import check_same, description_digest, from_dict, read_description
 from docmem.training.history import Epoch, read_history, write_history
 from docmem.training.selection import Selection, Snapshots
-from docmem.training.texts import (
-    TEXTS,
-    read_parts,
-    read_texts,
-    write_texts,
-)
+from docmem.training.texts import TEXTS, read_parts, read_texts, write_texts
 
 LOCK, CHECKPOINT = ".lock", "checkpoint.safetensors"
 
@@ -336,7 +326,7 @@ class Run:
 
 def is_partial(path: Path) -> bool:
     """Whether a file is what a process killed while writing left behind."""
-    return path.name.startswith(".") and path.name.endswith(".partial")
+    return path.name.startswith(".") and path.name.endswith(".partial") and not path.is_dir()
 
 
 def _is_ours(path: Path) -> bool:
