@@ -10,7 +10,7 @@ import pytest
 import torch
 from toys import DOCUMENTS
 
-from docmem import plots
+from docmem import explore, plots
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document
 from docmem.errors import DocmemError
@@ -179,3 +179,22 @@ def test_cost_of_recognition_grows_with_the_texts_only(
     monkeypatch.setattr(recall, "cross_entropies_of", counted)
     recognition(run.cache_hidden_states(lm), run.load_memory())
     assert read == [recall.DOC_REPS] * N_DOCS
+
+
+def test_widget_of_many_documents_shows_the_sample(
+    lm: LanguageModel, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("docmem.explore._plane.TEXTS", 6)
+    monkeypatch.setattr("docmem.evaluation.cached.TEXTS", 6)
+    chosen = sampled(N_DOCS, 6).tolist()
+    explorer = explore.key_plane(run, points=3, lm=lm)
+    assert explorer.titles == [run.titles[index] for index in chosen]
+    assert len(explorer.rest(0.1, 0.2).ce) == 6
+    explorer.snap(explorer.titles[-1])
+    expected = run.load_memory().doc_reps[chosen[-1]]
+    torch.testing.assert_close(explorer.reading.doc_rep, expected, rtol=1e-5, atol=1e-6)
+    plane = measure_plane(run, lambda: lm, points=3)
+    again = explore.key_plane(run, lm=lm, plane=plane)
+    torch.testing.assert_close(again.plane.ce, explorer.plane.ce)
+    with pytest.raises(DocmemError, match="of which 6 are shown"):
+        explore.key_plane(run, lm=lm, plane=plane._replace(texts=None))

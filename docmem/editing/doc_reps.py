@@ -5,6 +5,7 @@ Nothing is trained here: these change which vectors call a document, not what th
 
 import copy
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -70,14 +71,18 @@ def drop_doc_rep(memory: DocumentMemory, document: str | int) -> DocumentMemory:
         DocmemError: if there is no such document, or no other.
     """
     index = memory.index_of(document)
-    kept = [other for other in range(memory.config.n_docs) if other != index]
-    if not kept:
+    if memory.config.n_docs == 1:
         raise DocmemError("This memory holds one document; without it there is none to call.")
+    return keep_doc_reps(memory, [n for n in range(memory.config.n_docs) if n != index])
+
+
+def keep_doc_reps(memory: DocumentMemory, kept: Sequence[int]) -> DocumentMemory:
+    """A copy of the memory that can call these documents only, in this order, by their indices."""
     smaller = copy.deepcopy(memory)
     smaller.config = dataclasses.replace(memory.config, n_docs=len(kept))
-    smaller.doc_reps = memory.doc_reps[kept]
+    smaller.doc_reps = memory.doc_reps[list(kept)]
     texts = memory.origin.get("documents", [])
-    smaller.origin = changed(memory.origin, [text for n, text in enumerate(texts) if n != index])
+    smaller.origin = changed(memory.origin, [texts[index] for index in kept] if texts else [])
     if memory.titles is not None:
-        smaller.titles = [memory.titles[other] for other in kept]
+        smaller.titles = [memory.titles[index] for index in kept]
     return smaller

@@ -21,10 +21,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from docmem.core.hook import attach
+from docmem.editing.doc_reps import keep_doc_reps
 from docmem.errors import DocmemError, check_count, checked
 from docmem.evaluation.cached import first_segments
 from docmem.evaluation.plane import KeyPlane, plane_of
 from docmem.evaluation.plane import key_plane as measure
+from docmem.evaluation.recall import TEXTS, sampled
 from docmem.explore._explorer import (
     Explorer,
     answer_during_cell,
@@ -63,7 +65,7 @@ class KeyPlaneExplorer(Explorer):
     """A point to drag through the DocRep plane of a run, and what is recalled there.
 
     Args:
-        run: a trained run with DocReps of length 2 or more.
+        run: a trained run with DocReps of length 2 or more; of more than 60 documents 60 are shown.
         points: the map has points × points DocReps, if `plane` is not given.
         lm: the run's LM; None: loaded.
         cache: the texts that are measured; None: each document's first segment, as in the figures.
@@ -88,15 +90,22 @@ class KeyPlaneExplorer(Explorer):
         prompt: str | None = None,
     ) -> None:
         check_count("points", points, 2)
-        if plane is not None and len(plane.ce) != len(run.titles):
+        texts = sampled(len(run.titles), TEXTS)
+        if plane is not None and plane.documents.tolist() != texts.tolist():
             raise DocmemError(
-                f"The map is of {len(plane.ce)} documents, this run holds {len(run.titles)}; "
-                "measure it again on this run."
+                f"The map is of {len(plane.ce)} documents, this run holds {len(run.titles)}, of "
+                f"which {len(texts)} are shown; measure it again on this run."
             )
-        self.titles, memory = run.titles, run.load_memory()
+        # Of many documents the plane shows those that its figure is of, and knows no others.
+        memory = keep_doc_reps(run.load_memory(), texts.tolist())
+        self.titles = [run.titles[index] for index in texts.tolist()]
+        if plane is not None:
+            plane = plane._replace(doc_reps=plane.doc_reps[texts], texts=None)
         self.origin, self.axes = plane_of(memory.doc_reps)
         self.lm = lm_of(run, lm if cache is None else cache.lm)
-        self.cache = first_segments(run, self.lm) if cache is None else copy.copy(cache)
+        self.cache = (
+            first_segments(run, self.lm, texts=texts) if cache is None else copy.copy(cache)
+        )
         self.cache.lm, self.cache.blocks = self.lm, self.lm.blocks
         self.memory = memory.to(self.cache.device)
         if plane is None:
