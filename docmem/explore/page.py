@@ -97,7 +97,7 @@ def write_page(
         {
             "name": name,
             "plane": plane_of_run(run, lm, plane, given, text_points),
-            "recall": recall_of_run(run, lm, 2 if small else 1),
+            "recall": recall_of_run(run, lm, 2 if small and not many else 1),
             "passages": passages_of_run(run, lm, plane),
         }
         for run, name, plane in zip(runs, names, planes, strict=True)
