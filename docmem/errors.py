@@ -47,6 +47,10 @@ class DocmemError(Exception):
     """An error the reader can act on: what was wrong, what was expected, what to do."""
 
 
+class ArgumentError(DocmemError, TypeError):
+    """An argument of a wrong type or name: also what Python itself raises."""
+
+
 def checked(target: T) -> T:
     """A function that raises DocmemError for arguments its signature and annotations do not allow.
 
@@ -69,8 +73,8 @@ def _checked(function: Callable[..., Any], name: str, types_too: bool) -> Callab
         except TypeError as error:
             for word in kwargs.keys() - signature.parameters.keys():
                 hint = did_you_mean(word, signature.parameters)
-                raise DocmemError(f"{name} takes no argument {word!r}.{hint}") from None
-            raise DocmemError(f"{name}: {error}.") from None
+                raise ArgumentError(f"{name} takes no argument {word!r}.{hint}") from None
+            raise ArgumentError(f"{name}: {error}.") from None
         hints = _hints(function) if types_too else {}
         for argument, value in given.items():
             check_type(argument, value, hints.get(argument, Any))
@@ -95,7 +99,7 @@ def check_type(name: str, value: object, kind: Any) -> None:
     """Raise unless `value` is what an annotation says; bools are no numbers, strings no lists."""
     if not _fits(value, kind):
         what = "choose one of" if get_origin(kind) is Literal else "it must be"
-        raise DocmemError(f"{name} is {_shown(value)}; {what} {_words(kind)}.")
+        raise ArgumentError(f"{name} is {_shown(value)}; {what} {_words(kind)}.")
 
 
 def _fits(value: Any, kind: Any) -> bool:
