@@ -109,7 +109,7 @@ def _pieces(run: Run, memory: Any = None, history: Sequence[Epoch] = ()) -> Iter
     if memory is not None:
         losses, weights = list(history), tensor_digest(memory.state_dict(), {})
         places = [memory.doc_reps.tolist()]
-        save_memory = functools.partial(run.save_memory, memory, history)
+        save_memory = functools.partial(run.save_memory, memory)
         save_history = functools.partial(run.save_history, history)
 
     def digest(name: str) -> str:

@@ -37,7 +37,6 @@ from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel, load_lm, usable
 from docmem.training.description import check_same, description_digest, from_dict, read_description
 from docmem.training.history import Epoch, read_history, write_history
-from docmem.training.origin import measured
 from docmem.training.selection import Selection, Snapshots
 from docmem.training.texts import TEXTS, read_parts, read_texts, write_texts
 
@@ -287,10 +286,8 @@ class Run:
         """Write the whole history."""
         write_history(self.path / "history.jsonl", history)
 
-    def save_memory(self, memory: DocumentMemory, history: Sequence[Epoch] = ()) -> None:
-        """Write the memory, and in its origin and model card how the last epoch went."""
-        if history:
-            memory.origin = measured(memory.origin, history[-1])
+    def save_memory(self, memory: DocumentMemory) -> None:
+        """Write the memory and its model card."""
         memory.save_whole(self.path / "memory")
 
 

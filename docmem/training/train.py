@@ -25,6 +25,7 @@ from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
 from docmem.training.description import describe
 from docmem.training.history import Epoch
+from docmem.training.origin import measured
 from docmem.training.run import Run
 from docmem.training.selection import Selection, memory_selection
 from docmem.training.setup import (
@@ -201,6 +202,7 @@ def save(trainer: Trainer, run: Run, taken: Mapping[float, Selection]) -> None:
     """Snapshots, then the checkpoint; after it the others, which can be written anew from it."""
     if taken:
         run.save_snapshots(taken, trainer.memory.doc_reps)
+    trainer.memory.origin = measured(trainer.memory.origin, trainer.history[-1])
     progress = {
         "epoch": len(trainer.history),
         "history": trainer.history,
@@ -208,5 +210,5 @@ def save(trainer: Trainer, run: Run, taken: Mapping[float, Selection]) -> None:
         "origin": trainer.memory.origin,
     }
     save_checkpoint(run.checkpoint, trainer.memory, trainer.optimizer, trainer.generators, progress)
-    run.save_memory(trainer.memory, trainer.history)
+    run.save_memory(trainer.memory)
     run.save_history(trainer.history)
