@@ -101,8 +101,10 @@ def _look(
         return found._replace(note=f"{found.note} It could not be made again: {error}")
 
 
-def _pieces(run: Run, memory: Any = None, history: Sequence[Epoch] = ()) -> Iterator[Any]:
-    """All other files that there are or should be; `memory` and `history` are the checkpoint's."""
+def _pieces(
+    run: Run, memory: Any = None, history: Sequence[Epoch] = (), snapshots: Any = ()
+) -> Iterator[Any]:
+    """All other files that there are, or should be after what the checkpoint says."""
     path, names = run.path, _names(run.path)
     losses, weights, places = None, None, None
     save_memory, save_history = None, None
@@ -129,17 +131,15 @@ def _pieces(run: Run, memory: Any = None, history: Sequence[Epoch] = ()) -> Iter
         yield "memory/config.json", run.load_memory, None, save_memory  # do the two fit together?
         if "memory/README.md" in names or (memory and memory.origin):  # version 0.1 wrote none
             yield "memory/README.md", (path / "memory/README.md").read_text, None, save_memory
-    every, last = run.config.save_freq, run.config.num_epochs
-    due = [n for n in range(len(history) + 1) if history and (n % every == 0 or n == last)]
     taken = {name for name in names if re.fullmatch(r"snapshots/\d+\.safetensors", name)}
-    for name in sorted(taken.union(f"snapshots/{n:06d}.safetensors" for n in due)):
+    for name in sorted(taken.union(snapshots)):
         yield name, functools.partial(doc_reps, name), places
     for name in sorted(name for name in names if re.fullmatch(r"measured/\w+\.safetensors", name)):
         yield name, functools.partial(digest, name), None, (path / name).unlink
 
 
-def _restored(run: Run) -> tuple[DocumentMemory, list[Epoch]]:
-    """The memory and history in a run's checkpoint."""
+def _restored(run: Run) -> tuple[DocumentMemory, list[Epoch], list[str]]:
+    """The memory and history in a run's checkpoint, and the snapshots that had been taken."""
     tensors, progress = load_tensors(run.checkpoint)
     d_model = tensors["module/token_key.weight"].shape[1]
     memory = DocumentMemory(run.config.memory_config(d_model, len(run.titles)), run.titles)
@@ -147,7 +147,9 @@ def _restored(run: Run) -> tuple[DocumentMemory, list[Epoch]]:
     memory.origin = progress.get("origin", {})
     saved = progress.get("history")  # version 0.1 kept it in history.jsonl alone
     history = run.load_history() if saved is None else [Epoch(*epoch) for epoch in saved]
-    return memory, history[: progress["epoch"]]
+    epoch, every = progress["epoch"], run.config.save_freq
+    due = [f"snapshots/{n:06d}.safetensors" for n in range(0, epoch + 1, every)]
+    return memory, history[:epoch], list(map(str, progress.get("snapshots", due)))  # 0.1 named none
 
 
 def _write_texts(run: Run) -> None:

@@ -226,13 +226,18 @@ class Run:
             )
         return memory
 
+    def snapshots(self) -> list[str]:
+        """The files of snapshots, in the order of the epochs."""
+        files = sorted((self.path / "snapshots").glob("*.safetensors"))
+        return [f"snapshots/{file.name}" for file in files]
+
     def load_snapshots(self) -> Snapshots:
         """All snapshots, in the order of the epochs.
 
         Raises:
             DocmemError: if there are none, one is damaged, or a file among them is none.
         """
-        paths = sorted((self.path / "snapshots").glob("*.safetensors"))
+        paths = [self.path / name for name in self.snapshots()]
         if not paths:
             raise DocmemError(f"{self.path} has no snapshots yet; train it first.")
         if foreign := [path.name for path in paths if not re.fullmatch(r"\d+", path.stem)]:

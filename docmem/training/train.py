@@ -243,6 +243,7 @@ def save(trainer: Trainer, run: Run, taken: Mapping[float, Selection]) -> None:
     progress = {
         "epoch": len(trainer.history),
         "history": trainer.history,
+        "snapshots": run.snapshots(),
         "run": run.description,
         "origin": trainer.memory.origin,
     }
