@@ -315,7 +315,7 @@ WORKER = """
         setTimeout(() => to.onmessage({ data: structuredClone(data) }), 1);
       const scope = { postMessage: (data) => later(this, data) };
       this.postMessage = (data) => later(scope, data);
-      new Function("self", "WorkerGlobalScope", source)(scope, WorkerGlobalScope);
+      new Function("self", "globalThis", source)(scope, { WorkerGlobalScope });
     }
   };
   const said = (error) => error.message ?? error;

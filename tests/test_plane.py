@@ -23,7 +23,7 @@ def naive_ce(
     """One full hooked forward for each batch of the document."""
     cache, total, count = run.cache_hidden_states(lm), 0.0, 0
     with (
-        attach(lm.model, run.load_memory(), layer) as hooked,
+        attach(lm.model, run.load_memory(), layer, check=False) as hooked,
         hooked.document(doc_rep),
         torch.no_grad(),
     ):

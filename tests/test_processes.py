@@ -18,6 +18,7 @@ import psutil
 import pytest
 import safetensors.torch
 import torch
+from torch import Tensor
 from toys import DOCUMENTS, assert_same, at, quick_config, toy_lm
 
 import docmem.training.train
@@ -255,10 +256,13 @@ def test_loss_that_is_not_a_number_on_one_process_is_the_error_of_all(config: Tr
 
 
 def test_error_of_one_process_in_an_epoch_is_its_own_and_ends_the_others(config: TrainConfig):
+    class Lost(HiddenStateStore):
+        def __getitem__(self, index: int) -> Tensor:
+            raise DocmemError("There is no file lost.")
+
     def lose(rank: int, trainer: Trainer) -> None:
         if rank == 1:
-            trainer.cache.store = HiddenStateStore()  # as if its folder had been emptied
-            trainer.cache.store._kept = [Path("lost"), Path("lost")]
+            trainer.cache.store = Lost()
 
     told = complaints(launched(2, training(config, begin=lose)))
     assert told[0].startswith(ENDED)

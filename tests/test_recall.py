@@ -53,6 +53,7 @@ def test_completion_equals_token_by_token_decoding(
     lm, run = trained
     config = dataclasses.replace(run.config, hook_memory_layer=layer)
     cache, memory = cache_hidden_states(lm, run.documents, config), run.load_memory()
+    memory.origin = {}  # it may be hooked in elsewhere too
     monkeypatch.setattr("docmem.evaluation.recall.ROWS_AT_ONCE", 7)
     score = completion(cache, memory, prompt_tokens=4, new_tokens=3, others=others)
     right, count = {"own": 0, "other": 0, "none": 0}, 0

@@ -18,8 +18,9 @@ from docmem.errors import DocmemError
 from docmem.lm.loading import LanguageModel
 from docmem.training.callbacks import logger
 from docmem.training.config import PRESETS, TrainConfig, preset
+from docmem.training.description import describe
 from docmem.training.history import Epoch
-from docmem.training.run import Run, describe
+from docmem.training.run import Run
 
 
 class Library(ModuleType):
@@ -171,7 +172,7 @@ def test_what_a_run_wrote_is_fed_back(name: Any, lm: LanguageModel, tmp_path: Pa
         ("a.toml", "[memory]\nkey_dim = 2", "memory"),
         ("a.json", "[1]", "cannot be read as settings"),
         ("a.json", "{", "cannot be read as settings"),
-        ("a.json", '{"config": {"lr": 1}, "versions": {}}', "cannot be read as settings"),
+        ("a.json", '{"config": {"lrr": 1}, "versions": {}}', "cannot be read as settings"),
         ("a.json", '{"config": 5, "versions": {}}', "config"),
         ("missing.toml", None, "cannot be read as settings"),
     ],
