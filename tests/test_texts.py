@@ -97,6 +97,16 @@ def test_run_with_its_texts_in_run_json_opens_and_goes_on(go, whole: Run, tmp_pa
         Run.open(run.path)
 
 
+def test_finished_run_with_its_texts_in_run_json_is_given_back_with_them(go, whole: Run):
+    run = go()
+    description = json.loads((run.path / "run.json").read_text())
+    del description["texts"], description["sha256"]
+    description["documents"] = [vars(document) for document in DOCUMENTS]
+    (run.path / "run.json").write_text(json.dumps(description))
+    (run.path / TEXTS).unlink()
+    assert go().documents == whole.documents
+
+
 def test_run_of_a_thousand_documents_opens_in_a_second_and_reads_no_texts(
     lm: LanguageModel, config: TrainConfig, tmp_path: Path
 ):

@@ -173,7 +173,7 @@ def test_what_a_run_wrote_is_fed_back(name: Any, lm: LanguageModel, tmp_path: Pa
         ("a.json", "[1]", "cannot be read as settings"),
         ("a.json", "{", "cannot be read as settings"),
         ("a.json", '{"config": {"lrr": 1}, "versions": {}}', "cannot be read as settings"),
-        ("a.json", '{"config": 5, "versions": {}}', "config"),
+        ("a.json", '{"config": 5, "versions": {}}', "takes no argument"),
         ("missing.toml", None, "cannot be read as settings"),
     ],
 )

@@ -137,8 +137,9 @@ class Run:
                 f"{path} holds a run that has {done} epochs already, and num_epochs is {wanted}. "
                 f"Give num_epochs {done} or more to go on, or choose another save_dir."
             )
-        now = {part: description[part] for part in ("config", "lm")}  # they may have moved
-        return cls(path, {**run.description, **now})
+        run.description |= {part: description[part] for part in ("config", "lm")}  # may have moved
+        run.config = from_dict(run.description["config"])
+        return run
 
     def begin(self, documents: Sequence[Document]) -> None:
         """Write the texts and run.json, where they do not say what they should.

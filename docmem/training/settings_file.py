@@ -5,6 +5,8 @@ import json
 import tomllib
 from pathlib import Path
 
+import dacite
+
 from docmem.errors import DocmemError
 from docmem.training.config import TrainConfig
 from docmem.training.description import from_dict
@@ -26,7 +28,7 @@ def read_settings(path: Path, start: TrainConfig) -> TrainConfig:
         return dataclasses.replace(start, **content)
     except DocmemError as error:
         raise DocmemError(f"{path}: {error}") from error
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, dacite.DaciteError) as error:
         raise DocmemError(
             f"{path} cannot be read as settings: {error}. Give TOML with lines as `seed = 1`, "
             "or the run.json of a run."
