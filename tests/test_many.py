@@ -3,12 +3,11 @@
 import dataclasses
 import itertools
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from toys import DOCUMENTS
+from toys import DOCUMENTS, quick_config, toy_lm
 
 from docmem import explore, plots
 from docmem.core.memory import DocumentMemory
@@ -25,7 +24,6 @@ from docmem.plots.figures import Result, table
 from docmem.plots.plane import farthest_points
 from docmem.plots.style import new_figure
 from docmem.training import train as training
-from docmem.training.config import TrainConfig
 from docmem.training.run import Run
 from docmem.training.train import train
 
@@ -40,12 +38,11 @@ def many() -> list[Document]:
     return [Document(f"Text {n}", " ".join(words[s : s + 20])) for n, s in enumerate(starts)]
 
 
-@pytest.fixture
-def run(lm: LanguageModel, many: list[Document], config: TrainConfig, tmp_path: Path) -> Run:
-    few = dataclasses.replace(
-        config, num_epochs=1, save_freq=1, snapshot_freq=1, save_dir=tmp_path / "many"
-    )
-    return train(few, lm=lm, documents=many, progress=False)
+@pytest.fixture(scope="module")
+def run(many: list[Document], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    config = quick_config(tmp_path_factory.mktemp("many") / "run")
+    few = dataclasses.replace(config, num_epochs=1, save_freq=1, snapshot_freq=1)
+    return train(few, lm=toy_lm(), documents=many, progress=False)
 
 
 def test_sampled_documents_are_the_same_each_time_and_lie_all_over() -> None:
