@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
-from docmem.documents import segments
+from docmem.documents import Document, segments
+from docmem.errors import DocmemError
 from docmem.evaluation.attribution import BASE_LM, attribute
 from docmem.evaluation.continuations import continuations, opening
 from docmem.evaluation.plane import KeyPlane, plane_of
@@ -27,6 +28,8 @@ from docmem.plots.animation import color_limits, panels_at, spaced_snapshots
 from docmem.plots.plane import farthest_points, outlines, smooth, square, territories
 from docmem.plots.style import DOCUMENT_COLORS, document_color, ink_on, new_figure
 from docmem.training.run import Run
+from docmem.training.setup import configured_documents
+from docmem.training.texts import digest_of
 
 FRAMES = 60  # snapshots of the training
 NEW_TOKENS = 32
@@ -248,12 +251,23 @@ def recall_of_run(run: Run, lm: LanguageModel, n_prompts: int) -> list[list[dict
     return found
 
 
+def whole_documents(run: Run) -> list[Document]:
+    """The documents with all their text, where it is still found as it was; else what was read."""
+    try:
+        found = configured_documents(run.config)
+    except DocmemError:  # they have moved, or cannot be downloaded: the run has what it read
+        return run.documents
+    known = {one["sha256"] for one in run.description["documents"]}
+    whole = {one.title: one for one in found if digest_of(one.text) in known}
+    return [whole.get(one.title, one) for one in run.documents]
+
+
 def passages_of_run(run: Run, lm: LanguageModel, plane: KeyPlane) -> list[dict[str, Any]]:
     """Passages that were memorised, later ones of the same documents, and an everyday sentence."""
     memory, config = run.load_memory(), run.config
-    passages: list[tuple[str, int, str]] = []
+    documents, passages = whole_documents(run), list[tuple[str, int, str]]()
     for index in farthest_points(plane, 3):
-        every = segments(run.documents[index].text, config.segment_length)
+        every = segments(documents[index].text, config.segment_length)
         learned = len(every[: config.max_segments])
         chosen = {"memorised": every[learned // 2]}
         # From here on segments share no words with what was learned; headings tell too much.

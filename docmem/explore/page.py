@@ -108,6 +108,8 @@ def write_page(
     }
     baked = {"memories": memories, "training": {"runs": trainings, "scene": scene}}
     words = words_of(runs[0], names, lm, planes[0], text_points, given)
+    unread = any(one["kind"].endswith("never memorised") for one in memories[0]["passages"])
+    words["tried"] = ", as you can try above" if unread else ""
     write_text(out, page(baked, words))
     if with_lm:
         bundle = lm_bundle(lm, runs[0].load_memory(), runs[0].config.hook_memory_layer)
