@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from node import run_node
 from toys import DOCUMENTS, WIDTH, quick_config, toy_lm
 from transformers.activations import ACT2FN
 
@@ -89,12 +90,7 @@ def node(program: str, given: Any) -> Any:
         'const given = JSON.parse(readFileSync(0, "utf8"));\n'
         f"process.stdout.write(JSON.stringify({program}));\n"
     )
-    ran = subprocess.run(
-        [found, "--input-type=module", "-e", text],
-        input=json.dumps(given), capture_output=True, text=True,
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout)
+    return run_node(found, text, given)
 
 
 SELECT = """given.memories.map(({ generator, docReps }) => docReps.map((docRep) => baked.select({

@@ -5,12 +5,12 @@ import dataclasses
 import json
 import random
 import shutil
-import subprocess
 import unicodedata
 from typing import Any
 
 import pytest
 import torch
+from node import run_node
 from tokenizers import pre_tokenizers
 from torch.nn import functional
 from toys import toy_lm
@@ -52,12 +52,7 @@ def node(program: str, given: Any) -> Any:
         "const plain = (_, x) => ArrayBuffer.isView(x) ? Array.from(x) : x;\n"
         "process.stdout.write(JSON.stringify(result, plain));\n"
     )
-    ran = subprocess.run(
-        [found, "--input-type=module", "-e", text],
-        input=json.dumps(given), capture_output=True, text=True,
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout)
+    return run_node(found, text, given)
 
 
 def random_memory(lm: LanguageModel, n_docs: int = 3, **shape: Any) -> DocumentMemory:
