@@ -69,7 +69,7 @@ class Bench:
     def rates(self) -> list[Outcome]:
         """Each LoRA at each of its rates, from a seed that the leaderboard does not use."""
         tried = [
-            replace(row, name=f"{row.name}, {rate}", changes={"lr": rate})
+            replace(row, name=f"{row.name}, {rate}", changes={**row.changes, "lr": rate})
             for row in self.rows
             for rate in RATES.get(row.name, ())
         ]

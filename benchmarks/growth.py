@@ -7,42 +7,22 @@ Invented texts, two epochs, a fresh process for each row.
 
 import dataclasses
 import json
-import random
 import subprocess
 import sys
 import tempfile
-from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.measure import Numbers, peak_memory, seconds_of
-from benchmarks.shapes import build_lm, encyclopedia
-from docmem.documents import Document
+from benchmarks.shapes import build_lm
+from docmem.experiments.invented import invented
 from docmem.training.config import preset
 from docmem.training.processes import main_process
 from docmem.training.run import Run
 from docmem.training.train import train
 
-WORDS = 170  # four segments of 64, half a segment apart
 ROWS = ((5, 1, False), (10, 1, False), (100, 1, False), (100, 1, True), (100, 2, False),
         (1000, 1, False))  # fmt: skip
 """Documents, processes, whether hidden states lie on disk."""
-
-
-def invented(count: int) -> list[Document]:
-    """Documents whose words follow each other as they do somewhere in the encyclopedia."""
-    draw = random.Random(0)
-    follow: dict[str, list[str]] = {}
-    for document in encyclopedia():
-        for word, following in pairwise(document.text.split()):
-            follow.setdefault(word, []).append(following)
-    starts = sorted(follow)
-    documents = []
-    for number in range(count):
-        words = [draw.choice(starts)]
-        while len(words) < WORDS:
-            words.append(draw.choice(follow.get(words[-1], starts)))
-        documents.append(Document(f"Invented {number + 1}", " ".join(words)))
-    return documents
 
 
 def grow(count: int, on_disk: bool, folder: Path) -> Numbers:

@@ -19,8 +19,9 @@ from benchmarks.epochs import new_trainer
 from benchmarks.measure import seconds_of
 from docmem.documents import Document
 from docmem.evaluation.recall import Recognition
-from docmem.experiments.baselines import Baseline, LoRA, PerDocumentLoRA
 from docmem.experiments.pool import VERSION_0_1
+from docmem.experiments.rivals import Rival
+from docmem.experiments.rivals_lora import LoRA, PerDocumentLoRA
 from docmem.lm.cross_entropy import document_means
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import preset
@@ -42,7 +43,7 @@ class Row:
     changes: dict[str, Any]
     seeds: tuple[int, ...] = (1,)
     epochs: int = 40
-    baseline: type[Baseline] | None = None
+    baseline: type[Rival] | None = None
     """What is trained; None: a document memory."""
 
 
@@ -55,8 +56,8 @@ ROWS: tuple[Row, ...] = (
     Row("+ negatives for 2 rows", SPREAD | {"negative_rows": 2}),
     Row("+ absolute loss, α 0.2, τ 5: docmem", {}, SEEDS, 30),
     Row("docmem, relu", {"key_activation": "relu"}, SEEDS, 30),
-    Row("a LoRA for all documents", {"lr": 5e-3}, baseline=LoRA),
-    Row("a LoRA per document", {"lr": 2e-2}, baseline=PerDocumentLoRA),
+    Row("a LoRA for all documents", {"optimizer": "adamw", "lr": 5e-3}, baseline=LoRA),
+    Row("a LoRA per document", {"optimizer": "adamw", "lr": 2e-2}, baseline=PerDocumentLoRA),
 )
 BEFORE, NOW, RELU, ONE_LORA, LORA_EACH = (ROWS[i].name for i in (0, 4, 5, 6, 7))
 ORIGINAL = "the original procedure"
@@ -123,7 +124,7 @@ def train_until_good(
 
     def read(index: int, address: int) -> Tensor:
         if row.baseline:
-            return learner.read(index, address)
+            return learner.read(cache, index, address)
         doc_rep = learner.memory.doc_reps[[address]]
         return cache.cross_entropies(index, learner.memory, doc_rep)[0]
 

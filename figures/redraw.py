@@ -1,6 +1,7 @@
 """Draw the experiments' figures, and write docs/claims.md, from the results that come with docmem.
 
-With `--fresh` every experiment is measured anew first; runs that are finished are not repeated.
+With `--fresh LABEL` the experiments of one set of results are measured first, where they are
+missing or the code that measures them has changed; trainings that are finished are not repeated.
 """
 
 import sys
@@ -10,19 +11,43 @@ from docmem.cli.main import exit_status
 from docmem.core.files import write_text
 from docmem.experiments import NAMES
 from docmem.experiments.pool import RunPool
-from docmem.experiments.runner import STORED, claims_page, redraw, run_experiment
+from docmem.experiments.runner import (
+    FOLDERS,
+    STORED,
+    claims_page,
+    is_current,
+    redraw,
+    run_experiment,
+)
 
 FIGURES = Path(__file__).parent / "experiments"
 CLAIMS = Path(__file__).parents[1] / "docs" / "claims.md"
+PAPER = ("activation", "plane", "length", "nonlinear", "recalling", "continuity", "guidance")
+"""What the paper claims something of."""
+MEASURED = {
+    "tiny": (RunPool(), NAMES),
+    "tiny-paper": (RunPool(procedure="paper"), PAPER),
+    "smollm2-135m": (RunPool("smollm2-135m", seeds=3), (*PAPER, "procedure")),
+}
+"""Of each set of results that comes with docmem: its pool, and the experiments."""
+
+
+def measure(label: str) -> None:
+    """Measure what a set of results lacks."""
+    pool, names = MEASURED[label]
+    for name in names:
+        if not is_current(name, FOLDERS[label]):
+            print(f"{name}: {run_experiment(name, pool, FOLDERS[label]).seconds:.0f} s", flush=True)
 
 
 def measure_and_draw() -> int:
-    """Measure every experiment, if asked to; draw them and write the page of claims; 0."""
+    """Measure, if asked to; draw what there is and write the page of claims; 0."""
     if "--fresh" in sys.argv[1:]:
-        for name in NAMES:
-            print(f"{name}: {run_experiment(name, RunPool(), STORED).seconds:.0f} s")
-    for name in redraw(STORED, FIGURES):
-        print(FIGURES / f"{name}.png")
+        measure(sys.argv[sys.argv.index("--fresh") + 1])
+    for label, folder in FOLDERS.items():
+        out = FIGURES if folder == STORED else FIGURES / label
+        for name in redraw(folder, out):
+            print(out / f"{name}.png")
     write_text(CLAIMS, claims_page())
     return 0
 

@@ -25,8 +25,8 @@ from benchmarks.report import render, targets
 from benchmarks.roofline import lower_bound, matmul_rates
 from benchmarks.shapes import build_lm, encyclopedia, settings
 from docmem.evaluation.recall import recognition
-from docmem.experiments.baselines import LoRA, PerDocumentLoRA
 from docmem.experiments.pool import VERSION_0_1
+from docmem.experiments.rivals_lora import LoRA, PerDocumentLoRA
 from docmem.lm.forward import TokenBatch
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import PAPER_PROCEDURE, TrainConfig, preset
@@ -163,7 +163,7 @@ def test_lora_has_the_own_goal_alone(
 ):
     monkeypatch.setattr(board, "OTHER", 100.0)
     monkeypatch.setattr(board, "OWN", 5.5)
-    changes = {**small.changes, "lr": 5e-2}
+    changes = {**small.changes, "optimizer": "adamw", "lr": 5e-2}
     row = dataclasses.replace(small, changes=changes, baseline=baseline)
     found = train_until_good(row, 1, lm, DOCUMENTS)
     assert found.reached

@@ -316,14 +316,17 @@ class Experiment:
     """Perform an experiment: train what it needs, measure, draw. Goes on if it was stopped."""
 
     name: Positional[Literal["all", experiments.Name]]
-    """Which one; all performs each that has no results in `out` yet."""
+    """Which one; all performs each that has no results in `out` yet, or those of other code."""
     preset: PresetName = "tiny"
     """The settings that the experiment changes."""
+    procedure: Literal["preset", "paper"] = "preset"
+    """Train as the preset does, or as the paper does: AdamW, orthogonal DocReps, all rows under
+    one negative, the squared term."""
     seeds: int = 5
-    """Runs of each setting, with the seeds 1, 2, …"""
+    """Runs of each setting, with the seeds 1, 2, …; a seed draws documents, places and weights."""
     out: Path | None = None
     """Folder for results (NAME.json), figures (NAME.png) and the table of claims; none:
-    outputs/experiments/PRESET, or outputs/experiments/fast."""
+    outputs/experiments/PRESET (PRESET-paper), or outputs/experiments/fast."""
     fast: bool = False
     """Everything as small as can be, to see that it runs: the numbers mean nothing."""
     fresh: bool = False
@@ -336,15 +339,15 @@ class Experiment:
         """Perform what is asked for and not there yet, then draw all and write the claims."""
         from docmem.core.files import write_text
         from docmem.experiments.pool import RunPool
-        from docmem.experiments.runner import claims_page, load_results, redraw, run_experiment
+        from docmem.experiments.runner import claims_page, is_current, redraw, run_experiment
         from docmem.training.executors import perform
 
-        pool = RunPool(self.preset, self.seeds, self.fast)
-        out = self.out or Path("outputs/experiments") / ("fast" if self.fast else self.preset)
+        pool = RunPool(self.preset, self.procedure, self.seeds, self.fast)
+        out = self.out or Path("outputs/experiments") / ("fast" if self.fast else pool.label)
         jobs = [
             (name, pool, out)
             for name in (experiments.NAMES if self.name == "all" else (self.name,))
-            if self.fresh or self.name != "all" or load_results(name, out) is None
+            if self.fresh or self.name != "all" or not is_current(name, out)
         ]
         if self.executor is None:
             for job in jobs:
@@ -354,7 +357,7 @@ class Experiment:
                 if isinstance(result, DocmemError):
                     raise result
         redraw(out, out)
-        write_text(out / "claims.md", claims_page(out))
+        write_text(out / "claims.md", claims_page({pool.label: out}))
         print(f"Results, figures and claims.md are in {out}.")
         return 0
 

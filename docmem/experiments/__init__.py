@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 Name = Literal[
     "activation", "plane", "length", "nonlinear", "recalling", "continuity", "guidance", "layers",
-    "baselines", "attribution", "forgetting", "adding", "capacity", "placing",
+    "seeds", "procedure", "capacity", "rivals", "attribution", "routing", "together",
+    "knowledge", "forgetting", "adding", "placing",
 ]  # fmt: skip
 NAMES: tuple[str, ...] = get_args(Name)
 

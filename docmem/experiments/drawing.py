@@ -38,7 +38,9 @@ def dots(
         settings: of the Axes, such as title and ylabel.
     """
     for place, values in enumerate(groups.values()):
-        axes.plot([place] * len(values), values, "o", ms=5, color=color, alpha=0.35, mew=0)
+        axes.plot(
+            [place] * len(values), values, "o", ms=5, color=color, alpha=0.35, mew=0, clip_on=False
+        )
         axes.plot([place - 0.25, place + 0.25], [np.mean(values)] * 2, color=color, lw=2)
     if label is not None:
         axes.plot([], [], color=color, lw=2, label=label)

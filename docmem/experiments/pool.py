@@ -12,8 +12,9 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from filelock import FileLock
 from jaxtyping import Float
 from torch import Tensor
@@ -27,14 +28,28 @@ from docmem.training.run import Run
 from docmem.training.setup import configured_documents, configured_lm, default_folder
 from docmem.training.train import train
 
+Procedure = Literal["preset", "paper"]
 VERSION_0_1: dict[str, Any] = {
     **PAPER_PROCEDURE, "guidance": 1.0, "target_negative_ce": 4.5, "lr": 4e-3,
 }  # fmt: skip
 """What made version 0.1's preset `tiny`: the paper's procedure with settings for this LM."""
-# On the embedded LM experiments read half as much of each document as the preset does, so that
-# dozens of runs fit in an hour, and train as the paper does; `fast` only shows that all runs.
-SMALL = {**VERSION_0_1, "max_segments": 2, "num_epochs": 60, "save_freq": 10}
+# Experiments read half as much of each document as the presets do, so that hundreds of runs fit in
+# an hour; `fast` only shows that all runs.
+SMALL: dict[tuple[str, Procedure], dict[str, Any]] = {
+    ("tiny", "preset"): {"max_segments": 2},
+    ("tiny", "paper"): {**VERSION_0_1, "max_segments": 2, "num_epochs": 60, "save_freq": 10},
+    ("smollm2-135m", "preset"): {"max_segments": 2},
+    ("smollm2-135m", "paper"): {
+        **PAPER_PROCEDURE, "max_segments": 2, "num_epochs": 60, "save_freq": 10,
+    },
+}  # fmt: skip
+"""How experiments change a preset, by procedure: its own, or the paper's (AdamW, orthogonal
+DocReps, all rows under one negative, the squared term)."""
 FAST = {"max_segments": 1, "num_epochs": 2, "save_freq": 1, "max_labels": 3}
+SOURCE = 20
+"""Documents that a seed draws its own from: all of the encyclopedia."""
+FIRST_TUNING_SEED = 101
+"""Settings are chosen on this seed and those after it, which are never reported."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +58,9 @@ class RunPool:
 
     Args:
         preset: `tiny`, `smollm2-135m` or `pythia-1b`: the settings that experiments change.
-        seeds: runs of each setting, with the seeds 1, 2, …
+        procedure: `preset` trains as the preset does, `paper` as the paper does.
+        seeds: runs of each setting, with the seeds 1, 2, …; a seed draws the documents, their
+            places and the initial weights.
         fast: a size for tests: the numbers mean nothing.
         folder: where the runs are kept.
 
@@ -52,6 +69,7 @@ class RunPool:
     """
 
     preset: str = "tiny"
+    procedure: Procedure = "preset"
     seeds: int = 5
     fast: bool = False
     folder: Path = Path("outputs/experiments/runs")
@@ -65,19 +83,30 @@ class RunPool:
 
         With `fast` the number of epochs, segments and documents stays small whatever is changed.
         """
-        small = SMALL if self.preset == "tiny" else {}
+        small = SMALL.get((self.preset, self.procedure), {})
         return preset(self.preset, **{**small, **changes, **(FAST if self.fast else {})})
+
+    @property
+    def label(self) -> str:
+        """The name of its set of results, such as `tiny` or `tiny-paper`."""
+        return self.preset if self.procedure == "preset" else f"{self.preset}-{self.procedure}"
 
     @functools.cached_property
     def lm(self) -> LanguageModel:
         """The preset's LM, loaded at first use."""
         return configured_lm(self.config())
 
-    def documents(self, count: int | None = None) -> list[Document]:
-        """The first documents of the preset's source; None: as many as it memorises."""
-        config = self.config()
+    def documents(self, seed: int, count: int | None = None) -> list[Document]:
+        """Documents that a seed draws, in its order; None: as many as the preset memorises.
+
+        More of them begin with the fewer.
+        """
+        config = self.config(seed=seed)
         wanted = config.max_labels if count is None or self.fast else count
-        return configured_documents(dataclasses.replace(config, max_labels=wanted))
+        source = dataclasses.replace(config, max_labels=max(wanted, SOURCE))
+        drawn = configured_documents(source)
+        generator = torch.Generator().manual_seed(seed)
+        return [drawn[place] for place in torch.randperm(len(drawn), generator=generator)[:wanted]]
 
     def run(
         self,
@@ -89,13 +118,13 @@ class RunPool:
     ) -> Run:
         """One run, trained now or opened if it was.
 
-        Without documents it is on the preset's; without DocReps on the seed's.
+        Without documents it is on those that the seed draws; without DocReps on the seed's.
 
         Raises:
             KeyboardInterrupt: if Ctrl-C ended the training before its last epoch.
         """
         config = self.config(seed=seed, **changes)
-        documents = self.documents() if documents is None else documents
+        documents = self.documents(seed) if documents is None else documents
         folder = default_folder(config, self.lm, documents, doc_reps).relative_to("outputs")
         # An experiment may ask for the same run with fewer epochs; it has a folder of its own.
         folder = folder.with_name(f"{folder.name}-{config.num_epochs}-epochs")
@@ -113,9 +142,9 @@ class RunPool:
         """The seeds 1, 2, … of a setting, at most so many where it is expensive."""
         return range(1, min(self.seeds, most or self.seeds) + 1)
 
-    def runs(self, documents: Sequence[Document] | None = None, **changes: Any) -> list[Run]:
-        """The same settings with every seed."""
-        return [self.run(seed, documents, **changes) for seed in self.seed_numbers()]
+    def runs(self, most: int | None = None, /, **changes: Any) -> list[Run]:
+        """The same settings with every seed, at most so many."""
+        return [self.run(seed, **changes) for seed in self.seed_numbers(most)]
 
     def cache_hidden_states(self, run: Run) -> HiddenStateCache:
         """The run's documents as its hidden-state cache reads them."""

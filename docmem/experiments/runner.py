@@ -9,10 +9,11 @@ are made from it alone.
 """
 
 import dataclasses
+import inspect
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,23 @@ from tabulate import tabulate
 from docmem.core.files import replacing, write_json
 from docmem.errors import DocmemError
 from docmem.experiments import NAMES, load_study
-from docmem.experiments.pool import RunPool
-from docmem.experiments.study import Claim
+from docmem.experiments.claims import LEARNED, Judged
+from docmem.experiments.pool import FIRST_TUNING_SEED, Procedure, RunPool
+from docmem.experiments.provenance import Made, code_digest, made_now
 from docmem.plots.style import png_bytes, show
 from docmem.training.description import LIBRARIES, to_dict, version_of
 
-STORED = Path(__file__).parents[1] / "assets" / "experiments"
-"""Results that come with docmem, all of the preset `tiny`."""
+ASSETS = Path(__file__).parents[1] / "assets" / "experiments"
+SETS = {
+    "tiny": "embedded LM",
+    "tiny-paper": "embedded LM, trained as the paper does",
+    "smollm2-135m": "SmolLM2-135M",
+    "smollm2-135m-paper": "SmolLM2-135M, trained as the paper does",
+}
+"""Sets of results that come with docmem, by the label of their pool."""
+FOLDERS = {label: ASSETS / label for label in SETS}
+STORED = FOLDERS["tiny"]
+"""The results that figures are drawn from unless another folder is named."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,7 @@ class PoolSettings:
     """What an experiment's numbers depend on besides its own changes."""
 
     preset: str
+    procedure: Procedure
     seeds: int
     fast: bool
     config: dict[str, Any]
@@ -52,8 +64,11 @@ class Results:
     pool: PoolSettings
     versions: dict[str, str]
     """Versions of the libraries it was measured with."""
+    code: str
+    """Digest of the code that measured them."""
+    made: Made
     seconds: float
-    """Time it took, runs that were there already not counted."""
+    """Time it took; trainings that were there already took no more."""
     numbers: Any
     """What was measured: an instance of the experiment's `results`."""
 
@@ -61,15 +76,35 @@ class Results:
     def note(self) -> str:
         """What was trained, for the line under a figure's title."""
         pool, config = self.pool, self.pool.config
-        # Results of version 0.1 do not name it.
-        optimizer = {"adamw": "AdamW", "muon": "Muon"}[config.get("optimizer", "adamw")]
+        optimizer = {"adamw": "AdamW", "muon": "Muon"}[config["optimizer"]]
         fast = "a test of the program: numbers mean nothing. " if pool.fast else ""
         return (
             f"{fast}Preset {pool.preset}: {config['max_labels']} documents of at most "
             f"{config['max_segments']} segments, {config['hook_memory_dim']} entries, "
-            f"{config['num_epochs']} epochs of {optimizer}, unless said otherwise; one dot "
-            f"per seed, {pool.seeds} at most."
+            f"{config['num_epochs']} epochs of {optimizer}, unless said otherwise; one dot per "
+            f"seed, {pool.seeds} at most, which draws documents, places and weights."
         )
+
+
+HEAD = f"""# What holds, and what does not
+
+Experiments over several seeds test the paper's claims, and our own, on LMs that were run here.
+`make figures` writes this page from their stored results. A seed draws the documents, their places
+and the initial weights. Each part of a claim is an effect, a mean over seeds with its 95 %
+interval, and the range where it has to lie.
+
+- **holds**: every part is shown, by Student's t-test at 5 %, two-sided, all parts of an experiment
+  together (Holm).
+- **does not hold**: of some part the opposite is shown, or that it differs from its limit by less
+  than a stated margin (no difference), and no other part is shown.
+- **partly**: some parts are shown.
+- **inconclusive**: the seeds decide nothing; or the memories had not learned (own cross entropy
+  above {LEARNED:g}), so what they hold says nothing.
+- **as it must be**: a theorem, or the meaning of a word; a check of the program, not counted.
+
+*Exploratory*: the rule was settled after results had been seen. Rates and rounds are chosen on
+seeds from {FIRST_TUNING_SEED}, which are never reported.
+"""
 
 
 def run_experiment(name: str, pool: RunPool, folder: Path) -> Results:
@@ -82,8 +117,10 @@ def run_experiment(name: str, pool: RunPool, folder: Path) -> Results:
     numbers = load_study(name).measure(pool)
     results = Results(
         name,
-        PoolSettings(pool.preset, pool.seeds, pool.fast, to_dict(pool.config())),
+        PoolSettings(pool.preset, pool.procedure, pool.seeds, pool.fast, to_dict(pool.config())),
         {library: version_of(library) for library in LIBRARIES},
+        code_digest(name),
+        made_now(str(pool.lm.device), pool.lm.origin),
         time.perf_counter() - started,
         numbers,
     )
@@ -111,6 +148,16 @@ def load_results(name: str, folder: Path = STORED) -> Results | None:
         ) from error
 
 
+def is_current(name: str, folder: Path = STORED) -> bool:
+    """Whether an experiment has results in `folder`, and of the code as it is now.
+
+    Raises:
+        DocmemError: as `load_results`.
+    """
+    results = load_results(name, folder)
+    return results is not None and results.code == code_digest(name)
+
+
 def figure(name: str, folder: Path = STORED) -> Figure:
     """An experiment's figure, drawn from its stored results.
 
@@ -132,60 +179,60 @@ def show_results(name: str, folder: Path = STORED) -> None:
     from IPython.display import Markdown, display
 
     show(figure(name, folder), load_study(name).alt)
-    display(Markdown(claims_table([name], folder)))
+    folders = FOLDERS if folder == STORED else {str(folder): folder}
+    display(Markdown(claims_table(name, folders)))
 
 
-def claims(names: Iterable[str] = NAMES, folder: Path = STORED) -> dict[str, list[Claim]]:
-    """What the stored results say of each experiment's claims; none without results."""
-    found = {name: load_results(name, folder) for name in names}
-    return {
-        name: load_study(name).claims(results.numbers)
-        for name, results in found.items()
-        if results is not None
-    }
+def claims(name: str, folder: Path = STORED) -> list[Judged]:
+    """What an experiment's stored results say of its claims; none without results."""
+    results = load_results(name, folder)
+    return [] if results is None else load_study(name).claims(results.numbers)
 
 
-def claims_table(names: Iterable[str] = NAMES, folder: Path = STORED) -> str:
-    """The claims of some experiments as a Markdown table."""
-    headers = (
-        "claim", "published", "here: mean ± sd over seeds", "verdict",
-        "on Pythia-1B: `docmem experiment … --preset pythia-1b`",
-    )  # fmt: skip
-    rows = [
-        (
-            claim.claim,
-            claim.published,
-            claim.found,
-            f"{claim.verdict} (exploratory)" if claim.exploratory else claim.verdict,
-            f"`{name}`",
-        )
-        for name, found in claims(names, folder).items()
-        for claim in found
-    ]
+def claims_table(name: str, folders: Mapping[str, Path] = FOLDERS) -> str:
+    """The claims of an experiment as a Markdown table, with a column for each set of results."""
+    found = {label: judged for label, at in folders.items() if (judged := claims(name, at))}
+    rows: dict[str, dict[str, str]] = {}
+    for label, listed in found.items():
+        for one in listed:
+            claim = one.claim
+            row = rows.setdefault(claim.claim, {"claim": claim.claim, "published": claim.published})
+            exploratory = " (exploratory)" if claim.exploratory else ""
+            row[label] = f"**{one.verdict}**{exploratory}: {one.found}"
+    headers = {label: SETS.get(label, label) for label in found}
+    table = [[row.get(key, "") for key in ("claim", "published", *found)] for row in rows.values()]
     # Not aligned: cells are long, and spaces would triple the file.
-    return tabulate(rows, headers, tablefmt="github", stralign=None, disable_numparse=True) + "\n"
+    return tabulate(
+        table, ["claim", "published", *headers.values()], tablefmt="github", stralign=None,
+        disable_numparse=True,
+    ) + "\n"  # fmt: skip
 
 
-def tally(names: Iterable[str] = NAMES, folder: Path = STORED) -> str:
-    """How many claims hold, in a sentence."""
-    verdicts = [claim.verdict for found in claims(names, folder).values() for claim in found]
-    counts = Counter(verdicts)
+def tally(folder: Path = STORED) -> str:
+    """How many claims hold by the results of a folder, in a sentence."""
+    judged = [one for name in NAMES for one in claims(name, folder)]
+    counts = Counter(one.verdict for one in judged)
+    checks = sum(one.claim.check for one in judged)
     return (
-        f"{len(verdicts)} claims: {counts['holds']} hold, {counts['partly']} hold partly, "
-        f"{counts['not']} do not."
+        f"{len(judged) - checks} claims: {counts['holds']} hold, {counts['partly']} hold partly, "
+        f"{counts['does not hold']} do not, {counts['inconclusive']} are open."
     )
 
 
-def claims_page(folder: Path = STORED) -> str:
-    """A Markdown page of all claims that `folder` has results of."""
-    return (
-        "# What holds, and what does not\n\n"
-        "Experiments with several seeds test the paper's claims, and our own. `make figures` "
-        "writes this page\nfrom their stored results. A difference counts if it is larger than "
-        "chance over the seeds (Student's\npaired test, one-sided, at 5 %). *Exploratory*: the "
-        "rule, or the number of seeds, was settled after\nresults had been seen.\n\n"
-        f"{tally(NAMES, folder)}\n\n{claims_table(NAMES, folder)}"
-    )
+def claims_page(folders: Mapping[str, Path] = FOLDERS) -> str:
+    """A Markdown page of all claims that there are results of, by experiment."""
+    tallies = []
+    for label, folder in folders.items():
+        missing = [name for name in NAMES if not claims(name, folder)]
+        if len(missing) < len(NAMES):
+            rest = f" Not measured: {', '.join(missing)}." if missing else ""
+            tallies.append(f"- {SETS.get(label, label)}: {tally(folder)}{rest}")
+    sections = [
+        f"## {name}\n\n{inspect.getdoc(type(load_study(name)))}\n\n{claims_table(name, folders)}"
+        for name in NAMES
+        if any(claims(name, folder) for folder in folders.values())
+    ]
+    return "\n".join([HEAD, *tallies, "", *sections])
 
 
 def redraw(folder: Path, out: Path) -> list[str]:

@@ -1,14 +1,25 @@
-"""Numbers over seeds: their spread, and whether a difference is larger than chance."""
+"""Numbers over seeds: their spread, and what a claim's tests decide.
+
+    parts = [above("relu", shares, limit=0.5), alike("own", here, there, margin=0.25)]
+    decide(parts)                       # shown, refuted or open, one for each
+
+A part is an effect with one number per seed, and a range in which its mean has to lie. It is shown
+by Student's t-test against the ends of that range, refuted by one for the opposite or for
+equivalence, and open where neither is. All parts of an experiment are one family (Holm).
+"""
 
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy import stats
 
-Verdict = Literal["holds", "partly", "not"]
+Decision = Literal["shown", "refuted", "open"]
+LEVEL = 0.05
+"""Of the tests of an experiment together, both ways; intervals are of 1 - LEVEL."""
 
 
 class Spread(NamedTuple):
@@ -43,46 +54,152 @@ def values_of(group: Mapping[str, Any], key: str, scale: float = 1) -> dict[str,
     return {name: [scale * value for value in getattr(one, key)] for name, one in group.items()}
 
 
-def clearly_above(left: Sequence[float], right: Sequence[float] | None = None) -> bool:
-    """Whether `left` exceeds `right`, or 0: Student's paired test, one-sided, at 5 %.
+@dataclass(frozen=True)
+class Part:
+    """One part of a claim: an effect, and where its mean has to lie. Made by `above` and the like.
 
-    Both hold one number per seed, the same seeds in the same order, so that what a seed does to
-    both cancels. Where one has more seeds than the other, the seeds they share count. A single
-    seed proves nothing: False.
+    Raises:
+        ValueError: if it has no effect at all.
     """
-    right = [0.0] * len(left) if right is None else right
-    differences = [one - other for one, other in zip(left, right, strict=False)]
-    n = len(differences)
-    if n < 2:
-        return False
-    # scipy's own ttest_rel warns, and may give nan, where all differences are the same.
-    least = stats.t.ppf(0.95, n - 1) * statistics.stdev(differences) / math.sqrt(n)
-    return bool(statistics.fmean(differences) > least)
+
+    name: str
+    effect: tuple[float, ...]
+    """One number per seed."""
+    low: float
+    high: float
+    """The mean has to lie between these; one may be infinite."""
+    margin: float | None = None
+    """Of a difference from `low` or `high` that would matter: within it is no difference."""
+
+    def __post_init__(self) -> None:
+        if not self.effect:
+            raise ValueError(f"{self.name} has no numbers.")
+
+    @property
+    def mean(self) -> float:
+        """Mean effect over seeds."""
+        return statistics.fmean(self.effect)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Student's interval of the mean; as wide as can be for one seed."""
+        if len(self.effect) < 2:
+            return -math.inf, math.inf
+        reach = stats.t.ppf(1 - LEVEL / 2, len(self.effect) - 1) * stats.sem(self.effect)
+        return self.mean - float(reach), self.mean + float(reach)
+
+    @property
+    def rule(self) -> str:
+        """Where the mean has to lie, in words."""
+        if math.isinf(self.high):
+            text, end = f"above {self.low:g}", self.low
+        elif math.isinf(self.low):
+            text, end = f"below {self.high:g}", self.high
+        else:
+            return f"from {self.low:g} to {self.high:g}"
+        if self.margin is None:
+            return text
+        return f"{text}; no difference: {end - self.margin:g} to {end + self.margin:g}"
+
+    @property
+    def _ends(self) -> list[float]:
+        """The finite ends of the range."""
+        return [end for end in (self.low, self.high) if math.isfinite(end)]
+
+    def p_shown(self) -> float:
+        """The p-value of its mean lying in the range: above the low end and below the high one."""
+        inside = {self.low: self._p_above, self.high: self._p_below}
+        return max(inside[end](end) for end in self._ends)
+
+    def p_refuted(self) -> float:
+        """The p-value of the opposite: beyond an end of the range, or no difference from it."""
+        outside = {self.low: self._p_below, self.high: self._p_above}
+        beyond = min(1.0, len(self._ends) * min(outside[end](end) for end in self._ends))
+        if self.margin is None:
+            return beyond
+        (end,) = self._ends
+        same = max(self._p_above(end - self.margin), self._p_below(end + self.margin))
+        return min(beyond, same)
+
+    def _p_above(self, limit: float) -> float:
+        """One-sided, of the mean being above a limit."""
+        return _p_greater([x - limit for x in self.effect])
+
+    def _p_below(self, limit: float) -> float:
+        """One-sided, of the mean being below a limit."""
+        return _p_greater([limit - x for x in self.effect])
 
 
-def verdict(*held: bool) -> Verdict:
-    """Holds if all parts of a claim do, not if none does, else partly."""
-    return "holds" if all(held) else "partly" if any(held) else "not"
+def _p_greater(values: Sequence[float]) -> float:
+    """Student's one-sided test of a mean above 0; 1 for a single number, which proves nothing."""
+    if len(values) < 2:
+        return 1.0
+    if np.ptp(values) <= 1e-9 * np.abs(values).max():  # scipy's would be 0 / 0
+        return 0.0 if values[0] > 0 else 1.0
+    return float(stats.ttest_1samp(values, 0, alternative="greater").pvalue)
 
 
-def rank_correlation(left: np.ndarray, right: np.ndarray) -> float:
-    """Spearman's, over all pairs, of two symmetric measures of pairs, (n, n)."""
-    upper = np.triu_indices(len(left), 1)
-    return float(stats.spearmanr(left[upper], right[upper]).statistic)
+def above(
+    name: str, effect: Sequence[float], limit: float = 0.0, margin: float | None = None
+) -> Part:
+    """A part that wants the effect above a limit."""
+    return Part(name, tuple(effect), limit, math.inf, margin)
 
 
-def mantel_test(left: np.ndarray, right: np.ndarray, deals: int) -> tuple[float, float]:
-    """Their rank correlation, and the share of random deals of the items that reach it.
+def below(
+    name: str, effect: Sequence[float], limit: float = 0.0, margin: float | None = None
+) -> Part:
+    """A part that wants the effect below a limit."""
+    return Part(name, tuple(effect), -math.inf, limit, margin)
 
-    The pairs of one item hang together, so items are dealt anew, not pairs.
+
+def between(name: str, effect: Sequence[float], low: float, high: float) -> Part:
+    """A part that wants the effect between two limits."""
+    return Part(name, tuple(effect), low, high)
+
+
+def more(name: str, left: Sequence[float], right: Sequence[float], margin: float) -> Part:
+    """A part that wants `left` above `right`, seed by seed; alike within the margin refutes it.
+
+    Where one has more seeds than the other, the seeds they share count.
     """
-    found = stats.permutation_test(
-        (np.arange(len(left)),),
-        lambda deal: rank_correlation(left[np.ix_(deal, deal)], right),
-        permutation_type="pairings",
-        vectorized=False,
-        n_resamples=deals,
-        alternative="greater",
-        rng=np.random.default_rng(0),
-    )
-    return float(found.statistic), float(found.pvalue)
+    return above(name, differences(left, right), 0.0, margin)
+
+
+def alike(name: str, left: Sequence[float], right: Sequence[float], margin: float) -> Part:
+    """A part that wants `left` and `right` no further apart than a margin, seed by seed."""
+    return Part(name, differences(left, right), -margin, margin)
+
+
+def highest(groups: Mapping[str, Any], key: str) -> list[float]:
+    """The highest of one measure among the settings of a group: a number per seed."""
+    return [max(each) for each in zip(*values_of(groups, key).values(), strict=True)]
+
+
+def differences(left: Sequence[float], right: Sequence[float]) -> tuple[float, ...]:
+    """`left` minus `right`, of the seeds they share."""
+    return tuple(one - other for one, other in zip(left, right, strict=False))
+
+
+def decide(parts: Sequence[Part]) -> list[Decision]:
+    """What is decided of each part, all together at LEVEL: Holm, each part two-sided."""
+    p_values = [min(1.0, 2 * min(part.p_shown(), part.p_refuted())) for part in parts]
+    return [
+        "open" if p > LEVEL else "shown" if part.p_shown() <= part.p_refuted() else "refuted"
+        for part, p in zip(parts, holm(p_values), strict=True)
+    ]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values."""
+    order = np.argsort(p_values)
+    rest = len(p_values) - np.arange(len(p_values))
+    adjusted = np.maximum.accumulate(np.array(p_values)[order] * rest).clip(max=1.0)
+    return adjusted[np.argsort(order)].tolist()
+
+
+def correlation(left: Sequence[float], right: Sequence[float]) -> float:
+    """Pearson's; 0 where either is the same for all, which goes with nothing."""
+    if np.ptp(left) == 0 or np.ptp(right) == 0:
+        return 0.0
+    return float(stats.pearsonr(left, right).statistic)

@@ -9,44 +9,17 @@ seeds. Drawing and claims take nothing else: a figure is redrawn without a model
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from docmem.experiments.claims import Claims, Judged, Verdict, judge
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import Verdict
 from docmem.plots.style import STYLE, headline, new_figure
 
 R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One row of the table of claims."""
-
-    claim: str
-    """What is claimed, in one sentence."""
-    ours: str
-    """What was measured, with its spread over seeds."""
-    verdict: Verdict
-    """holds, partly, or not."""
-    published: str = "left open"
-    """What the paper reports."""
-    why: str = ""
-    """Why it does not hold, as far as it was tested; told only then."""
-    exploratory: bool = False
-    """Whether its rule, or its number of seeds, was settled after results had been seen."""
-
-    @property
-    def found(self) -> str:
-        """What was measured, and why the claim does not hold, if it does not."""
-        return f"{self.ours}. {self.why}" if self.why and self.verdict != "holds" else self.ours
-
-
-Claims = Iterator[Claim]
 
 
 class Study(ABC, Generic[R]):
@@ -81,17 +54,17 @@ class Study(ABC, Generic[R]):
         """Draw the panels on an empty Figure."""
 
     @abstractmethod
-    def _judge(self, results: R) -> Claims:
-        """Yield what the results say of each claim."""
+    def _claims(self, results: R) -> Claims:
+        """Yield what is claimed, with the numbers that decide it."""
 
-    def claims(self, results: R) -> list[Claim]:
-        """What the results say of each claim."""
-        return list(self._judge(results))
+    def claims(self, results: R) -> list[Judged]:
+        """The claims with what the results decide of them, all together."""
+        return judge(self._claims(results))
 
     def title(self, results: R) -> str:
         """What the figure says: it follows from the numbers, or only says what is shown."""
         pairs = zip(self.needs, self.claims(results), strict=False)
-        found = all(needed in (None, claim.verdict) for needed, claim in pairs)
+        found = all(needed in (None, judged.verdict) for needed, judged in pairs)
         return self.finding if self.needs and found else self.shown
 
     def figure(self, results: R, note: str) -> Figure:

@@ -1,4 +1,4 @@
-"""One guided step: what the trainer, `add`, the baselines and the benchmark all do.
+"""One guided step: what the trainer, `add`, the rivals and the benchmark all do.
 
     losses = guided_losses(cache, index, memory, positive, negative, alpha=0.1, tau=4.5)
     descend([losses.total], optimizer, grad_clip=5.0)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError
@@ -131,9 +131,9 @@ class Trainer:
         return torch.stack([drawn() for _ in rows]), rows
 
 
-def new_optimizer(config: TrainConfig, memory: DocumentMemory) -> torch.optim.Optimizer:
-    """The optimizer that a configuration names, over all of a memory's weights."""
-    weights, decay = memory.parameters(), config.weight_decay
+def new_optimizer(config: TrainConfig, trained: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer that a configuration names, over all weights of a memory, or of a rival."""
+    weights, decay = trained.parameters(), config.weight_decay
     if config.optimizer == "muon":
         return Muon(weights, lr=config.muon_lr, adamw_lr=config.lr, weight_decay=decay)
     return torch.optim.AdamW(weights, lr=config.lr, weight_decay=decay)

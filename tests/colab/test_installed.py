@@ -42,7 +42,19 @@ def test_every_file_of_the_installed_package_is_in_the_source_archive(tmp_path: 
     assert not {*package_files(), "LICENSE"} - packed
 
 
-def test_lora_of_this_peft_is_trained(tmp_path: Path) -> None:
-    command = ["experiment", "baselines", "--fast", "--seeds", "1", "--out", str(tmp_path)]
-    subprocess.run([sys.executable, "-m", "docmem", *command], cwd=tmp_path, check=True)
-    assert (tmp_path / "baselines.png").stat().st_size > 0
+RIVALS = """
+import docmem
+from docmem.experiments.rivals_lora import LoRA
+from docmem.experiments.rivals_prefix import Cartridge
+
+config = docmem.preset("tiny", max_segments=1, optimizer="adamw")
+documents = docmem.load_documents("encyclopedia", max_documents=2)
+for kind in (LoRA, Cartridge):
+    rival = kind(docmem.load_lm("tiny"), documents, config)
+    rival.epoch()
+    assert rival.losses[0] > 0
+"""
+
+
+def test_lora_and_cartridge_of_this_peft_are_trained(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", RIVALS], cwd=tmp_path, check=True)

@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from docmem.evaluation.recall import recognition
+from docmem.experiments.claims import Claim, Claims
 from docmem.experiments.drawing import dot_panels
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import spread, verdict
-from docmem.experiments.study import Claim, Claims, Study, columns
+from docmem.experiments.stats import above, below, between, more, spread
+from docmem.experiments.study import Study, columns
 from docmem.plots.style import SIGNED, document_color
 from docmem.training.run import Run
 
@@ -64,7 +65,7 @@ class Activation(Study[Results]):
     )
     shown = "Which entries a document opens, by activation"
     finding = "Sigmoid opens every entry, relu fewer, tanh with both signs"
-    needs = ("holds", None, "holds")
+    needs = ("as it must be", None, None, "holds")
 
     def measure(self, pool: RunPool) -> Results:
         """Train every activation with every seed; measure its selections and its recall."""
@@ -92,29 +93,34 @@ class Activation(Study[Results]):
         figure.colorbar(image, ax=above, label="k_doc", aspect=12, pad=0.01)
         dot_panels(below, MEASURES, results.activations)
 
-    def _judge(self, results: Results) -> Claims:
+    def _claims(self, results: Results) -> Claims:
         found = results.activations
-        sigmoid, relu = spread(found["sigmoid"].active), spread(found["relu"].active)
         yield Claim(
             "Sigmoid opens every entry for every document",
-            f"share of active entries {sigmoid}",
-            verdict(sigmoid.mean > 0.95),
+            [above("share of active entries", found["sigmoid"].active, 1 - OPEN)],
             published="all on",
+            check=True,
+        )
+        relu = found["relu"]
+        yield Claim(
+            "Relu opens a sparse set of entries: fewer than half",
+            [below("share of active entries", relu.active, 0.5)],
+            published="sparse",
+            note=f"before anything is trained, share {spread(relu.active_untrained)}",
+            own=relu.own,
         )
         yield Claim(
-            "Relu opens a sparse set of entries",
-            f"share of active entries {relu}",
-            verdict(relu.mean < 0.6),
-            published="sparse",
-            why="Of a linear g about half are positive before anything is trained: "
-            f"{spread(found['relu'].active_untrained)}",
+            "Training makes relu's selection sparser than it started",
+            [more("untrained minus trained share", relu.active_untrained, relu.active, 0.05)],
+            published="not compared",
+            own=relu.own,
         )
-        negative = spread(found["tanh"].negative)
+        tanh = found["tanh"]
         yield Claim(
             "Tanh selects with both signs",
-            f"share of negative entries {negative}",
-            verdict(0.25 < negative.mean < 0.75),
+            [between("share of negative entries", tanh.negative, 0.25, 0.75)],
             published="signed",
+            own=tanh.own,
         )
 
 

@@ -2,7 +2,7 @@
 
 The paper leaves it open. A passage is read under every DocRep, and the DocRep plane is searched
 for where it is most likely. Passages are segments: those of training, later ones of the same
-articles that share no word with training, and those of articles that were never trained.
+articles that share no word with training, and those of strangers, articles that were never trained.
 """
 
 import dataclasses
@@ -11,15 +11,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
+from torch import Tensor
 
 from docmem.documents import Document, segments
+from docmem.evaluation.recall import recognition
 from docmem.evaluation.search import search_descent
+from docmem.experiments.claims import Claim, Claims
 from docmem.experiments.drawing import dots, level
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import clearly_above, spread, verdict
-from docmem.experiments.study import Claim, Claims, Study
+from docmem.experiments.stats import above, spread
+from docmem.experiments.study import Study
 from docmem.lm.cross_entropy import base_cross_entropies, cross_entropies_at
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
@@ -47,16 +51,18 @@ class Results:
     """Of the groups `seen` and `unseen`, one entry per seed, unless said otherwise."""
 
     documents: int
+    own: list[float]
+    """Cross entropy of the documents under their own DocRep, nats per token."""
     lowest: dict[str, list[float]]
     """Share of passages whose cross entropy is lowest under their own document's DocRep."""
     descent: dict[str, list[float]]
     """Share of passages whose descent ends nearest their own document's DocRep."""
-    auc: dict[str, list[float]]
-    """ROC-AUC of `none of the documents`: the chance that a stranger has the higher score."""
     scores: dict[str, list[list[float]]]
     """Lowest cross entropy minus the base LM's, nats per token, (seeds, passages), all groups."""
-    hits: list[float]
-    """Share of seeds that give each unseen passage to its document, one per passage."""
+
+    def auc(self, name: str) -> list[float]:
+        """ROC-AUC of `none of the documents`: the chance that a stranger has the higher score."""
+        return list(map(roc_auc, self.scores[name], self.scores[STRANGE[name]]))
 
 
 class Attribution(Study[Results]):
@@ -71,36 +77,31 @@ class Attribution(Study[Results]):
         "passages; right: ROC curves."
     )
 
+    shown = "Which document a passage is from, and whether it is from any"
+    finding = "Trained passages are attributed to their document, and told from strangers'"
+    needs = ("holds", None, "holds")
+
     def measure(self, pool: RunPool) -> Results:
         """Read every passage under every DocRep, and search the plane for it."""
-        known = len(pool.documents())
-        strangers = dataclasses.replace(pool, fast=False).documents(2 * known)[known:]
         scores: dict[str, list[list[float]]] = {name: [] for name in GROUPS}
-        right: dict[str, list[torch.Tensor]] = {name: [] for name in STRANGE}
+        lowest: dict[str, list[float]] = {name: [] for name in STRANGE}
         descent: dict[str, list[float]] = {name: [] for name in STRANGE}
-        for run in pool.runs():
+        own = []
+        for seed in pool.seed_numbers():
+            run, known = pool.run(seed), pool.documents(seed)
             memory = run.load_memory()
-            for name, group in passages(run.config, pool.documents(), strangers).items():
+            own.append(recognition(pool.cache_hidden_states(run), memory).own)
+            for name, group in passages(run.config, known, strangers(pool, seed)).items():
                 doc_ids = torch.tensor([doc_id for doc_id, _ in group])
                 cache = cache_passages(pool.lm, run, [text for _, text in group])
                 ce = cross_entropies_at(cache, memory, memory.doc_reps)
                 scores[name].append((ce.min(1).values - base_cross_entropies(cache)).tolist())
                 if name in STRANGE:
-                    right[name].append((ce.argmin(1) == doc_ids).float())
+                    lowest[name].append(share(ce.argmin(1) == doc_ids))
                     found = search_descent(cache, memory, **DESCENT).doc_reps
                     nearest = torch.cdist(found, memory.doc_reps.cpu()).argmin(1)
-                    descent[name].append((nearest == doc_ids).float().mean().item())
-        return Results(
-            known,
-            {name: torch.stack(right[name]).mean(1).tolist() for name in STRANGE},
-            descent,
-            {
-                name: list(map(roc_auc, scores[name], scores[strange]))
-                for name, strange in STRANGE.items()
-            },
-            scores,
-            torch.stack(right["unseen"]).mean(0).tolist(),
-        )
+                    descent[name].append(share(nearest == doc_ids))
+        return Results(len(memory.doc_reps), own, lowest, descent, scores)
 
     def _draw(self, figure: Figure, results: Results) -> None:
         left, middle, right = figure.subplots(1, 3, width_ratios=(1.15, 1.5, 1))
@@ -123,7 +124,7 @@ class Attribution(Study[Results]):
         middle.set_ylabel("lowest CE - CE of the base LM (nats per token)")
         middle.set_title("Is it any of them? One dot per passage")
         for name, other in STRANGE.items():
-            label: str | None = f"{name}: AUC {spread(results.auc[name]).mean:.2f}"
+            label: str | None = f"{name}: AUC {spread(results.auc(name)).mean:.2f}"
             for known, strange in zip(results.scores[name], results.scores[other], strict=True):
                 false, true, _ = roc_curve(*labelled(known, strange))
                 right.plot(false, true, color=GROUPS[name][0], lw=1.6, alpha=0.6, label=label)
@@ -134,46 +135,42 @@ class Attribution(Study[Results]):
         right.set_title("ROC of “none of them”")
         right.legend(loc="lower right", frameon=False, fontsize=9)
 
-    def title(self, results: Results) -> str:
-        """Says which passages are attributed where that is clear."""
-        seen, unseen = (spread(results.lowest[name]).mean for name in STRANGE)
-        if seen > 0.95 and unseen < 0.5:
-            return "Trained passages are attributed to their document, later ones seldom"
-        return "Which document a passage is from"
-
-    def _judge(self, results: Results) -> Claims:
-        chance, hits = 1 / results.documents, results.hits
-        seen, later = (spread(results.lowest[name]) for name in STRANGE)
+    def _claims(self, results: Results) -> Claims:
+        lowest, own = results.lowest, results.own
         yield Claim(
-            "A trained passage costs least under its own document's DocRep",
-            f"share of passages {seen}",
-            verdict(seen.mean > 0.95),
+            "A trained passage costs least under its own document's DocRep, and descent in the "
+            "plane for the DocRep that explains it best ends nearest that one",
+            [
+                above("share of passages, by lowest cross entropy", lowest["seen"], 0.95),
+                above("by descent", results.descent["seen"], 0.95),
+            ],
+            own=own,
         )
-        found = spread(results.descent["seen"])
+        chance = 1 / results.documents
+        over = [one - chance for one in lowest["unseen"]]
         yield Claim(
-            "Descent in the plane for the DocRep that explains a trained passage best ends "
-            "nearest its own document's",
-            f"share of passages {found}",
-            verdict(found.mean > 0.95, found.mean > 0.5),
+            "A passage of the same article that was not trained is attributed more often than by "
+            "chance",
+            [above(f"share of passages minus chance ({chance:.2f})", over, 0, margin=0.05)],
+            own=own,
         )
-        above = clearly_above(hits, [chance] * len(hits))  # over passages: the seeds share them
-        yield Claim(
-            "A passage of the same article that was not trained is attributed too",
-            f"share of {len(hits)} passages {later}, chance {chance:.2f}",
-            verdict(above, later.mean > 0.5),
-            exploratory=True,
-        )
-        known, unseen = (spread(results.auc[name]) for name in STRANGE)
         yield Claim(
             "Lowest cross entropy minus the base LM's tells trained passages from strangers'",
-            f"ROC-AUC {known}",
-            verdict(known.mean > 0.95),
+            [above("ROC-AUC", results.auc("seen"), 0.95)],
+            own=own,
         )
         yield Claim(
             "The same tells the rest of the trained articles from strangers'",
-            f"ROC-AUC {unseen}, chance 0.50",
-            verdict(unseen.mean > 0.75),
+            [above("ROC-AUC", results.auc("unseen"), 0.75)],
+            own=own,
         )
+
+
+def strangers(pool: RunPool, seed: int) -> list[Document]:
+    """As many documents as a seed draws, of those that it did not draw."""
+    whole = dataclasses.replace(pool, fast=False)  # a fast pool gives no more than it trains
+    count = len(pool.documents(seed))
+    return whole.documents(seed, 2 * count)[count:]
 
 
 def passages(
@@ -201,6 +198,11 @@ def cache_passages(lm: LanguageModel, run: Run, texts: Sequence[str]) -> HiddenS
     """A cache with one passage per batch."""
     batches = [lm.tokenize([text], run.config.max_length) for text in texts]
     return HiddenStateCache(lm, batches, range(len(texts)), run.config.hook_memory_layer)
+
+
+def share(right: Bool[Tensor, "*passages"]) -> float:
+    """The share of passages of which something is so."""
+    return right.float().mean().item()
 
 
 def labelled(known: Sequence[float], strange: Sequence[float]) -> tuple[list[int], list[float]]:

@@ -1,151 +1,181 @@
-"""Capacity: how many documents fit into how many entries.
+"""Capacity: how many documents a memory holds, by its entries and the length of its DocReps.
 
-The paper leaves it open. Every cell is trained anew, for equally many epochs: what is measured is
-what a memory of that size has learned by then, so the last tenth of the epochs is measured too.
+The paper has ten or twenty documents, and leaves open how many more fit. Here every memory is
+trained anew, for equally many epochs, on one segment per document: articles first, then invented
+texts. With a DocRep longer than two, Muon also moves the key generator's matrix, which AdamW does
+in the plane.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
-from docmem.evaluation.recall import recognition
-from docmem.experiments.drawing import band, cell_texts, shade
+from docmem.documents import Document
+from docmem.evaluation.cached import measure
+from docmem.experiments.claims import LEARNED, Claim, Claims
+from docmem.experiments.drawing import dot_panels, stacked
+from docmem.experiments.invented import invented
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import spread, verdict
-from docmem.experiments.study import Claim, Claims, Study
+from docmem.experiments.stats import alike, below, more, spreads, values_of
+from docmem.experiments.study import Study, columns
+from docmem.training.run import Run
 
-DOCUMENTS = (5, 10, 20)
-ENTRIES = (16, 32, 64, 128, 256)
-"""Each twice the one before it."""
-MOST_SEEDS = 2
-EPOCHS = 40
-LEARNED = 2.0
-"""Own cross entropy below which a document counts as learned, nats per token."""
-CE = "cross entropy, own DocRep (nats per token)"
+COUNTS: dict[int, int | None] = {10: None, 20: None}
+"""Documents, and how many seeds at most; None: all."""
+MANY: dict[int, int | None] = {50: None, 100: 1, 200: 1}
+"""Further ones, which only the embedded LM by its preset is quick enough for."""
+SIZES: dict[str, dict[str, int]] = {
+    "usual": {},
+    "32 entries": {"hook_memory_dim": 32},
+    "512 entries": {"hook_memory_dim": 512},
+    "8-D DocReps": {"key_dim": 8},
+}
+"""Memories that are compared with most documents: what is changed."""
+MEASURES = {
+    "own": "cross entropy, own DocRep\n(nats per token)",
+    "lowest_pair": "another's DocRep, lowest pair\n(nats per token)",
+    "completed": "share of tokens\ncompleted",
+    "seconds": "training, seconds\nper document",
+}
 
-Cells = list[list[list[float]]]
-"""One number per cell and seed, [documents][entries][seed]."""
+
+@dataclass(frozen=True)
+class Known:
+    """What memories of one setting know, one per seed; cross entropies in nats per token."""
+
+    own: list[float]
+    other: list[float]
+    """Under another's DocRep, mean."""
+    lowest_pair: list[float]
+    """Under another's DocRep, lowest of all pairs."""
+    margin: list[float]
+    """Another's minus own, of the worst document."""
+    completed: list[float]
+    """Share of tokens completed correctly."""
+    seconds: list[float]
+    """Training, per document."""
+
+    @property
+    def gap(self) -> list[float]:
+        """Another's minus own cross entropy, one per seed."""
+        return [other - own for other, own in zip(self.other, self.own, strict=True)]
 
 
 @dataclass(frozen=True)
 class Results:
-    """Of every size: cross entropies in nats per token."""
+    """By number of documents, and for one of these numbers by size of the memory."""
 
-    documents: list[int]
-    entries: list[int]
-    epochs: int
-    own: Cells
-    """Under the own DocRep."""
-    gained: Cells
-    """How far the own cross entropy in training fell over the last tenth of the epochs."""
-
-    @property
-    def mean(self) -> np.ndarray:
-        """Mean own cross entropy over seeds, (documents, entries)."""
-        return np.array(self.own).mean(2)
-
-    @property
-    def seeds(self) -> int:
-        """Seeds of each size."""
-        return len(self.own[0][0])
-
-    def doubled(self) -> tuple[np.ndarray, np.ndarray]:
-        """Changes of the mean where documents and entries both double, and documents alone."""
-        return self.mean[1:, 1:] - self.mean[:-1, :-1], np.diff(self.mean, axis=0)
+    counts: dict[str, Known]
+    crowd: int
+    """The most documents that all seeds were trained on: the sizes are compared with these."""
+    sizes: dict[str, Known]
 
 
 class Capacity(Study[Results]):
-    """How many documents fit into how many memory entries?"""
+    """How many documents does a memory hold, and what does it need for more?"""
 
     results = Results
-    size = (13, 4.6)
+    size = (13, 6.8)
     alt = (
-        "Left: heat map of own cross entropy, documents down, memory entries across; middle: the "
-        "same as a curve for each number of documents; right: over entries per document, one "
-        "point per run."
+        "Two rows of four panels: cross entropy under the own DocRep, the lowest under another's, "
+        "share of tokens completed, seconds per document; above by number of documents, below by "
+        "entries of the memory and dimensions of DocReps, one dot per seed."
     )
-    shown = "What a memory of each size knows of its documents"
-    finding = "More entries hold more documents"
-    needs = ("holds", "holds", "holds")
-    caption = "{results.seeds} seeds, {results.epochs} epochs per cell."
+    shown = "What a memory knows, by its documents and its size"
+    finding = "Many documents are further apart with DocReps of eight dimensions"
+    needs = (None, None, "holds")
+    caption = (
+        "Below: {results.crowd} documents in memories of other sizes. One segment per document."
+    )
 
     def measure(self, pool: RunPool) -> Results:
-        """Train a memory of every size; measure what it knows and what it still gained."""
-        seeds = pool.seed_numbers(MOST_SEEDS)
-        cells = [
-            [[cell(pool, seed, count, entries) for seed in seeds] for entries in ENTRIES]
-            for count in DOCUMENTS
-        ]
-        own, gained = np.moveaxis(np.array(cells), 3, 0).tolist()
-        return Results(list(DOCUMENTS), list(ENTRIES), EPOCHS, own, gained)
+        """Train memories of more and more documents, then of other sizes."""
+        counts = {**COUNTS, **(MANY if pool.label == "tiny" else {})}
+        most = max(count for count, seeds in counts.items() if seeds is None)
+
+        def known(count: int, **size: int) -> Known:
+            seeds = pool.seed_numbers(counts[count])
+            return Known(**columns(one_run(pool, crowd(pool, n, count, **size)) for n in seeds))
+
+        return Results(
+            {str(count): known(count) for count in counts},
+            most,
+            {name: known(most, **size) for name, size in SIZES.items()},
+        )
 
     def _draw(self, figure: Figure, results: Results) -> None:
-        entries, counts, mean = results.entries, results.documents, results.mean
-        left, middle, right = figure.subplots(1, 3, width_ratios=(1.3, 1, 1))
-        image = left.imshow(mean, cmap="viridis_r", aspect="auto", vmin=0, vmax=mean.max())
-        cell_texts(left, image, "{:.2f}".format, 12)
-        left.set_xticks(range(len(entries)), [str(n) for n in entries])
-        left.set_yticks(range(len(counts)), [str(n) for n in counts])
-        left.spines[:].set_visible(False)
-        left.set(xlabel="memory entries", ylabel="documents", title="mean over seeds")
-        figure.colorbar(image, ax=left, label=CE)
-        for index, (count, own) in enumerate(zip(counts, results.own, strict=True)):
-            color, label = shade(index, len(counts)), f"{count} documents"
-            band(middle, entries, np.transpose(own).tolist(), color, label)
-            per_document = np.repeat([n / count for n in entries], results.seeds)
-            right.plot(
-                per_document, np.ravel(own), "os^"[index % 3], color=color, ms=6, alpha=0.7, mew=0,
-                label=label,
-            )  # fmt: skip
-        for axes, unit in ((middle, "entries"), (right, "entries per document")):
-            axes.set_xscale("log", base=2)
-            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-            axes.set(xlabel=f"memory {unit}", ylabel=CE, ylim=(0, None), title=f"by {unit}")
-            axes.legend(frameon=False, fontsize=9)
+        upper, lower = stacked(figure, 1, 1)
+        panels = upper.subplots(1, len(MEASURES))
+        dot_panels(panels, MEASURES, results.counts)
+        for axes in panels:
+            axes.set_xlabel("documents")
+        sizes = {name.replace(" ", "\n"): one for name, one in results.sizes.items()}
+        panels = lower.subplots(1, len(MEASURES))
+        dot_panels(panels, MEASURES, sizes)
+        for axes in panels:
+            axes.tick_params(axis="x", labelsize=9)
 
-    def _judge(self, results: Results) -> Claims:
-        entries, counts, mean = results.entries, results.documents, results.mean
-        own = np.array(results.own)
-        few, most = (spread(own[:, at].mean(0)) for at in (0, -1))
+    def _claims(self, results: Results) -> Claims:
+        crowd, (least, few) = results.crowd, next(iter(results.counts.items()))
+        usual, small, large, long = (results.sizes[name] for name in SIZES)
+
+        def both(left: Known, right: Known) -> list[float]:
+            return [max(pair) for pair in zip(left.own, right.own, strict=True)]
+
         yield Claim(
-            "More entries lower the own cross entropy, whatever the number of documents",
-            f"{few} nats with {entries[0]} entries, {most} with {entries[-1]}, mean over "
-            f"{counts[0]} to {counts[-1]} documents after {results.epochs} epochs; the last tenth "
-            f"of training still gained {np.mean(results.gained):.2f} nats on average",
-            verdict(bool((mean[:, -1] < mean[:, 0]).all()), bool((np.diff(mean) < 0).all())),
+            f"A memory learns {crowd} documents: their own cross entropy is below {LEARNED:g} nat",
+            [below("own cross entropy, nats", usual.own, LEARNED)],
+            published="ten and twenty documents",
+            note=f"by documents {spreads(values_of(results.counts, 'own'), ' ')}",
         )
-        few, most = (spread(own[at].mean(0)) for at in (0, -1))
         yield Claim(
-            "More documents raise it, whatever the number of entries",
-            f"{few} nats with {counts[0]} documents, {most} with {counts[-1]}, mean over entries",
-            verdict(bool((mean[-1] > mean[0]).all()), bool((np.diff(mean, axis=0) > 0).all())),
+            f"In the plane {crowd} documents are told apart worse than {least}",
+            [more(f"lowest pair, {least} documents - {crowd}, nats", few.lowest_pair,
+                  usual.lowest_pair, 0.25)],
+            note=f"by documents {spreads(values_of(results.counts, 'lowest_pair'), ' ')}",
+            own=both(few, usual),
+        )  # fmt: skip
+        yield Claim(
+            f"DocReps of 8 dimensions keep {crowd} documents further apart than the plane does",
+            [more("lowest pair, 8 dimensions - 2, nats", long.lowest_pair, usual.lowest_pair,
+                  0.25)],
+            note=f"own cross entropy {spreads(values_of(results.sizes, 'own'), ' ')}",
+            own=both(long, usual),
+        )  # fmt: skip
+        yield Claim(
+            f"32 entries learn less of {crowd} documents than 128 do",
+            [more("own cross entropy, 32 - 128, nats", small.own, usual.own, 0.25)],
         )
-        fits = {
-            size: max((n for n, ce in zip(counts, known, strict=True) if ce < LEARNED), default=0)
-            for size, known in zip(entries, mean.T, strict=True)
-        }
-        smallest, *_, largest = fits.values()
         yield Claim(
-            f"Documents learned (own cross entropy below {LEARNED:g}) grow with the entries",
-            "of " + "; ".join(f"{size} entries: {fit}" for size, fit in fits.items()),
-            verdict(list(fits.values()) == sorted(fits.values()) and largest > smallest),
-        )
-        both, alone = (float(np.abs(changes).mean()) for changes in results.doubled())
-        yield Claim(
-            "What counts is entries per document: twice the documents with twice the entries "
-            "are known as well",
-            f"mean change {both:.2f} nats where both double, {alone:.2f} where the documents "
-            "double alone; means over seeds",
-            verdict(both < 0.25, both < alone / 2),
-            exploratory=True,
+            f"512 entries learn as much of {crowd} documents as 128 do, within 0.25 nats",
+            [alike("own cross entropy, 512 - 128, nats", large.own, usual.own, 0.25)],
         )
 
 
-def cell(pool: RunPool, seed: int, count: int, entries: int) -> list[float]:
-    """Own cross entropy of one run, and what its last tenth gained."""
-    sizes = {"max_labels": count, "hook_memory_dim": entries, "num_epochs": EPOCHS}
-    run = pool.run(seed, pool.documents(count), **sizes)
-    own = recognition(pool.cache_hidden_states(run), run.load_memory()).own
-    losses = [epoch.positive_ce for epoch in run.load_history()]
-    return [own, losses[-1 - max(1, len(losses) // 10)] - losses[-1]]
+def documents(pool: RunPool, seed: int, count: int) -> list[Document]:
+    """Documents that a seed draws, and invented ones where there are no more."""
+    known = pool.documents(seed, count)
+    return known if pool.fast else known + invented(count - len(known), seed)
+
+
+def crowd(pool: RunPool, seed: int, count: int, **changes: Any) -> Run:
+    """A run on one segment of each of so many documents."""
+    settings = {"max_labels": count, "max_segments": 1, **changes}
+    return pool.run(seed, documents(pool, seed, count), **settings)
+
+
+def one_run(pool: RunPool, run: Run) -> dict[str, float]:
+    """What one run's memory knows, as Known has it."""
+    known, completed, _ = measure(run, lambda: pool.lm)
+    history = run.load_history()
+    # The fastest epoch is the one that other work on the machine disturbed least.
+    seconds = len(history) * min(epoch.seconds for epoch in history)
+    return {
+        "own": known.own,
+        "other": known.other,
+        "lowest_pair": known.lowest_pair.ce,
+        "margin": known.margin,
+        "completed": completed.own,
+        "seconds": seconds / len(run.documents),
+    }

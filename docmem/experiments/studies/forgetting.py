@@ -2,10 +2,10 @@
 
 The paper leaves it open. Four memories are asked for the same document: as trained; with its
 DocRep dropped, which removes the name and nothing else; after `docmem.editing.forget`; and the
-gold standard, trained anew without it. Another document is forgotten with each seed.
+gold standard, trained anew without it. What goes is the first document that the seed draws.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +21,11 @@ from docmem.editing.doc_reps import drop_doc_rep, plane_extent
 from docmem.editing.forget import forget
 from docmem.evaluation.plane import key_plane
 from docmem.evaluation.recall import recognition
+from docmem.experiments.claims import Claim, Claims
 from docmem.experiments.drawing import PlaneMap, dots, level, plane_maps
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import clearly_above, spread, values_of, verdict
-from docmem.experiments.study import Claim, Claims, Study, columns
+from docmem.experiments.stats import above, alike, below, differences, spread, values_of
+from docmem.experiments.study import Study, columns
 from docmem.lm.cross_entropy import base_cross_entropies, cross_entropies_at
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.plots.style import FAINT, GUIDANCE, INK, NEGATIVE, OWN, SIGNED
@@ -33,14 +34,14 @@ POINTS = 21
 """Points a side of the map that is searched."""
 ALLOWED = 0.1
 """What editing one document may cost another, nats per token."""
+NEAR = 0.25
+"""Cross entropies no farther apart are called alike, nats per token."""
 WAYS = {
     "trained": "as trained",
     "dropped": "DocRep dropped",
     "forgotten": "forgotten",
     "retrained": "retrained without it",
 }
-SETTINGS: dict[str, Any] = {"weight_decay": 0, "extent": 1.0}
-"""Of `forget`, as the stored results were measured; its defaults are others."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,7 @@ class Way:
     kept: list[list[float]]
     """Own cross entropy of each other document, (seeds, documents)."""
     map: PlaneMap
-    """Of the first seed, whose first document goes: its cross entropy minus the base LM's."""
-
-    @property
-    def above(self) -> list[bool]:
-        """Whether the base LM's cross entropy is the lowest anywhere, by seed."""
-        return [min(pair) >= 0 for pair in zip(self.there, self.lowest, strict=True)]
+    """Of the first seed: the document's cross entropy minus the base LM's."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +66,9 @@ class Results:
     """The maps of the first seed are [-extent, extent]²."""
     ways: dict[str, Way]
 
-    def costs(self, way: str) -> list[float]:
-        """Changes of the other documents' own cross entropies, over all seeds."""
-        return changes(self.ways[way].kept, self.ways["trained"].kept)
+    def costs(self, way: str) -> np.ndarray:
+        """Changes of the other documents' own cross entropies, (seeds, documents)."""
+        return np.subtract(self.ways[way].kept, self.ways["trained"].kept)
 
 
 class Forgetting(Study[Results]):
@@ -88,7 +84,7 @@ class Forgetting(Study[Results]):
     )
     shown = "What four ways of removing a document leave of it"
     finding = "Dropping a DocRep leaves its text in the memory; forgetting takes it out"
-    needs = ("holds", "holds")
+    needs = ("as it must be", "holds")
 
     def measure(self, pool: RunPool) -> Results:
         """Remove one document of each run, in every way; measure what is left, and the cost."""
@@ -96,23 +92,21 @@ class Forgetting(Study[Results]):
         maps: dict[str, PlaneMap] = {}
         extents = []
         for seed in pool.seed_numbers():
+            gone, *kept = pool.documents(seed)
             run = pool.run(seed)
-            documents = pool.documents()
-            gone = (seed - 1) % len(documents)
-            kept = [document for index, document in enumerate(documents) if index != gone]
             memory, anew = run.load_memory(), pool.run(seed, kept).load_memory()
-            text = cache_hidden_states(pool.lm, [documents[gone]], run.config)
+            text = cache_hidden_states(pool.lm, [gone], run.config)
             others = cache_hidden_states(pool.lm, kept, run.config)
-            cleaned = forget(run.cache_hidden_states(pool.lm), memory, gone, **SETTINGS)
-            smaller = drop_doc_rep(memory, gone)
+            cleaned = forget(pool.cache_hidden_states(run), memory, 0)
+            smaller = drop_doc_rep(memory, 0)
             extents.append(plane_extent(torch.cat([memory.doc_reps, anew.doc_reps])))
             for name, asked, rest in (
                 ("trained", memory, smaller),
                 ("dropped", smaller, smaller),
-                ("forgotten", cleaned, drop_doc_rep(cleaned, gone)),
+                ("forgotten", cleaned, drop_doc_rep(cleaned, 0)),
                 ("retrained", anew, anew),
             ):
-                left, values = what_is_left(text, asked, memory.doc_reps[gone], extents[-1])
+                left, values = what_is_left(text, asked, memory.doc_reps[0], extents[-1])
                 maps.setdefault(name, PlaneMap(values.tolist(), asked.doc_reps.tolist()))
                 own = recognition(others, rest).ce.diagonal()
                 rows[name].append({**left, "kept": own.tolist()})
@@ -135,43 +129,38 @@ class Forgetting(Study[Results]):
         dots(left, values_of(ways, "lowest"), NEGATIVE, "lowest anywhere on the map")
         level(left, 0, "base LM", color=INK)
         left.set_ylabel("its cross entropy\n- base LM's (nats per token)")
-        left.legend(frameon=False, loc="upper left")
+        left.legend(frameon=False, loc="center left")
         left.set_title("What is left of the document")
         draw_costs(right, {title: results.costs(name) for name, title in WAYS.items()})
 
-    def _judge(self, results: Results) -> Claims:
-        dropped, forgotten, anew = (results.ways[n] for n in ("dropped", "forgotten", "retrained"))
-        there, lowest = spread(dropped.there), spread(forgotten.lowest)
+    def _claims(self, results: Results) -> Claims:
+        trained, dropped, forgotten, anew = (results.ways[name] for name in WAYS)
+        own = np.mean(trained.kept, axis=1).tolist()
         yield Claim(
-            "Dropping a DocRep does not forget: its text can still be read where it was",
-            f"{there} nats from the base LM's",
-            verdict(there.mean < -1),
-            exploratory=True,
+            "Dropping a DocRep does not forget: where it was, its text is read as before",
+            [alike("its cross entropy minus that before", dropped.there, trained.there, 0.01)],
+            note=f"{spread(dropped.there)} nats from the base LM's",
+            check=True,
         )
         yield Claim(
             "A few epochs of training bring a document back to the base LM, at its own DocRep "
             "and everywhere on the map",
-            f"{spread(forgotten.there)} nats from the base LM's at its DocRep, {lowest} at the "
-            f"lowest point of the map; at or above it everywhere in {sum(forgotten.above)} of "
-            f"{len(forgotten.above)} seeds",
-            verdict(all(forgotten.above), any(forgotten.above)),
-            exploratory=True,
+            [above("its lowest cross entropy anywhere minus the base LM's", forgotten.lowest)],
+            note=f"as trained {spread(trained.lowest)}",
+            own=own,
         )
-        cost = results.costs("forgotten")
         yield Claim(
             f"Forgetting one costs no other document {ALLOWED:g} nats",
-            f"{cost_text(cost)}, at least {min(cost):+.2f}",
-            verdict(max(cost) <= ALLOWED),
-            exploratory=True,
+            [below("largest change of another's", worst(results.costs("forgotten")), ALLOWED)],
+            note=f"trained without it {spread(worst(results.costs('retrained')))}",
+            own=own,
         )
-        # The means were compared at first, which three seeds do not bear.
+        more = differences(forgotten.lowest, anew.lowest)
         yield Claim(
-            "It does not clearly leave more of the document than training without it does",
-            f"lowest on the map {lowest} nats from the base LM's; trained without it "
-            f"{spread(anew.lowest)}, at or above it in {sum(anew.above)} of {len(anew.above)} "
-            f"seeds; the others' change then {np.mean(results.costs('retrained')):+.2f}",
-            verdict(not clearly_above(anew.lowest, forgotten.lowest)),
-            exploratory=True,
+            f"It leaves no more of the document than training without it does, to {NEAR:g} nats",
+            [above("its lowest cross entropy anywhere, forgotten minus without it", more, -NEAR)],
+            note=f"trained without it {spread(anew.lowest)} from the base LM's",
+            own=own,
         )
 
 
@@ -193,20 +182,16 @@ def what_is_left(
     return {"there": there[0].item(), "lowest": lowest}, over_plane
 
 
-def changes(after: Sequence[Sequence[float]], before: Sequence[Sequence[float]]) -> list[float]:
-    """Differences of two (seeds, documents), all in one list."""
-    return (np.array(after) - np.array(before)).ravel().tolist()
+def worst(costs: np.ndarray) -> list[float]:
+    """What an edit cost the document that it cost most, by seed; `costs` is (seeds, documents)."""
+    return costs.max(1).tolist()
 
 
-def cost_text(cost: Sequence[float]) -> str:
-    """What an edit cost the other documents, as text."""
-    return f"change of the others' own cross entropy {np.mean(cost):+.2f}, at most {max(cost):+.2f}"
-
-
-def draw_costs(axes: Axes, groups: Mapping[str, Sequence[float]]) -> None:
-    """What each way costs the other documents, one dot for each of them."""
+def draw_costs(axes: Axes, groups: Mapping[str, np.ndarray]) -> None:
+    """What each way costs the other documents, (seeds, documents), one dot for each of them."""
     dots(
-        axes, groups, OWN, ylabel="change of the others' own\ncross entropy (nats per token)",
+        axes, {name: costs.ravel().tolist() for name, costs in groups.items()}, OWN,
+        ylabel="change of the others' own\ncross entropy (nats per token)",
         title=f"What it cost: one dot per other document, ± {ALLOWED:g} shaded",
     )  # fmt: skip
     axes.axhspan(-ALLOWED, ALLOWED, color=FAINT, alpha=0.2, lw=0)

@@ -1,7 +1,8 @@
 """What guidance does: its weight α, the negatives it reads under, and the form of its term.
 
 The paper trains with α 0.1 and 0.5 and names four kinds of negatives; it writes the term as
-|τ - L⁻| where its program computes a clamped square. What is lost without guidance it leaves open.
+|τ - L⁻| where its program computes a clamped square. What is lost without guidance it leaves open:
+see also `procedure`.
 """
 
 from dataclasses import dataclass
@@ -10,23 +11,19 @@ import torch
 from matplotlib.figure import Figure
 
 from docmem.evaluation.cached import measure as recall_of
+from docmem.experiments.claims import Claim, Claims
 from docmem.experiments.drawing import dots
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import clearly_above, spread, spreads, values_of, verdict
-from docmem.experiments.study import Claim, Claims, Study, columns
+from docmem.experiments.stats import alike, more, spreads, values_of
+from docmem.experiments.study import Study, columns
 from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.plots.style import FAINT, GUIDANCE, NEGATIVE, OWN
 from docmem.training.run import Run
 
-ALPHAS = ("0", "0.1", "0.5", "1")
+ALPHAS = ("0", "0.1", "0.2", "0.5", "1")
+"""Those of the presets and procedures are among them."""
 NEGATIVES = ("other", "random", "zero", "perturb")
 FORMS = ("squared", "absolute")
-START = {"guidance": 1.0, "negative_key_type": "other", "loss_form": "squared"}
-"""Each group changes one of these settings."""
-MOST_SEEDS = 3
-"""Of the negatives and forms; the weights, which most claims compare, have every seed."""
-ALIKE = 0.25
-"""Nats per token: closer than this counts as alike."""
 RANDOM_DOC_REPS = 16
 """Drawn from the standard normal distribution; every document is read under them too."""
 DOC_REPS = {
@@ -45,8 +42,6 @@ class Known:
     other: list[float]
     origin: list[float]
     random: list[float]
-    recognised: list[int]
-    """Documents recognised."""
     continued_own: list[float]
     """Share of tokens continued correctly under the own DocRep, and under another's."""
     continued_other: list[float]
@@ -61,6 +56,8 @@ class Known:
 class Results:
     """By weight α, by kind of negative DocRep, by form of the term."""
 
+    alpha: str
+    """The procedure's own weight, one of ALPHAS."""
     tau: float
     """Target of the negative cross entropy, nats per token."""
     weights: dict[str, Known]
@@ -78,23 +75,24 @@ class Guidance(Study[Results]):
         "entropies under the own, another, a random DocRep and the origin, one dot per seed; "
         "below, the share of tokens continued correctly under the own and under another DocRep."
     )
-    caption = (
-        f"Negatives and forms: at most {MOST_SEEDS} seeds. Where not varied: α 1, another "
-        "document's DocRep, squared."
-    )
+    shown = "What the weight, the negatives and the form of guidance do"
+    finding = "With guidance, another document's DocRep gives away less of a text"
+    needs = (None, None, "holds")
+    caption = "Where not varied: α {results.alpha}, another document's DocRep, the preset's form."
 
     def measure(self, pool: RunPool) -> Results:
         """Train every setting; read its documents under four kinds of DocReps."""
 
-        def known(most_seeds: int | None = None, **change: object) -> Known:
-            runs = (pool.run(n, **{**START, **change}) for n in pool.seed_numbers(most_seeds))
-            return Known(**columns(one_run(pool, run) for run in runs))
+        def known(**change: object) -> Known:
+            return Known(**columns(one_run(pool, run) for run in pool.runs(**change)))
 
+        config = pool.config()
         return Results(
-            pool.config().target_negative_ce,
+            f"{config.guidance:g}",
+            config.target_negative_ce,
             {alpha: known(guidance=float(alpha)) for alpha in ALPHAS},
-            {kind: known(MOST_SEEDS, negative_key_type=kind) for kind in NEGATIVES},
-            {form: known(MOST_SEEDS, loss_form=form) for form in FORMS},
+            {kind: known(negative_key_type=kind) for kind in NEGATIVES},
+            {form: known(loss_form=form) for form in FORMS},
         )
 
     def _draw(self, figure: Figure, results: Results) -> None:
@@ -113,72 +111,68 @@ class Guidance(Study[Results]):
                 dots(bottom, values_of(group, key, 100), color)
         # Last, so that the rows, which share their axes, have room for every column.
         panels[0, 0].set(ylabel="cross entropy\n(nats per token)", ylim=(0, None))
-        panels[1, 0].set(ylabel="tokens continued\ncorrectly (%)", ylim=(0, 104))
+        panels[1, 0].set(ylabel="tokens continued\ncorrectly (%)", ylim=(-2, 104))
         figure.legend(
             *panels[0, 0].get_legend_handles_labels(), loc="outside right center", frameon=False,
             title="read under the DocRep", alignment="left",
         )  # fmt: skip
 
-    def title(self, results: Results) -> str:
-        """Says what guidance does to another's DocRep, if α 1 is clearly below α 0."""
-        weights = results.weights
-        if clearly_above(weights["0"].continued_other, weights["1"].continued_other):
-            return "With guidance, another document's DocRep gives away less of a text"
-        return "What the weight, the negatives and the form of guidance do"
+    def _claims(self, results: Results) -> Claims:
+        weights, forms = results.weights, results.forms
+        none, usual = weights["0"], weights[results.alpha]
+        worse = [max(pair) for pair in zip(none.own, usual.own, strict=True)]
 
-    def _judge(self, results: Results) -> Claims:
-        weights, negatives, forms = results.weights, results.negatives, results.forms
-        none, *guided = weights.values()
+        def by_weight(key: str) -> str:
+            return f"by α {spreads(values_of(weights, key), ' ')}"
+
         yield Claim(
             "Guidance widens the gap between another document's DocRep and the own one",
-            f"other - own in nats per token, by α {spreads(values_of(weights, 'gap'))}",
-            verdict(*(clearly_above(one.gap, none.gap) for one in guided)),
+            [more("other - own, guided minus not, nats", usual.gap, none.gap, 0.25)],
             published="α 0.1 and 0.5 only",
-            why="The own DocRep tells documents apart by itself: without guidance "
-            f"{spread(none.recognised)} documents are recognised",
-            exploratory=True,
+            note=by_weight("gap"),
+            own=worse,
         )
         yield Claim(
-            "Without guidance (α 0) a text is read better at the origin, which is no document's",
-            f"cross entropy at the origin, by α {spreads(values_of(weights, 'origin'))}",
-            verdict(*(clearly_above(one.origin, none.origin) for one in guided)),
-            exploratory=True,
+            "Without guidance a text is read better at the origin, which is no document's",
+            [more("cross entropy there, guided minus not, nats", usual.origin, none.origin, 0.25)],
+            note=by_weight("origin"),
+            own=worse,
         )
-        continued = values_of(weights, "continued_other")
         yield Claim(
-            "Without guidance (α 0) more of a text is continued under another document's DocRep",
-            f"share of tokens continued under another's, by α {spreads(continued)}",
-            verdict(*(clearly_above(none.continued_other, one.continued_other) for one in guided)),
-            exploratory=True,
-        )
+            "Without guidance more of a text is continued under another document's DocRep",
+            [more("share of tokens, not guided minus guided", none.continued_other,
+                  usual.continued_other, 0.05)],
+            note=by_weight("continued_other"),
+            own=worse,
+        )  # fmt: skip
         yield Claim(
             "A larger α slows the learning of the own text",
-            f"own cross entropy, by α {spreads(values_of(weights, 'own'))}",
-            verdict(clearly_above(weights["0.5"].own, weights["0.1"].own)),
+            [more("own cross entropy, α 0.5 - α 0.1, nats", weights["0.5"].own,
+                  weights["0.1"].own, 0.25)],
             published="epoch 100: 0.51 at α 0.1, 0.74 at 0.5",
-        )
-        gaps = values_of(negatives, "gap")
+            note=by_weight("own"),
+        )  # fmt: skip
+        gaps = values_of(results.negatives, "gap")
         other, *others = gaps.values()
-        above = [kind for kind, gap in gaps.items() if clearly_above(gap, other)]
+        best = [max(each) for each in zip(*others, strict=True)]
         yield Claim(
             "Of the four negatives, another document's DocRep separates documents most",
-            f"other - own in nats per token {spreads(gaps)}",
-            verdict(*(clearly_above(other, gap) for gap in others)),
-            why=f"Clearly above it: {', '.join(above)}" if above else "",
+            [more("other - own, this one minus the best of the rest, nats", other, best, 0.25)],
+            note=spreads(gaps, " "),
+            own=results.negatives["other"].own,
         )
-        own, under_another = values_of(forms, "own"), values_of(forms, "other")
-        alike = [
-            abs(spread(one["squared"]).mean - spread(one["absolute"]).mean) < ALIKE
-            for one in (own, under_another)
-        ]
         yield Claim(
-            f"The paper's form of the term and its program's do alike (within {ALIKE} nats)",
-            f"own {spreads(own)}; other {spreads(under_another)}",
-            verdict(*alike),
+            "The paper's form of the term and its program's do alike, within 0.25 nats",
+            [
+                alike(f"{key} cross entropy, squared - absolute, nats",
+                      getattr(forms["squared"], key), getattr(forms["absolute"], key), 0.25)
+                for key in ("own", "other")
+            ],
             published="not compared",
-            why="Where the squared term is clamped, its gradient is that of the own cross "
+            note="where the squared term is clamped, its gradient is that of the own cross "
             "entropy; the absolute one pushes the negative all along",
-        )
+            own=usual.own,
+        )  # fmt: skip
 
 
 def one_run(pool: RunPool, run: Run) -> dict[str, float]:
@@ -195,7 +189,6 @@ def one_run(pool: RunPool, run: Run) -> dict[str, float]:
         "other": known.other,
         "origin": ce[:, 0].mean().item(),
         "random": ce[:, 1:].mean().item(),
-        "recognised": known.recognised,
         "continued_own": continued.own,
         "continued_other": continued.other,
     }

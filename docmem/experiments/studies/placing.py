@@ -1,4 +1,4 @@
-"""Placing: DocReps that say what a document is about, against orthogonal ones.
+"""Placing: DocReps that say what a document is about, against those of a usual training.
 
 The paper leaves it open. The LM's mean hidden states of the documents become their DocReps
 (`docmem.editing.place`). As a control the same DocReps are dealt out to the documents at random:
@@ -6,8 +6,7 @@ the geometry stays, the meaning goes. All three start from the same weights, see
 
 Two documents are alike as far as the TF-IDF vectors of their whole texts point the same way
 (cosine), a measure that knows no LM and no DocRep. Unseen passages are those of `attribution`:
-later in the same articles, and apart from what was trained. The claims, with their thresholds,
-were written before any result was seen; `by_states`, which explains and decides none, after.
+later in the same articles, and apart from what was trained.
 """
 
 import textwrap
@@ -20,6 +19,7 @@ import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.stats import rankdata
 from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 from torch.nn import functional
@@ -29,32 +29,29 @@ from docmem.documents import Document
 from docmem.editing.place import doc_reps_from_lm, mean_states
 from docmem.evaluation.cached import measure
 from docmem.evaluation.plane import plane_of
+from docmem.experiments.claims import Claim, Claims
 from docmem.experiments.drawing import dots, level
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import (
-    clearly_above,
-    mantel_test,
-    rank_correlation,
+    above,
+    below,
+    correlation,
+    differences,
+    more,
     spread,
     values_of,
-    verdict,
 )
-from docmem.experiments.studies.attribution import cache_passages, passages
-from docmem.experiments.study import Claim, Claims, Study, columns
+from docmem.experiments.studies.attribution import cache_passages, passages, share
+from docmem.experiments.study import Study, columns
 from docmem.lm.cross_entropy import base_cross_entropies, cross_entropies_at
-from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel
 from docmem.plots.style import FAINT, INK, badge
 from docmem.training.run import Run
 
-PLACINGS = {"orthogonal": "orthogonal", "lm": "\nthe LM's", "shuffled": "shuffled"}
+PLACINGS = {"usual": "usual", "lm": "\nthe LM's", "shuffled": "shuffled"}
 """Label of each placing, the middle one lower so that they do not touch."""
-MORE = 20
-"""Documents whose likeness is compared with their places without training."""
-DEALS = 2_000
-"""Random deals of the documents that a correlation is compared with."""
-ALIKE, CHANCE, WORSE = 0.3, 0.05, 0.1
-"""A rank correlation that counts; the share of deals that may reach it; nats per token."""
+ALIKE, NEAR, SHARE = 0.3, 0.25, 0.05
+"""A rank correlation that counts; differences that matter: nats per token, and of shares."""
 DRAWN = 8
 """Pairs of documents that are joined by a line, the most alike ones."""
 PANELS = {
@@ -75,8 +72,6 @@ class Placed:
     """Cross entropy of the trained text under the own DocRep."""
     recognised: list[int]
     """Documents recognised."""
-    completed: list[float]
-    """Share of tokens completed correctly."""
     unseen_own: list[float]
     """Cross entropy of unseen passages minus the base LM's, under the own DocRep."""
     attributed: list[float]
@@ -90,45 +85,15 @@ class Placed:
 
 
 @dataclass(frozen=True)
-class Untrained:
-    """What the LM's DocReps have of the texts' likeness, before any training."""
-
-    documents: int
-    rho: float
-    """Rank correlation of likeness with nearness of the DocReps."""
-    chance: float
-    """Share of random deals of the documents that reach it."""
-    unprojected: float
-    """Rank correlation of likeness with nearness of the mean hidden states."""
-
-    @property
-    def counts(self) -> bool:
-        """Whether the correlation is large, and larger than chance."""
-        return self.rho >= ALIKE and self.chance < CHANCE
-
-    def __str__(self) -> str:
-        return (
-            f"{self.rho:.2f} and {self.chance:.3f} ({self.documents} documents; "
-            f"{self.unprojected:.2f} before the projection)"
-        )
-
-
-@dataclass(frozen=True)
 class Results:
     """By placing."""
 
     titles: list[str]
-    """Of the documents."""
+    """Of the first seed's documents."""
     likeness: list[list[float]]
-    """Of every two documents, (n_docs, n_docs)."""
-    passages: int
-    """Unseen passages."""
-    by_states: float
-    """Share of unseen passages whose mean hidden state is nearest their document's."""
-    memorised: Untrained
-    """The documents that are trained."""
-    more: Untrained
-    """Those and more of their source."""
+    """Of every two of them, (n_docs, n_docs)."""
+    by_states: list[float]
+    """Share of unseen passages whose mean hidden state is nearest their document's, by seed."""
     placings: dict[str, Placed]
 
 
@@ -138,56 +103,55 @@ class Placing(Study[Results]):
     results = Results
     size = (14, 5.2)
     alt = (
-        "Left, the plane with the numbered documents where orthogonal DocReps and where the LM's "
-        "put them, thin lines between the documents most alike in their words; right, one dot per "
-        "seed for orthogonal, the LM's and shuffled DocReps: own cross entropy of trained text, "
-        "that of unseen passages minus the base LM's, and the share of unseen passages given to "
-        "their document."
+        "Left, the plane with the numbered documents where a usual training and where the LM puts "
+        "them, thin lines between the documents most alike in their words; right, one dot per seed "
+        "for usual, the LM's and shuffled DocReps: own cross entropy of trained text, that of "
+        "unseen passages minus the base LM's, and the share of unseen passages given to their "
+        "document."
     )
+    shown = "Where documents lie: as usual, and where the LM places them"
+    finding = "Like documents become neighbours where the LM places them"
+    needs = ("holds",)
     caption = (
         f"Lines join the {DRAWN} pairs most alike in their words; ρ: rank correlation of likeness "
-        "with nearness, over all pairs."
+        "with nearness, over all pairs of a seed's documents."
     )
 
     def measure(self, pool: RunPool) -> Results:
         """Compare places with likeness; train from every placing, measure known and unseen text."""
-        documents, more = pool.documents(), pool.documents(MORE)
-        config, n_docs = pool.config(), len(documents)
-        trained = cache_hidden_states(pool.lm, documents, config)
-        from_lm = doc_reps_from_lm(trained, n_docs, config.key_dim)
-        alike = likeness(documents)
-        unseen = Unseen(pool.lm, pool.run(1), documents)
         rows: dict[str, list[dict[str, Any]]] = {name: [] for name in PLACINGS}
         maps: dict[str, list[list[float]]] = {}
+        by_states, likenesses = [], []
         for seed in pool.seed_numbers():
-            generator = torch.Generator().manual_seed(seed)
-            dealt = from_lm[torch.randperm(n_docs, generator=generator)]
-            for name, doc_reps in zip(PLACINGS, (None, from_lm, dealt), strict=True):
+            usual, documents = pool.run(seed), pool.documents(seed)
+            trained = pool.cache_hidden_states(usual)
+            unseen = Unseen(pool.lm, usual, documents)
+            from_lm = doc_reps_from_lm(trained, len(documents), usual.config.key_dim)
+            deal = torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed))
+            likenesses.append(likeness(documents))
+            by_states.append(unseen.by_states(mean_states(trained, len(documents))))
+            for name, doc_reps in zip(PLACINGS, (None, from_lm, from_lm[deal]), strict=True):
                 run = pool.run(seed, documents, doc_reps)
                 memory = run.load_memory()
-                known, completion, _ = measure(run, lambda: pool.lm)
+                known = measure(run, lambda: pool.lm).recognition
                 row = {"own": known.own, "recognised": known.recognised}
-                row |= {"completed": completion.own, **unseen.measure(memory)}
-                rows[name].append(row | neighbours(alike, memory))
+                row |= unseen.measure(memory)
+                rows[name].append(row | neighbours(likenesses[-1], memory))
                 origin, axes = plane_of(memory.doc_reps)
                 maps.setdefault(name, ((memory.doc_reps - origin) @ axes.T).tolist())
         return Results(
-            [document.title for document in documents],
-            alike.tolist(),
-            len(unseen.doc_ids),
-            unseen.by_states(mean_states(trained, n_docs)),
-            untrained(documents, trained, config.key_dim),
-            untrained(more, cache_hidden_states(pool.lm, more, config), config.key_dim),
+            [document.title for document in pool.documents(1)],
+            likenesses[0].tolist(),
+            by_states,
             {name: Placed(**columns(rows[name]), map=maps[name]) for name in PLACINGS},
         )
 
     def _draw(self, figure: Figure, results: Results) -> None:
         placings = results.placings
         panels = figure.subplots(1, 5, width_ratios=(1.7, 1.7, 1, 1, 1))
-        near = spread(placings["orthogonal"].near)
         titles = {
-            "orthogonal": f"Orthogonal DocReps, seed 1;\nall seeds: ρ = {near}",
-            "lm": f"DocReps from the LM:\nρ = {results.memorised.rho:.2f}",
+            name: f"{label} DocReps, seed 1;\nall seeds: ρ = {spread(placings[name].near)}"
+            for name, label in (("usual", "Usual"), ("lm", "The LM's"))
         }
         reach = 1.12 * max(np.abs(placings[name].map).max() for name in titles)
         for axes, (name, title) in zip(panels, titles.items(), strict=False):
@@ -206,61 +170,49 @@ class Placing(Study[Results]):
         chance = 100 / len(results.titles)
         level(panels[4], chance, "chance", "right", color=FAINT, ls=(0, (4, 3)))
 
-    def title(self, results: Results) -> str:
-        """Says whether like documents become neighbours."""
-        return {
-            "holds": "Like documents become neighbours where the LM places them",
-            "partly": "Where documents lie: orthogonal DocReps, and the LM's",
-            "not": "Where this LM places them, like documents do not become neighbours",
-        }[self.claims(results)[0].verdict]
-
-    def _judge(self, results: Results) -> Claims:
-        orthogonal, lm, shuffled = (results.placings[name] for name in PLACINGS)
-        documents, before = len(results.titles), (results.memorised, results.more)
-        chance = f"chance {1 / documents:.2f}"
-
-        def compared(key: str) -> str:
-            ours, theirs, dealt = (spread(getattr(p, key)) for p in (lm, orthogonal, shuffled))
-            return f"{ours}; orthogonal {theirs}, shuffled {dealt}"
-
+    def _claims(self, results: Results) -> Claims:
+        usual, lm, shuffled = (results.placings[name] for name in PLACINGS)
+        controls = {"usual": usual, "shuffled": shuffled}
+        chance = 1 / len(results.titles)
         yield Claim(
             "Where the LM places them, documents alike in their words become neighbours",
-            "rank correlation over all pairs, and the share of random deals that reach it: "
-            f"{', '.join(map(str, before))}",
-            verdict(*(one.counts for one in before)),
-            why="Its states say little of what a document is about: of the unseen passages "
-            f"{results.by_states:.2f} have theirs nearest their own document's, {chance}",
+            [above("rank correlation of likeness with nearness", lm.near, ALIKE)],
+            note=f"of the unseen passages {spread(results.by_states)} have their mean state "
+            f"nearest their own document's, chance {chance:.2f}",
         )
         yield Claim(
-            "Documents alike in their words then open like entries, more than under orthogonal "
-            "DocReps",
-            f"rank correlation {compared('selected')}",
-            verdict(
-                spread(lm.selected).mean >= ALIKE, clearly_above(lm.selected, orthogonal.selected)
-            ),
+            "Documents alike in their words then open like entries, more than as usual",
+            [more("rank correlation, LM's minus usual", lm.selected, usual.selected, 0.1)],
+            note=f"the LM's {spread(lm.selected)}",
+            own=lm.own,
         )
-        lost = spread(lm.own).mean - spread(orthogonal.own).mean
         yield Claim(
-            f"They are memorised as well, to {WORSE:g} nats, and each is recognised",
-            f"own cross entropy {compared('own')}; {spread(lm.recognised)} of {documents} "
-            f"recognised; share of tokens completed {spread(lm.completed)}",
-            verdict(lost <= WORSE, min(lm.recognised) == documents),
+            f"They are memorised as well, to {NEAR:g} nats",
+            [below("own cross entropy, LM's minus usual", differences(lm.own, usual.own), NEAR)],
+            note=f"{spread(lm.recognised)} of {len(results.titles)} recognised",
         )
         yield Claim(
             "Unseen passages of the same documents cost less under their own DocRep than with "
-            "orthogonal or shuffled DocReps",
-            f"nats above the base LM's {compared('unseen_own')}",
-            verdict(*(clearly_above(p.unseen_own, lm.unseen_own) for p in (orthogonal, shuffled))),
+            "usual or shuffled DocReps",
+            [
+                more(f"cross entropy, {name} minus LM's", one.unseen_own, lm.unseen_own, NEAR)
+                for name, one in controls.items()
+            ],
+            own=lm.own,
         )
         yield Claim(
-            "More of them are attributed than with orthogonal or shuffled DocReps",
-            f"share of {results.passages} passages {compared('attributed')}, {chance}",
-            verdict(*(clearly_above(lm.attributed, p.attributed) for p in (orthogonal, shuffled))),
+            "More of them are attributed than with usual or shuffled DocReps",
+            [
+                more(f"share, LM's minus {name}", lm.attributed, one.attributed, SHARE)
+                for name, one in controls.items()
+            ],
+            note=f"the LM's {spread(lm.attributed)}, chance {chance:.2f}",
+            own=lm.own,
         )
 
 
 class Unseen:
-    """Unseen passages of a run's documents, cut as the run says and read once for all memories."""
+    """Unseen passages of a run's documents, read once for all memories."""
 
     def __init__(self, lm: LanguageModel, run: Run, documents: Sequence[Document]) -> None:
         cut = passages(run.config, documents, [])["unseen"]
@@ -274,14 +226,14 @@ class Unseen:
         own = ce.gather(1, self.doc_ids[:, None])[:, 0]
         return {
             "unseen_own": (own - self.base).mean().item(),
-            "attributed": (ce.argmin(1) == self.doc_ids).float().mean().item(),
+            "attributed": share(ce.argmin(1) == self.doc_ids),
         }
 
     def by_states(self, means: Float[Tensor, "n_docs d_model"]) -> float:
         """Share whose mean hidden state lies nearest its own document's, both centred."""
         states = mean_states(self.cache, len(self.doc_ids))
         nearest = torch.cdist(states - states.mean(0), means - means.mean(0)).argmin(1)
-        return (nearest == self.doc_ids).float().mean().item()
+        return share(nearest == self.doc_ids)
 
 
 def likeness(documents: Sequence[Document]) -> np.ndarray:
@@ -300,12 +252,11 @@ def neighbours(alike: np.ndarray, memory: DocumentMemory) -> dict[str, float]:
     }
 
 
-def untrained(documents: Sequence[Document], cache: HiddenStateCache, key_dim: int) -> Untrained:
-    """How near the LM places like documents."""
-    alike, means = likeness(documents), mean_states(cache, len(documents))
-    near = nearness(doc_reps_from_lm(cache, len(documents), key_dim))
-    rho, chance = mantel_test(alike, near, DEALS)
-    return Untrained(len(documents), rho, chance, rank_correlation(alike, nearness(means)))
+def rank_correlation(left: np.ndarray, right: np.ndarray) -> float:
+    """Spearman's, over all pairs, of two symmetric measures of pairs, (n, n); 0 if one is even."""
+    upper = np.triu_indices(len(left), 1)
+    # Rounded, so that distances that are alike but for rounding have one rank.
+    return correlation(*(rankdata(one[upper].round(5)).tolist() for one in (left, right)))
 
 
 def nearness(points: Float[Tensor, "n_docs dims"]) -> np.ndarray:

@@ -2,9 +2,11 @@
 
 The paper shows 10 × 10 grids: with tanh narrow wells of low perplexity in a high plain, with
 sigmoid a flat one; with a nonlinear g of 2 and 3 layers wide, smeared basins and a spike at the
-origin.
+origin. A well's share of the square is taken at the document's own cross entropy plus 1 nat, and
+32 entries, as many as the paper has, are compared with all entries at equal own cross entropy.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,36 +18,44 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from docmem.evaluation.plane import KeyPlane, key_plane, plane_of
+from docmem.evaluation.cached import first_segments
+from docmem.evaluation.plane import KeyPlane
+from docmem.experiments.claims import Claim, Claims
 from docmem.experiments.drawing import cell_texts, dot_panels, stacked
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import clearly_above, spread, spreads, values_of, verdict
-from docmem.experiments.study import Claim, Claims, Study, columns
+from docmem.experiments.stats import above, alike, below, highest, more, spreads, values_of
+from docmem.experiments.study import Study, columns
 from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.plots.plane import draw_wells
 from docmem.plots.style import document_color
 from docmem.training.run import Run
 
 NONLINEAR = ("tanh, 2 layers", "tanh, 3 layers")
-FEWER = "tanh, 32 entries"
-"""With as many entries as the paper has: is a well narrow where there is less room? Not drawn."""
-DEEP = {"key_activation": "tanh", "document_key_module_type": "nonlinear"}
+FEW, MANY = "tanh, 32 entries", "tanh, all entries, as young"
+"""Two memories of one segment a document, equally learned."""
+DEEP = {"document_key_module_type": "nonlinear"}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "tanh": {"key_activation": "tanh"},
+    "tanh": {},
+    "relu": {"key_activation": "relu"},
     "sigmoid": {"key_activation": "sigmoid"},
     NONLINEAR[0]: {**DEEP, "key_internal_layers": 2},
     NONLINEAR[1]: {**DEEP, "key_internal_layers": 3},
-    FEWER: {"key_activation": "tanh", "hook_memory_dim": 32},
 }
+DRAWN = ("tanh", "sigmoid", *NONLINEAR)
+LONGER = 3
+"""Times the epochs: what 32 entries take to learn one segment of each document."""
 CHOSEN = 3
 """Documents whose grids are drawn, the first."""
+TOKENS = 32
+"""Of each document are read, the first."""
 HIGHEST = 99.0
 """Perplexities are drawn up to this."""
 MEASURES = {
     "within": "share of the square within\n1 nat of the own DocRep",
-    "half": "share of the square below half\nthe way from own to median",
+    "twice": "share of the square below\ntwice the lowest perplexity",
     "contrast": "median of the square - own\n(nats per token)",
     "origin": "origin - median of the square\n(nats per token)",
+    "own": "cross entropy, own DocRep\n(nats per token)",
 }
 Maps = list[list[list[float]]]
 """Cross entropies over the square [-1, 1]² in nats per token: [document, up, across]."""
@@ -70,9 +80,10 @@ class Wells:
     """Of one setting: MEASURES, means over documents, one per seed."""
 
     within: list[float]
-    half: list[float]
+    twice: list[float]
     contrast: list[float]
     origin: list[float]
+    own: list[float]
     grids: Grids | None
     """None where the setting is not drawn."""
 
@@ -85,7 +96,7 @@ class Results:
 
 
 class Plane(Study[Results]):
-    """Where in the plane is a document recalled, under four kinds of g and with fewer entries?"""
+    """Where in the plane is a document recalled: how wide and how deep are the wells?"""
 
     results = Results
     points, fine = 10, 21
@@ -97,45 +108,45 @@ class Plane(Study[Results]):
         "same three documents down, each with a ring at the document's own DocRep; below, width "
         "and contrast of the wells and the height at the origin, one dot per seed."
     )
+    shown = "Perplexity of three documents over the DocRep plane, by activation and depth"
+    finding = "Narrow wells with tanh, at each document's DocRep; a flat plane with sigmoid"
+    needs = ("holds", None, None, "holds")
     caption = (
-        "Surfaces: the lowest of the three, a pole at each DocRep. Cells: perplexities. Both are "
-        f"cut at {HIGHEST:.0f}; rings are DocReps; the first seed."
+        "Surfaces: the lowest of the three, a pole at each DocRep. Cells: perplexities of the "
+        f"first {TOKENS} tokens. Both are cut at {HIGHEST:.0f}; rings are DocReps; the first seed. "
+        "32 entries: one segment of each document, beside as young a memory of all entries."
     )
 
     def measure(self, pool: RunPool) -> Results:
         """Train every setting; read the square with every seed, and finer with the first."""
+        runs = {name: pool.runs(**change) for name, change in SETTINGS.items()}
+        longer = LONGER * pool.config().num_epochs
+        runs[FEW] = pool.runs(hook_memory_dim=32, max_segments=1, num_epochs=longer)
+        runs[MANY] = [as_learned(pool, run) for run in runs[FEW]]
         found = {}
-        for name, change in SETTINGS.items():
-            runs = pool.runs(**change)
-            read = [self.read(pool, run) for run in runs]
-            grids = None if name == FEWER else self.grids(pool, runs[0], read[0])
+        for name, seeds in runs.items():
+            read = [read_square(pool, run, self.points) for run in seeds]
+            grids = self.grids(pool, seeds[0], read[0]) if name in DRAWN else None
             found[name] = Wells(**columns(map(wells, read)), grids=grids)
         return Results(found)
 
-    def read(self, pool: RunPool, run: Run) -> Float[Tensor, "n_docs n_points"]:
-        """Cross entropies under every DocRep, at the origin, and over the square."""
-        memory = run.load_memory()
-        origin, axes = plane_of(memory.doc_reps)
-        axis = torch.linspace(-1, 1, self.points)
-        square = origin + torch.cartesian_prod(axis, axis).flip(1) @ axes  # up, then across
-        points = torch.cat([memory.doc_reps, torch.zeros_like(square[:1]), square])
-        return cross_entropies_at(pool.cache_hidden_states(run), memory, points)
-
     def grids(self, pool: RunPool, run: Run, ce: Float[Tensor, "n_docs n_points"]) -> Grids:
         """What is drawn of a run that was read."""
-        coarse = ce[:CHOSEN, len(ce) + 1 :].unflatten(1, (self.points, self.points))
-        fine = key_plane(pool.cache_hidden_states(run), run.load_memory(), points=self.fine)
+        chosen, memory = torch.arange(CHOSEN), run.load_memory()
+        cache = first_segments(run, pool.lm, TOKENS, chosen)
+        fine = cross_entropies_at(cache, memory, square(self.fine)).round(decimals=4)
+        coarse = ce[:CHOSEN, len(ce) + 1 :]
         return Grids(
-            coarse.tolist(),
-            [document.round(decimals=4).tolist() for document in fine.ce[:CHOSEN]],
+            coarse.unflatten(1, (self.points, self.points)).tolist(),
+            fine.unflatten(1, (self.fine, self.fine)).tolist(),
             ce.diagonal()[:CHOSEN].tolist(),
-            fine.doc_reps[:CHOSEN].tolist(),
+            memory.doc_reps[:CHOSEN].tolist(),
         )
 
     def _draw(self, figure: Figure, results: Results) -> None:
         drawn = {name: one.grids for name, one in results.settings.items() if one.grids}
         rows = len(drawn["tanh"].ce)
-        above, whole, below = stacked(figure, 1.25, rows * 1.1, 1)
+        above, whole, below = stacked(figure, 1.25, rows * 1.1, 1.1)
         lowest = min(float(np.exp(grids.ce).min()) for grids in drawn.values())
         limits = (min(lowest, HIGHEST / 2), HIGHEST)
         panels = whole.subplots(rows, len(drawn), squeeze=False)
@@ -150,82 +161,109 @@ class Plane(Study[Results]):
                 axes.set_title(f"{name}: {np.exp(grids.own[row]):.1f} at its DocRep", fontsize=9.5)
         for row, axes in enumerate(panels[:, 0]):
             axes.set_ylabel(f"document {row + 1}", color=document_color(row), weight="bold")
-        measured = below.subplots(1, 4)
+        measured = below.subplots(1, len(MEASURES))
         labelled = {
-            name.replace("tanh, ", "").replace(" ", "\n"): one
+            name.removeprefix("tanh, ").replace(", ", ",\n"): one
             for name, one in results.settings.items()
         }
         dot_panels(measured, MEASURES, labelled)
         for axes in measured:
-            axes.tick_params(axis="x", labelsize=8)
+            axes.tick_params(axis="x", labelsize=8, rotation=90)
             axes.axhline(0, color="#CCCCCC", lw=1, zorder=0)
 
-    def title(self, results: Results) -> str:
-        """Compares tanh with sigmoid, if their contrasts differ clearly."""
-        found = results.settings
-        if clearly_above(found["tanh"].contrast, found["sigmoid"].contrast):
-            return "Deep wells with tanh, at each document's DocRep; shallow ones with sigmoid"
-        return "Perplexity of three documents over the DocRep plane, by activation and depth"
+    def _claims(self, results: Results) -> Claims:
+        tanh, relu, sigmoid, *nonlinear, few, many = results.settings.values()
+        unlearned = highest({name: results.settings[name] for name in NONLINEAR}, "own")
 
-    def _judge(self, results: Results) -> Claims:
-        tanh, sigmoid, *nonlinear, fewer = results.settings.values()
-        linear_first = {name: results.settings[name] for name in ("tanh", *NONLINEAR)}
+        def told(key: str, *names: str) -> str:
+            return spreads(values_of({name: results.settings[name] for name in names}, key))
 
-        def text(key: str) -> str:
-            return spreads(values_of(linear_first, key))
-
-        does = "" if clearly_above(tanh.within, fewer.within) else "do not "
         yield Claim(
             "With tanh a document has a narrow well in a high plain",
-            f"share of the square within 1 nat of own {spread(tanh.within)}, "
-            f"median - own {spread(tanh.contrast)} nats",
-            verdict(spread(tanh.within).mean < 0.15, spread(tanh.contrast).mean > 1),
+            [
+                below("share of the square within 1 nat of own", tanh.within, 0.1),
+                above("median of the square - own, nats", tanh.contrast, 1.0),
+            ],
             published="2.5–3.6 in the well, 9.0 nearly everywhere else",
-            why=f"Fewer entries {does}narrow it: with 32, as many as the paper has, the share is "
-            f"{spread(fewer.within)}",
+            note="a tenth of the square is what each of ten documents could have; below twice the "
+            f"lowest perplexity lies {told('twice', 'tanh')}",
+            own=tanh.own,
         )
-        contrast = {"sigmoid": sigmoid.contrast, "tanh": tanh.contrast}
+        yield Claim(
+            "With relu wells are as wide as with tanh",
+            [alike("relu - tanh, share within 1 nat", relu.within, tanh.within, 0.05)],
+            published="not compared",
+            note=told("within", "tanh", "relu"),
+            own=relu.own,
+        )
+        yield Claim(
+            "Fewer entries make narrower wells, at equal own cross entropy",
+            [more("all - 32 entries, share within 1 nat", many.within, few.within, 0.05)],
+            published="narrow, with 32",
+            note=f"{told('within', FEW, MANY)}; own cross entropy {told('own', FEW, MANY)}",
+            own=few.own,
+        )
         yield Claim(
             "With sigmoid the plane is flat",
-            f"median - own in nats {spreads(contrast)}",
-            verdict(
-                spread(sigmoid.contrast).mean < 0.5, clearly_above(tanh.contrast, sigmoid.contrast)
-            ),
+            [below("median of the square - own, nats", sigmoid.contrast, 0.5)],
             published="5.1–5.8 everywhere",
-            exploratory=True,
+            own=sigmoid.own,
         )
         yield Claim(
             "A nonlinear g makes wider basins than a linear one",
-            f"share within 1 nat of own {text('within')}; share below half-way {text('half')}",
-            verdict(
-                *(clearly_above(one.within, tanh.within) for one in nonlinear),
-                *(clearly_above(one.half, tanh.half) for one in nonlinear),
-            ),
+            [
+                more(f"{name} - tanh, share within 1 nat", one.within, tanh.within, 0.05)
+                for name, one in zip(NONLINEAR, nonlinear, strict=True)
+            ],
             published="wide, smeared",
-            exploratory=True,
+            note=f"{told('within', 'tanh', *NONLINEAR)}; own cross entropy "
+            f"{told('own', 'tanh', *NONLINEAR)}",
+            own=unlearned,
         )
         yield Claim(
             "With a nonlinear g the perplexity has a spike at the origin",
-            f"origin - median in nats {text('origin')}",
-            verdict(*(clearly_above(one.origin) for one in nonlinear)),
+            [
+                above(f"{name}, origin - median, nats", one.origin, 0.0, margin=0.25)
+                for name, one in zip(NONLINEAR, nonlinear, strict=True)
+            ],
             published="9.0 at the origin",
-            why="The origin lies between the DocReps, where wells run into each other; "
-            "`guidance` shows what the negative `zero` does there",
-            exploratory=True,
+            own=unlearned,
         )
 
 
+def as_learned(pool: RunPool, run: Run) -> Run:
+    """A memory of all entries on the same text, stopped where it had learned as much as `run`."""
+    seed, wanted = run.config.seed, run.load_history()[-1].positive_ce
+    history = pool.run(seed, max_segments=1).load_history()
+    nearest = min(history, key=lambda epoch: abs(epoch.positive_ce - wanted))
+    return pool.run(seed, max_segments=1, num_epochs=nearest.epoch)
+
+
+def square(points: int) -> Float[Tensor, "n_points 2"]:
+    """A grid over [-1, 1]² with so many points a side: row by row up, in each across."""
+    axis = torch.linspace(-1, 1, points)
+    return torch.cartesian_prod(axis, axis).flip(1)
+
+
+def read_square(pool: RunPool, run: Run, points: int) -> Float[Tensor, "n_docs n_points"]:
+    """Cross entropy of each document under every DocRep, at the origin, and over the square."""
+    memory = run.load_memory()
+    places = torch.cat([memory.doc_reps, torch.zeros(1, 2), square(points)])
+    return cross_entropies_at(first_segments(run, pool.lm, TOKENS), memory, places)
+
+
 def wells(ce: Float[Tensor, "n_docs n_points"]) -> dict[str, float]:
-    """Width, contrast and height at the origin of the wells of `Plane.read`, over documents."""
+    """MEASURES of what `read_square` read, means over documents."""
     n_docs = len(ce)
-    own, origin, square = ce.diagonal()[:, None], ce[:, n_docs], ce[:, n_docs + 1 :]
-    # The lower median; a flat square has no half-way, and all of it counts.
-    median = square.median(dim=1, keepdim=True).values
+    own, origin, plain = ce.diagonal()[:, None], ce[:, n_docs], ce[:, n_docs + 1 :]
+    lowest = torch.minimum(own, plain.min(dim=1, keepdim=True).values)
+    median = plain.median(dim=1, keepdim=True).values  # the lower one
     return {
-        "within": (square <= own + 1).float().mean().item(),
-        "half": (square <= (own + median) / 2).float().mean().item(),
+        "within": (plain <= own + 1).float().mean().item(),
+        "twice": (plain <= lowest + math.log(2)).float().mean().item(),
         "contrast": (median - own).mean().item(),
         "origin": (origin - median[:, 0]).mean().item(),
+        "own": own.mean().item(),
     }
 
 

@@ -23,10 +23,11 @@ from docmem.core.hook import attach
 from docmem.documents import Document
 from docmem.errors import DocmemError
 from docmem.evaluation.recall import prompts
+from docmem.experiments.claims import Claim, Claims
 from docmem.experiments.drawing import dot_panels
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import clearly_above, spreads, values_of, verdict
-from docmem.experiments.study import Claim, Claims, Study, columns
+from docmem.experiments.stats import more, spreads, values_of
+from docmem.experiments.study import Study, columns
 from docmem.lm.generation import greedy
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.training.run import Run
@@ -61,6 +62,8 @@ class Results:
     tokens: int
     """Written after each prompt."""
     conditions: dict[str, Scores]
+    own_ce: list[float]
+    """Own cross entropy in the last epoch of training, nats per token, one per seed."""
 
 
 class Recalling(Study[Results]):
@@ -83,11 +86,10 @@ class Recalling(Study[Results]):
 
     def measure(self, pool: RunPool) -> Results:
         """Train every seed; continue every segment under every condition, and score it."""
-        seeds = [
-            scores_of(pool.cache_hidden_states(run), run, pool.documents()) for run in pool.runs()
-        ]
+        runs = pool.runs()
+        seeds = [scores_of(pool.cache_hidden_states(run), run) for run in runs]
         scores = {name: Scores(**columns(seed[name] for seed in seeds)) for name in CONDITIONS}
-        return Results(NEW, scores)
+        return Results(NEW, scores, [run.load_history()[-1].positive_ce for run in runs])
 
     def _draw(self, figure: Figure, results: Results) -> None:
         *panels, legend = figure.subplots(2, 3).flatten()
@@ -102,32 +104,35 @@ class Recalling(Study[Results]):
             va="center", linespacing=1.5, transform=legend.transAxes,
         )  # fmt: skip
 
-    def _judge(self, results: Results) -> Claims:
-        shared, ours = "own above shared, by ROUGE", "not measured like this"
-        for key, claim, published, measured in (
+    def _claims(self, results: Results) -> Claims:
+        for key, claim, measured, margin, published in (
             ("rougeL", "Under its own memory a document is continued better than under shared "
-             "memories, another's, or none", shared, "ROUGE-L"),
-            ("distinctive", "So are the words that only this document uses", ours,
-             "distinctive ROUGE"),
+             "memories, another's, or none", "ROUGE-L", 0.05, "own above shared, by ROUGE"),
+            ("distinctive", "So are the words that only this document uses", "distinctive ROUGE",
+             0.05, "not measured like this"),
             ("exact", f"So is the stretch that is right word for word (of {results.tokens} tokens)",
-             ours, "tokens before the first error"),
+             "tokens before the first error", 1, "not measured like this"),
         ):  # fmt: skip
             scores = values_of(results.conditions, key)
             own, *others = scores.values()
-            holds = verdict(*(clearly_above(own, other) for other in others))
-            yield Claim(claim, f"{measured} {spreads(scores, ' ')}", holds, published)
+            best = [max(each) for each in zip(*others, strict=True)]
+            yield Claim(
+                claim,
+                [more(f"{measured}, own - best of the others", own, best, margin)],
+                published=published,
+                note=spreads(scores, " "),
+                own=results.own_ce,
+            )
 
 
-def scores_of(
-    cache: HiddenStateCache, run: Run, documents: Sequence[Document]
-) -> dict[str, dict[str, float]]:
-    """Mean scores of a run on these documents under every condition.
+def scores_of(cache: HiddenStateCache, run: Run) -> dict[str, dict[str, float]]:
+    """Mean scores of a run on its documents under every condition.
 
     Raises:
         DocmemError: if no continuation has a word that only its document uses.
     """
     ids, wanted, doc_ids = prompts(cache, PROMPT, NEW)
-    own_words = distinctive_words(documents)
+    own_words = distinctive_words(run.documents)
     decode = functools.partial(cache.lm.tokenizer.batch_decode, skip_special_tokens=True)
     found = {}
     for name, written in continuations(cache, run, ids, doc_ids).items():

@@ -1,0 +1,109 @@
+"""Claims: what an experiment wants to know, what has to be so, and what its numbers decide.
+
+    Claim("Relu opens a sparse set of entries", [below("share of active entries", shares, 0.5)])
+
+Four verdicts: holds, partly, does not hold, inconclusive. "Not shown" is not "not so": a claim does
+not hold only where the opposite, or no difference within a stated margin, is shown.
+"""
+
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from docmem.experiments.stats import Decision, Part, decide, spread
+
+Verdict = Literal["holds", "partly", "does not hold", "inconclusive", "as it must be", "violated"]
+LEARNED = 1.0
+"""Own cross entropy above which a memory has not learned, nats per token: then what it holds cannot
+be said."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is claimed, and what decides it."""
+
+    claim: str
+    """In one sentence."""
+    parts: Sequence[Part]
+    """What has to be so, all of it."""
+    published: str = "left open"
+    """What the paper reports."""
+    note: str = ""
+    """Further numbers that help to read it; a sentence without its full stop."""
+    own: Sequence[float] = ()
+    """Own cross entropy of the memories it is about, one per seed: above LEARNED there is no
+    verdict. None where the claim is about learning itself."""
+    exploratory: bool = False
+    """Whether its rule was settled after results had been seen."""
+    check: bool = False
+    """Whether it must be so, by a theorem or by what a word means: a check of the program, which
+    every seed has to pass, and no finding."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim with its verdict."""
+
+    claim: Claim
+    decisions: list[Decision]
+    """One for each part."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Holds if every part is shown; partly if some are; else whether one is refuted."""
+        claim = self.claim
+        if claim.check:
+            lie = (part.low <= x <= part.high for part in claim.parts for x in part.effect)
+            return "as it must be" if all(lie) else "violated"
+        if self.unlearned:
+            return "inconclusive"
+        if all(decision == "shown" for decision in self.decisions):
+            return "holds"
+        if "shown" in self.decisions:
+            return "partly"
+        return "does not hold" if "refuted" in self.decisions else "inconclusive"
+
+    @property
+    def unlearned(self) -> bool:
+        """Whether the memories have not learned what the claim asks them for."""
+        return bool(self.claim.own) and statistics.fmean(self.claim.own) > LEARNED
+
+    @property
+    def found(self) -> str:
+        """Each part: its effect with the interval, what it had to be, what is decided."""
+        if self.claim.check:
+            told = [f"{part.name} {effect_text(part)}, {part.rule}" for part in self.claim.parts]
+        else:
+            told = [told_part(*one) for one in zip(self.claim.parts, self.decisions, strict=True)]
+        if self.unlearned:
+            told.append(f"not learned: own cross entropy {spread(self.claim.own)}")
+        note = self.claim.note
+        return "; ".join(told) + (f". {note[0].upper()}{note[1:]}" if note else "")
+
+
+def judge(claims: Iterable[Claim]) -> list[Judged]:
+    """Decide the claims of an experiment together; checks are not tests."""
+    listed = list(claims)
+    tests = [part for claim in listed if not claim.check for part in claim.parts]
+    decided = iter(decide(tests))
+    return [
+        Judged(claim, [] if claim.check else [next(decided) for _ in claim.parts])
+        for claim in listed
+    ]
+
+
+def effect_text(part: Part) -> str:
+    """Its mean with the interval and the number of seeds."""
+    if len(part.effect) < 2:
+        return f"{part.mean:z.2f} (n = 1)"
+    low, high = part.interval
+    return f"{part.mean:z.2f} [{low:z.2f}, {high:z.2f}] (n = {len(part.effect)})"
+
+
+def told_part(part: Part, decision: Decision) -> str:
+    """A part as the table of claims has it: what was found, what is wanted, what is decided."""
+    return f"{part.name} {effect_text(part)}, wanted {part.rule}: {decision}"
+
+
+Claims = Iterator[Claim]

@@ -1,0 +1,109 @@
+"""What results were measured with: the code, the machine, the day.
+
+    code_digest("activation")           # changes when what it measures may have changed
+
+The digest is of the syntax of the study, of what it uses of the other experiments, and of the
+method itself; not of comments, docstrings, drawings, or what is claimed of the numbers.
+"""
+
+import ast
+import datetime
+import hashlib
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.utils import collect_env
+
+import docmem
+
+PACKAGE = Path(docmem.__file__).parent
+METHOD = (
+    "core/memory.py", "core/loss.py", "training/doc_reps.py", "training/muon.py",
+    "training/negatives.py", "training/step.py", "training/trainer.py",
+)  # fmt: skip
+"""What a trained memory depends on besides its settings."""
+TOLD = {"_draw", "_claims", "title", "size", "alt", "shown", "finding", "needs", "caption"}
+"""Names of a study that only tell of its numbers; so do functions that begin with `draw`."""
+TELLING = {"drawing", "stats", "claims", "study"}
+"""Modules of the experiments that measure nothing."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """When and on what results were measured."""
+
+    date: str
+    processor: str
+    threads: int
+    device: str
+    lm: str
+    """Where the LM's weights are from."""
+
+
+def made_now(device: str, lm: str) -> Made:
+    """This machine, today."""
+    processor = collect_env.get_cpu_info(collect_env.run)
+    names = [line.partition(":")[2].strip() for line in (processor or "").splitlines()
+             if line.startswith("Model name")]  # fmt: skip
+    return Made(
+        datetime.datetime.now(datetime.UTC).date().isoformat(),
+        names[0] if names else platform.machine(),
+        torch.get_num_threads(),
+        device,
+        lm,
+    )
+
+
+def code_digest(name: str) -> str:
+    """A digest of the code that an experiment's numbers come from."""
+    files = [*_measuring(PACKAGE / "experiments" / "studies" / f"{name}.py", set())]
+    texts = [_syntax(path) for path in (*files, *(PACKAGE / one for one in METHOD))]
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+
+
+def _measuring(path: Path, seen: set[Path]) -> list[Path]:
+    """A module of the experiments, and those it imports that measure something, each once."""
+    if path in seen or not path.exists():
+        return []
+    seen.add(path)
+    found = [path]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        module = node.module or ""
+        if not module.startswith("docmem.experiments"):
+            continue
+        for full in (module, *(f"{module}.{alias.name}" for alias in node.names)):
+            if full.rpartition(".")[2] not in TELLING:
+                inside = full.split(".")[1:]
+                found += _measuring(PACKAGE.joinpath(*inside).with_suffix(".py"), seen)
+    return found
+
+
+def _syntax(path: Path) -> str:
+    """The syntax of a module without imports, types, docstrings, and what tells of numbers."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            node.body = [one for one in node.body if not _tells(one)] or [ast.Pass()]
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        if isinstance(node, ast.arg):
+            node.annotation = None
+    return ast.dump(tree)
+
+
+def _tells(node: ast.stmt) -> bool:
+    """Whether a statement is an import, a docstring, a drawing, or what is said of the numbers."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return True
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return True
+    names: list[str] = []
+    if isinstance(node, ast.FunctionDef):
+        names = [node.name]
+    elif isinstance(node, ast.Assign):
+        names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return any(name in TOLD or name.startswith("draw") for name in names)

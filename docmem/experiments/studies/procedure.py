@@ -1,0 +1,210 @@
+"""Procedure: what each part of the presets' training contributes, and what is left of guidance.
+
+The presets train with Muon, DocReps spread evenly and negatives of their own for some rows, where
+the paper has AdamW, orthogonal DocReps and one negative for all rows. Every combination is trained
+for as many epochs. (On two segments per document the preset's two rows are all, so its cost is the
+same here; on more it also saves time.) Then the same without any negative: what keeps documents
+apart may be the places of their DocReps alone.
+"""
+
+import itertools
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from docmem.experiments.claims import Claim, Claims
+from docmem.experiments.drawing import dots
+from docmem.experiments.pool import RunPool
+from docmem.experiments.stats import above, below, more, spread, values_of
+from docmem.experiments.studies.capacity import Known, crowd, one_run
+from docmem.experiments.study import Study, columns
+from docmem.plots.style import GUIDANCE, NEGATIVE
+from docmem.training.run import Run
+
+ADAMW_LR = {"preset": 8e-3, "paper": 4e-3}
+"""AdamW's rate, by procedure. For the preset's epochs it is the best of 0.002, 0.004, 0.008 and
+0.016 on a tuning seed; for the paper's it is their own."""
+OPTIMIZERS = ("AdamW", "Muon")
+PLACES = ("orthogonal", "spread")
+NEGATIVES = {"one negative": None, "one per row": 2}
+"""One negative DocRep for all rows of a step, or one for each of two."""
+ACTIVATIONS = ("tanh", "relu", "sigmoid")
+CROWDS = {"tiny": (20, 50)}
+"""Documents among which there are near neighbours, by label of the pool."""
+FEW = (20,)
+"""The same where a training takes longer."""
+APART = 2.0
+"""Documents are kept apart if another's DocRep costs so much more than the own, nats per token."""
+MEASURES = {
+    "own": "cross entropy, own DocRep\n(nats per token)",
+    "lowest_pair": "another's DocRep, lowest pair\n(nats per token)",
+    "margin": "another's - own, worst document\n(nats per token)",
+    "completed": "share of tokens completed",
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """By combination of the parts; and without and with guidance, where DocReps are spread."""
+
+    combinations: dict[str, Known]
+    """By optimizer, places and negatives, as `Muon, spread, one per row`; of the embedded
+    LM only."""
+    plain: dict[str, Known]
+    """Without any negative: by activation, and by a number of documents, as `20 documents`."""
+    guided: dict[str, Known]
+    """With the procedure's α, by the same names."""
+
+    @property
+    def crowds(self) -> list[str]:
+        """The names that are numbers of documents."""
+        return [name for name in self.plain if name not in ACTIVATIONS]
+
+    def mean(self, key: str, part: str) -> list[float]:
+        """One measure, the mean of the combinations that have a part, one per seed."""
+        found = [getattr(one, key) for name, one in self.combinations.items()
+                 if part in name.split(", ")]  # fmt: skip
+        return [statistics.fmean(each) for each in zip(*found, strict=True)]
+
+
+class Procedure(Study[Results]):
+    """What does each part of the training contribute, and what does guidance still do?"""
+
+    results = Results
+    size = (14, 7.2)
+    alt = (
+        "Above, cross entropy under the own DocRep, the lowest under another's, the worst margin, "
+        "share completed: a column for each choice of places and negatives, a colour for each "
+        "optimizer. Below, without and with guidance: own cross entropy and gap by activation, "
+        "own and lowest cross entropy among more documents. One dot per seed."
+    )
+    shown = "What the parts of the training contribute, and what guidance adds"
+    finding = "Without any negative, spread DocReps keep documents apart"
+    needs = ("holds",)
+    caption = (
+        "With no negative and guided: DocReps spread, 20 and more documents of one segment each."
+    )
+
+    def measure(self, pool: RunPool) -> Results:
+        """Train every combination, and without and with guidance."""
+        alpha = pool.config().guidance
+
+        def known(runs: Iterable[Run]) -> Known:
+            return Known(**columns(one_run(pool, run) for run in runs))
+
+        def guided(alpha: float) -> dict[str, Known]:
+            change: dict[str, Any] = {"guidance": alpha, "doc_rep_init": "spread"}
+            found = {name: known(pool.runs(key_activation=name, **change)) for name in ACTIVATIONS}
+            for count in CROWDS.get(pool.label, FEW):
+                runs = (crowd(pool, seed, count, **change) for seed in pool.seed_numbers())
+                found[f"{count} documents"] = known(runs)
+            return found
+
+        found = {}
+        for parts in itertools.product(OPTIMIZERS, PLACES, NEGATIVES):
+            if pool.preset == "tiny":  # it takes too long with other LMs
+                found[", ".join(parts)] = known(pool.runs(**settings(pool, *parts)))
+        return Results(found, guided(0.0), guided(alpha))
+
+    def _draw(self, figure: Figure, results: Results) -> None:
+        panels = figure.subplots(2, 4 if results.combinations else 2).flatten()
+        if results.combinations:
+            draw_combinations(panels[:4], results)
+            panels = panels[4:]
+        for axes, names, key, label in (
+            (panels[0], ACTIVATIONS, "own", MEASURES["own"]),
+            (panels[1], ACTIVATIONS, "gap", "another's - own cross entropy\n(nats per token)"),
+            (panels[2], results.crowds, "own", MEASURES["own"]),
+            (panels[3], results.crowds, "lowest_pair", MEASURES["lowest_pair"]),
+        ):
+            for group, color, text in (
+                (results.plain, NEGATIVE, "no negative"), (results.guided, GUIDANCE, "guided"),
+            ):  # fmt: skip
+                dots(axes, values_of({name: group[name] for name in names}, key), color, text)
+            axes.set(ylabel=label, ylim=(min(0, axes.get_ylim()[0]), None))
+        panels[0].legend(frameon=False)
+
+    def _claims(self, results: Results) -> Claims:
+        plain, guided = results.plain, results.guided
+
+        def largest(*settings: Known) -> list[float]:
+            return [max(each) for each in zip(*(one.own for one in settings), strict=True)]
+
+        yield Claim(
+            "Without any negative, spread DocReps keep documents apart where tanh or relu selects: "
+            f"another's costs {APART:g} nats more than the own",
+            [above(f"other - own, {name}", plain[name].gap, APART) for name in ("tanh", "relu")],
+            own=largest(plain["tanh"], plain["relu"]),
+        )
+        yield Claim(
+            "Where sigmoid selects they do not, and with guidance they do",
+            [
+                below("other - own, without", plain["sigmoid"].gap, APART),
+                above("other - own, with guidance", guided["sigmoid"].gap, APART),
+            ],
+            own=largest(plain["sigmoid"], guided["sigmoid"]),
+        )
+        yield Claim(
+            "Guidance raises the lowest pair of more documents, which have nearer neighbours",
+            [
+                more(f"lowest pair, guided minus not, {name}", guided[name].lowest_pair,
+                     plain[name].lowest_pair, 0.25)
+                for name in results.crowds
+            ],
+            own=largest(*(group[name] for group in (plain, guided) for name in results.crowds)),
+        )  # fmt: skip
+        if not results.combinations:
+            return
+        own = [statistics.fmean(each) for each in zip(
+            results.mean("own", "AdamW"), results.mean("own", "Muon"), strict=True)]  # fmt: skip
+        # Own cross entropies end near 0, where a tenth of a nat is much.
+        yield Claim(
+            "In as many epochs Muon learns more than AdamW",
+            [more("own cross entropy, AdamW - Muon, nats", results.mean("own", "AdamW"),
+                  results.mean("own", "Muon"), 0.1)],
+            published="AdamW only",
+            note=f"each the mean of its four combinations; seconds per document "
+            f"{spread(results.mean('seconds', 'Muon'))} and "
+            f"{spread(results.mean('seconds', 'AdamW'))}",
+        )  # fmt: skip
+        for better, worse, what in (
+            ("spread", "orthogonal", "Spread DocReps raise the lowest pair"),
+            ("one per row", "one negative", "A negative for each row raises the lowest pair"),
+        ):
+            left, right = (results.mean("lowest_pair", part) for part in (better, worse))
+            yield Claim(
+                what,
+                [more(f"lowest pair, {better} - {worse}, nats", left, right, 0.25)],
+                note=f"{better} {spread(left)}, {worse} {spread(right)}, each the mean of its "
+                "four combinations",
+                own=own,
+            )
+
+
+def settings(pool: RunPool, optimizer: str, places: str, negatives: str) -> dict[str, Any]:
+    """What a combination of the parts changes."""
+    found: dict[str, Any] = {"optimizer": optimizer.lower(), "doc_rep_init": places}
+    if optimizer == "AdamW":
+        found["lr"] = ADAMW_LR[pool.procedure]
+    return {**found, "negative_rows": NEGATIVES[negatives]}
+
+
+def draw_combinations(panels: Iterable[Axes], results: Results) -> None:
+    """A panel for each of MEASURES, a column for places and negatives, a colour for optimizers."""
+    for axes, (key, label) in zip(panels, MEASURES.items(), strict=True):
+        values = values_of(results.combinations, key)
+        for optimizer, color in zip(OPTIMIZERS, (NEGATIVE, GUIDANCE), strict=True):
+            named = (parts for parts in values if parts.startswith(optimizer))
+            # `Muon, spread, one per row` stands in three lines under its column.
+            lines = {
+                parts: "\n".join(parts.split(", ")[1:]).replace(" ", "\n", 1) for parts in named
+            }
+            dots(axes, {text: values[parts] for parts, text in lines.items()}, color, optimizer)
+        axes.set(ylabel=label, ylim=(min(0, axes.get_ylim()[0]), None))
+        axes.tick_params(axis="x", labelsize=7.5)
+        if key == "own":
+            axes.legend(frameon=False)
