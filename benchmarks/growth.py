@@ -12,9 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.measure import Numbers, peak_memory, seconds_of
+from benchmarks.measure import Numbers, peak_memory
 from benchmarks.shapes import build_lm
 from docmem.experiments.invented import invented
+from docmem.experiments.rivals import seconds_of
 from docmem.training.config import preset
 from docmem.training.processes import main_process
 from docmem.training.run import Run

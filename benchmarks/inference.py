@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from benchmarks.baselines import FullForwards
-from benchmarks.measure import Numbers, seconds_of
+from benchmarks.measure import Numbers
 from docmem.core.hook import attach
 from docmem.evaluation.cached import first_segments
 from docmem.evaluation.plane import key_plane
+from docmem.experiments.rivals import seconds_of
 from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.lm.generation import generate, generate_text
 from docmem.lm.loading import LanguageModel

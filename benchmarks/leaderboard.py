@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.epochs import new_trainer
-from benchmarks.measure import seconds_of
 from docmem.documents import Document
 from docmem.evaluation.recall import Recognition
 from docmem.experiments.pool import VERSION_0_1
-from docmem.experiments.rivals import Rival
+from docmem.experiments.rivals import Rival, seconds_of
 from docmem.experiments.rivals_lora import LoRA, PerDocumentLoRA
 from docmem.lm.cross_entropy import document_means
 from docmem.lm.loading import LanguageModel

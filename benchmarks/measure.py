@@ -5,8 +5,6 @@ import re
 import resource
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +16,6 @@ from docmem.training.description import version_of
 
 Numbers = dict[str, Any]
 LIBRARIES = ("docmem", "torch", "transformers", "peft", "numpy", "matplotlib")
-
-
-def seconds_of(action: Callable[[], object]) -> float:
-    """How long a call takes, in seconds, the GPU's work included."""
-    wait: Callable[[], object] = torch.cuda.synchronize if torch.cuda.is_available() else int
-    wait()
-    started = time.perf_counter()
-    action()
-    wait()
-    return time.perf_counter() - started
 
 
 def peak_memory() -> int:

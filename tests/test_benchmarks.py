@@ -20,12 +20,13 @@ from benchmarks import leaderboard as board
 from benchmarks.baselines import Attached, FullForwards
 from benchmarks.epochs import KINDS, breakdown, compare, new_trainer, peak
 from benchmarks.leaderboard import Outcome, Row, train_until_good
-from benchmarks.measure import in_fresh_process, seconds_of
+from benchmarks.measure import in_fresh_process
 from benchmarks.report import render, targets
 from benchmarks.roofline import lower_bound, matmul_rates
 from benchmarks.shapes import build_lm, encyclopedia, settings
 from docmem.evaluation.recall import recognition
 from docmem.experiments.pool import VERSION_0_1
+from docmem.experiments.rivals import seconds_of
 from docmem.experiments.rivals_lora import LoRA, PerDocumentLoRA
 from docmem.lm.forward import TokenBatch
 from docmem.lm.loading import LanguageModel

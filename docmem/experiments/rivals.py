@@ -182,8 +182,11 @@ def train_in_turns(first: Rival, others: Sequence[Rival], epochs: int) -> None:
             other.train_for(first.seconds[-1])
 
 
-def seconds_of(act: Callable[[], object]) -> float:
-    """How long something takes."""
+def seconds_of(action: Callable[[], object]) -> float:
+    """How long a call takes, in seconds, the GPU's work included."""
+    wait: Callable[[], object] = torch.cuda.synchronize if torch.cuda.is_available() else int
+    wait()
     started = time.perf_counter()
-    act()
+    action()
+    wait()
     return time.perf_counter() - started

@@ -171,9 +171,9 @@ def alike(name: str, left: Sequence[float], right: Sequence[float], margin: floa
     return Part(name, differences(left, right), -margin, margin)
 
 
-def highest(groups: Mapping[str, Any], key: str) -> list[float]:
-    """The highest of one measure among the settings of a group: a number per seed."""
-    return [max(each) for each in zip(*values_of(groups, key).values(), strict=True)]
+def highest(measures: Iterable[Sequence[float]]) -> list[float]:
+    """The highest of several measures of the same seeds: a number per seed."""
+    return [max(each) for each in zip(*measures, strict=True)]
 
 
 def differences(left: Sequence[float], right: Sequence[float]) -> tuple[float, ...]:

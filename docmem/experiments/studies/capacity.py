@@ -17,7 +17,7 @@ from docmem.experiments.claims import LEARNED, Claim, Claims
 from docmem.experiments.drawing import dot_panels, stacked
 from docmem.experiments.invented import invented
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import alike, below, more, spreads, values_of
+from docmem.experiments.stats import alike, below, highest, more, spreads, values_of
 from docmem.experiments.study import Study, columns
 from docmem.training.run import Run
 
@@ -120,9 +120,6 @@ class Capacity(Study[Results]):
         crowd, (least, few) = results.crowd, next(iter(results.counts.items()))
         usual, small, large, long = (results.sizes[name] for name in SIZES)
 
-        def both(left: Known, right: Known) -> list[float]:
-            return [max(pair) for pair in zip(left.own, right.own, strict=True)]
-
         yield Claim(
             f"A memory learns {crowd} documents: their own cross entropy is below {LEARNED:g} nat",
             [below("own cross entropy, nats", usual.own, LEARNED)],
@@ -134,14 +131,14 @@ class Capacity(Study[Results]):
             [more(f"lowest pair, {least} documents - {crowd}, nats", few.lowest_pair,
                   usual.lowest_pair, 0.25)],
             note=f"by documents {spreads(values_of(results.counts, 'lowest_pair'), ' ')}",
-            own=both(few, usual),
+            own=highest([few.own, usual.own]),
         )  # fmt: skip
         yield Claim(
             f"DocReps of 8 dimensions keep {crowd} documents further apart than the plane does",
             [more("lowest pair, 8 dimensions - 2, nats", long.lowest_pair, usual.lowest_pair,
                   0.25)],
             note=f"own cross entropy {spreads(values_of(results.sizes, 'own'), ' ')}",
-            own=both(long, usual),
+            own=highest([long.own, usual.own]),
         )  # fmt: skip
         yield Claim(
             f"32 entries learn less of {crowd} documents than 128 do",

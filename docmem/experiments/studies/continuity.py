@@ -176,7 +176,7 @@ class Continuity(Study[Results]):
             "step is halved for the last time (a jump: 2)",
             parts("growth", "growth", 1.5),
             published="argued",
-            own=highest(found, "own"),
+            own=highest(one.own for one in found.values()),
         )
 
 

@@ -14,7 +14,7 @@ from docmem.evaluation.cached import measure as recall_of
 from docmem.experiments.claims import Claim, Claims
 from docmem.experiments.drawing import dots
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import alike, more, spreads, values_of
+from docmem.experiments.stats import alike, highest, more, spreads, values_of
 from docmem.experiments.study import Study, columns
 from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.plots.style import FAINT, GUIDANCE, NEGATIVE, OWN
@@ -120,7 +120,7 @@ class Guidance(Study[Results]):
     def _claims(self, results: Results) -> Claims:
         weights, forms = results.weights, results.forms
         none, usual = weights["0"], weights[results.alpha]
-        worse = [max(pair) for pair in zip(none.own, usual.own, strict=True)]
+        worse = highest([none.own, usual.own])
 
         def by_weight(key: str) -> str:
             return f"by α {spreads(values_of(weights, key), ' ')}"
@@ -154,7 +154,7 @@ class Guidance(Study[Results]):
         )  # fmt: skip
         gaps = values_of(results.negatives, "gap")
         other, *others = gaps.values()
-        best = [max(each) for each in zip(*others, strict=True)]
+        best = highest(others)
         yield Claim(
             "Of the four negatives, another document's DocRep separates documents most",
             [more("other - own, this one minus the best of the rest, nats", other, best, 0.25)],

@@ -143,7 +143,7 @@ class Length(Study[Results]):
                    0.5)],
             published="the paper gives no formula",
             note=f"mean of the activations, {spreads(means, ' ')}",
-            own=highest(results.activations, "own"),
+            own=highest(one.own for one in results.activations.values()),
         )  # fmt: skip
 
 

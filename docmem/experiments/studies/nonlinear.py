@@ -109,7 +109,7 @@ class Nonlinear(Study[Results]):
 
     def _claims(self, results: Results) -> Claims:
         own = values_of(results.depths, "own")
-        unlearned = highest(results.depths, "own")
+        unlearned = highest(own.values())
 
         def compared(key: str) -> tuple[list[float], list[float], str]:
             """The linear one, the mean of the deeper ones, and all in words."""

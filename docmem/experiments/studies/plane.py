@@ -173,7 +173,7 @@ class Plane(Study[Results]):
 
     def _claims(self, results: Results) -> Claims:
         tanh, relu, sigmoid, *nonlinear, few, many = results.settings.values()
-        unlearned = highest({name: results.settings[name] for name in NONLINEAR}, "own")
+        unlearned = highest(one.own for one in nonlinear)
 
         def told(key: str, *names: str) -> str:
             return spreads(values_of({name: results.settings[name] for name in names}, key))

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from docmem.experiments.claims import Claim, Claims
 from docmem.experiments.drawing import dots
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import above, below, more, spread, values_of
+from docmem.experiments.stats import above, below, highest, more, spread, values_of
 from docmem.experiments.studies.capacity import Known, crowd, one_run
 from docmem.experiments.study import Study, columns
 from docmem.plots.style import GUIDANCE, NEGATIVE
@@ -131,14 +131,11 @@ class Procedure(Study[Results]):
     def _claims(self, results: Results) -> Claims:
         plain, guided = results.plain, results.guided
 
-        def largest(*settings: Known) -> list[float]:
-            return [max(each) for each in zip(*(one.own for one in settings), strict=True)]
-
         yield Claim(
             "Without any negative, spread DocReps keep documents apart where tanh or relu selects: "
             f"another's costs {APART:g} nats more than the own",
             [above(f"other - own, {name}", plain[name].gap, APART) for name in ("tanh", "relu")],
-            own=largest(plain["tanh"], plain["relu"]),
+            own=highest([plain["tanh"].own, plain["relu"].own]),
         )
         yield Claim(
             "Where sigmoid selects they do not, and with guidance they do",
@@ -146,7 +143,7 @@ class Procedure(Study[Results]):
                 below("other - own, without", plain["sigmoid"].gap, APART),
                 above("other - own, with guidance", guided["sigmoid"].gap, APART),
             ],
-            own=largest(plain["sigmoid"], guided["sigmoid"]),
+            own=highest([plain["sigmoid"].own, guided["sigmoid"].own]),
         )
         yield Claim(
             "Guidance raises the lowest pair of more documents, which have nearer neighbours",
@@ -155,7 +152,7 @@ class Procedure(Study[Results]):
                      plain[name].lowest_pair, 0.25)
                 for name in results.crowds
             ],
-            own=largest(*(group[name] for group in (plain, guided) for name in results.crowds)),
+            own=highest(group[n].own for group in (plain, guided) for n in results.crowds),
         )  # fmt: skip
         if not results.combinations:
             return

@@ -26,7 +26,7 @@ from docmem.evaluation.recall import prompts
 from docmem.experiments.claims import Claim, Claims
 from docmem.experiments.drawing import dot_panels
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import more, spreads, values_of
+from docmem.experiments.stats import highest, more, spreads, values_of
 from docmem.experiments.study import Study, columns
 from docmem.lm.generation import greedy
 from docmem.lm.hidden_states import HiddenStateCache
@@ -94,8 +94,8 @@ class Recalling(Study[Results]):
     def _draw(self, figure: Figure, results: Results) -> None:
         *panels, legend = figure.subplots(2, 3).flatten()
         dot_panels(panels, MEASURES, results.conditions)
-        for axes, highest in zip(panels, (results.tokens, 1, 1, 1, 1), strict=True):
-            axes.set_ylim(0, 1.05 * highest)
+        for axes, most in zip(panels, (results.tokens, 1, 1, 1, 1), strict=True):
+            axes.set_ylim(0, 1.05 * most)
         legend.axis("off")
         legend.text(
             0, 0.5,
@@ -115,7 +115,7 @@ class Recalling(Study[Results]):
         ):  # fmt: skip
             scores = values_of(results.conditions, key)
             own, *others = scores.values()
-            best = [max(each) for each in zip(*others, strict=True)]
+            best = highest(others)
             yield Claim(
                 claim,
                 [more(f"{measured}, own - best of the others", own, best, margin)],

@@ -272,12 +272,12 @@ class Rivals(Study[Results]):
         yield Claim(
             "A LoRA per document keeps documents further apart than a document memory",
             [more("other - own, LoRA - memory, nats", each.gap, memory.gap, FAR)],
-            own=highest({"memory": memory, "LoRA": each}, "own"),
+            own=highest([memory.own, each.own]),
         )
         yield Claim(
             "A document memory harms other prose less than one LoRA",
             [more("harm, LoRA - memory, nats", lora.harm, memory.harm, FAR)],
-            own=highest({"memory": memory, "LoRA": lora}, "own"),
+            own=highest([memory.own, lora.own]),
         )
         context = found["in the context"]
         yield Claim(
