@@ -17,6 +17,7 @@ import torch
 from torch.utils import collect_env
 
 import docmem
+from docmem.lm.loading import LanguageModel
 
 PACKAGE = Path(docmem.__file__).parent
 METHOD = (
@@ -24,8 +25,9 @@ METHOD = (
     "training/negatives.py", "training/step.py", "training/trainer.py",
 )  # fmt: skip
 """What a trained memory depends on besides its settings."""
-TOLD = {"_draw", "_claims", "title", "size", "alt", "shown", "finding", "needs", "caption"}
-"""Names of a study that only tell of its numbers; so do functions that begin with `draw`."""
+TOLD = {"_draw", "_claims", "title", "size", "alt", "shown", "finding", "needs", "caption", "SMALL"}
+"""Names that only tell of numbers, as functions do that begin with `draw`; and the settings of each
+set of results, which results carry."""
 TELLING = {"drawing", "stats", "claims", "study"}
 """Modules of the experiments that measure nothing."""
 
@@ -38,11 +40,12 @@ class Made:
     processor: str
     threads: int
     device: str
+    """What the LM ran on, and in which number format."""
     lm: str
     """Where the LM's weights are from."""
 
 
-def made_now(device: str, lm: str) -> Made:
+def made_now(lm: LanguageModel) -> Made:
     """This machine, today."""
     processor = collect_env.get_cpu_info(collect_env.run)
     names = [line.partition(":")[2].strip() for line in (processor or "").splitlines()
@@ -51,8 +54,8 @@ def made_now(device: str, lm: str) -> Made:
         datetime.datetime.now(datetime.UTC).date().isoformat(),
         names[0] if names else platform.machine(),
         torch.get_num_threads(),
-        device,
-        lm,
+        f"{torch.cuda.get_device_name() if lm.device.type == 'cuda' else lm.device}, {lm.dtype}",
+        lm.origin,
     )
 
 
@@ -92,7 +95,16 @@ def _syntax(path: Path) -> str:
             node.returns = None
         if isinstance(node, ast.arg):
             node.annotation = None
-    return ast.dump(tree)
+    return _dump(tree)
+
+
+def _dump(node: object) -> str:
+    """A syntax tree as text, alike in all versions of Python: empty fields are left out."""
+    if isinstance(node, ast.AST):
+        fields = [(name, value) for name, value in ast.iter_fields(node)
+                  if value is not None and value != []]  # fmt: skip
+        return f"{type(node).__name__}({', '.join(f'{n}={_dump(v)}' for n, v in fields)})"
+    return f"[{', '.join(map(_dump, node))}]" if isinstance(node, list) else repr(node)
 
 
 def _tells(node: ast.stmt) -> bool:
@@ -106,4 +118,6 @@ def _tells(node: ast.stmt) -> bool:
         names = [node.name]
     elif isinstance(node, ast.Assign):
         names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+    elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        names = [node.target.id]
     return any(name in TOLD or name.startswith("draw") for name in names)

@@ -120,7 +120,7 @@ def run_experiment(name: str, pool: RunPool, folder: Path) -> Results:
         PoolSettings(pool.preset, pool.procedure, pool.seeds, pool.fast, to_dict(pool.config())),
         {library: version_of(library) for library in LIBRARIES},
         code_digest(name),
-        made_now(str(pool.lm.device), pool.lm.origin),
+        made_now(pool.lm),
         time.perf_counter() - started,
         numbers,
     )
@@ -149,13 +149,17 @@ def load_results(name: str, folder: Path = STORED) -> Results | None:
 
 
 def is_current(name: str, folder: Path = STORED) -> bool:
-    """Whether an experiment has results in `folder`, and of the code as it is now.
+    """Whether an experiment has results in `folder`, of the code and the settings as they are now.
 
     Raises:
         DocmemError: as `load_results`.
     """
     results = load_results(name, folder)
-    return results is not None and results.code == code_digest(name)
+    if results is None or results.code != code_digest(name):
+        return False
+    pool = results.pool
+    now = to_dict(RunPool(pool.preset, pool.procedure, fast=pool.fast).config())
+    return pool.config == {setting: now.get(setting) for setting in pool.config}
 
 
 def figure(name: str, folder: Path = STORED) -> Figure:

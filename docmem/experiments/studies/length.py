@@ -212,7 +212,7 @@ def sizes_of(run: Run, tokens: Int[Tensor, " n_docs"]) -> dict[str, list[float]]
     taken = run.load_snapshots()
     last = taken.at(-1)
     sizes = {
-        "product × tokens": last.product.norm(p=1, dim=1) * tokens,
+        "product × tokens": last.product.norm(p=1, dim=1) * tokens.to(last.product.device),
         "DocRep, L2": taken.doc_reps[-1].norm(dim=1),
         "untrained k_doc, L2": taken.document[0].norm(dim=1),
     }
