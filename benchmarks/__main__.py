@@ -19,16 +19,26 @@ from transformers.utils import logging
 
 from benchmarks import growth, inference
 from benchmarks.epochs import WAYS, Comparison, breakdown, compare, new_trainer
-from benchmarks.leaderboard import RATES, ROWS, SEARCH_SEED, Outcome, leaderboard, train_until_good
+from benchmarks.leaderboard import (
+    NOW,
+    RATES,
+    RELU,
+    ROWS,
+    SEARCH_SEED,
+    Outcome,
+    leaderboard,
+    train_until_good,
+)
 from benchmarks.measure import Numbers, in_fresh_process, machine
 from benchmarks.report import render
 from benchmarks.scale import scale_page
 from benchmarks.shapes import build_lm, encyclopedia, settings
 from docmem.core.files import write_json, write_text
+from docmem.lm.bfloat16 import fast_dtype
 from docmem.training.config import DType, preset
 from docmem.training.train import train
 
-PARTS = ("leaderboard", "profile", "epochs", "memory", "inference", "growth", "gpu")
+PARTS = ("leaderboard", "bfloat16", "profile", "epochs", "memory", "inference", "growth", "gpu")
 """Of a whole run. `rates` is another, to be asked for: only a change of LoRA needs it."""
 
 
@@ -65,6 +75,16 @@ class Bench:
     def leaderboard(self) -> list[Outcome]:
         """Seconds to ten documents."""
         return leaderboard(self.lm, self.documents, self.rows, self.scale.rounds)
+
+    def bfloat16(self) -> list[Outcome] | None:
+        """The rows of docmem as it is now, in bfloat16; None where the processor is slow at it."""
+        if fast_dtype("cpu") != "bfloat16":
+            return None
+        lm = build_lm("tiny", "bfloat16")
+        rows = [row for row in self.rows if row.name in (NOW, RELU)]
+        return [
+            train_until_good(row, seed, lm, self.documents) for row in rows for seed in row.seeds
+        ]
 
     def rates(self) -> list[Outcome]:
         """Each LoRA at each of its rates, from a seed that the leaderboard does not use."""
@@ -147,7 +167,9 @@ def main(given: list[str] | None = None) -> int:
             numbers = [asdict(one) for one in numbers]
         if numbers is not None:
             today = {"machine": machine(), "date": datetime.date.today().isoformat()}
-            results[part] = {**today, "numbers": numbers}
+            # Beside those of other processors, which take other seconds to the same memory.
+            kind = f", {torch.backends.cpu.get_cpu_capability()}" if part == "leaderboard" else ""
+            results[part + kind] = {**today, "numbers": numbers}
             write_json(stored, {"parts": results})
     page = render(results)
     write_text(out / "RESULTS.md", page)

@@ -15,6 +15,8 @@ from benchmarks.measure import Numbers
 
 Cells = dict[str, object]
 FIRST = "Seconds to ten documents"
+BOARD = "leaderboard, AVX512"
+"""The part whose numbers the targets are about: processors of this kind."""
 HEAD = """\
 # Benchmark results
 
@@ -30,12 +32,14 @@ Tried, did not help:
 """
 
 
-def to_goal(p: Numbers, row: str, own: float | None = None) -> tuple[float, float]:
+def to_goal(
+    p: Numbers, row: str, own: float | None = None, part: str = BOARD
+) -> tuple[float, float]:
     """Median epochs and seconds of a row to the goal, or to an own cross entropy.
 
     Infinite if it was not reached, or the row not tried.
     """
-    mine = [one for one in p["leaderboard"] if one.row == row]
+    mine = [one for one in p[part] if one.row == row]
     found = [one.to_goal if own is None else one.to(own) for one in mine]
     epochs, seconds = np.median(found or [board.NEVER], axis=0)
     return float(epochs), float(seconds)
@@ -45,14 +49,18 @@ TARGETS = (
     ("seconds to ten documents, tanh, two AVX-512 cores", "≤", 7, 1, " s",
      lambda p: to_goal(p, board.NOW)[1]),
     ("the same, relu", "≤", 7, 1, " s", lambda p: to_goal(p, board.RELU)[1]),
-    ("the same, tanh, against the original", "≥", 60, 0, "×",
+    ("the same in bfloat16, tanh", "≤", 5, 1, " s",
+     lambda p: to_goal(p, board.NOW, part="bfloat16")[1]),
+    ("the same in bfloat16, relu", "≤", 5, 1, " s",
+     lambda p: to_goal(p, board.RELU, part="bfloat16")[1]),
+    ("in float32, tanh, against the original", "≥", 60, 0, "×",
      lambda p: to_goal(p, board.ORIGINAL)[1] / to_goal(p, board.NOW)[1]),
     (f"own cross entropy ≤ {board.ENOUGH}, tanh, against one LoRA of the same size", "≥", 2, 1, "×",
      lambda p: to_goal(p, board.ONE_LORA, board.ENOUGH)[1]
      / to_goal(p, board.NOW, board.ENOUGH)[1]),
     ("lowest pair at the goal, tanh, the worst of five seeds", "≥", 0.8, 2, " nats",
      lambda p: np.min([one.lowest_pair if one.reached else math.nan
-                       for one in p["leaderboard"] if one.row == board.NOW])),
+                       for one in p[BOARD] if one.row == board.NOW])),
     ("DocRep plane, 41 × 41 points: speed against one full forward per point", "≥", 20, 1, "×",
      lambda p: np.median((n := p["inference"]["plane"])["full_forward_seconds"])
      * n["points"] ** 2 / n["seconds"]),
@@ -82,7 +90,7 @@ def targets(parts: Numbers) -> list[Cells]:
 
 def leaderboard(outcomes: Sequence[Outcome]) -> list[Cells]:
     """A row per way of training: medians over its seeds, and the worst pair and margin of any."""
-    rows, p = list[Cells](), {"leaderboard": outcomes}
+    rows, p = list[Cells](), {BOARD: outcomes}
     original = to_goal(p, board.ORIGINAL)
     for name in dict.fromkeys(one.row for one in outcomes):
         mine = [one for one in outcomes if one.row == name]
@@ -156,7 +164,8 @@ def render(results: Numbers) -> str:
     """The page of what results.json holds, by part."""
     parts: Numbers = {}
     for name, stored in results.items():
-        kind: Any = Outcome if name in ("leaderboard", "rates") else Comparison
+        timed = name.startswith("leaderboard") or name in ("bfloat16", "rates")
+        kind: Any = Outcome if timed else Comparison
         n = stored["numbers"]
         parts[name] = [kind(**one) for one in n] if isinstance(n, list) else n
     compared = [c for part in ("epochs", "gpu") for c in parts.get(part, [])]
@@ -164,7 +173,13 @@ def render(results: Numbers) -> str:
     took = {**profile["seconds"], "in all": profile["wall"]} if profile else {}
     sections: dict[str, list[Cells]] = {
         "Targets": targets(parts),
-        FIRST: leaderboard(parts.get("leaderboard", [])),
+        FIRST: leaderboard(parts.get(BOARD, [])),
+        **{
+            f"The same on {name.partition(', ')[2]}": leaderboard(outcomes)
+            for name, outcomes in parts.items()
+            if name.startswith("leaderboard, ") and name != BOARD
+        },
+        "The same in bfloat16": leaderboard(parts.get("bfloat16", [])),
         "Rates of AdamW for LoRA, on a seed of its own": leaderboard(parts.get("rates", [])),
         "Epochs": [row for c in compared for row in training(c)],
         "Lower bound on the FLOPs per epoch": [roofline(c) for c in compared],

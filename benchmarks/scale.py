@@ -14,7 +14,8 @@ LMS = {  # width, weights, vocabulary
     "Llama-3.1-8B": (4096, 8.0e9, 128_256),
     "Llama-3.1-70B": (8192, 70.6e9, 128_256),
 }
-GPU_FLOPS, GPUS, DOLLARS, EPOCHS, KEY_DIM = 4e14, 64, 2.0, 20, 24
+GPUS, DOLLARS, EPOCHS, KEY_DIM = 64, 2.0, 20, 24
+GPU_FLOPS = 2.7e14  # of an epoch of Pythia-6.9B's shape on an H200, as RESULTS.md has it
 TOKENS = PAGES * SEGMENTS * WORDS * TOKENS_PER_WORD
 READ = TOKENS * (1 + NEGATIVE_ROWS / SEGMENTS)
 """Tokens that an epoch reads after the memory, under both DocReps."""
@@ -37,7 +38,7 @@ def row(name: str) -> dict[str, str]:
         "frozen pass": f"{frozen:,.1f} GPU days",
         "an epoch": f"{epoch:,.1f} GPU days",
         f"{EPOCHS} epochs, all": f"{days:,.0f} GPU days",
-        f"on {GPUS} GPUs": f"{days / GPUS * 24:,.0f} hours",
+        f"on {GPUS} GPUs": f"{days / GPUS * 24:,.1f} hours",
         f"at {DOLLARS:.0f} dollars an hour": f"{days * 24 * DOLLARS:,.0f} dollars",
         "memory, float32": f"{ENTRIES * 2 * width * 4 / 1e12:,.1f} TB",
     }

@@ -27,7 +27,8 @@ PAPER = ("activation", "plane", "length", "nonlinear", "recalling", "continuity"
 MEASURED = {
     "tiny": (RunPool(), NAMES),
     "tiny-paper": (RunPool(procedure="paper"), PAPER),
-    "smollm2-135m": (RunPool("smollm2-135m", seeds=3), (*PAPER, "procedure")),
+    "smollm2-135m": (RunPool("smollm2-135m"), (*PAPER, "routing")),
+    "smollm2-135m-paper": (RunPool("smollm2-135m", procedure="paper"), PAPER),
 }
 """Of each set of results that comes with docmem: its pool, and the experiments."""
 

@@ -472,11 +472,11 @@ def test_seeds_claims_follow_the_numbers() -> None:
         around = {
             name: [1 + by * x for x in (1.0, 0.9, 1.1, -1.5, -1.5)] for name, by in spreads.items()
         }
-        return seeds.Results({name: seeds.Known(*[around[name]] * 4) for name in seeds.VARIED})
+        return seeds.Results({name: seeds.Known(*[around[name]] * 6) for name in seeds.VARIED})
 
     even = made_up(documents=0.01, places=0.01, weights=0.01, all=0.01)
     assert verdicts("seeds", even) == ["holds", "holds", NOT, NOT]
-    two = seeds.Results({name: seeds.Known(*[[0.1, 0.2]] * 4) for name in seeds.VARIED})
+    two = seeds.Results({name: seeds.Known(*[[0.1, 0.2]] * 6) for name in seeds.VARIED})
     assert verdicts("seeds", two) == [OPEN] * 4  # equally far from their mean: one number
     wide = made_up(documents=1.0, places=1.0, weights=0.01, all=1.0)
     assert verdicts("seeds", wide) == [NOT, NOT, "holds", "holds"]

@@ -5,15 +5,16 @@ only one of them is the seed's while the others are those of seed 1. With the in
 the order of the documents and the draws of the negatives.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from docmem.evaluation.cached import measure
 from docmem.experiments.claims import Claim, Claims
 from docmem.experiments.drawing import dots
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import below, more, spread, spreads, values_of
+from docmem.experiments.studies.capacity import Known, one_run
 from docmem.experiments.study import Study, columns
 from docmem.training.run import Run
 
@@ -25,22 +26,6 @@ MEASURES = {
     "lowest_pair": "the same, lowest of all pairs\n(nats per token)",
     "completed": "share of tokens completed",
 }
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known where one thing varies: MEASURES, one per seed."""
-
-    own: list[float]
-    other: list[float]
-    lowest_pair: list[float]
-    completed: list[float]
-
-    def strayed(self, key: str) -> list[float]:
-        """How far each seed's measure lies from their mean; of two seeds that is one number."""
-        values = getattr(self, key)
-        far = [abs(value - spread(values).mean) for value in values]
-        return far if len(far) > 2 else far[:1]
 
 
 @dataclass(frozen=True)
@@ -72,7 +57,7 @@ class Seeds(Study[Results]):
         """Train with one thing varied at a time; measure what each memory knows."""
         runs = {name: [varied(pool, name, seed) for seed in pool.seed_numbers()] for name in VARIED}
         return Results(
-            {name: Known(**columns(known(pool, run) for run in seeds))
+            {name: Known(**columns(one_run(pool, run) for run in seeds))
              for name, seeds in runs.items()}
         )  # fmt: skip
 
@@ -94,13 +79,13 @@ class Seeds(Study[Results]):
 
         yield Claim(
             "From seed to seed the own cross entropy stays near its mean: within 0.25 nats",
-            [below("distance from the mean, nats", every.strayed("own"), 0.25)],
+            [below("distance from the mean, nats", strayed(every.own), 0.25)],
             published="not measured",
             note=spread_of("own"),
         )
         yield Claim(
             "So does the share of tokens completed: within 0.05",
-            [below("distance from the mean", every.strayed("completed"), 0.05)],
+            [below("distance from the mean", strayed(every.completed), 0.05)],
             published="not measured",
             note=spread_of("completed"),
         )
@@ -111,7 +96,8 @@ class Seeds(Study[Results]):
             yield Claim(
                 f"Other {more_of} spread {what} more than other initial {less_of} do",
                 [more(f"distance from the mean, {more_of} - {less_of}, nats",
-                      found[more_of].strayed(key), found[less_of].strayed(key), margin)],
+                      strayed(getattr(found[more_of], key)), strayed(getattr(found[less_of], key)),
+                      margin)],
                 published="not measured",
                 note=spread_of(key),
             )  # fmt: skip
@@ -129,12 +115,7 @@ def varied(pool: RunPool, name: str, seed: int) -> Run:
     return pool.run(weights, pool.documents(1), doc_reps)
 
 
-def known(pool: RunPool, run: Run) -> dict[str, float]:
-    """MEASURES of one run."""
-    recognition, completion, _ = measure(run, lambda: pool.lm)
-    return {
-        "own": recognition.own,
-        "other": recognition.other,
-        "lowest_pair": recognition.lowest_pair.ce,
-        "completed": completion.own,
-    }
+def strayed(values: Sequence[float]) -> list[float]:
+    """How far each seed's measure lies from their mean; of two seeds that is one number."""
+    far = [abs(value - spread(values).mean) for value in values]
+    return far if len(far) > 2 else far[:1]
