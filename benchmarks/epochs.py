@@ -116,7 +116,7 @@ def peak(way: str, shape: str, **changes: Any) -> int:
 def breakdown(trainer: Trainer, epochs: int) -> dict[str, Any]:
     """Seconds per epoch by kind of operation: the mean of some epochs after a first, a warm-up."""
     trainer.epoch()
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
         wall = sum(trainer.epoch().seconds for _ in range(epochs)) / epochs
     kind_of = {f"aten::{name}": kind for kind, names in KINDS.items() for name in names}
     seconds = dict.fromkeys([*KINDS, "other operations"], 0.0)

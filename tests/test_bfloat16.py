@@ -13,8 +13,11 @@ from toys import DOCUMENTS, quick_config, toy_lm
 from docmem.errors import DocmemError
 from docmem.lm import bfloat16, loading
 from docmem.lm.bfloat16 import bfloat16_cost, check_bfloat16
+from docmem.lm.cross_entropy import cross_entropies_at
+from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import load_lm
 from docmem.lm.pretraining import PretrainConfig, pretrain
+from docmem.training.config import preset
 from docmem.training.train import train
 
 KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGILL)"
@@ -128,3 +131,17 @@ def test_run_records_the_format_that_auto_took(saved: Path, tmp_path: Path):
     assert run.config.dtype == "auto"
     assert run.description["lm"]["dtype"] in ("float32", "bfloat16")
     assert run.load_lm(str(saved)).dtype == run.description["lm"]["dtype"]
+
+
+@pytest.mark.skipif(
+    bfloat16.fast_dtype("cpu") != "bfloat16", reason="needs a processor that is fast at bfloat16"
+)
+def test_losses_in_bfloat16_are_near_those_in_float32(tmp_path: Path):
+    config = preset("tiny", save_dir=tmp_path, max_labels=3, max_segments=1, num_epochs=4)
+    run = train(config, progress=False)
+    memory, found = run.load_memory(), []
+    for name in ("float32", "bfloat16"):
+        lm = load_lm("tiny", device="cpu", dtype=name)
+        cache = cache_hidden_states(lm, run.documents, config)
+        found.append(cross_entropies_at(cache, memory, memory.doc_reps))
+    torch.testing.assert_close(found[1], found[0], atol=0.01, rtol=0)
