@@ -13,7 +13,7 @@ import inspect
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,7 +195,12 @@ def claims(name: str, folder: Path = STORED) -> list[Judged]:
 
 def claims_table(name: str, folders: Mapping[str, Path] = FOLDERS) -> str:
     """The claims of an experiment as a Markdown table, with a column for each set of results."""
-    found = {label: judged for label, at in folders.items() if (judged := claims(name, at))}
+    return _table({label: claims(name, folder) for label, folder in folders.items()})
+
+
+def _table(judged: Mapping[str, Sequence[Judged]]) -> str:
+    """The same claims, as the results of each label judge them; labels without results left out."""
+    found = {label: listed for label, listed in judged.items() if listed}
     rows: dict[str, dict[str, str]] = {}
     for label, listed in found.items():
         for one in listed:
@@ -214,7 +219,10 @@ def claims_table(name: str, folders: Mapping[str, Path] = FOLDERS) -> str:
 
 def tally(folder: Path = STORED) -> str:
     """How many claims hold by the results of a folder, in a sentence."""
-    judged = [one for name in NAMES for one in claims(name, folder)]
+    return _count([one for name in NAMES for one in claims(name, folder)])
+
+
+def _count(judged: Sequence[Judged]) -> str:
     counts = Counter(one.verdict for one in judged)
     checks = sum(one.claim.check for one in judged)
     return (
@@ -225,16 +233,20 @@ def tally(folder: Path = STORED) -> str:
 
 def claims_page(folders: Mapping[str, Path] = FOLDERS) -> str:
     """A Markdown page of all claims that there are results of, by experiment."""
+    judged = {
+        name: {label: claims(name, folder) for label, folder in folders.items()} for name in NAMES
+    }
     tallies = []
-    for label, folder in folders.items():
-        missing = [name for name in NAMES if not claims(name, folder)]
+    for label in folders:
+        missing = [name for name in NAMES if not judged[name][label]]
         if len(missing) < len(NAMES):
             rest = f" Not measured: {', '.join(missing)}." if missing else ""
-            tallies.append(f"- {SETS.get(label, label)}: {tally(folder)}{rest}")
+            counted = _count([one for name in NAMES for one in judged[name][label]])
+            tallies.append(f"- {SETS.get(label, label)}: {counted}{rest}")
     sections = [
-        f"## {name}\n\n{inspect.getdoc(type(load_study(name)))}\n\n{claims_table(name, folders)}"
+        f"## {name}\n\n{inspect.getdoc(type(load_study(name)))}\n\n{_table(judged[name])}"
         for name in NAMES
-        if any(claims(name, folder) for folder in folders.values())
+        if any(judged[name].values())
     ]
     return "\n".join([HEAD, *tallies, "", *sections])
 
