@@ -37,7 +37,7 @@ def measure(label: str) -> None:
     """Measure what a set of results lacks."""
     pool, names = MEASURED[label]
     for name in names:
-        if not is_current(name, FOLDERS[label]):
+        if not is_current(name, pool, FOLDERS[label]):
             print(f"{name}: {run_experiment(name, pool, FOLDERS[label]).seconds:.0f} s", flush=True)
 
 

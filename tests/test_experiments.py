@@ -347,10 +347,19 @@ def test_results_that_do_not_fit_their_schema_are_refused(folder: Path, tmp_path
 
 
 def test_the_command_runs_what_is_missing(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     performed: list[str] = []
     known = stored(folder)
+    now = to_dict(RunPool(fast=True).config())  # the toys were trained with other settings
+    pool = dataclasses.replace(known.pool, config=now)
+    content = dataclasses.asdict(dataclasses.replace(known, pool=pool))
+    assert not runner.is_current("activation", RunPool(fast=True), folder)
+    folder = tmp_path
+    (folder / "activation.json").write_text(json.dumps(content), encoding="utf-8")
     monkeypatch.setattr(runner, "run_experiment", lambda name, *_: performed.append(name) or known)
     monkeypatch.setattr(experiments, "NAMES", ("activation",))
     drawn: list[Path] = []

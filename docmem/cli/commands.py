@@ -347,7 +347,7 @@ class Experiment:
         jobs = [
             (name, pool, out)
             for name in (experiments.NAMES if self.name == "all" else (self.name,))
-            if self.fresh or self.name != "all" or not is_current(name, out)
+            if self.fresh or self.name != "all" or not is_current(name, pool, out)
         ]
         if self.executor is None:
             for job in jobs:

@@ -148,8 +148,8 @@ def load_results(name: str, folder: Path = STORED) -> Results | None:
         ) from error
 
 
-def is_current(name: str, folder: Path = STORED) -> bool:
-    """Whether an experiment has results in `folder`, of the code and the settings as they are now.
+def is_current(name: str, pool: RunPool, folder: Path) -> bool:
+    """Whether an experiment has results in `folder`, of the code and the pool's settings as now.
 
     Raises:
         DocmemError: as `load_results`.
@@ -157,9 +157,8 @@ def is_current(name: str, folder: Path = STORED) -> bool:
     results = load_results(name, folder)
     if results is None or results.code != code_digest(name):
         return False
-    pool = results.pool
-    now = to_dict(RunPool(pool.preset, pool.procedure, fast=pool.fast).config())
-    return pool.config == {setting: now.get(setting) for setting in pool.config}
+    now = to_dict(pool.config())
+    return results.pool.config == {setting: now.get(setting) for setting in results.pool.config}
 
 
 def figure(name: str, folder: Path = STORED) -> Figure:
