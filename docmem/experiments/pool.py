@@ -34,7 +34,7 @@ VERSION_0_1: dict[str, Any] = {
 }  # fmt: skip
 """What made version 0.1's preset `tiny`: the paper's procedure with settings for this LM."""
 # Experiments read half as much of each document as the presets do, so that hundreds of runs fit in
-# an hour; `fast` only shows that all runs.
+# an afternoon; `fast` only shows that all runs.
 SMALL: dict[tuple[str, Procedure], dict[str, Any]] = {
     ("tiny", "preset"): {"max_segments": 2},
     ("tiny", "paper"): {**VERSION_0_1, "max_segments": 2, "num_epochs": 60, "save_freq": 10},
