@@ -27,7 +27,7 @@ from benchmarks.leaderboard import (
     SEARCH_SEED,
     Outcome,
     leaderboard,
-    train_until_good,
+    train_rows,
 )
 from benchmarks.measure import Numbers, in_fresh_process, machine
 from benchmarks.report import render
@@ -80,20 +80,22 @@ class Bench:
         """The rows of docmem as it is now, in bfloat16; None where the processor is slow at it."""
         if fast_dtype("cpu") != "bfloat16":
             return None
-        lm = build_lm("tiny", "bfloat16")
         rows = [row for row in self.rows if row.name in (NOW, RELU)]
-        return [
-            train_until_good(row, seed, lm, self.documents) for row in rows for seed in row.seeds
-        ]
+        return train_rows(build_lm("tiny", "bfloat16"), self.documents, rows)
 
     def rates(self) -> list[Outcome]:
         """Each LoRA at each of its rates, from a seed that the leaderboard does not use."""
         tried = [
-            replace(row, name=f"{row.name}, {rate}", changes={**row.changes, "lr": rate})
+            replace(
+                row,
+                name=f"{row.name}, {rate}",
+                changes={**row.changes, "lr": rate},
+                seeds=(SEARCH_SEED,),
+            )
             for row in self.rows
             for rate in RATES.get(row.name, ())
         ]
-        return [train_until_good(row, SEARCH_SEED, self.lm, self.documents) for row in tried]
+        return train_rows(self.lm, self.documents, tried)
 
     def profile(self) -> Numbers:
         """Where the time of an epoch goes, at the start of training."""

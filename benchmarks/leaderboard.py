@@ -148,6 +148,13 @@ def train_until_good(
     return result
 
 
+def train_rows(
+    lm: LanguageModel, documents: Sequence[Document], rows: Sequence[Row]
+) -> list[Outcome]:
+    """Train every row from each of its seeds."""
+    return [train_until_good(row, seed, lm, documents) for row in rows for seed in row.seeds]
+
+
 def leaderboard(
     lm: LanguageModel, documents: Sequence[Document], rows: Sequence[Row], timed: int
 ) -> list[Outcome]:
@@ -158,6 +165,6 @@ def leaderboard(
     """
     original = new_trainer("original", lm, documents, preset("tiny", **VERSION_0_1))
     epoch = float(np.median([seconds_of(original.epoch) for _ in range(timed)]))
-    outcomes = [train_until_good(row, seed, lm, documents) for row in rows for seed in row.seeds]
+    outcomes = train_rows(lm, documents, rows)
     same = [replace(one, row=ORIGINAL, setup=0.0) for one in outcomes if one.row == BEFORE]
     return [replace(one, seconds=[epoch] * len(one.own)) for one in same] + outcomes

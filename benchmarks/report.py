@@ -32,14 +32,12 @@ Tried, did not help:
 """
 
 
-def to_goal(
-    p: Numbers, row: str, own: float | None = None, part: str = BOARD
-) -> tuple[float, float]:
+def to_goal(outcomes: Sequence[Outcome], row: str, own: float | None = None) -> tuple[float, float]:
     """Median epochs and seconds of a row to the goal, or to an own cross entropy.
 
     Infinite if it was not reached, or the row not tried.
     """
-    mine = [one for one in p[part] if one.row == row]
+    mine = [one for one in outcomes if one.row == row]
     found = [one.to_goal if own is None else one.to(own) for one in mine]
     epochs, seconds = np.median(found or [board.NEVER], axis=0)
     return float(epochs), float(seconds)
@@ -47,17 +45,17 @@ def to_goal(
 
 TARGETS = (
     ("seconds to ten documents, tanh, two AVX-512 cores", "≤", 7, 1, " s",
-     lambda p: to_goal(p, board.NOW)[1]),
-    ("the same, relu", "≤", 7, 1, " s", lambda p: to_goal(p, board.RELU)[1]),
+     lambda p: to_goal(p[BOARD], board.NOW)[1]),
+    ("the same, relu", "≤", 7, 1, " s", lambda p: to_goal(p[BOARD], board.RELU)[1]),
     ("the same in bfloat16, tanh", "≤", 5, 1, " s",
-     lambda p: to_goal(p, board.NOW, part="bfloat16")[1]),
+     lambda p: to_goal(p["bfloat16"], board.NOW)[1]),
     ("the same in bfloat16, relu", "≤", 5, 1, " s",
-     lambda p: to_goal(p, board.RELU, part="bfloat16")[1]),
+     lambda p: to_goal(p["bfloat16"], board.RELU)[1]),
     ("in float32, tanh, against the original", "≥", 60, 0, "×",
-     lambda p: to_goal(p, board.ORIGINAL)[1] / to_goal(p, board.NOW)[1]),
+     lambda p: to_goal(p[BOARD], board.ORIGINAL)[1] / to_goal(p[BOARD], board.NOW)[1]),
     (f"own cross entropy ≤ {board.ENOUGH}, tanh, against one LoRA of the same size", "≥", 2, 1, "×",
-     lambda p: to_goal(p, board.ONE_LORA, board.ENOUGH)[1]
-     / to_goal(p, board.NOW, board.ENOUGH)[1]),
+     lambda p: to_goal(p[BOARD], board.ONE_LORA, board.ENOUGH)[1]
+     / to_goal(p[BOARD], board.NOW, board.ENOUGH)[1]),
     ("lowest pair at the goal, tanh, the worst of five seeds", "≥", 0.8, 2, " nats",
      lambda p: np.min([one.lowest_pair if one.reached else math.nan
                        for one in p[BOARD] if one.row == board.NOW])),
@@ -90,12 +88,13 @@ def targets(parts: Numbers) -> list[Cells]:
 
 def leaderboard(outcomes: Sequence[Outcome]) -> list[Cells]:
     """A row per way of training: medians over its seeds, and the worst pair and margin of any."""
-    rows, p = list[Cells](), {BOARD: outcomes}
-    original = to_goal(p, board.ORIGINAL)
+    rows = list[Cells]()
+    original = to_goal(outcomes, board.ORIGINAL)
     for name in dict.fromkeys(one.row for one in outcomes):
         mine = [one for one in outcomes if one.row == name]
         totals = [one.to_goal[1] for one in mine if one.reached]
-        epochs, seconds = to_goal(p, name)
+        epochs, seconds = to_goal(outcomes, name)
+        enough = to_goal(outcomes, name, board.ENOUGH)[1]
         others = [(o.other, o.lowest_pair, o.margin) for o in mine if o.other is not None]
         other, pair, margin = zip(*others, strict=True) if others else [[math.nan]] * 3
         rows.append({
@@ -107,7 +106,7 @@ def leaderboard(outcomes: Sequence[Outcome]) -> list[Cells]:
             "steps": finite("{:.0f}", epochs * mine[0].steps),
             "original / it, seconds": finite("{:.1f}×", original[1] / seconds),
             "original / it, steps": finite("{:.1f}×", original[0] / epochs),
-            f"s to own ≤ {board.ENOUGH}": finite("{:.1f}", to_goal(p, name, board.ENOUGH)[1]),
+            f"s to own ≤ {board.ENOUGH}": finite("{:.1f}", enough),
             "own": finite("{:.2f}", np.median([one.own[-1] for one in mine])),
             "other": finite("{:.2f}", np.median(other)),
             "lowest pair": finite("{:.2f}", min(pair)),
