@@ -67,8 +67,7 @@ lint: .venv/.installed ## check style, types and imports: the list in .pre-commi
 	.venv/bin/pre-commit run --all-files
 
 lint-js: node_modules/.package-lock.json ## check the page's JavaScript (needs node)
-	npx eslint docmem/explore/static
-	npx tsc
+	npm run lint
 
 node_modules/.package-lock.json: package-lock.json
 	npm ci --no-audit --no-fund

@@ -7,8 +7,9 @@ import { activation } from "./activations.js";
 
 /** @type {(message: any) => void} */
 const IGNORE = () => {};
-const LIVE = "Type any prompt and press Enter: the model in this file writes at the ring, and "
-  + "nothing leaves your machine. Drag the ring, or use the arrow keys, with Shift in fine steps.";
+const LIVE =
+  "Type any prompt and press Enter: the model in this file writes at the ring, and " +
+  "nothing leaves your machine. Drag the ring, or use the arrow keys, with Shift in fine steps.";
 const SHAPES = { float32: Float32Array, int8: Int8Array, uint16: Uint16Array };
 
 /** An array that Python packed. @param {{type: string, data: string}} packed */
@@ -25,32 +26,39 @@ export function select({ layers, inner, outer }, docRep) {
   layers.forEach(({ weight, bias }, index) => {
     const given = values;
     values = Array.from(bias, (start, row) =>
-      given.reduce((sum, value, at) => sum + value * weight[row * given.length + at], start));
+      given.reduce((sum, value, at) => sum + value * weight[row * given.length + at], start),
+    );
     if (index < layers.length - 1) values = values.map(activation(inner));
   });
   if (outer !== "swiglu") return values.map(activation(outer));
   const half = values.length / 2;
-  return values.slice(0, half).map((value, index) => value * activation("silu")(values[half + index]));
+  return values
+    .slice(0, half)
+    .map((value, index) => value * activation("silu")(values[half + index]));
 }
 
 /** Every document's value at a point, bilinear between four points of a grid [document, up, across].
  * @param {ArrayLike<number>} grid @param {number[]} axis @param {number[]} point */
 export function bilinear(grid, axis, [x, y]) {
-  const count = axis.length, last = count - 1;
-  const place = (value) => clamp((value - axis[0]) / (axis[last] - axis[0]) * last, 0, last);
+  const count = axis.length,
+    last = count - 1;
+  const place = (value) => clamp(((value - axis[0]) / (axis[last] - axis[0])) * last, 0, last);
   const [across, up] = [place(x), place(y)];
   const [left, low] = [across, up].map((at) => Math.min(Math.floor(at), last - 1));
   const [right, high] = [across - left, up - low];
   return Array.from({ length: grid.length / count ** 2 }, (_, index) => {
     const at = index * count ** 2 + low * count + left;
-    return (1 - high) * ((1 - right) * grid[at] + right * grid[at + 1])
-      + high * ((1 - right) * grid[at + count] + right * grid[at + count + 1]);
+    return (
+      (1 - high) * ((1 - right) * grid[at] + right * grid[at + 1]) +
+      high * ((1 - right) * grid[at + count] + right * grid[at + count + 1])
+    );
   });
 }
 
 /** The index of the place nearest to a point. @param {ArrayLike<number>} places x, y, x, y, … */
 export function nearest(places, [x, y]) {
-  let best = 0, least = Infinity;
+  let best = 0,
+    least = Infinity;
   for (let index = 0; 2 * index < places.length; index++) {
     const away = (places[2 * index] - x) ** 2 + (places[2 * index + 1] - y) ** 2;
     if (away < least) [best, least] = [index, away];
@@ -68,8 +76,13 @@ export class BakedPlane {
     this.ce = unpack(baked.ce);
     this.places = unpack(baked.places);
     this.written = baked.written.map(unpack); // [prompt][place]: which text
-    this.generator = { ...baked.generator, layers: baked.generator.layers.map(
-      ({ weight, bias }) => ({ weight: unpack(weight), bias: unpack(bias) })) };
+    this.generator = {
+      ...baked.generator,
+      layers: baked.generator.layers.map(({ weight, bias }) => ({
+        weight: unpack(weight),
+        bias: unpack(bias),
+      })),
+    };
     const hint = lm ? LIVE : baked.scene.hint;
     this.scene = { ...baked.scene, hint, prompts: baked.prompts, live: Boolean(lm) };
     this.prompt = baked.prompts[0];
@@ -95,14 +108,25 @@ export class BakedPlane {
     const reading = { kind: "reading", number, ...this.read(x, y), resting: kind === "rest" };
     this.listener(reading);
     if (!write || !this.lm) return;
-    const stop = this.stop = new AbortController();
-    const show = (text) => !stop.signal.aborted
-      && this.listener({ ...reading, text, pieces: [[text, -1]], written: true });
-    this.lm.then((lm) => lm.write({
-      prompt, docRep: this.docRep(x, y), maxNewTokens: this.baked.newTokens, onToken: show,
-      signal: stop.signal,
-    })).then(show, (error) => !stop.signal.aborted
-      && this.listener({ kind: "error", number, sentence: error.message }));
+    const stop = (this.stop = new AbortController());
+    const show = (text) =>
+      !stop.signal.aborted &&
+      this.listener({ ...reading, text, pieces: [[text, -1]], written: true });
+    this.lm
+      .then((lm) =>
+        lm.write({
+          prompt,
+          docRep: this.docRep(x, y),
+          maxNewTokens: this.baked.newTokens,
+          onToken: show,
+          signal: stop.signal,
+        }),
+      )
+      .then(
+        show,
+        (error) =>
+          !stop.signal.aborted && this.listener({ kind: "error", number, sentence: error.message }),
+      );
   }
 
   docRep(x, y) {
@@ -117,8 +141,15 @@ export class BakedPlane {
     const prepared = this.written[this.baked.prompts.indexOf(this.prompt)];
     const pieces = prepared ? this.baked.texts[prepared[nearest(this.places, [x, y])]] : [];
     return {
-      x, y, perplexity, pieces, prompt: this.prompt, measured: false, written: Boolean(prepared),
-      doc_rep: docRep, selection: select(this.generator, docRep),
+      x,
+      y,
+      perplexity,
+      pieces,
+      prompt: this.prompt,
+      measured: false,
+      written: Boolean(prepared),
+      doc_rep: docRep,
+      selection: select(this.generator, docRep),
       nearest: perplexity.indexOf(Math.min(...perplexity)),
       text: pieces.map(([words]) => words).join(""),
     };

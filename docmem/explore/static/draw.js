@@ -1,9 +1,8 @@
 // What every picture on a page is drawn with: elements, badges, colours, numbers.
 
 /** A number as text: two decimals below 100, none above. */
-export const asText = (value, digits = value < 100 ? 2 : 0) => value.toLocaleString("en", {
-  minimumFractionDigits: digits, maximumFractionDigits: digits,
-});
+export const asText = (value, digits = value < 100 ? 2 : 0) =>
+  value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 
 /** With a minus sign in place of a hyphen. */
 export const signed = (value, digits = 2) => value.toFixed(digits).replace("-", "−");
@@ -51,14 +50,21 @@ export const writePieces = (parent, pieces, { colors, titles }) => {
 
 /** The colour of a share from -1 to 1 of the scale: white at zero; in the dark, dark at zero. */
 export const colorOf = (palette, share, dark = false) => {
-  const middle = (palette.length - 1) / 2, size = Math.min(1, Math.abs(share));
+  const middle = (palette.length - 1) / 2,
+    size = Math.min(1, Math.abs(share));
   const place = dark ? Math.sign(share) * (1 - 0.72 * size) : Math.sign(share) * size;
   const alpha = dark ? Math.min(1, 2.5 * size) : 1;
   return [...palette[Math.round(middle * (1 + place))], Math.round(255 * alpha)];
 };
 
 /** One pixel per value; CSS makes them large. */
-export function drawCells(canvas, palette, values, width, { limit = 1, dark = false, fade = null }) {
+export function drawCells(
+  canvas,
+  palette,
+  values,
+  width,
+  { limit = 1, dark = false, fade = null },
+) {
   const pixels = new ImageData(width, values.length / width);
   values.forEach((value, index) => {
     const color = colorOf(palette, value / limit, dark);

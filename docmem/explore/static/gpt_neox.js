@@ -35,8 +35,9 @@ function attend(out, outAt, q, qAt, { keys, values }, cacheAt, count, size, scor
 }
 
 function makeAttention(weights, name, { dModel, heads, context, frequencies }) {
-  const [projection, dense] =
-    ["query_key_value", "dense"].map((part) => layerOf(weights, `${name}.${part}`));
+  const [projection, dense] = ["query_key_value", "dense"].map((part) =>
+    layerOf(weights, `${name}.${part}`),
+  );
   const size = dModel / heads;
   const qkv = new Float32Array(3 * dModel); // head by head: its query, its key, its value
   const mixed = new Float32Array(dModel);
@@ -91,13 +92,17 @@ export function makeGPTNeoX(config, weights) {
   const unembedding = { weight: weights["lm_head.weight"] ?? embedding };
   const norm = layerOf(weights, "gpt_neox.final_layer_norm");
   const blocks = Array.from({ length: config.layers }, (_, at) =>
-    makeBlock(weights, `gpt_neox.layers.${at}`, config));
+    makeBlock(weights, `gpt_neox.layers.${at}`, config),
+  );
   const [h, x] = [new Float32Array(dModel), new Float32Array(dModel)];
   const logits = new Float32Array(embedding.length / dModel);
   return {
-    newCache: (length) => blocks.map(() => ({
-      length, keys: new Float32Array(length * dModel), values: new Float32Array(length * dModel),
-    })),
+    newCache: (length) =>
+      blocks.map(() => ({
+        length,
+        keys: new Float32Array(length * dModel),
+        values: new Float32Array(length * dModel),
+      })),
     read(id, cache, position, after) {
       h.set(embedding.subarray(id * dModel, (id + 1) * dModel));
       blocks.forEach((block, at) => {

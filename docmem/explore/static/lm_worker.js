@@ -7,7 +7,11 @@ import { loadLM } from "./lm.js";
 function serve(scope) {
   const running = new Map(); // id to its AbortController
   /** @type {any} */
-  let lm = { load: async (bundle) => { lm = await loadLM(bundle); } };
+  let lm = {
+    load: async (bundle) => {
+      lm = await loadLM(bundle);
+    },
+  };
   scope.onmessage = async ({ data: { id, method, args, abort } }) => {
     if (abort) return running.get(id)?.abort();
     const { signal } = running.set(id, new AbortController()).get(id);
@@ -42,17 +46,18 @@ export async function loadLMInWorker(bundle, source) {
   };
   worker.onerror = ({ message }) => waiting.forEach(({ reject }) => reject(new Error(message)));
   let last = 0;
-  const ask = (method, args, { onToken, signal } = /** @type {any} */ ({})) => new Promise((resolve, reject) => {
-    signal?.throwIfAborted();
-    const id = ++last;
-    waiting.set(id, { resolve, reject, onToken });
-    worker.postMessage({ id, method, args });
-    signal?.addEventListener("abort", () => {
-      worker.postMessage({ id, abort: true });
-      waiting.delete(id);
-      reject(signal.reason);
+  const ask = (method, args, { onToken, signal } = /** @type {any} */ ({})) =>
+    new Promise((resolve, reject) => {
+      signal?.throwIfAborted();
+      const id = ++last;
+      waiting.set(id, { resolve, reject, onToken });
+      worker.postMessage({ id, method, args });
+      signal?.addEventListener("abort", () => {
+        worker.postMessage({ id, abort: true });
+        waiting.delete(id);
+        reject(signal.reason);
+      });
     });
-  });
   await ask("load", [bundle]);
   URL.revokeObjectURL(url);
   return {

@@ -15,9 +15,11 @@ import { add, apply, layerOf, linear, multiply, unpackTensors } from "./tensors.
  */
 export function makeMemory({ config, tensors }) {
   const weights = unpackTensors(tensors);
-  const [tokenKey, values, output] =
-    ["token_key", "values", "output"].map((name) => layerOf(weights, name));
-  const generator = Object.keys(weights).filter((name) => /^document_key\..*weight$/.test(name))
+  const [tokenKey, values, output] = ["token_key", "values", "output"].map((name) =>
+    layerOf(weights, name),
+  );
+  const generator = Object.keys(weights)
+    .filter((name) => /^document_key\..*weight$/.test(name))
     .map((name) => layerOf(weights, name.replace(".weight", "")));
   const gated = config.key_activation === "swiglu"; // first half · silu(second half)
   const actKey = activation(gated ? "silu" : config.key_activation);
@@ -32,8 +34,12 @@ export function makeMemory({ config, tensors }) {
       if (docRep.length !== config.key_dim) {
         throw new Error(`A DocRep has ${config.key_dim} numbers here, not ${docRep.length}.`);
       }
-      const generated = generator.reduce((x, one, at) => // g: activations between its layers
-        linear(new Float32Array(one.bias.length), one, at ? apply(actInside, x) : x), Float32Array.from(docRep));
+      const generated = generator.reduce(
+        (x, one, at) =>
+          // g: activations between its layers
+          linear(new Float32Array(one.bias.length), one, at ? apply(actInside, x) : x),
+        Float32Array.from(docRep),
+      );
       if (!gated) return apply(actKey, generated);
       const first = generated.slice(0, config.memory_dim);
       return multiply(first, apply(actKey, generated.subarray(config.memory_dim)));

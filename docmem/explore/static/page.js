@@ -21,11 +21,14 @@ function forEachMemory(id, mount) {
     end();
     place.replaceChildren();
     end = mount(place, baked.memories[chosen]) ?? (() => {});
-    [...buttons.children].forEach((button, index) => button.setAttribute("aria-pressed", String(index === chosen)));
+    [...buttons.children].forEach((button, index) =>
+      button.setAttribute("aria-pressed", String(index === chosen)),
+    );
   };
   if (baked.memories.length > 1) {
     baked.memories.forEach(({ name }, index) =>
-      add(buttons, "button", "", `${name} memory`).addEventListener("click", () => choose(index)));
+      add(buttons, "button", "", `${name} memory`).addEventListener("click", () => choose(index)),
+    );
   }
   choose(0);
 }

@@ -97,13 +97,25 @@ function drawMap(map, scene, { extent, toPage }) {
     const [x, y] = toPage(place);
     const fill = scene.colors[index];
     draw(map, "circle", { cx: x, cy: y, r, fill, stroke: PLATE, "stroke-width": 1.6 });
-    draw(map, "text", {
-      x, y, dy: "0.35em", "text-anchor": "middle", "font-weight": 700,
-      style: `fill: ${scene.inks[index]}; font-size: ${1.05 * r}px`,
-    }, index + 1);
+    draw(
+      map,
+      "text",
+      {
+        x,
+        y,
+        dy: "0.35em",
+        "text-anchor": "middle",
+        "font-weight": 700,
+        style: `fill: ${scene.inks[index]}; font-size: ${1.05 * r}px`,
+      },
+      index + 1,
+    );
   });
   const ring = draw(map, "g", { fill: "none" });
-  for (const [stroke, width] of [[PLATE, 6], ["currentColor", 2.6]]) {
+  for (const [stroke, width] of [
+    [PLATE, 6],
+    ["currentColor", 2.6],
+  ]) {
     draw(ring, "circle", { r: 12.5, stroke, "stroke-width": width });
   }
   return ring;
@@ -149,14 +161,15 @@ export function render({ model, el }) {
     const row = add(bars, "div", "docmem-plane__row");
     row.innerHTML = ROW;
     const [badge, name, bar, number] = ["badge", "name", "bar", "number"].map((part) =>
-      row.querySelector(`.docmem-plane__${part}`));
+      row.querySelector(`.docmem-plane__${part}`),
+    );
     markAs(badge, index, scene);
     name.textContent = name.title = title;
     bar.style.background = scene.colors[index];
     return { row, bar, number };
   });
   to.value = String(Math.min(1, scene.titles.length - 1));
-  const shareOf = (value) => 100 * Math.log(Math.max(1, value)) / Math.log(scene.highest);
+  const shareOf = (value) => (100 * Math.log(Math.max(1, value))) / Math.log(scene.highest);
   for (let tick = 1; tick <= scene.highest; tick *= 10) {
     add(part("axis"), "span", "", asText(tick, 0)).style.left = `${shareOf(tick)}%`;
   }
@@ -185,8 +198,9 @@ export function render({ model, el }) {
   const show = (state) => {
     shown = state;
     const best = state.nearest;
-    part("coordinates").textContent = `DocRep (${state.doc_rep.map((value) =>
-      signed(value)).join(", ")}) recalls best`;
+    part("coordinates").textContent = `DocRep (${state.doc_rep
+      .map((value) => signed(value))
+      .join(", ")}) recalls best`;
     how.textContent = state.measured ? "measured" : "interpolated";
     how.dataset.measured = state.measured;
     bars.classList.toggle("docmem-plane__moving", !state.measured);
@@ -206,7 +220,8 @@ export function render({ model, el }) {
         `Recalled best: ${scene.titles[best]}, perplexity ${asText(state.perplexity[best])}`;
     }
     drawCells(part("strip"), scene.signed, state.selection, state.selection.length, {
-      limit: scene.limit, dark: scene.dark && asksFor("color-scheme: dark"),
+      limit: scene.limit,
+      dark: scene.dark && asksFor("color-scheme: dark"),
     });
     placeRing();
   };
@@ -271,10 +286,12 @@ export function render({ model, el }) {
     walking = requestAnimationFrame(step);
   };
 
-  const placeOf = (event) => { // of the pointer, in the SVG
+  const placeOf = (event) => {
+    // of the pointer, in the SVG
     const box = map.getBoundingClientRect();
     return [event.clientX - box.left, event.clientY - box.top].map(
-      (pixels) => pixels * WIDTH / box.width);
+      (pixels) => (pixels * WIDTH) / box.width,
+    );
   };
   const distance = (one, two) => Math.hypot(one[0] - two[0], one[1] - two[1]);
   const nearestBadge = (place) => {
@@ -330,7 +347,8 @@ export function render({ model, el }) {
   say(scene.hint ?? HINT);
   show(shown);
 
-  return () => { // listeners end with the elements that they listen to
+  return () => {
+    // listeners end with the elements that they listen to
     model.off("msg:custom", onAnswer);
     cancelAnimationFrame(walking);
     clearTimeout(restTimer);

@@ -17,7 +17,10 @@ function choice(parent, label, options) {
 function writeShaded(parent, tokens, losses) {
   tokens.forEach((token, index) => {
     const shaded = add(parent, "span", "docmem-token", token);
-    shaded.style.setProperty("--docmem-share", `${Math.min(1, Math.max(0, losses[index] / DARKEST_NATS))}`);
+    shaded.style.setProperty(
+      "--docmem-share",
+      `${Math.min(1, Math.max(0, losses[index] / DARKEST_NATS))}`,
+    );
     shaded.title = `${signed(losses[index])} nats`;
   });
 }
@@ -54,7 +57,9 @@ export function mountRecall(parent, { recall }, scene) {
   };
   const chosen = () => {
     which.replaceChildren();
-    recall[whose.value].forEach(({ prompt }, index) => (add(which, "option", "", `${prompt} …`).value = index));
+    recall[whose.value].forEach(
+      ({ prompt }, index) => (add(which, "option", "", `${prompt} …`).value = index),
+    );
     show();
   };
   whose.addEventListener("change", chosen);
@@ -77,7 +82,7 @@ export function mountAttribution(parent, { passages }, scene) {
     const middle = add(line, "div");
     add(middle, "div", "docmem-name", name);
     const bar = add(add(middle, "div", "docmem-track"), "div", "docmem-bar");
-    bar.style.width = `${100 * value / highest}%`;
+    bar.style.width = `${(100 * value) / highest}%`;
     bar.style.background = color;
     add(line, "span", "docmem-number", asText(value));
     line.dataset.best = String(value === least);
@@ -85,16 +90,26 @@ export function mountAttribution(parent, { passages }, scene) {
   };
   const show = (chosen) => {
     const { ce, base, from } = passages[chosen];
-    const least = Math.min(...ce, base), best = ce.indexOf(least);
-    [...picks.children].forEach((pick, index) => pick.setAttribute("aria-pressed", String(index === chosen)));
-    const verdict = best < 0 ? "The base LM reads it best: none of these documents."
-      : `Read best under ${best + 1} ${scene.titles[best]}.`;
-    const truth = from < 0 ? "In truth it is from none of them."
-      : `In truth it is from ${from + 1} ${scene.titles[from]}.`;
+    const least = Math.min(...ce, base),
+      best = ce.indexOf(least);
+    [...picks.children].forEach((pick, index) =>
+      pick.setAttribute("aria-pressed", String(index === chosen)),
+    );
+    const verdict =
+      best < 0
+        ? "The base LM reads it best: none of these documents."
+        : `Read best under ${best + 1} ${scene.titles[best]}.`;
+    const truth =
+      from < 0
+        ? "In truth it is from none of them."
+        : `In truth it is from ${from + 1} ${scene.titles[from]}.`;
     says.textContent = `${verdict} ${truth}`;
     bars.replaceChildren();
-    const shown = ce.map((_, index) => index).sort((one, two) => ce[one] - ce[two])
-      .slice(0, MOST_BARS).sort((one, two) => one - two);
+    const shown = ce
+      .map((_, index) => index)
+      .sort((one, two) => ce[one] - ce[two])
+      .slice(0, MOST_BARS)
+      .sort((one, two) => one - two);
     for (const index of shown) {
       markAs(row(scene.titles[index], ce[index], scene.colors[index], least), index, scene);
     }

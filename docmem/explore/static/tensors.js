@@ -19,20 +19,33 @@ export function unpackTensors({ data, index }) {
   for (let at = 0; at < numbers.length; at++) {
     numbers[at] = FLOAT16[binary.charCodeAt(2 * at) | (binary.charCodeAt(2 * at + 1) << 8)];
   }
-  return Object.fromEntries(Object.entries(index).map(([name, { shape, offset }]) =>
-    [name, numbers.subarray(offset, offset + shape.reduce((one, other) => one * other, 1))]));
+  return Object.fromEntries(
+    Object.entries(index).map(([name, { shape, offset }]) => [
+      name,
+      numbers.subarray(offset, offset + shape.reduce((one, other) => one * other, 1)),
+    ]),
+  );
 }
 
 /** The weight and bias of a layer; without a bias, it is undefined. */
-export const layerOf = (weights, name) =>
-  ({ weight: weights[`${name}.weight`], bias: weights[`${name}.bias`] });
+export const layerOf = (weights, name) => ({
+  weight: weights[`${name}.weight`],
+  bias: weights[`${name}.bias`],
+});
 
 /** out = W x + b, eight rows at a time, so that each x is fetched once for all of them. */
 export function linear(out, { weight, bias }, x) {
   const n = x.length;
   let row = 0;
   for (; row + 8 <= out.length; row += 8) {
-    let a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0;
+    let a = 0,
+      b = 0,
+      c = 0,
+      d = 0,
+      e = 0,
+      f = 0,
+      g = 0,
+      h = 0;
     for (let column = 0, at = row * n; column < n; column++, at++) {
       const factor = x[column];
       a += weight[at] * factor;
@@ -44,8 +57,14 @@ export function linear(out, { weight, bias }, x) {
       g += weight[at + 6 * n] * factor;
       h += weight[at + 7 * n] * factor;
     }
-    out[row] = a; out[row + 1] = b; out[row + 2] = c; out[row + 3] = d;
-    out[row + 4] = e; out[row + 5] = f; out[row + 6] = g; out[row + 7] = h;
+    out[row] = a;
+    out[row + 1] = b;
+    out[row + 2] = c;
+    out[row + 3] = d;
+    out[row + 4] = e;
+    out[row + 5] = f;
+    out[row + 6] = g;
+    out[row + 7] = h;
   }
   for (; row < out.length; row++) {
     let sum = 0;

@@ -4,8 +4,9 @@
 
 // GPT-2's words. Unicode's White_Space, since JavaScript's \s has another opinion of U+FEFF.
 const WORD = new RegExp(
-  String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+`
-  + String.raw`|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+`, "gu",
+  String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+` +
+    String.raw`|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+`,
+  "gu",
 );
 
 /** One visible letter for each byte: its own where it has one, else the next from U+0100 on. */
@@ -13,7 +14,8 @@ function byteLetters() {
   let next = 256;
   const visible = (byte) => (byte > 32 && byte < 127) || (byte > 160 && byte !== 173);
   return Array.from({ length: 256 }, (_, byte) =>
-    String.fromCharCode(visible(byte) ? byte : next++));
+    String.fromCharCode(visible(byte) ? byte : next++),
+  );
 }
 
 /** A word's letters, with the pair of lowest rank joined, leftmost first, until none is left. */
@@ -35,7 +37,8 @@ function merge(letters, ranks) {
 
 /** Cuts a text before and after each special token, the longest where several fit. */
 function cutter(specials) {
-  const escaped = [...specials].sort((one, other) => other.length - one.length)
+  const escaped = [...specials]
+    .sort((one, other) => other.length - one.length)
     .map((token) => token.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&"));
   return escaped.length ? new RegExp(`(${escaped.join("|")})`, "u") : /(?!)/;
 }
@@ -61,9 +64,10 @@ export function makeTokenizer({ vocab, merges, special }) {
     const spelt = Array.from(new TextEncoder().encode(word), (byte) => letters[byte]);
     return merge(spelt, ranks).map((part) => ids.get(part));
   };
-  const encodePiece = (piece) => specialIds.has(piece)
-    ? [specialIds.get(piece)]
-    : (piece.normalize("NFC").match(WORD) ?? []).flatMap(encodeWord);
+  const encodePiece = (piece) =>
+    specialIds.has(piece)
+      ? [specialIds.get(piece)]
+      : (piece.normalize("NFC").match(WORD) ?? []).flatMap(encodeWord);
 
   return {
     encode: (text) => text.split(cuts).flatMap(encodePiece),

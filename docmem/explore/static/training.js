@@ -8,17 +8,26 @@ const OPEN = 0.5; // an entry is open above this share of the document's largest
 const [CURVE_WIDTH, CURVE_HEIGHT, CURVE_LEFT, CURVE_TOP, CURVE_BOTTOM] = [420, 128, 28, 8, 22];
 
 /** The last of some ascending epochs that is not after `epoch`. */
-export const tickOf = (epochs, epoch) => Math.max(0, epochs.findLastIndex((one) => one <= epoch));
+export const tickOf = (epochs, epoch) =>
+  Math.max(
+    0,
+    epochs.findLastIndex((one) => one <= epoch),
+  );
 
 /** Which documents open an entry: indices, the largest selection first.
  * @param {ArrayLike<number>} selection documents × entries @param {number} entries */
 export function openers(selection, entries, entry) {
   const count = selection.length / entries;
   const sizes = Array.from({ length: count }, (_, index) =>
-    Math.abs(selection[index * entries + entry]));
+    Math.abs(selection[index * entries + entry]),
+  );
   const largest = Array.from({ length: count }, (_, index) =>
-    Math.max(...Array.from({ length: entries }, (_, at) => Math.abs(selection[index * entries + at]))));
-  return sizes.map((_, index) => index)
+    Math.max(
+      ...Array.from({ length: entries }, (_, at) => Math.abs(selection[index * entries + at])),
+    ),
+  );
+  return sizes
+    .map((_, index) => index)
     .filter((index) => largest[index] > 0 && sizes[index] > OPEN * largest[index])
     .sort((one, two) => sizes[two] - sizes[one]);
 }
@@ -26,28 +35,52 @@ export function openers(selection, entries, entry) {
 /** The losses with a cursor; returns a function that moves it. */
 function drawLosses(parent, { history, tau, epochs }, name, highest) {
   const svg = draw(parent, "svg", {
-    viewBox: `0 0 ${CURVE_WIDTH} ${CURVE_HEIGHT}`, class: "docmem-losses", role: "img",
-    "aria-label": `Cross entropy over the epochs, ${name}: under the own DocRep from `
-      + `${signed(history[0][0])} to ${signed(history.at(-1)[0])}, under another's from `
-      + `${signed(history[0][1])} to ${signed(history.at(-1)[1])} nats per token`,
+    viewBox: `0 0 ${CURVE_WIDTH} ${CURVE_HEIGHT}`,
+    class: "docmem-losses",
+    role: "img",
+    "aria-label":
+      `Cross entropy over the epochs, ${name}: under the own DocRep from ` +
+      `${signed(history[0][0])} to ${signed(history.at(-1)[0])}, under another's from ` +
+      `${signed(history[0][1])} to ${signed(history.at(-1)[1])} nats per token`,
   });
   const last = epochs.at(-1) || 1;
-  const across = (epoch) => CURVE_LEFT + (CURVE_WIDTH - CURVE_LEFT - 4) * epoch / last;
-  const up = (loss) => CURVE_HEIGHT - CURVE_BOTTOM
-    - (CURVE_HEIGHT - CURVE_TOP - CURVE_BOTTOM) * loss / highest;
+  const across = (epoch) => CURVE_LEFT + ((CURVE_WIDTH - CURVE_LEFT - 4) * epoch) / last;
+  const up = (loss) =>
+    CURVE_HEIGHT - CURVE_BOTTOM - ((CURVE_HEIGHT - CURVE_TOP - CURVE_BOTTOM) * loss) / highest;
   for (let loss = 0; loss <= highest; loss += 2) {
-    draw(svg, "line", { x1: CURVE_LEFT, x2: CURVE_WIDTH, y1: up(loss), y2: up(loss), class: "grid" });
+    draw(svg, "line", {
+      x1: CURVE_LEFT,
+      x2: CURVE_WIDTH,
+      y1: up(loss),
+      y2: up(loss),
+      class: "grid",
+    });
     draw(svg, "text", { x: CURVE_LEFT - 6, y: up(loss), dy: "0.35em", "text-anchor": "end" }, loss);
   }
   for (const epoch of [0, last / 2, last]) {
     const anchor = epoch === last ? "end" : "middle";
-    draw(svg, "text", { x: across(epoch), y: CURVE_HEIGHT - 6, "text-anchor": anchor }, +epoch.toFixed(1));
+    draw(
+      svg,
+      "text",
+      { x: across(epoch), y: CURVE_HEIGHT - 6, "text-anchor": anchor },
+      +epoch.toFixed(1),
+    );
   }
   draw(svg, "line", { x1: CURVE_LEFT, x2: CURVE_WIDTH, y1: up(tau), y2: up(tau), class: "target" });
-  [["negative", 1], ["own", 0]].forEach(([kind, at]) => draw(svg, "polyline", {
-    class: kind, points: history.map((losses, index) => `${across(index + 1)},${up(losses[at])}`).join(" "),
-  }));
-  const cursor = draw(svg, "line", { y1: CURVE_TOP, y2: CURVE_HEIGHT - CURVE_BOTTOM, class: "cursor" });
+  [
+    ["negative", 1],
+    ["own", 0],
+  ].forEach(([kind, at]) =>
+    draw(svg, "polyline", {
+      class: kind,
+      points: history.map((losses, index) => `${across(index + 1)},${up(losses[at])}`).join(" "),
+    }),
+  );
+  const cursor = draw(svg, "line", {
+    y1: CURVE_TOP,
+    y2: CURVE_HEIGHT - CURVE_BOTTOM,
+    class: "cursor",
+  });
   return (epoch) => cursor.setAttribute("transform", `translate(${across(epoch)} 0)`);
 }
 
@@ -70,42 +103,63 @@ function drawRun(parent, run, scene, highest, onFocus) {
     const cells = add(frame, "div", "docmem-cells");
     const canvas = add(cells, "canvas");
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label",
-      `${name}, ${run.name} memory: documents down, ${run.entries} memory entries across`);
+    canvas.setAttribute(
+      "aria-label",
+      `${name}, ${run.name} memory: documents down, ${run.entries} memory entries across`,
+    );
     const column = add(cells, "div", "docmem-column");
     const cellOf = (event) => {
       const box = canvas.getBoundingClientRect();
       const at = (value, length, count) =>
-        Math.max(0, Math.min(count - 1, Math.floor(count * value / length)));
+        Math.max(0, Math.min(count - 1, Math.floor((count * value) / length)));
       return {
-        run, entry: at(event.clientX - box.left, box.width, run.entries),
+        run,
+        entry: at(event.clientX - box.left, box.width, run.entries),
         index: at(event.clientY - box.top, box.height, scene.titles.length),
       };
     };
     for (const type of ["pointermove", "pointerdown"]) {
       canvas.addEventListener(type, (event) => onFocus(cellOf(event)));
     }
-    canvas.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && onFocus(null));
+    canvas.addEventListener(
+      "pointerleave",
+      (event) => event.pointerType === "mouse" && onFocus(null),
+    );
     return { canvas, column, bar, limit, values: unpack(values) };
   });
   const moveCursor = drawLosses(root, run, run.name, highest);
   const size = scene.titles.length * run.entries;
   return (epoch, focus) => {
-    const tick = tickOf(run.epochs, epoch), dark = asksFor("color-scheme: dark");
+    const tick = tickOf(run.epochs, epoch),
+      dark = asksFor("color-scheme: dark");
     const done = run.history[Math.floor(run.epochs[tick]) - 1];
     own.textContent = done ? `own address ${signed(done[0])}` : "before training";
     others.textContent = done ? `another’s ${signed(done[1])}` : "";
     moveCursor(run.epochs[tick]);
     for (const { canvas, column, bar, values } of panels) {
-      drawCells(canvas, scene.signed, values.subarray(tick * size, (tick + 1) * size), run.entries, {
-        limit: 127, dark, fade: (row) => (!focus || focus.index === row ? 1 : 0.3),
-      });
-      drawCells(bar, scene.signed, Array.from({ length: 33 }, (_, at) => at / 16 - 1), 33, { dark });
+      drawCells(
+        canvas,
+        scene.signed,
+        values.subarray(tick * size, (tick + 1) * size),
+        run.entries,
+        { limit: 127, dark, fade: (row) => (!focus || focus.index === row ? 1 : 0.3) },
+      );
+      drawCells(
+        bar,
+        scene.signed,
+        Array.from({ length: 33 }, (_, at) => at / 16 - 1),
+        33,
+        { dark },
+      );
       column.hidden = focus?.run !== run;
-      column.style.left = `${100 * (focus?.entry ?? 0) / run.entries}%`;
+      column.style.left = `${(100 * (focus?.entry ?? 0)) / run.entries}%`;
       column.style.width = `${100 / run.entries}%`;
     }
-    return panels.map(({ values, limit }) => (at) => values[tick * size + at] / 127 * limit);
+    return panels.map(
+      ({ values, limit }) =>
+        (at) =>
+          (values[tick * size + at] / 127) * limit,
+    );
   };
 }
 
@@ -114,7 +168,11 @@ export function mountTraining(parent, { runs, scene }) {
   const clock = [...new Set(runs.flatMap((run) => run.epochs))].sort((one, two) => one - two);
   const controls = add(parent, "div", "docmem-controls");
   const play = add(controls, "button", "", "▶ Play");
-  const [back, slider, on] = [add(controls, "button", "", "‹"), add(controls, "input"), add(controls, "button", "", "›")];
+  const [back, slider, on] = [
+    add(controls, "button", "", "‹"),
+    add(controls, "input"),
+    add(controls, "button", "", "›"),
+  ];
   back.setAttribute("aria-label", "one snapshot back");
   on.setAttribute("aria-label", "one snapshot on");
   slider.type = "range";
@@ -125,23 +183,33 @@ export function mountTraining(parent, { runs, scene }) {
   const columns = add(parent, "div", "docmem-columns");
   const readout = add(parent, "p", "docmem-readout");
   readout.setAttribute("aria-live", "polite");
-  let focus = null, playing = null;
+  let focus = null,
+    playing = null;
   const highest = 1.1 * Math.max(...runs.flatMap(({ tau, history }) => [tau, ...history.flat()]));
-  const pictures = runs.map((run) => drawRun(columns, run, scene, highest, (cell) => {
-    focus = cell;
-    show();
-  }));
+  const pictures = runs.map((run) =>
+    drawRun(columns, run, scene, highest, (cell) => {
+      focus = cell;
+      show();
+    }),
+  );
 
   const named = (index) => `${index + 1} ${scene.titles[index]}`;
   const sentence = (values) => {
     if (!focus) return "Point at a cell to see which documents open that entry, or at a document.";
     if (!focus.run) return `The rows of ${named(focus.index)}.`;
-    const { run, entry, index } = focus, reads = values[runs.indexOf(run)];
-    const [token, document, product] = reads.map((read) => signed(read(index * run.entries + entry)));
-    const selection = Float32Array.from({ length: scene.titles.length * run.entries }, (_, at) => reads[1](at));
+    const { run, entry, index } = focus,
+      reads = values[runs.indexOf(run)];
+    const [token, document, product] = reads.map((read) =>
+      signed(read(index * run.entries + entry)),
+    );
+    const selection = Float32Array.from({ length: scene.titles.length * run.entries }, (_, at) =>
+      reads[1](at),
+    );
     const open = openers(selection, run.entries, entry).map(named);
-    return `${run.name}, entry ${entry + 1}, ${named(index)}: token selection ${token} × document `
-      + `selection ${document} gives ${product}. Opened by ${open.join(", ") || "no document"}.`;
+    return (
+      `${run.name}, entry ${entry + 1}, ${named(index)}: token selection ${token} × document ` +
+      `selection ${document} gives ${product}. Opened by ${open.join(", ") || "no document"}.`
+    );
   };
   function show() {
     const epoch = clock[slider.value];
@@ -166,12 +234,18 @@ export function mountTraining(parent, { runs, scene }) {
   });
   back.addEventListener("click", () => step(-1));
   on.addEventListener("click", () => step(1));
-  slider.addEventListener("input", () => { stop(); show(); });
+  slider.addEventListener("input", () => {
+    stop();
+    show();
+  });
   scene.titles.forEach((title, index) => {
     const chip = add(chips, "button", "docmem-chip");
     markAs(add(chip, "span", "docmem-badge"), index, scene).setAttribute("aria-hidden", "true");
     add(chip, "span", "", title);
-    const look = (at) => () => { focus = at; show(); };
+    const look = (at) => () => {
+      focus = at;
+      show();
+    };
     for (const type of ["pointerenter", "focus"]) chip.addEventListener(type, look({ index }));
     for (const type of ["pointerleave", "blur"]) chip.addEventListener(type, look(null));
     chip.addEventListener("click", look({ index }));
