@@ -198,7 +198,7 @@ def test_quiet_and_log_reach_the_training(
         seen.update(options)
         return trained[1]
 
-    monkeypatch.setattr("docmem.training.train.train", train)
+    monkeypatch.setattr("docmem.cli.commands.train", train)
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace())
     assert main(["train", "--quiet", "--log", "wandb"]) == 0
     assert (seen["progress"], seen["on_epoch"].library) == (False, sys.modules["wandb"])

