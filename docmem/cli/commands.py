@@ -9,7 +9,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import torch
 import tyro
@@ -34,6 +34,15 @@ from docmem.training.processes import main_process, unstarted
 from docmem.training.run import Run
 from docmem.training.sweep import sweep
 from docmem.training.train import train
+
+
+@runtime_checkable
+class Command(Protocol):
+    """What every command has."""
+
+    def run(self) -> int:
+        """Do it, and return the exit status."""
+        ...
 
 
 @dataclass(frozen=True)

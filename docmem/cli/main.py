@@ -21,6 +21,7 @@ import docmem
 from docmem.cli.commands import (
     Attribute,
     Check,
+    Command,
     Experiment,
     Fetch,
     Figures,
@@ -38,39 +39,16 @@ from docmem.training.processes import main_process
 from docmem.training.settings_file import read_settings
 from docmem.training.sweep import combinations
 
-Command = (
-    Train
-    | Sweep
-    | Plan
-    | Runs
-    | Check
-    | Figures
-    | Page
-    | Generate
-    | Attribute
-    | Experiment
-    | Fetch
-    | Pretrain
-)
-
 
 def commands(start: TrainConfig) -> Any:
     """All commands as the type that tyro parses; `train` and `plan` start from these settings."""
     named = tyro.conf.subcommand
+    train = Annotated[Train, named(default=Train(start))]
+    plan = Annotated[Plan, named(default=Plan(start))]
     return (
-        Annotated[Train, named("train", default=Train(start))]
-        | Annotated[Sweep, named("sweep")]
-        | Annotated[Plan, named("plan", default=Plan(start))]
-        | Annotated[Runs, named("runs")]
-        | Annotated[Check, named("check")]
-        | Annotated[Figures, named("figures")]
-        | Annotated[Page, named("page")]
-        | Annotated[Generate, named("generate")]
-        | Annotated[Attribute, named("attribute")]
-        | Annotated[Experiment, named("experiment")]
-        | Annotated[Fetch, named("fetch")]
-        | Annotated[Pretrain, named("pretrain")]
-    )
+        train | Sweep | plan | Runs | Check | Figures | Page | Generate | Attribute | Experiment
+        | Fetch | Pretrain
+    )  # fmt: skip
 
 
 def starting_settings(arguments: Sequence[str]) -> TrainConfig:
