@@ -14,48 +14,31 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from docmem.core.config import MemoryConfig
-    from docmem.core.hook import attach
-    from docmem.core.loss import guidance_loss
-    from docmem.core.memory import DocumentMemory
-    from docmem.documents import Document, load_documents, segments
-    from docmem.errors import DocmemError
-    from docmem.evaluation.attribution import BASE_LM, attribute
-    from docmem.evaluation.continuations import compare, opening, recall
-    from docmem.lm.generation import ALL_ENTRIES, generate
-    from docmem.lm.loading import LanguageModel, load_lm
-    from docmem.training.config import TrainConfig, preset, preset_for
-    from docmem.training.run import Run
-    from docmem.training.train import train
+if TYPE_CHECKING:  # `as` tells type checkers that a name is public
+    from docmem.core.config import MemoryConfig as MemoryConfig
+    from docmem.core.hook import attach as attach
+    from docmem.core.loss import guidance_loss as guidance_loss
+    from docmem.core.memory import DocumentMemory as DocumentMemory
+    from docmem.documents import Document as Document
+    from docmem.documents import load_documents as load_documents
+    from docmem.documents import segments as segments
+    from docmem.errors import DocmemError as DocmemError
+    from docmem.evaluation.attribution import BASE_LM as BASE_LM
+    from docmem.evaluation.attribution import attribute as attribute
+    from docmem.evaluation.continuations import compare as compare
+    from docmem.evaluation.continuations import opening as opening
+    from docmem.evaluation.continuations import recall as recall
+    from docmem.lm.generation import ALL_ENTRIES as ALL_ENTRIES
+    from docmem.lm.generation import generate as generate
+    from docmem.lm.loading import LanguageModel as LanguageModel
+    from docmem.lm.loading import load_lm as load_lm
+    from docmem.training.config import TrainConfig as TrainConfig
+    from docmem.training.config import preset as preset
+    from docmem.training.config import preset_for as preset_for
+    from docmem.training.run import Run as Run
+    from docmem.training.train import train as train
 
     __version__: str
-
-__all__ = [
-    "ALL_ENTRIES",
-    "BASE_LM",
-    "DocmemError",
-    "Document",
-    "DocumentMemory",
-    "LanguageModel",
-    "MemoryConfig",
-    "Run",
-    "TrainConfig",
-    "__version__",
-    "attach",
-    "attribute",
-    "compare",
-    "generate",
-    "guidance_loss",
-    "load_documents",
-    "load_lm",
-    "opening",
-    "preset",
-    "preset_for",
-    "recall",
-    "segments",
-    "train",
-]
 
 _MODULES = {
     "ALL_ENTRIES": "lm.generation",
@@ -81,6 +64,8 @@ _MODULES = {
     "segments": "documents",
     "train": "training.train",
 }
+
+__all__ = [*_MODULES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
