@@ -24,14 +24,14 @@ def slowly(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], threading.Event]:
     """Hold a training after one epoch until the event that this returns is set."""
 
     def hold(epoch: int) -> threading.Event:
-        go, on_epoch = threading.Event(), TrainingExplorer._on_epoch
+        go, on_epoch = threading.Event(), TrainingExplorer.on_epoch
 
         def held(self: TrainingExplorer, done: Epoch) -> bool:
             if done.epoch == epoch:
                 assert go.wait(30)
             return on_epoch(self, done)
 
-        monkeypatch.setattr(TrainingExplorer, "_on_epoch", held)
+        monkeypatch.setattr(TrainingExplorer, "on_epoch", held)
         return go
 
     return hold

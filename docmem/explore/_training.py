@@ -30,7 +30,6 @@ from docmem.plots.style import NEGATIVE, OWN, draw_history, headline, styled
 from docmem.training.config import TrainConfig
 from docmem.training.history import Epoch
 from docmem.training.run import Run
-from docmem.training.setup import default_folder
 from docmem.training.train import train
 
 REDRAW_SECONDS = 0.5  # at most so often: drawing takes time from training
@@ -123,7 +122,6 @@ class TrainingExplorer(Explorer):
         """The run, once it has ended."""
         self.error: Exception | None = None
         """What ended it early, if anything."""
-        self._before = _saved_history(config, lm, documents)
         self._stopping = threading.Event()
         self._drawn = 0.0
         self._curve = _Curve(config)
@@ -199,9 +197,7 @@ class TrainingExplorer(Explorer):
     def _train(self, lm: LanguageModel | None, documents: Sequence[Document] | None) -> None:
         """The thread: train, and say how it ended."""
         try:
-            self.run = train(
-                self.config, lm=lm, documents=documents, on_epoch=self._on_epoch, progress=False
-            )
+            self.run = train(self.config, lm=lm, documents=documents, on_epoch=self, progress=False)
             self.history = self.run.load_history()
             self._draw()
             self.status.value = note(self._ending())
@@ -210,11 +206,13 @@ class TrainingExplorer(Explorer):
             self.status.value = note(error_sentence(error), RED)
         self.button.disabled = True
 
-    def _on_epoch(self, epoch: Epoch) -> bool:
-        """Show the epoch; False once a stop is asked for."""
-        if not self.history:
-            self.history = self._before[: epoch.epoch - 1]
-        self.history.append(epoch)
+    def on_start(self, run: Run) -> None:
+        """Called by `train`: begin with the losses of a run that it goes on with."""
+        self.history = run.load_history()
+
+    def on_epoch(self, epoch: Epoch) -> bool:
+        """Called by `train`: show the epoch; False once a stop is asked for."""
+        self.history = [*self.history[: epoch.epoch - 1], epoch]
         if time.monotonic() - self._drawn > REDRAW_SECONDS:
             self._draw()
         if not self._stopping.is_set():
@@ -252,16 +250,6 @@ class TrainingExplorer(Explorer):
     def figure(self) -> Figure:
         """The losses so far."""
         return _Curve(self.config).show(self.history)
-
-
-def _saved_history(
-    config: TrainConfig, lm: LanguageModel | None, documents: Sequence[Document] | None
-) -> list[Epoch]:
-    """The losses of the run that this training goes on with, where its folder is known."""
-    folder = config.save_dir
-    if folder is None and lm is not None and documents is not None:
-        folder = default_folder(config, lm, documents)
-    return Run.open(folder).load_history() if folder and (folder / "run.json").exists() else []
 
 
 training = TrainingExplorer
