@@ -70,7 +70,7 @@ def test_wrong_sweeps_are_sentences(
 
 
 def test_local_pool_keeps_the_order_and_returns_errors() -> None:
-    results = perform(half, [(4,), (3,), (8,)], "local:1", Path("unused"), progress=False)
+    results = perform(half, [(4,), (3,), (8,)], "local:1", Path("unused"))
     assert results[0] == 2 and results[2] == 4
     assert isinstance(results[1], DocmemError) and "3 is odd" in str(results[1])
 
@@ -95,7 +95,7 @@ def test_workers_share_threads_and_take_gpus_in_turn(monkeypatch: pytest.MonkeyP
 def test_results_do_not_depend_on_the_executor(tmp_path: Path) -> None:
     alone = [trained(tmp_path / "alone", seed) for seed in (1, 2)]
     jobs = [(tmp_path / "pool", seed) for seed in (1, 2)]
-    assert perform(trained, jobs, "local:2", tmp_path / "logs", progress=False) == alone
+    assert perform(trained, jobs, "local:2", tmp_path / "logs") == alone
     for seed in (1, 2):
         runs = [Run.open(tmp_path / where / f"seed-{seed}") for where in ("alone", "pool")]
         first, second = (run.load_memory().state_dict() for run in runs)
@@ -109,7 +109,7 @@ def test_results_do_not_depend_on_the_executor(tmp_path: Path) -> None:
 def test_slurm_where_there_is_none_is_a_sentence(name: str, says: str, tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     with pytest.raises(DocmemError, match=says):
-        perform(half, [(2,)], name, tmp_path, progress=False)
+        perform(half, [(2,)], name, tmp_path)
 
 
 SBATCH = """#!/bin/sh
@@ -148,9 +148,7 @@ def test_slurm_gets_one_array_with_the_options(
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("STUB", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    results = perform(
-        half, [(4,), (3,), (8,)], "slurm:partition=gpu,time=7", tmp_path / "logs", progress=False
-    )
+    results = perform(half, [(4,), (3,), (8,)], "slurm:partition=gpu,time=7", tmp_path / "logs")
     assert results[0] == 2 and results[2] == 4
     assert "3 is odd" in str(results[1])
     options = (tmp_path / "options").read_text()

@@ -9,7 +9,7 @@ which sums are made depends on the number of threads.
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,6 @@ def perform(
     arguments: Sequence[Sequence[Any]],
     executor: str,
     logs: Path,
-    progress: bool = True,
 ) -> list[Any]:
     """Call a function with each of several lists of arguments, elsewhere and at once.
 
@@ -38,7 +37,6 @@ def perform(
             (`slurm:partition=gpu,gpus_per_node=1,time=120`), through submitit: one array, whose
             jobs are queued again when their time is over.
         logs: folder for what Slurm's jobs print.
-        progress: show a bar of the calls done.
 
     Returns:
         What each call returned, or the DocmemError that it raised.
@@ -48,9 +46,9 @@ def perform(
     """
     kind, _, options = executor.partition(":")
     if kind == "local" and options.isdigit() and int(options) > 0:
-        return _local(_Job(call), arguments, int(options), progress)
+        return _local(_Job(call), arguments, int(options))
     if kind == "slurm":
-        return _slurm(_Job(call), arguments, options, logs, progress)
+        return _slurm(_Job(call), arguments, options, logs)
     raise DocmemError(
         f"There is no executor {executor!r}; give local:2 (or another number of processes), or "
         "slurm, with options of sbatch as in slurm:partition=gpu,time=120."
@@ -76,12 +74,12 @@ class _Job:
         return DelayedSubmission(self, *arguments)
 
 
-def _local(job: _Job, arguments: Sequence[Sequence[Any]], count: int, progress: bool) -> list[Any]:
+def _local(job: _Job, arguments: Sequence[Sequence[Any]], count: int) -> list[Any]:
     context = multiprocessing.get_context("spawn")
     begin = (count, context.Value("i", 0))
     with ProcessPoolExecutor(count, context, begin_worker, begin) as pool:
         futures = [pool.submit(job, *one) for one in arguments]
-        for _ in _bar(as_completed(futures), len(futures), progress):
+        for _ in tqdm(as_completed(futures), total=len(futures), unit="job"):
             pass
         return [future.result() for future in futures]
 
@@ -103,9 +101,7 @@ def begin_worker(count: int, begun: Any) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
 
 
-def _slurm(
-    job: _Job, arguments: Sequence[Sequence[Any]], options: str, logs: Path, progress: bool
-) -> list[Any]:
+def _slurm(job: _Job, arguments: Sequence[Sequence[Any]], options: str, logs: Path) -> list[Any]:
     try:
         import submitit
     except ImportError as error:
@@ -133,8 +129,4 @@ def _slurm(
         submitit.core.utils.FailedJobError,
     ) as error:
         raise DocmemError(f"Slurm did not take the jobs: {error}") from error
-    return [one.result() for one in _bar(jobs, len(jobs), progress)]
-
-
-def _bar(items: Iterable[Any], count: int, progress: bool) -> Iterable[Any]:
-    return tqdm(items, total=count, unit="job", disable=not progress)
+    return [one.result() for one in tqdm(jobs, unit="job")]

@@ -29,7 +29,7 @@ def train_quietly(config: TrainConfig) -> Path:
     return train(shared, progress=False).path
 
 
-def sweep(configs: Sequence[TrainConfig], executor: str, progress: bool = True) -> list[Any]:
+def sweep(configs: Sequence[TrainConfig], executor: str) -> list[Any]:
     """Train each configuration, as `perform` does; what is finished is not trained again.
 
     Returns:
@@ -39,4 +39,4 @@ def sweep(configs: Sequence[TrainConfig], executor: str, progress: bool = True) 
         DocmemError: as `perform`.
     """
     jobs = [(config,) for config in configs]
-    return perform(train_quietly, jobs, executor, Path("outputs/logs"), progress)
+    return perform(train_quietly, jobs, executor, Path("outputs/logs"))
