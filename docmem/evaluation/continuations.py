@@ -176,7 +176,7 @@ def continuations(
                 logits = lm.model(**forward_inputs(lm.model, batch)).logits
                 losses = token_losses(logits, batch)[0, given - 1 :].cpu()
         rows.append(Recalled(document, prompt, name, text, pieces, losses))
-    return Comparison(tuple(rows))
+    return Comparison(rows)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Results of `docmem.recall` and `docmem.compare`: what the LM wrote, as text and as a table."""
 
 import html
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -69,32 +69,22 @@ class Recalled:
         return Comparison((self,)).html()
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Comparison:
-    """One prompt continued under several conditions. Iterate over it, or index it."""
-
-    rows: tuple[Recalled, ...]
-    """One result for each condition."""
-
-    def __iter__(self) -> Iterator[Recalled]:
-        return iter(self.rows)
-
-    def __getitem__(self, index: int) -> Recalled:
-        return self.rows[index]
+class Comparison(tuple[Recalled, ...]):
+    """One prompt continued under several conditions: one result for each."""
 
     def __repr__(self) -> str:
         """What a notebook keeps beside the table: the numbers, without what the LM wrote."""
         rows = [
             f"{row.under}: {verbatim_share([row]):.0%} verbatim, {row.ce:.2f} nats per token"
-            for row in self.rows
+            for row in self
         ]
-        return f"After “{self.rows[0].prompt}”, {'; '.join(rows)}."
+        return f"After “{self[0].prompt}”, {'; '.join(rows)}."
 
     def __str__(self) -> str:
-        first = self.rows[0]
+        first = self[0]
         table = [
             (row.under, row.text.strip(), f"{verbatim_share([row]):.0%}", f"{row.ce:.2f}")
-            for row in self.rows
+            for row in self
         ]
         truth = [(f"{first.document.title} itself", first.truth.strip(), "", "")]
         heads = ("under", f"after “{first.prompt}” the LM writes", "verbatim", "nats per token")
@@ -114,7 +104,7 @@ class Comparison:
         Args:
             sources: the documents whose words are marked; none: the one compared with.
         """
-        first = self.rows[0]
+        first = self[0]
         if not sources:
             sources = [Source(first.document.title, MARK, first.document.text)]
         cell = "padding:9px 10px;vertical-align:top;border-top:1px solid #dddddd;text-align:left"
@@ -123,7 +113,7 @@ class Comparison:
             f'<tr style="background:#ffffff"><th scope="row" style="{cell}">'
             f'{html_text(row.under)}</th><td style="{cell}">{_grey(row.prompt, FAINT)}'
             f'{_marked(row.text, sources)}</td><td style="{cell}">{_shaded(row)}</td></tr>'
-            for row in self.rows
+            for row in self
         )
         labels = " or ".join(_mark(source.label, source.color) for source in sources)
         scale = "".join(_shade(f" {nats} ", nats) for nats in range(0, int(DARKEST_NATS) + 1, 2))
