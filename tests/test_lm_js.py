@@ -12,7 +12,6 @@ import pytest
 import torch
 from node import run_node
 from tokenizers import pre_tokenizers
-from torch.nn import functional
 from toys import toy_lm
 from transformers.activations import ACT2FN
 
@@ -239,21 +238,6 @@ def test_text_ends_with_the_end_of_text() -> None:
     assert len(lm.tokenizer(found[0])["input_ids"]) < 10
 
 
-def test_cross_entropy_is_torchs() -> None:
-    lm = toy_lm()
-    memory = random_memory(lm)
-    ids = lm.tokenizer("The harbour master read nine hundred millibars .")["input_ids"]
-    doc_rep = memory.doc_reps[1]
-    found = node(
-        "return (await loadLM(given.bundle)).crossEntropy(given.ids, given.docRep);",
-        {"bundle": lm_bundle(lm, memory, -1), "ids": ids, "docRep": doc_rep.tolist()},
-    )
-    lm = dataclasses.replace(lm, model=rounded(lm.model))
-    logits = logits_of(lm, rounded(memory), -1, ids, doc_rep)
-    true = functional.cross_entropy(logits[:-1], torch.tensor(ids[1:]))
-    assert abs(found - true.item()) < 1e-4
-
-
 TORTURE = [
     "", " ", "  ", "\n", "\n\n", " \n ", "\t\r\n", "  two  spaces  ", " leading", "trailing ",
     "a\u0000b\u0001\u001c\u001f\u007f", "\u0085next\u00a0line\u2028and\u3000wide", "\ufeffa\ufeff",
@@ -329,15 +313,10 @@ WORKER = """
     written: [written, await alone.write(request)],
     other: [other, await alone.write({ ...request, docRep: null })],
     tokens, stopped: [stopped, await alone.write({ ...request, signal }).catch(said)],
-    ids: [await lm.encode("The storm"), alone.encode("The storm")],
-    text: await lm.decode(alone.encode("The storm")),
-    ce: [await lm.crossEntropy([5, 6, 7], null), await alone.crossEntropy([5, 6, 7], null)],
-    logits: [await lm.logits([5, 6], null), alone.logits([5, 6], null)],
     errors: [
       await lm.write({ ...request, prompt: "" }).catch(said),
       await lm.write({ ...request, maxNewTokens: 1000 }).catch(said),
       await lm.write({ ...request, docRep: [1] }).catch(said),
-      await lm.crossEntropy([5], null).catch(said),
     ],
   };
 """
@@ -347,14 +326,13 @@ def test_worker_answers_as_the_lm_does() -> None:
     lm = toy_lm()
     given = {"bundle": lm_bundle(lm, random_memory(lm), -1), "source": worker_source()}
     found = node(WORKER, given)
-    for name in ("written", "other", "ids", "ce", "logits"):
+    for name in ("written", "other"):
         assert found[name][0] == found[name][1], name
     assert found["written"] != found["other"]
-    assert found["text"] == "The storm"
     assert len(found["tokens"]) == 30
     assert found["tokens"][-1] == found["written"][0]
     assert found["stopped"] == ["enough", "enough"]
-    assert [error.split()[0] for error in found["errors"]] == ["The", "1006", "A", "A"]
+    assert [error.split()[0] for error in found["errors"]] == ["The", "1006", "A"]
 
 
 @pytest.mark.parametrize(

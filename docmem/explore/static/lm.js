@@ -25,22 +25,10 @@ function argmax(x) {
   return best;
 }
 
-/** −log softmax(logits)[id] */
-function surprise(logits, id) {
-  let [highest, total] = [-Infinity, 0];
-  for (const logit of logits) if (logit > highest) highest = logit;
-  for (const logit of logits) total += Math.exp(logit - highest);
-  return highest + Math.log(total) - logits[id];
-}
-
 /**
  * @typedef {number[] | null} DocRep key_dim numbers; null: all entries are open
- * @typedef {object} PageLM in a worker, every answer is a promise: always await it
- * @property {(text: string) => number[]} encode
- * @property {(ids: Iterable<number>) => string} decode
+ * @typedef {object} PageLM
  * @property {(ids: number[], docRep: DocRep) => Float32Array} logits after every token, row by row
- * @property {(ids: number[], docRep: DocRep, signal?: AbortSignal) => Promise<number>} crossEntropy
- *   nats per token
  * @property {(request: {prompt: string, docRep: DocRep, maxNewTokens: number,
  *   onToken?: (text: string) => void, signal?: AbortSignal}) => Promise<string>} write
  *   greedily; `onToken` gets all that is written so far, and an abort rejects with its reason
@@ -75,18 +63,6 @@ export async function loadLM({ config, tensors, tokenizer, memory, layer }) {
     return rows;
   }
 
-  async function crossEntropy(ids, docRep, signal) {
-    if (ids.length < 2) throw new Error("A cross entropy needs two tokens at least.");
-    const read = reader(docRep, ids.length - 1);
-    const takeTurns = turns(signal);
-    let total = 0;
-    for (let at = 1; at < ids.length; at++) {
-      total += surprise(lm.head(read(ids[at - 1])), ids[at]);
-      await takeTurns();
-    }
-    return total / (ids.length - 1);
-  }
-
   async function write({ prompt, docRep, maxNewTokens, onToken, signal }) {
     const ids = encode(prompt);
     const [given, all] = [ids.length, ids.length + maxNewTokens];
@@ -107,5 +83,5 @@ export async function loadLM({ config, tensors, tokenizer, memory, layer }) {
     return written();
   }
 
-  return { encode, decode: (ids) => decode(ids), logits, crossEntropy, write };
+  return { logits, write };
 }
