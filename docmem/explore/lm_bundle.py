@@ -21,6 +21,7 @@ from docmem.lm.loading import TINY, LanguageModel
 
 MODULES = ("activations", "tensors", "tokenizer", "memory", "gpt_neox", "lm", "lm_worker")
 MAX_BYTES = 25_000_000
+"""Of a page with the LM in it."""
 
 
 def lm_bundle(lm: LanguageModel, memory: DocumentMemory, layer: int) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from docmem.explore._baked import (
     training_of_run,
 )
 from docmem.explore._static import joined, read
-from docmem.explore.lm_bundle import lm_bundle, worker_source
+from docmem.explore.lm_bundle import MAX_BYTES, lm_bundle, worker_source
 from docmem.lm.loading import LanguageModel
 from docmem.plots.figures import names_of
 from docmem.plots.style import document_color
@@ -38,7 +38,6 @@ MODULES = (
     "draw.js", "activations.js", "baked.js", "plane.js", "training.js", "recall.js",
     "lm_worker.js", "page.js",
 )  # fmt: skip
-LARGEST = 25_000_000  # bytes of a page with the LM in it
 MANY = 12  # with more documents the map is measured at fewer points
 SMALL = 50_000_000  # an LM of no more parameters writes at many places in a minute
 LIVE = (
@@ -116,10 +115,10 @@ def write_page(
         baked = {"memories": memories[:1], "training": {"runs": trainings[:1], "scene": scene}}
         words["live"] = LIVE
         text = page(baked, words, script("lm", {"bundle": bundle, "source": worker_source()}))
-        if len(text.encode()) > LARGEST:
+        if len(text.encode()) > MAX_BYTES:
             raise DocmemError(
                 f"With the LM the page would have {len(text.encode()) / 1e6:.1f} MB, at most "
-                f"{LARGEST / 1e6:.0f} are allowed. Fewer text_points or prompts make it smaller."
+                f"{MAX_BYTES / 1e6:.0f} are allowed. Fewer text_points or prompts make it smaller."
             )
         write_text(out.with_stem(f"{out.stem}_lm"), text)
     return out
@@ -139,18 +138,12 @@ def page(baked: dict[str, Any], words: dict[str, str], lm: str = "") -> str:
     """
     colors = f":root{{{color_variables(document_color)}}}"
     colors += f"@media (prefers-color-scheme:dark){{:root{{{color_variables(dark_color)}}}}}"
-    essay = Template(read("page.html")).substitute(
-        {name: html.escape(text) for name, text in words.items()}
-    )
-    parts = {
-        "/* styles */": colors + read("plane.css") + read("page.css"),
-        "/* baked */": script("baked", baked),
-        "/* lm */": lm,
-        "/* modules */": joined(*MODULES),
-    }
-    head, *rest = essay.split("<!--part-->")
-    return head + "".join(
-        part.replace(marker, parts[marker], 1) for part, marker in zip(rest, parts, strict=True)
+    return Template(read("page.html")).substitute(
+        {name: html.escape(text) for name, text in words.items()},
+        styles=colors + read("plane.css") + read("page.css"),
+        baked=script("baked", baked),
+        lm_inside=lm,
+        modules=joined(*MODULES),
     )
 
 
@@ -176,12 +169,9 @@ def words_of(
         )
     return {
         "documents": counted(n_docs, "document"),
-        "Documents": counted(n_docs, "document").capitalize(),
-        "n_docs": str(n_docs),
         "lm": Path(run.description["lm"]["name"]).name,
         "parameters": f"{parameters / 1e6:,.1f}",
         "entries": str(config.hook_memory_dim),
-        "key_dim": str(config.key_dim),
         "address": "a pair of numbers" if config.key_dim == 2 else f"{config.key_dim} numbers",
         "plane": (
             "Two numbers are a point in a plane, so every address can be looked at"
