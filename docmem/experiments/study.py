@@ -40,11 +40,6 @@ class Study(ABC, Generic[R]):
     caption: ClassVar[str] = ""
     """How to read the figure, for the line under its title; `{results.…}` is filled in."""
 
-    @property
-    def name(self) -> str:
-        """The name it is asked for by, which is also its module's."""
-        return type(self).__name__.lower()
-
     @abstractmethod
     def measure(self, pool: RunPool) -> R:
         """Train what is needed and measure it."""
