@@ -17,6 +17,7 @@ from docmem.core.blocks import resolve_layer
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError
 from docmem.explore._static import joined
+from docmem.lm.cross_entropy import check_width
 from docmem.lm.loading import TINY, LanguageModel
 
 MODULES = ("activations", "tensors", "tokenizer", "memory", "gpt_neox", "lm", "lm_worker")
@@ -39,11 +40,7 @@ def lm_bundle(lm: LanguageModel, memory: DocumentMemory, layer: int) -> dict[str
             f"{lm.name} is of the kind {kind}, but only a GPT-NeoX, as the embedded LM is one, "
             "can run in a page. Make the page without the LM."
         )
-    if memory.config.d_model != lm.d_model:
-        raise DocmemError(
-            f"The memory is made for hidden states of width {memory.config.d_model}, "
-            f"but those of {lm.name} have {lm.d_model}."
-        )
+    check_width(lm, memory)
     tokenizer = _tokenizer(lm)
     numbers = [p.numel() for module in (lm.model, memory) for p in module.parameters()]
     size = sum(numbers) * 2 * 4 // 3 + len(json.dumps(tokenizer))  # base64: 4 letters for 3 bytes

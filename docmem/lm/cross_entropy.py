@@ -13,6 +13,7 @@ from docmem.errors import DocmemError
 from docmem.lm.forward import forward_inputs
 from docmem.lm.head import cross_entropy
 from docmem.lm.hidden_states import HiddenStateCache
+from docmem.lm.loading import LanguageModel
 
 # Logits of about this many numbers at once: large enough for the matmul, small enough for a laptop.
 LOGITS_AT_ONCE = 8_000_000
@@ -42,18 +43,18 @@ def document_means(
     return torch.stack([document_mean(cache, doc_id, read) for doc_id in range(n_docs)])
 
 
-def check_width(cache: HiddenStateCache, memory: DocumentMemory) -> None:
+def check_width(lm: LanguageModel, memory: DocumentMemory) -> None:
     """Raise if the memory is made for an LM of another width."""
-    if memory.config.d_model != (width := cache.lm.d_model):
+    if memory.config.d_model != lm.d_model:
         raise DocmemError(
             f"The memory is made for hidden states of width {memory.config.d_model}, "
-            f"but those of the LM {cache.lm.name} have {width}."
+            f"but those of the LM {lm.name} have {lm.d_model}."
         )
 
 
 def check_same_documents(cache: HiddenStateCache, memory: DocumentMemory, new: int = 0) -> None:
     """Raise unless the cache reads the memory's documents, and `new` more, by an LM that fits."""
-    check_width(cache, memory)
+    check_width(cache.lm, memory)
     read, known = set(cache.doc_ids), memory.config.n_docs
     if read != set(range(known + new)):
         raise DocmemError(
@@ -65,7 +66,7 @@ def check_same_documents(cache: HiddenStateCache, memory: DocumentMemory, new: i
 
 def on_device_of(cache: HiddenStateCache, memory: DocumentMemory) -> DocumentMemory:
     """The memory, or a copy of it, on the device of the cached hidden states, as `check_width`."""
-    check_width(cache, memory)
+    check_width(cache.lm, memory)
     if memory.doc_reps.device == cache.device:
         return memory
     return copy.deepcopy(memory).to(cache.device)
