@@ -75,7 +75,10 @@ class Judged:
         if self.claim.check:
             told = [f"{part.name} {effect_text(part)}, {part.rule}" for part in self.claim.parts]
         else:
-            told = [told_part(*one) for one in zip(self.claim.parts, self.decisions, strict=True)]
+            told = [
+                f"{part.name} {effect_text(part)}, wanted {part.rule}: {decision}"
+                for part, decision in zip(self.claim.parts, self.decisions, strict=True)
+            ]
         if self.unlearned:
             told.append(f"not learned: own cross entropy {spread(self.claim.own)}")
         note = self.claim.note
@@ -99,11 +102,6 @@ def effect_text(part: Part) -> str:
         return f"{part.mean:z.2f} (n = 1)"
     low, high = part.interval
     return f"{part.mean:z.2f} [{low:z.2f}, {high:z.2f}] (n = {len(part.effect)})"
-
-
-def told_part(part: Part, decision: Decision) -> str:
-    """A part as the table of claims has it: what was found, what is wanted, what is decided."""
-    return f"{part.name} {effect_text(part)}, wanted {part.rule}: {decision}"
 
 
 Claims = Iterator[Claim]
