@@ -1,12 +1,12 @@
 """The losses of a run, one line of JSON per epoch, each line vouching for those before it."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from docmem.core.files import reading, write_text
+from docmem.training.texts import digest_of
 
 
 class Epoch(NamedTuple):
@@ -68,4 +68,4 @@ def read_history(path: Path) -> list[Epoch]:
 
 def _digest(before: str, epoch: Epoch) -> str:
     """A digest of an epoch and of the digest of the line before."""
-    return hashlib.sha256(f"{before}{json.dumps(epoch)}".encode()).hexdigest()[:16]
+    return digest_of(f"{before}{json.dumps(epoch)}")[:16]

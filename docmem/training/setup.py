@@ -1,6 +1,5 @@
 """What a configuration stands for: its documents, its LM, its untrained memory, its folder."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from docmem.training.config import TrainConfig
 from docmem.training.description import RESUME_IGNORES, to_dict
 from docmem.training.doc_reps import spread_doc_reps
 from docmem.training.origin import origin_of
+from docmem.training.texts import digest_of
 
 
 def configured_documents(config: TrainConfig) -> list[Document]:
@@ -119,7 +119,7 @@ def default_folder(
     content: list[Any] = [settings, lm_name, [document.text for document in documents]]
     if doc_reps is not None:
         content.append(doc_reps.float().tolist())
-    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
+    digest = digest_of(json.dumps(content))[:8]
     name = f"{config.key_activation}-{config.hook_memory_dim}-{digest}"
     trained = sorted(Path("outputs").glob(f"*/{name}"))  # also under another name of this LM
     return trained[0] if trained else Path("outputs") / Path(lm.name).name / name
