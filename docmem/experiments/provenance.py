@@ -9,15 +9,14 @@ method itself; not of comments, docstrings, drawings, or what is claimed of the 
 import ast
 import datetime
 import hashlib
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.utils import collect_env
 
 import docmem
 from docmem.lm.loading import LanguageModel
+from docmem.training.description import processor
 
 PACKAGE = Path(docmem.__file__).parent
 METHOD = (
@@ -47,12 +46,9 @@ class Made:
 
 def made_now(lm: LanguageModel) -> Made:
     """This machine, today."""
-    processor = collect_env.get_cpu_info(collect_env.run)
-    names = [line.partition(":")[2].strip() for line in (processor or "").splitlines()
-             if line.startswith("Model name")]  # fmt: skip
     return Made(
         datetime.datetime.now(datetime.UTC).date().isoformat(),
-        names[0] if names else platform.machine(),
+        processor(),
         torch.get_num_threads(),
         f"{torch.cuda.get_device_name() if lm.device.type == 'cuda' else lm.device}, {lm.dtype}",
         lm.origin,

@@ -3,6 +3,8 @@
 import dataclasses
 import importlib.metadata
 import json
+import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import dacite
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils import collect_env
 
 from docmem.core.blocks import lm_fingerprint
 from docmem.documents import Document
@@ -37,6 +40,13 @@ def version_of(library: str) -> str:
         return importlib.metadata.version(library)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    found = collect_env.get_cpu_info(collect_env.run) or platform.machine()
+    named = re.search(r"^Model name:(.+)", found, re.M)  # lscpu's; sysctl gives the name alone
+    return named[1].strip() if named else found
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
