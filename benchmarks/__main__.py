@@ -127,7 +127,7 @@ class Bench:
         """Peak memory of each way of training on the CPU, at the paper's batch."""
         shape = self.scale.peak_shape
         code = "from benchmarks.epochs import peak; print(peak({!r}, {!r}))"
-        found = {way: int(in_fresh_process(code.format(way, shape))) for way in WAYS}
+        found = {way: int(in_fresh_process("-c", code.format(way, shape))) for way in WAYS}
         return {"lm": shape, "bytes": found}
 
     def growth(self) -> Numbers:

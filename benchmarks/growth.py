@@ -7,12 +7,11 @@ Invented texts, two epochs, a fresh process for each row.
 
 import dataclasses
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.measure import Numbers, peak_memory
+from benchmarks.measure import Numbers, in_fresh_process, peak_memory
 from benchmarks.shapes import build_lm
 from docmem.experiments.invented import invented
 from docmem.experiments.rivals import seconds_of
@@ -53,13 +52,10 @@ def growth(rows: tuple[tuple[int, int, bool], ...] = ROWS) -> Numbers:
     for count, processes, on_disk in rows:
         launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
         with tempfile.TemporaryDirectory() as folder:
-            command = [
-                sys.executable, *(launcher if processes > 1 else ()), "-m", "benchmarks.growth",
+            printed = in_fresh_process(
+                *(launcher if processes > 1 else ()), "-m", "benchmarks.growth",
                 str(count), str(int(on_disk)), f"{folder}/run",
-            ]  # fmt: skip
-            printed = subprocess.run(
-                command, cwd=Path(__file__).parents[1], check=True, text=True, stdout=-1
-            ).stdout
+            )  # fmt: skip
         name = f"{count} documents, {processes} process{'es' if processes > 1 else ''}"
         found[name + ", states on disk" * on_disk] = json.loads(printed.splitlines()[-1])
     return found

@@ -10,9 +10,8 @@ from typing import Any
 
 import psutil
 import torch
-from torch.utils import collect_env
 
-from docmem.training.description import version_of
+from docmem.training.description import processor, version_of
 
 Numbers = dict[str, Any]
 LIBRARIES = ("docmem", "torch", "transformers", "peft", "numpy", "matplotlib")
@@ -29,19 +28,17 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
-def in_fresh_process(code: str) -> str:
-    """What a Python program prints, run from the repository's root."""
-    command, root = [sys.executable, "-c", code], Path(__file__).parents[1]
+def in_fresh_process(*arguments: str) -> str:
+    """What Python prints with these arguments, run from the repository's root."""
+    command, root = [sys.executable, *arguments], Path(__file__).parents[1]
     return subprocess.run(command, cwd=root, check=True, text=True, stdout=-1).stdout
 
 
 def machine() -> Numbers:
     """Hardware and versions, stored beside the numbers."""
-    processor = collect_env.get_cpu_info(collect_env.run) or platform.machine()
-    named = re.search(r"Model name:\s*(.+)", processor)  # lscpu's; sysctl gives the name alone
     gpu = torch.cuda.get_device_properties() if torch.cuda.is_available() else None
     return {
-        "processor": named[1] if named else processor,
+        "processor": processor(),
         "cores": psutil.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),

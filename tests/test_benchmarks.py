@@ -317,10 +317,10 @@ def test_peak_memory_counts_the_lm_and_what_training_adds():
 
 
 def test_memory_part_asks_a_fresh_process_for_each_way(monkeypatch: pytest.MonkeyPatch):
-    assert in_fresh_process("print(1 + 1)").strip() == "2"
+    assert in_fresh_process("-c", "print(1 + 1)").strip() == "2"
     monkeypatch.setattr("benchmarks.epochs.peak", lambda way, shape: f"{len(way)}{len(shape)}")
 
-    def in_this_process(code: str) -> str:
+    def in_this_process(_: str, code: str) -> str:
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             exec(code, {})
         return printed.getvalue()
