@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 
 from docmem.errors import (
+    Count,
     DocmemError,
-    check_count,
+    Seed,
     check_fields,
-    check_seed,
     check_text,
     check_title,
     check_titles,
@@ -163,10 +163,10 @@ def choose(
 @checked
 def load_documents(
     source: str | os.PathLike[str] = "encyclopedia",
-    max_documents: int | None = None,
+    max_documents: Count | None = None,
     *,
     titles: Sequence[str] = (),
-    seed: int | None = None,
+    seed: Seed | None = None,
     cache_dir: Path | None = None,
 ) -> list[Document]:
     """Load documents.
@@ -183,10 +183,6 @@ def load_documents(
             two pages of one title.
     """
     check_text("source", str(source))
-    if max_documents is not None:
-        check_count("max_documents", max_documents)
-    if seed is not None:
-        check_seed("seed", seed)
     if str(source) == "encyclopedia":
         documents = read_folder(ENCYCLOPEDIA)
     elif str(source) in WIKITEXT_CONFIGS:
@@ -199,7 +195,7 @@ def load_documents(
 
 
 @checked
-def segments(text: str, segment_length: int, max_segments: int | None = None) -> list[str]:
+def segments(text: str, segment_length: Count, max_segments: Count | None = None) -> list[str]:
     """Cut a text into overlapping segments of `segment_length` words, half a segment apart.
 
     A text shorter than one segment is one segment; words after the last full segment (fewer
@@ -208,9 +204,6 @@ def segments(text: str, segment_length: int, max_segments: int | None = None) ->
     Raises:
         DocmemError: if the text has no words, or a length or number is below one.
     """
-    check_count("segment_length", segment_length)
-    if max_segments is not None:
-        check_count("max_segments", max_segments)
     words = text.split()
     if not words:
         raise DocmemError("A document without words cannot be memorised; give it some text.")

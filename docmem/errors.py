@@ -1,7 +1,8 @@
 """The one error that docmem raises, and the checks that raise it.
 
 Every message is a sentence or two: what was wrong, what was expected, what to do. What a program
-hands to docmem is checked where it comes in: `@checked` holds arguments against the annotations.
+hands to docmem is checked where it comes in: `@checked` holds arguments against the annotations, in
+which limits may stand (`Count`, `Positive`).
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,27 +86,36 @@ def _checked(function: Callable[..., Any], name: str, types_too: bool) -> Callab
 
 @functools.cache
 def _hints(target: Any) -> dict[str, Any]:
-    return typing.get_type_hints(target)
+    return typing.get_type_hints(target, include_extras=True)
 
 
 def check_fields(instance: Any) -> None:
-    """Raise unless every field of a dataclass has the type that is declared."""
+    """Raise unless every field of a dataclass is what is declared, as `check_type`."""
     hints = _hints(instance.__class__)
     for field in dataclasses.fields(instance):
         check_type(field.name, getattr(instance, field.name), hints[field.name])
 
 
 def check_type(name: str, value: object, kind: Any) -> None:
-    """Raise unless `value` is what an annotation says; bools are no numbers, strings no lists."""
+    """Raise unless `value` is what an annotation says; bools are no numbers, strings no lists.
+
+    Functions in an `Annotated` are called with name and value: they raise if it is out of limits.
+    """
     if not _fits(value, kind):
         what = "choose one of" if get_origin(kind) is Literal else "it must be"
         raise ArgumentError(f"{name} is {_shown(value)}; {what} {_words(kind)}.")
+    for one in get_args(kind) if get_origin(kind) in UNIONS else (kind,):
+        if get_origin(one) is Annotated and _fits(value, one):
+            for check in one.__metadata__:
+                check(name, value)
 
 
 def _fits(value: Any, kind: Any) -> bool:
     origin, args = get_origin(kind), get_args(kind)
     if kind is Any:
         return True
+    if origin is Annotated:
+        return _fits(value, args[0])
     if origin in UNIONS:
         return any(_fits(value, one) for one in args)
     if origin is Literal:
@@ -123,6 +133,8 @@ def _fits(value: Any, kind: Any) -> bool:
 
 def _words(kind: Any) -> str:
     origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _words(args[0])
     if origin in UNIONS:
         return " or ".join(dict.fromkeys(map(_words, args)))
     if origin is Literal:
@@ -173,6 +185,20 @@ def check_positive(name: str, value: object) -> None:
     number = typing.cast(float, value)
     if not _fits(value, float) or not math.isfinite(number) or number <= 0:
         raise DocmemError(f"{name} is {value}; it must be a finite number above 0.")
+
+
+Natural = Annotated[int, functools.partial(check_count, least=0)]
+"""A whole number, at least 0."""
+Count = Annotated[int, check_count]
+"""A whole number, at least 1."""
+Several = Annotated[int, functools.partial(check_count, least=2)]
+"""A whole number, at least 2."""
+Seed = Annotated[int, check_seed]
+"""A whole number that torch takes as a seed."""
+NotNegative = Annotated[float, functools.partial(check_at_least, least=0)]
+"""A finite number, at least 0."""
+Positive = Annotated[float, check_positive]
+"""A finite number above 0."""
 
 
 def as_doc_reps(name: str, given: Any) -> "Tensor":

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from docmem.errors import DocmemError, check_count, check_fields, checked
+from docmem.errors import Count, DocmemError, check_fields, checked
 
 KeyModule = Literal["linear", "nonlinear"]
 
@@ -18,13 +18,13 @@ class MemoryConfig:
             nonlinear key generator.
     """
 
-    d_model: int
+    d_model: Count
     """Width of the LM's hidden states."""
-    n_docs: int
+    n_docs: Count
     """Documents, each with one DocRep."""
-    memory_dim: int = 32
+    memory_dim: Count = 32
     """Memory entries."""
-    key_dim: int = 2
+    key_dim: Count = 2
     """Length of a DocRep 𝒦."""
     key_activation: str = "tanh"
     """act_key on the key generator's output: relu, tanh, sigmoid, swiglu, or any activation of
@@ -33,17 +33,15 @@ class MemoryConfig:
     """act_lm on token keys and output."""
     document_key_module_type: KeyModule = "linear"
     """The key generator g: one Linear, or a stack of them."""
-    key_internal_dim: int | None = None
+    key_internal_dim: Count | None = None
     """Width H inside a nonlinear g; None: memory_dim."""
     key_internal_activation: str | None = None
     """Activation inside a nonlinear g; None: relu."""
-    key_internal_layers: int | None = None
+    key_internal_layers: Count | None = None
     """Hidden layers n of a nonlinear g, 1 being the linear case; None: 2."""
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("d_model", "n_docs", "memory_dim", "key_dim"):
-            check_count(name, getattr(self, name))
         for name in ("key_internal_dim", "key_internal_layers", "key_internal_activation"):
             value = getattr(self, name)
             if value is not None and self.document_key_module_type == "linear":
@@ -51,5 +49,3 @@ class MemoryConfig:
                     f"{name} is {value!r}, but a linear key generator has nothing inside. "
                     'Set document_key_module_type to "nonlinear", or leave it out.'
                 )
-            if isinstance(value, int):
-                check_count(name, value)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import append_doc_rep
-from docmem.errors import check_at_least, check_count, check_positive, checked
+from docmem.errors import Count, NotNegative, Positive, checked
 from docmem.lm.cross_entropy import check_same_documents
 from docmem.lm.forward import frozen
 from docmem.lm.hidden_states import HiddenStateCache
@@ -30,13 +30,13 @@ def add(
     memory: DocumentMemory,
     title: str | None = None,
     *,
-    epochs: int = 20,
+    epochs: Count = 20,
     rehearse: bool = True,
     guidance: float = 1.0,
     target_negative_ce: float = 4.5,
-    lr: float = 5e-3,
-    weight_decay: float = 0.01,
-    grad_clip_coeff: float = 5.0,
+    lr: Positive = 5e-3,
+    weight_decay: NotNegative = 0.01,
+    grad_clip_coeff: Positive = 5.0,
 ) -> DocumentMemory:
     """A copy of the memory that knows one more document, the last, under a DocRep of its own.
 
@@ -59,10 +59,6 @@ def add(
             title is missing, not wanted or taken, an argument cannot be, or a loss is not a number.
     """
     check_same_documents(cache, memory, new=1)
-    check_count("epochs", epochs)
-    check_at_least("weight_decay", weight_decay, 0)
-    for name, value in (("lr", lr), ("grad_clip_coeff", grad_clip_coeff)):
-        check_positive(name, value)
     new_id = memory.config.n_docs
     larger = append_doc_rep(memory, title).to(cache.device)
     new = [index for index, doc_id in enumerate(cache.doc_ids) if doc_id == new_id]

@@ -21,7 +21,7 @@ import torch
 
 from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import plane_extent
-from docmem.errors import check_at_least, check_count, check_positive, check_seed, checked
+from docmem.errors import Count, NotNegative, Positive, Seed, check_at_least, checked
 from docmem.lm.cross_entropy import base_cross_entropies, check_same_documents
 from docmem.lm.forward import frozen
 from docmem.lm.hidden_states import HiddenStateCache
@@ -38,12 +38,12 @@ def forget(
     memory: DocumentMemory,
     document: str | int,
     *,
-    epochs: int = 10,
+    epochs: Count = 10,
     margin: float = 0.3,
-    lr: float = 1e-3,
-    weight_decay: float = 0.01,
-    extent: float | None = None,
-    seed: int = 0,
+    lr: Positive = 1e-3,
+    weight_decay: NotNegative = 0.01,
+    extent: Positive | None = None,
+    seed: Seed = 0,
 ) -> DocumentMemory:
     """A copy of the memory that reads one document's text no better than the base LM does.
 
@@ -68,12 +68,7 @@ def forget(
             document, an argument cannot be, or a loss is not a number.
     """
     check_same_documents(cache, memory)
-    check_count("epochs", epochs)
-    check_seed("seed", seed)
-    check_at_least("weight_decay", weight_decay, 0)
     check_at_least("margin", margin, -math.inf)
-    for name, positive in (("lr", lr), ("extent", 1.0 if extent is None else extent)):
-        check_positive(name, positive)
     gone, device = memory.index_of(document), memory.doc_reps.device
     memory = copy.deepcopy(memory).to(cache.device)
     memory.origin = changed(memory.origin)

@@ -18,7 +18,7 @@ import torch
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, segments
-from docmem.errors import DocmemError, check_count, check_type, checked
+from docmem.errors import Count, DocmemError, check_count, check_type, checked
 from docmem.evaluation.attribution import BASE_LM
 from docmem.evaluation.recalled import Comparison, Recalled
 from docmem.lm.forward import forward_inputs
@@ -33,7 +33,7 @@ PROMPT_WORDS = 10
 
 @checked
 def opening(
-    document: Document, segment: int = 0, words: int = PROMPT_WORDS, segment_length: int = 64
+    document: Document, segment: int = 0, words: Count = PROMPT_WORDS, segment_length: int = 64
 ) -> str:
     """The first words of a document's segment, without its title line: a prompt to recall it by.
 
@@ -46,7 +46,6 @@ def opening(
     Raises:
         DocmemError: if the document has no such segment, or `words` is below one.
     """
-    check_count("words", words)
     pieces = segments(document.text, segment_length)
     if not 0 <= segment < len(pieces):
         raise DocmemError(

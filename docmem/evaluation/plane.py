@@ -20,14 +20,7 @@ from tqdm.auto import tqdm
 
 from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import plane_extent
-from docmem.errors import (
-    DocmemError,
-    as_doc_reps,
-    check_at_least,
-    check_count,
-    check_positive,
-    checked,
-)
+from docmem.errors import DocmemError, NotNegative, Positive, Several, as_doc_reps, checked
 from docmem.evaluation.refinement import Refined, refine
 from docmem.lm.cross_entropy import cross_entropies_at, cross_entropies_of, on_device_of
 from docmem.lm.hidden_states import HiddenStateCache
@@ -126,9 +119,9 @@ def key_plane(
     cache: HiddenStateCache,
     memory: DocumentMemory,
     *,
-    points: int = 25,
-    extent: float | None = None,
-    tolerance: float = TOLERANCE,
+    points: Several = 25,
+    extent: Positive | None = None,
+    tolerance: NotNegative = TOLERANCE,
     texts: Int[Tensor, " texts"] | None = None,
     progress: bool = False,
 ) -> KeyPlane:
@@ -147,10 +140,6 @@ def key_plane(
     Raises:
         DocmemError: as `plane_of`; or if an argument cannot be.
     """
-    check_count("points", points, 2)
-    check_at_least("tolerance", tolerance, 0)
-    if extent is not None:
-        check_positive("extent", extent)
     memory = on_device_of(cache, memory)
     origin, axes = plane_of(memory.doc_reps.cpu())
     doc_reps = (memory.doc_reps.cpu() - origin) @ axes.T  # (n_docs, 2)
@@ -199,7 +188,7 @@ def along_line(
     memory: DocumentMemory,
     start: Any,
     end: Any,
-    points: int = 41,
+    points: Several = 41,
 ) -> Line:
     """Read every document of `cache` at `points` DocReps on the line from `start` to `end`.
 
@@ -208,7 +197,6 @@ def along_line(
     Raises:
         DocmemError: if one is no DocRep of this memory, or there are fewer than two points.
     """
-    check_count("points", points, 2)
     start, end = (as_doc_reps("start or end", one).cpu().float() for one in (start, end))
     for one in (start, end):
         if one.shape != memory.doc_reps.shape[1:]:

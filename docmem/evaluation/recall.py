@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
-from docmem.errors import check_count, checked
+from docmem.errors import Count, Natural, checked
 from docmem.lm.cross_entropy import check_same_documents, cross_entropies_of, on_device_of
 from docmem.lm.generation import greedy, read_prompts
 from docmem.lm.hidden_states import HiddenStateCache
@@ -169,9 +169,9 @@ class Completion(NamedTuple):
 def completion(
     cache: HiddenStateCache,
     memory: DocumentMemory,
-    prompt_tokens: int = 16,
-    new_tokens: int = 16,
-    others: int = OTHERS,
+    prompt_tokens: Count = 16,
+    new_tokens: Count = 16,
+    others: Natural = OTHERS,
     texts: Int[Tensor, " texts"] | None = None,
 ) -> Completion:
     """Give the LM the first tokens of every segment and count the next ones it gets right.
@@ -196,9 +196,6 @@ def completion(
     """
     if texts is None:
         check_same_documents(cache, memory)
-    for name, value in (("prompt_tokens", prompt_tokens), ("new_tokens", new_tokens)):
-        check_count(name, value)
-    check_count("others", others, 0)
     ids, wanted, own = prompts(cache, prompt_tokens, new_tokens)
     own = own if texts is None else texts[own]
     if not len(own):

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from docmem.core.memory import DocumentMemory
-from docmem.errors import DocmemError, check_count, check_positive, checked
+from docmem.errors import DocmemError, Natural, Positive, checked
 from docmem.evaluation.plane import KeyPlane, key_plane, plane_of
 from docmem.lm.cross_entropy import on_device_of
 from docmem.lm.hidden_states import HiddenStateCache
@@ -39,7 +39,7 @@ class Search(NamedTuple):
 
 @checked
 def search_grid(
-    cache: HiddenStateCache, memory: DocumentMemory, *, points: int = 15, refinements: int = 3
+    cache: HiddenStateCache, memory: DocumentMemory, *, points: int = 15, refinements: Natural = 3
 ) -> Search:
     """The lowest point of a map of points × points, then of finer maps around it.
 
@@ -54,7 +54,6 @@ def search_grid(
     Raises:
         DocmemError: if a text takes several batches, a number is too small, or as `plane_of`.
     """
-    check_count("refinements", refinements, 0)
     plane, found = _lowest_of_map(cache, memory, points)
     origin, axes = plane_of(memory.doc_reps.cpu())
     memory = on_device_of(cache, memory)
@@ -77,8 +76,8 @@ def search_descent(
     memory: DocumentMemory,
     *,
     points: int = 7,
-    steps: int = 15,
-    lr: float = 0.05,
+    steps: Natural = 15,
+    lr: Positive = 0.05,
 ) -> Search:
     """Gradient descent (Adam) in the plane, from the lowest point of a map of points × points.
 
@@ -92,8 +91,6 @@ def search_descent(
     Raises:
         DocmemError: if a text takes several batches, a number is too small, or as `plane_of`.
     """
-    check_count("steps", steps, 0)
-    check_positive("lr", lr)
     plane, found = _lowest_of_map(cache, memory, points)
     origin, axes = plane_of(memory.doc_reps.cpu())
     memory = on_device_of(cache, memory)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from docmem.core.hook import attach
 from docmem.editing.doc_reps import keep_doc_reps
-from docmem.errors import DocmemError, check_count, checked
+from docmem.errors import DocmemError, Several, checked
 from docmem.evaluation.cached import first_segments
 from docmem.evaluation.plane import KeyPlane, plane_of
 from docmem.evaluation.plane import key_plane as measure
@@ -82,14 +82,13 @@ class KeyPlaneExplorer(Explorer):
     def __init__(
         self,
         run: Run,
-        points: int = 41,
+        points: Several = 41,
         *,
         lm: LanguageModel | None = None,
         cache: HiddenStateCache | None = None,
         plane: KeyPlane | None = None,
         prompt: str | None = None,
     ) -> None:
-        check_count("points", points, 2)
         texts = sampled(len(run.titles), TEXTS)
         if plane is not None and plane.documents.tolist() != texts.tolist():
             raise DocmemError(

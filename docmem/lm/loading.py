@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from docmem.core.blocks import find_blocks, text_config
-from docmem.errors import DocmemError, check_count, check_text, checked
+from docmem.errors import Count, DocmemError, Natural, check_text, checked
 from docmem.lm.bfloat16 import check_bfloat16, fast_dtype
 from docmem.lm.fetch import PACKAGES, check_fetched, fetched_folder
 from docmem.lm.forward import TokenBatch
@@ -77,14 +77,12 @@ class LanguageModel:
         return self.model.get_input_embeddings().weight.device  # type: ignore[return-value]
 
     @checked
-    def tokenize(self, texts: Sequence[str], max_length: int | None = None) -> TokenBatch:
+    def tokenize(self, texts: Sequence[str], max_length: Count | None = None) -> TokenBatch:
         """Tokens of `texts`, padded on the left to the longest, cut at `max_length` tokens.
 
         Raises:
             DocmemError: if a text is empty, or longer than the LM's context.
         """
-        if max_length is not None:
-            check_count("max_length", max_length)
         ids = self.tokenizer(list(texts), truncation=max_length is not None, max_length=max_length)[
             "input_ids"
         ]
@@ -139,7 +137,6 @@ def placement(device: str = "auto", num_gpus: int | None = None) -> dict[str, An
             )
         where = torch.device(device)
         return {"device_map": "cpu" if where.type == "cpu" else str(where)}
-    check_count("num_gpus", num_gpus, 0)
     if device != "auto":
         raise DocmemError(
             f"device is {device!r} and num_gpus is {num_gpus}; they say the same thing in two "
@@ -179,7 +176,7 @@ def load_lm(
     *,
     dtype: str | torch.dtype = "auto",
     device: str | torch.device | None = "auto",
-    num_gpus: int | None = None,
+    num_gpus: Natural | None = None,
     lm_cache_dir: Path | None = None,
 ) -> LanguageModel:
     """Load a causal LM, frozen and in evaluation mode.

@@ -28,15 +28,7 @@ from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM, PreTr
 from docmem.checkpoint import load_checkpoint, save_checkpoint
 from docmem.core.files import write_json, write_text
 from docmem.documents import Document, read_folder
-from docmem.errors import (
-    DocmemError,
-    check_at_least,
-    check_count,
-    check_fields,
-    check_positive,
-    check_seed,
-    checked,
-)  # fmt: skip
+from docmem.errors import Count, DocmemError, NotNegative, Positive, Seed, check_fields, checked
 from docmem.lm.bfloat16 import check_bfloat16
 from docmem.lm.loading import TINY
 
@@ -56,46 +48,39 @@ class PretrainConfig:
     """Folder of .txt files, one paragraph per line."""
     out: Path = Path("outputs/tiny")
     """Folder for the model; its `work` subfolder holds the checkpoint."""
-    vocab_size: int = 4096
+    vocab_size: Count = 4096
     """Entries of the byte-level BPE."""
-    d_model: int = 384
+    d_model: Count = 384
     """Width of the residual stream."""
-    layers: int = 4
+    layers: Count = 4
     """Blocks."""
-    heads: int = 6
+    heads: Count = 6
     """Attention heads per block."""
-    context: int = 512
+    context: Count = 512
     """Tokens per sequence, and the longest the LM can read."""
-    tokens: int = 12_000_000
+    tokens: Count = 12_000_000
     """Tokens to train on, repeats included."""
-    batch_size: int = 4
+    batch_size: Count = 4
     """Sequences per step."""
-    lr: float = 1.2e-3
+    lr: Positive = 1.2e-3
     """Peak learning rate: 2 % warm-up, then linear to zero."""
-    weight_decay: float = 0.1
+    weight_decay: NotNegative = 0.1
     """AdamW's decay of every matrix."""
     held_out: float = 0.02
     """Share of the paragraphs kept for the held-out cross entropy."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Matmuls in bf16 (autocast) are faster where the processor has them."""
-    seed: int = 1
+    seed: Seed = 1
     """Seeds the split, the initial weights and the order of the data."""
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_seed("seed", self.seed)
         for name in ("text", "out"):
             object.__setattr__(self, name, Path(getattr(self, name)))
-        for name in (
-            "vocab_size", "d_model", "layers", "heads", "context", "tokens", "batch_size",
-        ):  # fmt: skip
-            check_count(name, getattr(self, name))
         if self.d_model % (2 * self.heads):
             raise DocmemError(
                 f"d_model is {self.d_model}; it must be a multiple of twice the {self.heads} heads."
             )
-        check_positive("lr", self.lr)
-        check_at_least("weight_decay", self.weight_decay, 0)
         if not 0 < self.held_out < 1:
             raise DocmemError(f"held_out is {self.held_out}; it must lie between 0 and 1.")
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from docmem import plots
 from docmem.core.files import replacing, write_json, write_text
-from docmem.errors import DocmemError, check_count, checked
+from docmem.errors import DocmemError, Several, checked
 from docmem.evaluation.cached import measure, measure_plane
 from docmem.evaluation.plane import KeyPlane
 from docmem.evaluation.recall import Completion, Recognition
@@ -162,8 +162,8 @@ def draw_figures(
     folder: Path,
     *,
     lm: LanguageModel | None = None,
-    points: int = 61,
-    map_tokens: int | None = None,
+    points: Several = 61,
+    map_tokens: Several | None = None,
 ) -> list[Result]:
     """Measure runs on one LM and the same documents, and write all figures into `folder`.
 
@@ -183,9 +183,6 @@ def draw_figures(
     """
     if not runs:
         raise DocmemError("Name at least one run to draw.")
-    check_count("points", points, 2)
-    if map_tokens is not None:
-        check_count("map_tokens", map_tokens, 2)
     if runs[-1].config.key_dim < 2:
         raise DocmemError(
             "DocReps of length 1 have no plane to draw; train with key_dim 2 or more."

@@ -17,15 +17,17 @@ import torch
 from docmem.core.config import KeyModule, MemoryConfig
 from docmem.core.loss import LossForm, Negative
 from docmem.errors import (
+    Count,
     DocmemError,
-    check_at_least,
-    check_count,
+    Natural,
+    NotNegative,
+    Positive,
+    Seed,
+    Several,
     check_fields,
-    check_positive,
-    check_seed,
     check_text,
     checked,
-)  # fmt: skip
+)
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 OptimizerName = Literal["adamw", "muon"]
@@ -60,7 +62,7 @@ class TrainConfig:
     """Its size, for pythia (as 1b) and llama2 (as 7b); other names say it all."""
     device: str = "auto"
     """A torch device, such as cpu, cuda:1 or mps; auto: a GPU if there is one."""
-    num_gpus: int | None = None
+    num_gpus: Natural | None = None
     """In place of the device: 0 is the CPU; several spread the LM's layers over as many GPUs."""
     lm_cache_dir: Path | None = None
     """Where downloaded LMs are kept, those of `docmem fetch` too; none: their usual places."""
@@ -76,17 +78,17 @@ class TrainConfig:
     """Where downloaded documents are kept; none: Hugging Face's own cache."""
     titles: tuple[str, ...] = ()
     """Titles to memorise, in this order; none: the first, or for WikiText a choice by seed."""
-    max_labels: int = 10
+    max_labels: Count = 10
     """Documents, at most."""
-    segment_length: int = 64
+    segment_length: Count = 64
     """Words per segment; the next starts half a segment later."""
-    max_segments: int = 4
+    max_segments: Count = 4
     """Segments per document, at most."""
-    max_length: int = 256
+    max_length: Several = 256
     """Tokens per segment, at most."""
 
     # The memory
-    key_dim: int = 2
+    key_dim: Count = 2
     """Length of a DocRep."""
     key_activation: str = "tanh"
     """What makes a selection of the key generator's output: relu, tanh, sigmoid, swiglu, or any
@@ -94,7 +96,7 @@ class TrainConfig:
     doc_rep_init: DocRepInit = "spread"
     """Where DocReps lie: orthogonal, as in the paper; or spread evenly in a disk (a ball, beyond
     two dimensions)."""
-    hook_memory_dim: int = 128
+    hook_memory_dim: Count = 128
     """Memory entries."""
     hook_memory_layer: int = -1
     """Index of the hooked block, from 0; negative counts from the end."""
@@ -112,75 +114,56 @@ class TrainConfig:
     # The loss
     negative_key_type: Negative = "other"
     """The negative DocRep: another document's, random, zero, or the own one perturbed."""
-    negative_delta: float = 0.1
+    negative_delta: NotNegative = 0.1
     """Size of the perturbation, for the negative perturb."""
-    negative_rows: int | None = 2
+    negative_rows: Count | None = 2
     """Rows of a step that are read under a negative DocRep, each under one of its own; none: all of
     them, under one, as in the paper."""
-    target_negative_ce: float = 5.0
+    target_negative_ce: NotNegative = 5.0
     """τ: the cross entropy wanted under a negative DocRep, nats per token."""
-    guidance: float = 0.2
+    guidance: NotNegative = 0.2
     """α: the weight of the guidance term."""
     loss_form: LossForm = "absolute"
     """The guidance term: clamped square, as the authors' program; absolute, as the paper."""
 
     # The optimisation
-    batch_size: int = 16
+    batch_size: Count = 16
     """Segments per step, all of one document."""
     optimizer: OptimizerName = "muon"
     """adamw, as in the paper; or muon: orthogonalised momentum on matrices, AdamW on the rest."""
-    muon_lr: float = 0.08
+    muon_lr: Positive = 0.08
     """Muon's learning rate, constant."""
-    lr: float = 4e-3
+    lr: Positive = 4e-3
     """AdamW's learning rate, constant. A command that sets it and names neither an optimizer nor a
     preset asks for the paper's procedure."""
-    weight_decay: float = 0.01
+    weight_decay: NotNegative = 0.01
     """Decay of all weights, times the learning rate; the authors' program has torch's own, 0.01."""
-    num_accumulation_steps: int = 1
+    num_accumulation_steps: Count = 1
     """Batches whose gradients make one step."""
-    grad_clip_coeff: float = 5.0
+    grad_clip_coeff: Positive = 5.0
     """The gradient norm is clipped at this."""
-    num_epochs: int = 20
+    num_epochs: Count = 20
     """Passes over the documents."""
-    save_freq: int = 5
+    save_freq: Count = 5
     """Epochs between snapshots; the checkpoint is renewed with them."""
-    snapshot_freq: int | None = 2
+    snapshot_freq: Count | None = 2
     """Steps between further snapshots, for animations of short trainings, ten an epoch at most;
     none: no further ones."""
-    seed: int = 1
+    seed: Seed = 1
     """Seeds the choice of WikiText pages, the initial memory and the negatives."""
     save_dir: Path | None = None
     """Folder of the run; none: one under outputs/, named after the settings."""
     states_dir: Path | None = None
     """Folder of hidden states that trainings on the same LM and text share, 20 GB at most; none:
     each computes its own."""
-    gpu_cache_gb: float = 8.0
+    gpu_cache_gb: NotNegative = 8.0
     """Hidden states kept on the GPU, before they move to CPU memory."""
-    cpu_cache_gb: float = 8.0
+    cpu_cache_gb: NotNegative = 8.0
     """Hidden states kept in CPU memory, before they move to disk."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _plain(field, getattr(self, field.name)))
-        for name in (
-            "max_labels", "segment_length", "max_segments", "key_dim", "hook_memory_dim",
-            "batch_size", "num_accumulation_steps", "num_epochs", "save_freq",
-        ):  # fmt: skip
-            check_count(name, getattr(self, name))
-        for name in ("negative_rows", "snapshot_freq"):
-            if getattr(self, name) is not None:
-                check_count(name, getattr(self, name))
-        check_count("max_length", self.max_length, 2)
-        if self.num_gpus is not None:
-            check_count("num_gpus", self.num_gpus, 0)
-        for name in (
-            "negative_delta", "target_negative_ce", "guidance", "weight_decay", "gpu_cache_gb",
-            "cpu_cache_gb",
-        ):  # fmt: skip
-            check_at_least(name, getattr(self, name), 0)
-        for name in ("lr", "muon_lr", "grad_clip_coeff"):
-            check_positive(name, getattr(self, name))
-        check_seed("seed", self.seed)
         check_fields(self)
         for name in ("lm_name", "device", "documents"):
             if getattr(self, name) is not None:
