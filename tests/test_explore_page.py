@@ -93,9 +93,8 @@ def node(program: str, given: Any) -> Any:
     return run_node(found, text, given)
 
 
-SELECT = """given.memories.map(({ generator, docReps }) => docReps.map((docRep) => baked.select({
-  ...generator, layers: generator.layers.map(({ weight, bias }) =>
-    ({ weight: baked.unpack(weight), bias: baked.unpack(bias) })) }, docRep)))"""
+SELECT = """given.memories.map(({ generator, docReps }) =>
+  docReps.map(baked.selectionOf(generator)).map((selection) => Array.from(selection)))"""
 
 
 def test_page_computes_the_selection_of_every_activation_and_generator() -> None:

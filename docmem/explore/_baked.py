@@ -4,6 +4,7 @@ import base64
 import copy
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.path import Path as Outline
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
@@ -69,19 +70,11 @@ def png_url(pixels: np.ndarray) -> str:
 
 
 def generator(memory: DocumentMemory) -> dict[str, Any]:
-    """The key generator with its activations, from DocReps to memory selections."""
-    config, module = memory.config, memory.document_key
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    """The key generator, from DocReps to memory selections, as static/memory.js takes it."""
+    weights = memory.document_key.named_parameters(prefix="document_key")
     return {
-        "layers": [
-            {
-                "weight": packed(layer.weight.detach().cpu().float(), "float32"),
-                "bias": packed(layer.bias.detach().cpu().float(), "float32"),
-            }
-            for layer in layers
-        ],
-        "inner": config.key_internal_activation or "relu",
-        "outer": config.key_activation,
+        "config": asdict(memory.config),
+        "weights": {name: packed(one.detach().cpu(), "float32") for name, one in weights},
     }
 
 

@@ -35,8 +35,8 @@ from docmem.plots.style import document_color
 from docmem.training.run import Run
 
 MODULES = (
-    "draw.js", "activations.js", "baked.js", "plane.js", "training.js", "recall.js",
-    "lm_worker.js", "page.js",
+    "draw.js", "activations.js", "tensors.js", "memory.js", "baked.js", "plane.js", "training.js",
+    "recall.js", "lm_worker.js", "page.js",
 )  # fmt: skip
 MANY = 12  # with more documents the map is measured at fewer points
 SMALL = 50_000_000  # an LM of no more parameters writes at many places in a minute

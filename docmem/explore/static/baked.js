@@ -1,9 +1,9 @@
 // The DocRep plane without a kernel: what a page holds of a run, with the methods of a model.
 //
-// The memory selection is computed here as docmem.core.memory computes it. Cross entropies are
-// interpolated in the measured map. What the LM writes was prepared at many places.
+// The memory selection is computed here (memory.js). Cross entropies are interpolated in the
+// measured map. What the LM writes was prepared at many places.
 
-import { activation } from "./activations.js";
+import { makeSelect } from "./memory.js";
 
 /** @type {(message: any) => void} */
 const IGNORE = () => {};
@@ -18,23 +18,11 @@ export const unpack = ({ type, data }) =>
 
 const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
 
-/** The memory selection of a DocRep: act_key(g(𝒦)).
- * @param {{layers: {weight: any, bias: any}[], inner: string, outer: string}} generator unpacked
- * @param {ArrayLike<number>} docRep @returns {number[]} */
-export function select({ layers, inner, outer }, docRep) {
-  let values = Array.from(docRep);
-  layers.forEach(({ weight, bias }, index) => {
-    const given = values;
-    values = Array.from(bias, (start, row) =>
-      given.reduce((sum, value, at) => sum + value * weight[row * given.length + at], start),
-    );
-    if (index < layers.length - 1) values = values.map(activation(inner));
-  });
-  if (outer !== "swiglu") return values.map(activation(outer));
-  const half = values.length / 2;
-  return values
-    .slice(0, half)
-    .map((value, index) => value * activation("silu")(values[half + index]));
+/** The memory selection, a function of a DocRep. @param {any} generator what _baked.py made of it
+ * @returns {(docRep: number[]) => Float32Array} */
+export function selectionOf({ config, weights }) {
+  const unpacked = Object.entries(weights).map(([name, weight]) => [name, unpack(weight)]);
+  return makeSelect(config, Object.fromEntries(unpacked));
 }
 
 /** Every document's value at a point, bilinear between four points of a grid [document, up, across].
@@ -76,13 +64,7 @@ export class BakedPlane {
     this.ce = unpack(baked.ce);
     this.places = unpack(baked.places);
     this.written = baked.written.map(unpack); // [prompt][place]: which text
-    this.generator = {
-      ...baked.generator,
-      layers: baked.generator.layers.map(({ weight, bias }) => ({
-        weight: unpack(weight),
-        bias: unpack(bias),
-      })),
-    };
+    this.select = selectionOf(baked.generator);
     const hint = lm ? LIVE : baked.scene.hint;
     this.scene = { ...baked.scene, hint, prompts: baked.prompts, live: Boolean(lm) };
     this.prompt = baked.prompts[0];
@@ -149,7 +131,7 @@ export class BakedPlane {
       measured: false,
       written: Boolean(prepared),
       doc_rep: docRep,
-      selection: select(this.generator, docRep),
+      selection: this.select(docRep),
       nearest: perplexity.indexOf(Math.min(...perplexity)),
       text: pieces.map(([words]) => words).join(""),
     };

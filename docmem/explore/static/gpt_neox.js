@@ -4,7 +4,7 @@
 //   else:      h ← h + attention(norm₁ h),  then  h ← h + mlp(norm₂ h)
 
 import { activation } from "./activations.js";
-import { add, apply, layerNorm, layerOf, linear } from "./tensors.js";
+import { addTo, apply, layerNorm, layerOf, linear } from "./tensors.js";
 
 /** Rotate the pairs (x_i, x_{i + n}) of a head's first 2n numbers by position · frequency_i. */
 function rotate(x, start, frequencies, position) {
@@ -70,10 +70,10 @@ function makeBlock(weights, name, config) {
   const [x, attended, out] = [1, 2, 3].map(() => new Float32Array(config.dModel));
   return (h, cache, position) => {
     attention(attended, layerNorm(x, norm1, h, config.epsilon), cache, position);
-    if (!config.parallel) add(h, attended);
+    if (!config.parallel) addTo(h, attended);
     linear(out, narrow, apply(act, linear(wide, widen, layerNorm(x, norm2, h, config.epsilon))));
-    if (config.parallel) add(h, attended);
-    add(h, out);
+    if (config.parallel) addTo(h, attended);
+    addTo(h, out);
   };
 }
 

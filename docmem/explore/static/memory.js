@@ -6,7 +6,37 @@
 //   out   = h + act_lm(W_o m + b_o)      output, added to the block's own
 
 import { activation } from "./activations.js";
-import { add, apply, layerOf, linear, multiply, unpackTensors } from "./tensors.js";
+import { addTo, apply, layerOf, linear, multiply, unpackTensors } from "./tensors.js";
+
+/**
+ * The memory selection: act_key(g(𝒦)).
+ * @param {any} config fields of MemoryConfig
+ * @param {Record<string, Float32Array>} weights those of the key generator; others may be there
+ * @returns {(docRep: number[]) => Float32Array}
+ */
+export function makeSelect(config, weights) {
+  const generator = Object.keys(weights)
+    .filter((name) => /^document_key\..*weight$/.test(name))
+    .map((name) => layerOf(weights, name.replace(".weight", "")));
+  const gated = config.key_activation === "swiglu"; // first half · silu(second half)
+  const actKey = activation(gated ? "silu" : config.key_activation);
+  const actInside = activation(config.key_internal_activation ?? "relu");
+
+  return (docRep) => {
+    if (docRep.length !== config.key_dim) {
+      throw new Error(`A DocRep has ${config.key_dim} numbers here, not ${docRep.length}.`);
+    }
+    const generated = generator.reduce(
+      (x, one, at) =>
+        // g: activations between its layers
+        linear(new Float32Array(one.bias.length), one, at ? apply(actInside, x) : x),
+      Float32Array.from(docRep),
+    );
+    if (!gated) return apply(actKey, generated);
+    const first = generated.slice(0, config.memory_dim);
+    return multiply(first, apply(actKey, generated.subarray(config.memory_dim)));
+  };
+}
 
 /**
  * @param {{config: any, tensors: any}} packed fields of MemoryConfig, and the weights
@@ -18,36 +48,17 @@ export function makeMemory({ config, tensors }) {
   const [tokenKey, values, output] = ["token_key", "values", "output"].map((name) =>
     layerOf(weights, name),
   );
-  const generator = Object.keys(weights)
-    .filter((name) => /^document_key\..*weight$/.test(name))
-    .map((name) => layerOf(weights, name.replace(".weight", "")));
-  const gated = config.key_activation === "swiglu"; // first half · silu(second half)
-  const actKey = activation(gated ? "silu" : config.key_activation);
-  const actInside = activation(config.key_internal_activation ?? "relu");
+  const select = makeSelect(config, weights);
   const actLM = activation(config.lm_act);
   const key = new Float32Array(config.memory_dim);
   const [value, added] = [new Float32Array(config.d_model), new Float32Array(config.d_model)];
 
   return {
-    select(docRep) {
-      if (docRep === null) return null;
-      if (docRep.length !== config.key_dim) {
-        throw new Error(`A DocRep has ${config.key_dim} numbers here, not ${docRep.length}.`);
-      }
-      const generated = generator.reduce(
-        (x, one, at) =>
-          // g: activations between its layers
-          linear(new Float32Array(one.bias.length), one, at ? apply(actInside, x) : x),
-        Float32Array.from(docRep),
-      );
-      if (!gated) return apply(actKey, generated);
-      const first = generated.slice(0, config.memory_dim);
-      return multiply(first, apply(actKey, generated.subarray(config.memory_dim)));
-    },
+    select: (docRep) => (docRep === null ? null : select(docRep)),
     update(h, selection) {
       apply(actLM, linear(key, tokenKey, h));
       if (selection) multiply(key, selection);
-      add(h, apply(actLM, linear(added, output, linear(value, values, key))));
+      addTo(h, apply(actLM, linear(added, output, linear(value, values, key))));
     },
   };
 }

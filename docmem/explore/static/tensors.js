@@ -71,7 +71,7 @@ export function linear(out, { weight, bias }, x) {
     for (let column = 0; column < n; column++) sum += weight[row * n + column] * x[column];
     out[row] = sum;
   }
-  if (bias) add(out, bias);
+  if (bias) addTo(out, bias);
   return out;
 }
 
@@ -93,7 +93,7 @@ export function apply(act, x) {
 }
 
 /** x += y */
-export function add(x, y) {
+export function addTo(x, y) {
   for (let at = 0; at < x.length; at++) x[at] += y[at];
 }
 
