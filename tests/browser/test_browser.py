@@ -127,7 +127,7 @@ def until(what: str, condition: Callable[[], bool], seconds: float = 30) -> None
 
 def perplexities(plane: Locator) -> list[float]:
     """What a key plane shows for each document."""
-    texts = plane.locator(".docmem-plane__number").all_inner_texts()
+    texts = plane.locator(".docmem-number").all_inner_texts()
     return [float(text.replace(",", "")) for text in texts]
 
 

@@ -78,7 +78,7 @@ def opened(
 
 def shown(page: Page) -> list[float]:
     """The perplexities beside the map."""
-    texts = page.locator("#plane .docmem-plane__number").all_inner_texts()
+    texts = page.locator("#plane .docmem-number").all_inner_texts()
     return [float(text.replace(",", "")) for text in texts]
 
 
@@ -220,7 +220,7 @@ def test_recall_and_attribution_answer(opened: Page) -> None:
     attribution = opened.locator("#attribution")
     attribution.get_by_role("button", name="I bought bread.").click()
     expect(attribution.locator(".docmem-verdict")).to_contain_text("none of them")
-    expect(attribution.locator(".docmem-line")).to_have_count(4)
+    expect(attribution.locator(".docmem-row")).to_have_count(4)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,18 @@ export const markAs = (badge, index, { colors, inks }) => {
   return badge;
 };
 
+/** A row of a bar chart: a badge that is still empty, a name, a bar, a number.
+ * @param {Element} parent @param {string} name @param {string} color */
+export const addBar = (parent, name, color) => {
+  const row = add(parent, "div", "docmem-row");
+  const badge = add(row, "span", "docmem-badge");
+  const middle = add(row, "div");
+  add(middle, "div", "docmem-name", name).title = name;
+  const bar = add(add(middle, "div", "docmem-track"), "div", "docmem-bar");
+  bar.style.background = color;
+  return { row, badge, bar, number: add(row, "span", "docmem-number") };
+};
+
 /** Text in pieces [words, index of the document they stand in word for word, or -1]. */
 export const writePieces = (parent, pieces, { colors, titles }) => {
   for (const [words, index] of pieces) {

@@ -6,7 +6,17 @@
 // Questions are numbered upwards; an answer to an older one is dropped. While the point moves at
 // most one question is on its way, and the newest place is asked about next.
 
-import { add, asksFor, asText, draw, drawCells, markAs, signed, writePieces } from "./draw.js";
+import {
+  add,
+  addBar,
+  asksFor,
+  asText,
+  draw,
+  drawCells,
+  markAs,
+  signed,
+  writePieces,
+} from "./draw.js";
 
 const REST_MS = 120; // without movement for so long, the point is at rest
 const WALK_MS = 4000; // a walk from one document to another
@@ -34,7 +44,7 @@ const PAGE = `
       <div class="docmem-plane__label">
         <span class="docmem-plane__coordinates"></span><span class="docmem-plane__how"></span>
       </div>
-      <div class="docmem-plane__best"><span class="docmem-plane__badge"></span><span></span></div>
+      <div class="docmem-plane__best"><span class="docmem-badge"></span><span></span></div>
       <div class="docmem-plane__label">Perplexity of each document there, log scale</div>
       <div class="docmem-plane__bars" tabindex="0" role="group" aria-label="Perplexities"></div>
       <div class="docmem-plane__axis"></div>
@@ -50,13 +60,6 @@ const PAGE = `
   </div>
   <div class="docmem-plane__note"></div>
   <div class="docmem-plane__heard" aria-live="polite"></div>`;
-const ROW = `
-  <span class="docmem-plane__badge"></span>
-  <div>
-    <div class="docmem-plane__name"></div>
-    <div class="docmem-plane__track"><div class="docmem-plane__bar"></div></div>
-  </div>
-  <span class="docmem-plane__number"></span>`;
 
 let last = 0;
 const nextNumber = () =>
@@ -158,14 +161,8 @@ export function render({ model, el }) {
     for (const select of [from, to]) {
       add(select, "option", "", `${index + 1}  ${title}`).value = index;
     }
-    const row = add(bars, "div", "docmem-plane__row");
-    row.innerHTML = ROW;
-    const [badge, name, bar, number] = ["badge", "name", "bar", "number"].map((part) =>
-      row.querySelector(`.docmem-plane__${part}`),
-    );
+    const { row, badge, bar, number } = addBar(bars, title, scene.colors[index]);
     markAs(badge, index, scene);
-    name.textContent = name.title = title;
-    bar.style.background = scene.colors[index];
     return { row, bar, number };
   });
   to.value = String(Math.min(1, scene.titles.length - 1));

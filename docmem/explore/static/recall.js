@@ -1,6 +1,6 @@
 // What the LM writes after a prompt under four conditions, and whose text a passage is.
 
-import { add, asText, markAs, signed, writePieces } from "./draw.js";
+import { add, addBar, asText, markAs, signed, writePieces } from "./draw.js";
 
 const DARKEST_NATS = 8; // the loss of a token that is shaded darkest
 const MOST_BARS = 12; // of many documents, those with the lowest cross entropy
@@ -76,16 +76,11 @@ export function mountAttribution(parent, { passages }, scene) {
   says.setAttribute("aria-live", "polite");
   const bars = add(parent, "div", "docmem-bars");
   const highest = Math.max(...passages.flatMap(({ ce, base }) => [...ce, base]));
-  const row = (name, value, color, least) => {
-    const line = add(bars, "div", "docmem-line");
-    const badge = add(line, "span", "docmem-badge");
-    const middle = add(line, "div");
-    add(middle, "div", "docmem-name", name);
-    const bar = add(add(middle, "div", "docmem-track"), "div", "docmem-bar");
+  const drawRow = (name, value, color, least) => {
+    const { row, badge, bar, number } = addBar(bars, name, color);
     bar.style.width = `${(100 * value) / highest}%`;
-    bar.style.background = color;
-    add(line, "span", "docmem-number", asText(value));
-    line.dataset.best = String(value === least);
+    number.textContent = asText(value);
+    row.dataset.best = String(value === least);
     return badge;
   };
   const show = (chosen) => {
@@ -111,9 +106,9 @@ export function mountAttribution(parent, { passages }, scene) {
       .slice(0, MOST_BARS)
       .sort((one, two) => one - two);
     for (const index of shown) {
-      markAs(row(scene.titles[index], ce[index], scene.colors[index], least), index, scene);
+      markAs(drawRow(scene.titles[index], ce[index], scene.colors[index], least), index, scene);
     }
-    row("base LM, without memory", base, "var(--docmem-soft)", least);
+    drawRow("base LM, without memory", base, "var(--docmem-soft)", least);
   };
   passages.forEach(({ text, kind }, index) => {
     const pick = add(picks, "button", "docmem-pick");
