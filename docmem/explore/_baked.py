@@ -2,7 +2,6 @@
 
 import base64
 import copy
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 import torch
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.path import Path as Outline
-from PIL import Image
 from torch import Tensor
 
 from docmem.core.hook import attach
@@ -22,6 +20,7 @@ from docmem.evaluation.attribution import BASE_LM, attribute
 from docmem.evaluation.continuations import continuations, opening
 from docmem.evaluation.plane import KeyPlane, plane_of
 from docmem.evaluation.recalled import Source, marked_pieces, verbatim_share
+from docmem.explore._explorer import png_url
 from docmem.explore._scene import plane_scene, selection_limit
 from docmem.lm.generation import generate_texts
 from docmem.lm.loading import LanguageModel
@@ -60,13 +59,6 @@ def packed(values: Tensor | np.ndarray, kind: str) -> dict[str, Any]:
     """Numbers as JavaScript unpacks them: float32, int8 or uint16, little-endian."""
     array = np.ascontiguousarray(values, np.dtype(kind).newbyteorder("<"))
     return {"type": kind, "data": base64.b64encode(array.tobytes()).decode()}
-
-
-def png_url(pixels: np.ndarray) -> str:
-    """Colours (height, width, 3) from 0 to 1 as a small PNG in an address."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.round(255 * pixels).astype(np.uint8)).save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def generator(memory: DocumentMemory) -> dict[str, Any]:
@@ -109,8 +101,8 @@ def map_picture(plane: KeyPlane, n_docs: int) -> dict[str, Any]:
     dark = territories(drawn, n_docs, True, dark_color, DARK_GROUND)
     return {
         "axis": drawn.axis.tolist(),
-        "map": png_url(territories(drawn, n_docs, True)[::-1]),
-        "dark": png_url(dark[::-1]),
+        "map": png_url(territories(drawn, n_docs, True)[::-1], small=True),
+        "dark": png_url(dark[::-1], small=True),
         "lines": [
             {"kind": "border" if np.asarray(lines.get_edgecolor()).min() == 1 else "level", "d": d}
             for lines in axes.collections

@@ -177,8 +177,13 @@ def data_url(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def quick_png(pixels: np.ndarray) -> bytes:
-    """Pixels (height, width, 3), bytes, as a PNG that is larger but made fast."""
+def png_of(pixels: np.ndarray, small: bool = False) -> bytes:
+    """Pixels (height, width, 3), bytes, as a PNG that is made fast, or made small."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1, optimize=small)
     return buffer.getvalue()
+
+
+def png_url(colors: np.ndarray, small: bool = False) -> str:
+    """Colours (height, width, 3) from 0 to 1 as a PNG in an address, as `png_of`."""
+    return data_url(png_of(np.round(255 * colors).astype(np.uint8), small))

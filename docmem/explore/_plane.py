@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anywidget
-import numpy as np
 import torch
 import traitlets
 from jaxtyping import Float
@@ -30,10 +29,9 @@ from docmem.evaluation.recall import TEXTS, sampled
 from docmem.explore._explorer import (
     Explorer,
     answer_during_cell,
-    data_url,
     error_sentence,
     lm_of,
-    quick_png,
+    png_url,
 )
 from docmem.explore._pictures import plane_reading
 from docmem.explore._readings import PlaneReading
@@ -201,11 +199,11 @@ class KeyPlaneExplorer(Explorer):
 
     def _scene(self) -> dict[str, Any]:
         """What stays: the map, its documents, the scales, the colours."""
-        pixels = np.round(255 * territories(self.plane, len(self.titles))).astype(np.uint8)
+        colors = territories(self.plane, len(self.titles))
         return {
             **plane_scene(self.plane, self.titles, self.selection_limit),
             "ink": INK,
-            "map": data_url(quick_png(pixels[::-1])),  # one pixel per cell, the top row first
+            "map": png_url(colors[::-1]),  # one pixel per cell, the top row first
         }
 
     def _state(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import ipywidgets
 from matplotlib.figure import Figure
 
 from docmem.errors import DocmemError, checked
-from docmem.explore._explorer import Explorer, quick_png
+from docmem.explore._explorer import Explorer, png_of
 from docmem.plots.animation import (
     FRAME_MILLISECONDS,
     LEFT,
@@ -104,7 +104,7 @@ class ScrubberExplorer(Explorer):
         epoch = self.epochs[self._tick(epoch)]
         if epoch not in self._drawn:
             self._set(self._pictures, epoch)
-            self._drawn[epoch] = quick_png(self._film.frame())
+            self._drawn[epoch] = png_of(self._film.frame())
         return self._drawn[epoch]
 
     def figure(self) -> Figure:

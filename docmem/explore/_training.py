@@ -22,7 +22,7 @@ from docmem.explore._explorer import (
     answer_during_cell,
     error_sentence,
     note,
-    quick_png,
+    png_of,
     with_own_modules,
 )
 from docmem.lm.loading import LanguageModel
@@ -90,7 +90,7 @@ class _Curve:
         """The picture as a PNG."""
         canvas = FigureCanvasAgg(self.figure)
         canvas.draw()
-        return quick_png(np.asarray(canvas.buffer_rgba())[..., :3])
+        return png_of(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
 class TrainingExplorer(Explorer):
