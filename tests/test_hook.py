@@ -9,9 +9,13 @@ from toys import BLOCKS, FAMILIES, WIDTH, toy_batch, toy_lm
 from docmem.core.config import MemoryConfig
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
+from docmem.documents import Document
 from docmem.errors import DocmemError
+from docmem.evaluation.attribution import BASE_LM, attribute
+from docmem.evaluation.continuations import continuations
 from docmem.lm.forward import TokenBatch, forward_inputs
 from docmem.lm.generation import generate
+from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
 
 ROWS = torch.tensor([[1.0, 0.2], [-0.6, 0.9], [0.3, -1.1]])
@@ -206,14 +210,55 @@ def test_gradient_checkpointing_is_rejected_while_training(lm, memory: DocumentM
             logits(hooked.model, batch)
 
 
-def test_hooked_lm_cannot_be_used_after_its_with(lm: LanguageModel, memory: DocumentMemory):
-    with attach(lm.model, memory) as hooked:
-        assert hooked.model is lm.model
+@pytest.mark.parametrize("entered", [True, False])
+def test_hooked_lm_cannot_be_used_outside_its_with(lm, memory: DocumentMemory, entered: bool):
+    hooked = attach(lm.model, memory)
+    if entered:
+        with hooked:
+            assert hooked.model is lm.model
     for use in (
         lambda: hooked.model,
         lambda: generate(hooked, lm.tokenizer, "The tower"),
         lambda: generate(hooked, lm.tokenizer, "The tower", 0),
         lambda: hooked.document(0).__enter__(),
     ):
-        with pytest.raises(DocmemError, match="no longer attached: its `with attach"):
+        with pytest.raises(DocmemError, match="not attached: its `with attach"):
             use()
+
+
+def test_memory_is_attached_once_at_a_time_and_again_later(lm, memory: DocumentMemory, batch):
+    hooked = attach(lm.model, memory)
+    with hooked:
+        once = logits(lm.model, batch)
+        with pytest.raises(DocmemError, match="attached already"), hooked:
+            pass
+        assert torch.equal(logits(lm.model, batch), once)
+    with hooked:
+        assert torch.equal(logits(lm.model, batch), once)
+    assert not any(block._forward_hooks for block in lm.blocks)
+
+
+def test_unknown_title_is_refused_where_it_is_named(lm, memory: DocumentMemory):
+    with (
+        attach(lm.model, memory) as hooked,
+        pytest.raises(DocmemError, match="no document 3"),
+    ):
+        hooked.document(3)  # no `with`
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda lm, memory: attribute(lm, memory, -1, "The tower stands"),
+        lambda lm, memory: HiddenStateCache(lm, [lm.tokenize(["The tower"])], [0], -1),
+        lambda lm, memory: continuations(
+            lm, memory, 2, Document("A", "The tower stands"), "The", {"base": BASE_LM}
+        ),
+    ],
+)
+def test_nothing_is_measured_through_a_memory_that_is_attached(lm, memory, measure):
+    with (
+        attach(lm.model, memory),
+        pytest.raises(DocmemError, match=r"Leave the `with attach\(…\)` first"),
+    ):
+        measure(lm, memory)

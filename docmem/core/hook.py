@@ -12,7 +12,7 @@ Hidden states that the LM itself records (`output_hidden_states`) may lack the m
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from numbers import Integral
 from typing import Any
 
@@ -32,24 +32,37 @@ def hidden_states_of(output: Any) -> Tensor:
 
 
 class Hooked:
-    """An LM with a memory in it, for the length of a `with attach(…)`."""
+    """An LM with a memory in it, for the length of a `with`; `attach` makes one."""
 
     def __init__(self, model: nn.Module, memory: DocumentMemory, layer: int) -> None:
-        self._model: nn.Module | None = model
+        self._model = model
+        self._handle: Any = None  # of the hook, while attached
         self.memory, self.layer = memory, layer
         self._doc_rep: Tensor | None = None
+
+    def __enter__(self) -> Hooked:
+        if self._handle is not None:
+            raise DocmemError("This memory is attached already; to use it again, leave its `with`.")
+        block = find_blocks(self._model)[self.layer]
+        self.memory.to(next(block.parameters()).device)
+        self._handle = block.register_forward_hook(self._after_block)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.remove()
+        self._handle = None
 
     @property
     def model(self) -> Any:
         """The LM with the memory in it.
 
         Raises:
-            DocmemError: after the `with` has ended, when the LM has no memory in it any more.
+            DocmemError: outside the `with`, where the LM has no memory in it.
         """
-        if self._model is None:
+        if self._handle is None:
             raise DocmemError(
-                "The memory is no longer attached: its `with attach(…)` has ended, and the LM "
-                "would answer as the base LM. Use it inside the `with`, or attach it again."
+                "The memory is not attached: its `with attach(…)` has not begun, or has ended, and "
+                "the LM would answer as the base LM. Use it inside the `with`, or attach it again."
             )
         return self._model
 
@@ -67,9 +80,8 @@ class Hooked:
             )
         return doc_reps.to(self.memory.doc_reps)
 
-    @contextmanager
     @checked
-    def document(self, document: DocumentLike) -> Iterator[Hooked]:
+    def document(self, document: DocumentLike) -> AbstractContextManager[Hooked]:
         """Within: the LM reads and writes under `document`; after: as it was before.
 
         Args:
@@ -81,8 +93,11 @@ class Hooked:
             DocmemError: as `resolve`; or if the memory is no longer attached.
         """
         _ = self.model  # refuses where nothing is attached
-        before = self._doc_rep
-        self._doc_rep = self.resolve(document)
+        return self._under(self.resolve(document))
+
+    @contextmanager
+    def _under(self, doc_rep: Tensor | None) -> Iterator[Hooked]:
+        before, self._doc_rep = self._doc_rep, doc_rep
         try:
             yield self
         finally:
@@ -102,11 +117,10 @@ class Hooked:
         return (h, *output[1:]) if isinstance(output, tuple) else h
 
 
-@contextmanager
 @checked
 def attach(
     model: nn.Module, memory: DocumentMemory, layer: int = -1, *, check: bool = True
-) -> Iterator[Hooked]:
+) -> Hooked:
     """Hook `memory` after block `layer` of a causal LM, for the length of a `with`.
 
     Args:
@@ -136,11 +150,4 @@ def attach(
                 f"LM (fingerprint {trained.get('fingerprint')}, here {here['fingerprint']}). "
                 "Attach it where it was trained; or give check=False to attach it here."
             )
-    memory.to(next(blocks[index].parameters()).device)
-    hooked = Hooked(model, memory, index)
-    handle = blocks[index].register_forward_hook(hooked._after_block)
-    try:
-        yield hooked
-    finally:
-        handle.remove()
-        hooked._model = None
+    return Hooked(model, memory, index)

@@ -21,7 +21,7 @@ from docmem.documents import Document, segments
 from docmem.errors import Count, DocmemError, check_count, check_type, checked
 from docmem.evaluation.attribution import BASE_LM
 from docmem.evaluation.recalled import Comparison, Recalled
-from docmem.lm.forward import forward_inputs
+from docmem.lm.forward import check_bare, forward_inputs
 from docmem.lm.generation import ALL_ENTRIES, generate_text
 from docmem.lm.head import token_losses
 from docmem.lm.loading import LanguageModel
@@ -153,6 +153,7 @@ def continuations(
     """
     check_type("prompt", prompt, str)
     check_count("max_new_tokens", max_new_tokens)
+    check_bare(lm.model)
     if not under:
         raise DocmemError("under names no condition; name at least one, or give None.")
     prompt = " ".join(prompt.split())

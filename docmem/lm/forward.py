@@ -8,6 +8,10 @@ from typing import Any, NamedTuple
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
+from docmem.core.blocks import find_blocks
+from docmem.core.hook import Hooked
+from docmem.errors import DocmemError
+
 
 class TokenBatch(NamedTuple):
     """Tokens of several segments, padded on the left."""
@@ -19,6 +23,16 @@ class TokenBatch(NamedTuple):
     def predicted(self) -> Bool[Tensor, "batch predicted"]:
         """Which of tokens 1… are predicted from a real token: pads never count in a loss."""
         return self.attention_mask[:, 1:] & self.attention_mask[:, :-1]
+
+
+def check_bare(model: nn.Module) -> None:
+    """Raise DocmemError if a memory is attached to the LM: all would be read through it."""
+    hooks = [hook for block in find_blocks(model) for hook in block._forward_hooks.values()]
+    if any(isinstance(getattr(hook, "__self__", None), Hooked) for hook in hooks):
+        raise DocmemError(
+            "A memory is attached to this LM, and this would be read through it. Leave the "
+            "`with attach(…)` first: what needs a memory attaches it by itself."
+        )
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from docmem.core.hook import hidden_states_of
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, segments
 from docmem.errors import DocmemError
-from docmem.lm.forward import TokenBatch, forward_inputs, forward_until, frozen
+from docmem.lm.forward import TokenBatch, check_bare, forward_inputs, forward_until, frozen
 from docmem.lm.head import before_head, head_losses, plain_head, token_losses
 from docmem.lm.loading import LanguageModel
 from docmem.lm.shared_states import SharedStates
@@ -63,6 +63,7 @@ class HiddenStateCache:
         shared: Path | None = None,
         progress: bool = False,
     ) -> None:
+        check_bare(lm.model)
         self.lm = lm
         self.batches = list(batches)
         self.predicted = [batch.predicted.cpu() for batch in self.batches]
