@@ -340,7 +340,7 @@ def test_worker_answers_as_the_lm_does() -> None:
     [
         ("gpt2", {}, -1, "toy-gpt2 is of the kind gpt2"),
         ("gpt_neox", {"d_model": 8}, -1, "width 8"),
-        ("gpt_neox", {"memory_dim": 140_000}, -1, "would take 25.5 MB of the page, at most 25"),
+        ("gpt_neox", {"memory_dim": 190_000}, -1, "would take 25.9 MB of the page, at most 25"),
         ("gpt_neox", {}, 3, "Layer 3 is out of range"),
     ],
 )

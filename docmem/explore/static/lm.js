@@ -41,8 +41,8 @@ function argmax(x) {
  */
 export async function loadLM({ config, tensors, tokenizer, memory, layer }) {
   const { encode, decode } = makeTokenizer(tokenizer);
-  const lm = makeGPTNeoX(config, unpackTensors(tensors));
-  const { select, update } = makeMemory(memory);
+  const lm = makeGPTNeoX(config, await unpackTensors(tensors));
+  const { select, update } = await makeMemory(memory);
 
   /** A function that reads the next token under a DocRep; its hidden state, the memory's in it. */
   function reader(docRep, length) {

@@ -40,11 +40,11 @@ export function makeSelect(config, weights) {
 
 /**
  * @param {{config: any, tensors: any}} packed fields of MemoryConfig, and the weights
- * @returns {{select: (docRep: number[] | null) => Float32Array | null,
- *   update: (h: Float32Array, selection: Float32Array | null) => void}} null: all entries
+ * @returns {Promise<{select: (docRep: number[] | null) => Float32Array | null,
+ *   update: (h: Float32Array, selection: Float32Array | null) => void}>} null: all entries
  */
-export function makeMemory({ config, tensors }) {
-  const weights = unpackTensors(tensors);
+export async function makeMemory({ config, tensors }) {
+  const weights = await unpackTensors(tensors);
   const [tokenKey, values, output] = ["token_key", "values", "output"].map((name) =>
     layerOf(weights, name),
   );

@@ -213,6 +213,8 @@ export function render({ model, el }) {
     add(text, "b", "", state.prompt);
     writePieces(text, state.pieces ?? [[state.text, -1]], scene);
     if (state.measured || state.resting) {
+      const { row } = rows[best]; // among many bars it may be out of sight
+      bars.scrollTop = row.offsetTop - (bars.clientHeight - row.offsetHeight) / 2;
       part("heard").textContent =
         `Recalled best: ${scene.titles[best]}, perplexity ${asText(state.perplexity[best])}`;
     }

@@ -7,17 +7,26 @@ const FLOAT16 = Float32Array.from({ length: 65536 }, (_, bits) => {
   return bits >> 15 ? -size : size;
 });
 
+/** What Python's zlib packed, as bytes. @param {string} base64 */
+async function inflated(base64) {
+  const binary = atob(base64);
+  const bytes = new Uint8Array(binary.length);
+  for (let at = 0; at < bytes.length; at++) bytes[at] = binary.charCodeAt(at);
+  const stream = new Response(bytes).body.pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
 /**
- * Named float16 tensors in base64, decoded to float32.
+ * Named float16 tensors, packed by zlib and written in base64, decoded to float32.
  * @typedef {{shape: number[], offset: number}} Place rows by columns; offset in numbers
  * @param {{data: string, index: Record<string, Place>}} packed
- * @returns {Record<string, Float32Array>} row-major
+ * @returns {Promise<Record<string, Float32Array>>} row-major
  */
-export function unpackTensors({ data, index }) {
-  const binary = atob(data);
-  const numbers = new Float32Array(binary.length / 2);
+export async function unpackTensors({ data, index }) {
+  const bytes = await inflated(data);
+  const numbers = new Float32Array(bytes.length / 2);
   for (let at = 0; at < numbers.length; at++) {
-    numbers[at] = FLOAT16[binary.charCodeAt(2 * at) | (binary.charCodeAt(2 * at + 1) << 8)];
+    numbers[at] = FLOAT16[bytes[2 * at] | (bytes[2 * at + 1] << 8)];
   }
   return Object.fromEntries(
     Object.entries(index).map(([name, { shape, offset }]) => [

@@ -57,14 +57,9 @@ function drawLosses(parent, { history, tau, epochs }, name, highest) {
     });
     draw(svg, "text", { x: CURVE_LEFT - 6, y: up(loss), dy: "0.35em", "text-anchor": "end" }, loss);
   }
-  for (const epoch of [0, last / 2, last]) {
+  for (const epoch of [0, Math.round(last / 2), last]) {
     const anchor = epoch === last ? "end" : "middle";
-    draw(
-      svg,
-      "text",
-      { x: across(epoch), y: CURVE_HEIGHT - 6, "text-anchor": anchor },
-      +epoch.toFixed(1),
-    );
+    draw(svg, "text", { x: across(epoch), y: CURVE_HEIGHT - 6, "text-anchor": anchor }, epoch);
   }
   draw(svg, "line", { x1: CURVE_LEFT, x2: CURVE_WIDTH, y1: up(tau), y2: up(tau), class: "target" });
   [
