@@ -21,8 +21,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-
-from docmem.training.plan import matmul_rate
+from torch.utils.benchmark import Timer
 
 
 def lower_bound(
@@ -54,7 +53,7 @@ def lower_bound(
 def matmul_rates(
     tokens: int, d_model: int, vocabulary: int, dtype: torch.dtype, device: torch.device
 ) -> dict[str, float]:
-    """FLOP/s of some matrix products, by product, each repeated for some 100 ms.
+    """FLOP/s of some matrix products, by product, each repeated for some 50 ms.
 
     They are the head's two, with the `tokens` that one pass of a step predicts and with twice as
     many, and a square one, all into memory that is already there.
@@ -63,9 +62,16 @@ def matmul_rates(
     shapes = [(side, side, side)]
     for rows in (2 * tokens, tokens):
         shapes += [(rows, d_model, vocabulary), (rows, vocabulary, d_model)]
-    return {
-        f"({rows}, {inner}) · ({inner}, {columns})": matmul_rate(
-            rows, inner, columns, dtype, device
+    rates = {}
+    for rows, inner, columns in shapes:
+        left = torch.randn(rows, inner, dtype=dtype, device=device)
+        right = torch.randn(columns, inner, dtype=dtype, device=device).T
+        into = torch.empty(rows, columns, dtype=dtype, device=device)
+        timer = Timer(
+            "mm(left, right, out=into)",
+            globals={**locals(), "mm": torch.mm},
+            num_threads=torch.get_num_threads(),
         )
-        for rows, inner, columns in shapes
-    }
+        seconds = timer.blocked_autorange(min_run_time=0.05).mean
+        rates[f"({rows}, {inner}) · ({inner}, {columns})"] = 2 * rows * inner * columns / seconds
+    return rates

@@ -227,22 +227,15 @@ def tokens_read(config: TrainConfig, rows: Sequence[int]) -> int:
 def product_rate(rows: int, width: int, vocabulary: int, dtype: str, device: str) -> float:
     """FLOP per second of the head's two products, forward and backward, each tried for 0.1 s."""
     rows = min(rows, 512)  # more does not change the rate, and takes memory
-    kind = DTYPES[dtype], torch.device(device)
-    forward = matmul_rate(rows, width, vocabulary, *kind)
-    backward = matmul_rate(rows, vocabulary, width, *kind)
-    return 2 / (1 / forward + 1 / backward)
-
-
-def matmul_rate(
-    rows: int, inner: int, columns: int, dtype: torch.dtype, device: torch.device
-) -> float:
-    """FLOP per second of a matrix product into memory that is already there, tried for 0.1 s."""
-    left = torch.randn(rows, inner, dtype=dtype, device=device)
-    right = torch.randn(columns, inner, dtype=dtype, device=device).T
-    into = torch.empty(rows, columns, dtype=dtype, device=device)
-    timer = Timer(
-        "mm(left, right, out=into)",
-        globals={"mm": torch.mm, "left": left, "right": right, "into": into},
-        num_threads=torch.get_num_threads(),
-    )
-    return 2 * rows * inner * columns / timer.blocked_autorange(min_run_time=0.1).median
+    kind: dict[str, Any] = {"dtype": DTYPES[dtype], "device": device}
+    x, weight = torch.randn(rows, width, **kind), torch.randn(vocabulary, width, **kind)
+    logits = torch.randn(rows, vocabulary, **kind)
+    seconds = 0.0
+    for product in ("x @ weight.T", "logits @ weight"):
+        timer = Timer(
+            product,
+            globals={"x": x, "weight": weight, "logits": logits},
+            num_threads=torch.get_num_threads(),
+        )
+        seconds += timer.blocked_autorange(min_run_time=0.1).median
+    return 2 * 2 * rows * width * vocabulary / seconds
