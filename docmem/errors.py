@@ -66,20 +66,24 @@ def checked(target: T) -> T:
 
 def _checked(function: Callable[..., Any], name: str, types_too: bool) -> Callable[..., Any]:
     signature = inspect.signature(function)
+    known = [one for one in signature.parameters if one != "self"]
+    open_ended = any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values())
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
-            given = signature.bind(*args, **kwargs).arguments
+            given = signature.bind(*args, **kwargs)
         except TypeError as error:
-            for word in kwargs.keys() - signature.parameters.keys():
-                hint = did_you_mean(word, signature.parameters)
+            unknown = [] if open_ended else [word for word in kwargs if word not in known]
+            for word in unknown:
+                hint = did_you_mean(word, known)
                 raise ArgumentError(f"{name} takes no argument {word!r}.{hint}") from None
             raise ArgumentError(f"{name}: {error}.") from None
         hints = _hints(function) if types_too else {}
-        for argument, value in given.items():
+        for argument, value in given.arguments.items():
             check_type(argument, value, hints.get(argument, Any))
-        return function(*args, **kwargs)
+            given.arguments[argument] = _plain(value)
+        return function(*given.args, **given.kwargs)
 
     return call
 
@@ -90,10 +94,20 @@ def _hints(target: Any) -> dict[str, Any]:
 
 
 def check_fields(instance: Any) -> None:
-    """Raise unless every field of a dataclass is what is declared, as `check_type`."""
+    """Raise unless every field of a dataclass is what is declared, as `check_type`.
+
+    Numbers of numpy become Python's.
+    """
     hints = _hints(instance.__class__)
     for field in dataclasses.fields(instance):
-        check_type(field.name, getattr(instance, field.name), hints[field.name])
+        value = getattr(instance, field.name)
+        check_type(field.name, value, hints[field.name])
+        object.__setattr__(instance, field.name, _plain(value))
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy as Python's, which JSON and torch's generators take; others as they are."""
+    return value.item() if isinstance(value, Real) and hasattr(value, "item") else value
 
 
 def check_type(name: str, value: object, kind: Any) -> None:
@@ -163,7 +177,8 @@ def _shown(value: object) -> str:
 def check_count(name: str, value: object, least: int = 1) -> None:
     """Raise unless `value` is a whole number not below `least`."""
     if not _fits(value, int) or typing.cast(int, value) < least:
-        raise DocmemError(f"{name} is {value!r}; it must be a whole number, at least {least}.")
+        shown = _shown(value)
+        raise DocmemError(f"{name} is {shown}; it must be a whole number, at least {least}.")
 
 
 def check_seed(name: str, value: object) -> None:
@@ -175,16 +190,22 @@ def check_seed(name: str, value: object) -> None:
 
 def check_at_least(name: str, value: object, least: float) -> None:
     """Raise unless `value` is a finite number not below `least`."""
-    number = typing.cast(float, value)
-    if not _fits(value, float) or not math.isfinite(number) or number < least:
-        raise DocmemError(f"{name} is {value}; it must be a finite number, at least {least}.")
+    if not _finite(value) or typing.cast(float, value) < least:
+        limit = f", at least {least}" if math.isfinite(least) else ""
+        raise DocmemError(f"{name} is {_shown(value)}; it must be a finite number{limit}.")
 
 
 def check_positive(name: str, value: object) -> None:
     """Raise unless `value` is a finite number above zero."""
-    number = typing.cast(float, value)
-    if not _fits(value, float) or not math.isfinite(number) or number <= 0:
-        raise DocmemError(f"{name} is {value}; it must be a finite number above 0.")
+    if not _finite(value) or typing.cast(float, value) <= 0:
+        raise DocmemError(f"{name} is {_shown(value)}; it must be a finite number above 0.")
+
+
+def _finite(value: object) -> bool:
+    try:
+        return _fits(value, float) and math.isfinite(typing.cast(float, value))
+    except OverflowError:  # a whole number that no float is as large as
+        return False
 
 
 Natural = Annotated[int, functools.partial(check_count, least=0)]

@@ -82,6 +82,7 @@ Document(3, "text") | title is 3
 Document(None, "text") | title
 Document("A", "text", "more") | Document
 Document(name="A", text="text") | takes no argument 'name'
+Document(titel="A", text="text") | Did you mean 'title' or 'text'?
 segments(5, 3) | text is 5
 segments(b"a b", 3) | text
 segments(docs[0], 3) | text is a Document
@@ -136,6 +137,10 @@ lm.tokenize(["a text"], 0) | max_length
 CONFIG_CALLS = """
 preset("tinny") | 'tinny', tiny
 preset(None) | name is None
+preset(num_epochs=3) | missing a required argument, 'name'
+preset("tiny", self=3) | takes no argument 'self'
+preset("tiny", lr=10**400) | lr is 1000, finite number above 0
+preset("tiny", lr=one) | lr is a Tensor, number
 preset(lm) | name
 preset("tiny", guidence=0.1) | 'guidence', Did you mean 'guidance'
 preset("tiny", lr="0.1") | lr
@@ -194,6 +199,7 @@ preset("tiny", negative_delta=0.2) | negative_delta, perturb
 preset("tiny", optimizer="adamw", muon_lr=0.1) | muon_lr, adamw
 preset("tiny", negative_rows=20) | negative_rows, batch_size
 preset_for(5) | lm
+preset_for(num_epochs=3) | missing a required argument, 'lm'
 preset_for(None) | lm
 preset_for(lm) | lm is a LanguageModel
 preset_for("gpt2", epochs=3) | 'epochs'
@@ -218,6 +224,7 @@ MemoryConfig(8, 2, document_key_module_type="deep") | document_key_module_type, 
 MemoryConfig(8, 2, document_key_module_type=None) | document_key_module_type
 MemoryConfig(8, 2, key_internal_dim=True, document_key_module_type="nonlinear") | key_internal_dim
 MemoryConfig(8, 2, memory_dims=3) | Did you mean 'memory_dim'
+MemoryConfig(8, 2, sel=3) | takes no argument 'sel'. Did you mean 'd_model'?
 PretrainConfig() | 'text'
 PretrainConfig(5) | text
 PretrainConfig("prose", layers=True) | layers
@@ -417,6 +424,7 @@ generate(hooked, lm.tokenizer, "The", 3) | 0 to 2
 generate(hooked, lm.tokenizer, "The", "Cyclone") | Did you mean
 generate(hooked, lm.tokenizer, "The", docs[0]) | document
 generate(hooked, lm.tokenizer, "The", [nan, 0]) | finite
+generate(hooked, lm.tokenizer, do_sample=True) | missing a required argument, 'prompt'
 write(max_new_tokens=0) | max_new_tokens
 write(max_new_tokens=-1) | max_new_tokens
 write(max_new_tokens=True) | max_new_tokens
@@ -564,6 +572,7 @@ forget(cache, memory, 0, epochs=0) | epochs
 forget(cache, memory, 0, epochs=True) | epochs
 forget(cache, memory, 0, margin=nan) | margin
 forget(cache, memory, 0, margin="0.3") | margin
+forget(cache, memory, 0, margin=inf) | margin is inf; it must be a finite number.
 forget(cache, memory, 0, lr=-1) | lr
 forget(cache, memory, 0, weight_decay=inf) | weight_decay
 forget(cache, memory, 0, extent=0) | extent
@@ -682,6 +691,15 @@ def test_wrong_call_ends_in_a_sentence(line: str, names: dict[str, Any], folders
     assert all(word in message for word in words.split(", ")), message
     assert not any(word in message for word in INTERNAL), message
     assert not (folders / "run").exists()
+
+
+def test_numbers_of_numpy_are_as_good_as_pythons(names: dict[str, Any], tmp_path: Path) -> None:
+    drawn = docmem.load_documents("encyclopedia", np.int64(2), seed=np.int64(3))
+    assert drawn == docmem.load_documents("encyclopedia", 2, seed=3)
+    forget(names["cache"], names["memory"], np.int64(0), epochs=np.int64(1), seed=np.int64(1))
+    config = docmem.MemoryConfig(np.int64(8), np.int32(2), memory_dim=np.uint8(4))
+    DocumentMemory(config).save_pretrained(tmp_path)
+    assert DocumentMemory.from_pretrained(tmp_path).config == config
 
 
 COMMANDS = """

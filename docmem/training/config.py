@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 
 from docmem.core.config import KeyModule, MemoryConfig
@@ -202,8 +201,6 @@ def _plain(field: dataclasses.Field[Any], value: Any) -> Any:
     # The paper's command line writes an absent value as the word none.
     if field.default is None and str(value).lower() == "none":
         return None
-    if isinstance(value, np.generic):
-        return value.item()
     if isinstance(value, str | os.PathLike) and Path in get_args(field.type):
         return Path(value)
     if isinstance(value, torch.device | os.PathLike):
