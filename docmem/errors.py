@@ -7,6 +7,7 @@ which limits may stand (`Count`, `Positive`).
 
 import dataclasses
 import difflib
+import errno
 import functools
 import inspect
 import math
@@ -15,6 +16,7 @@ import types
 import typing
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -118,7 +120,10 @@ def check_type(name: str, value: object, kind: Any) -> None:
     if not _fits(value, kind):
         what = "choose one of" if get_origin(kind) is Literal else "it must be"
         raise ArgumentError(f"{name} is {_shown(value)}; {what} {_words(kind)}.")
-    for one in get_args(kind) if get_origin(kind) in UNIONS else (kind,):
+    several = get_args(kind) if get_origin(kind) in UNIONS else (kind,)
+    if Path in several and str not in several and isinstance(value, str | os.PathLike):
+        check_path(name, value)
+    for one in several:
         if get_origin(one) is Annotated and _fits(value, one):
             for check in one.__metadata__:
                 check(name, value)
@@ -208,6 +213,38 @@ def _finite(value: object) -> bool:
         return False
 
 
+def check_path(name: str, path: str | os.PathLike[str]) -> None:
+    """Raise if no file or folder can have such a path: it is too long, or has a NUL in it."""
+    try:
+        Path(path).lstat()
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
+            fault = getattr(error, "strerror", None) or error
+            shown = _shown(str(path))
+            raise DocmemError(f"{name} is {shown}, which cannot be a path: {fault}.") from error
+
+
+def check_folder(name: str, path: str | os.PathLike[str]) -> None:
+    """Raise unless `path` is a folder that can be written in, or can become one."""
+    check_path(name, path)
+    there = Path()
+    for there in (Path(path), *Path(path).parents):
+        with suppress(OSError):
+            there.stat()
+            break
+    if not there.is_dir():
+        raise DocmemError(f"Could not write in {path}: {there} is a file. Choose another folder.")
+    if not os.access(there, os.W_OK):
+        raise DocmemError(f"Could not write in {path}: {there} is write-protected.")
+
+
+def check_file(name: str, path: str | os.PathLike[str]) -> None:
+    """Raise unless a file can be written at `path`."""
+    check_folder(name, Path(path).parent)
+    if Path(path).is_dir():
+        raise DocmemError(f"{str(path)!r} is a folder; give the path of a file to write.")
+
+
 Natural = Annotated[int, functools.partial(check_count, least=0)]
 """A whole number, at least 0."""
 Count = Annotated[int, check_count]
@@ -220,6 +257,10 @@ NotNegative = Annotated[float, functools.partial(check_at_least, least=0)]
 """A finite number, at least 0."""
 Positive = Annotated[float, check_positive]
 """A finite number above 0."""
+OutFolder = Annotated[Path, check_folder]
+"""A folder to write in; it may not be there yet."""
+OutFile = Annotated[Path, check_file]
+"""A file to write."""
 
 
 def as_doc_reps(name: str, given: Any) -> "Tensor":

@@ -27,6 +27,7 @@ from docmem.evaluation.cached import first_segments
 from docmem.evaluation.plane import along_line, key_plane
 from docmem.evaluation.recall import completion, recognition
 from docmem.evaluation.search import search_descent, search_grid
+from docmem.explore.page import write_page
 from docmem.lm.fetch import fetch
 from docmem.lm.loading import LanguageModel
 from docmem.lm.pretraining import PretrainConfig
@@ -36,7 +37,7 @@ from docmem.training.run import Run
 
 CALLABLE = (
     Path, add, along_line, completion, drop_doc_rep, draw_figures, fetch, forget, key_plane, plan,
-    PretrainConfig, recognition, search_descent, search_grid, toy_lm,
+    PretrainConfig, recognition, search_descent, search_grid, toy_lm, write_page,
 )  # fmt: skip
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -164,6 +165,8 @@ preset("tiny", hook_memory_layer=True) | hook_memory_layer
 preset("tiny", hook_memory_layer=None) | hook_memory_layer
 preset("tiny", save_dir=5) | save_dir
 preset("tiny", save_dir=b"x") | save_dir
+preset("tiny", save_dir="x" * 300) | save_dir, cannot be a path
+preset("tiny", states_dir="a" + chr(0)) | states_dir, cannot be a path
 preset("tiny", lm_cache_dir=True) | lm_cache_dir
 preset("tiny", titles="Cyclone Odalys") | titles
 preset("tiny", titles=[3]) | titles
@@ -590,6 +593,8 @@ draw_figures([run], "figures", points=1) | points
 draw_figures([run], "figures", points=True) | points
 draw_figures([run], "figures", map_tokens=1) | map_tokens
 draw_figures([run], "figures", map_tokens="8") | map_tokens
+draw_figures([run], file) | a_file is a file
+draw_figures([run], file / "figures") | a_file is a file
 """
 
 EXPLORE_CALLS = """
@@ -617,6 +622,22 @@ explore.attribution("outputs/run") | run
 explore.attribution(run, lm=5) | lm
 explore.attribution(run, lm=lm, text=5) | text
 explore.attribution(run, lm=lm, text="") | no text
+write_page(run, "page.html") | runs is a Run, list
+write_page([run.path], "page.html") | runs
+write_page([], "page.html") | at least one run
+write_page([run], ".") | '.' is a folder
+write_page([run], "") | folder
+write_page([run], Path("/")) | '/' is a folder
+write_page([run], run.path) | is a folder
+write_page([run], file / "page.html") | a_file is a file
+write_page([run], 5) | out
+write_page([run], "page.html", lm="tiny") | lm is 'tiny'
+write_page([run], "page.html", prompts="The storm") | prompts, list
+write_page([run], "page.html", prompts=[" "]) | prompt
+write_page([run], "page.html", points=0) | points is 0
+write_page([run], "page.html", text_points=0) | text_points is 0
+write_page([run], "page.html", map_tokens=0) | map_tokens is 0
+write_page([run], "page.html", map_tokens=1) | map_tokens is 1
 explore.training("tiny") | config
 explore.training(run) | config
 explore.training(config, lm="tiny") | lm
@@ -734,6 +755,12 @@ figures {file} | a_file
 figures {run} --points 1 | points
 figures {run} --map_tokens 0 | map_tokens
 figures {run} --lm nowhere | nowhere
+figures {run} --out {file} | a_file is a file
+page {run} --out . | '.' is a folder
+page {run} --out {run} | is a folder
+page {run} --map_tokens 1 | map_tokens is 1
+check | at least one run
+check --repair | at least one run
 generate nowhere --prompt x | nowhere
 generate {run} --prompt  --document 0 | 0
 generate {run} --prompt x --temperature nan | temperature
@@ -747,6 +774,7 @@ attribute {run} --text  | without tokens
 attribute nowhere --text x | nowhere
 runs nowhere | nowhere
 experiment activation --seeds 0 | seeds
+experiment activation --out {file} | a_file is a file
 pretrain --text nowhere | nowhere
 pretrain --text nowhere --lr 0 | lr
 """
