@@ -29,6 +29,8 @@ T = TypeVar("T", bound=Callable[..., Any])
 UNIONS = (typing.Union, types.UnionType)
 WIDER: dict[Any, Any] = {int: Integral, float: Real, Path: (str, os.PathLike)}
 """What is as good as a type: numbers of numpy, paths as strings."""
+BASE_LM = "(base LM)"
+"""What stands in place of a title where the LM read without memory: no document is called so."""
 # How an error calls a type, and where to get one.
 NAMES: dict[Any, str] = {
     bool: "True or False", int: "a whole number", float: "a number", str: "a string",
@@ -276,19 +278,36 @@ def as_doc_reps(name: str, given: Any) -> "Tensor":
     return doc_reps if doc_reps.is_floating_point() else doc_reps.float()
 
 
+def check_unicode(name: str, text: str) -> None:
+    """Raise if a text has what UTF-8 cannot say: surrogates, as of bytes that were not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DocmemError(
+            f"{name} has {text[error.start]!r} at place {error.start}, which is no character of "
+            "Unicode; give text that is UTF-8."
+        ) from error
+
+
 def check_text(name: str, text: str) -> None:
-    """Raise if a text is empty or white."""
+    """Raise if a text is empty or white, or not Unicode."""
+    check_unicode(name, text)
     if not text.strip():
         raise DocmemError(f"{name} is {text!r}; it must have something in it.")
 
 
 def check_titles(titles: Sequence[str]) -> None:
-    """Raise if a title is empty, or two are alike: documents are called by title."""
+    """Raise if a title is empty or taken, or two are alike: documents are called by title."""
     (title, count), *_ = Counter(titles).most_common(1) or [("", 0)]
     if count > 1:
         raise DocmemError(f"{count} documents are called {title!r}; give each its own title.")
     for title in titles:
         check_text("A document's title", title)
+    if BASE_LM in titles:
+        raise DocmemError(
+            f"A document is called {BASE_LM!r}, which stands for the LM without memory; give it "
+            "another title."
+        )
 
 
 def check_title(title: str, titles: Collection[str]) -> None:

@@ -98,6 +98,16 @@ def test_a_command_that_sets_adamws_rate_trains_as_the_authors_program_does(
     assert parsed(["train", "--preset", "tiny", "--lr", "1e-3"]).optimizer == "muon"
 
 
+def test_settings_of_a_file_that_have_no_effect_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('optimizer = "adamw"\nmuon_lr = 0.5\n')
+    assert main(["train", "--config", str(file)]) == 1
+    assert "muon_lr is 0.5, but optimizer is adamw" in capsys.readouterr().err
+    assert parsed(["train", "--config", str(file), "--optimizer", "muon"]).muon_lr == 0.5
+
+
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"docmem {docmem.__version__}\n"

@@ -29,6 +29,7 @@ from docmem.evaluation.recall import completion, recognition
 from docmem.evaluation.search import search_descent, search_grid
 from docmem.explore.page import write_page
 from docmem.lm.fetch import fetch
+from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
 from docmem.lm.pretraining import PretrainConfig
 from docmem.plots.figures import draw_figures
@@ -36,8 +37,8 @@ from docmem.training.plan import plan
 from docmem.training.run import Run
 
 CALLABLE = (
-    Path, add, along_line, completion, drop_doc_rep, draw_figures, fetch, forget, key_plane, plan,
-    PretrainConfig, recognition, search_descent, search_grid, toy_lm, write_page,
+    Path, add, along_line, completion, drop_doc_rep, draw_figures, fetch, forget, HiddenStateCache,
+    key_plane, plan, PretrainConfig, recognition, search_descent, search_grid, toy_lm, write_page,
 )  # fmt: skip
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -52,6 +53,7 @@ load_documents("  ") | source
 load_documents("nowhere") | 'nowhere'
 load_documents("x" * 5000) | cannot be read
 load_documents(Path("nowhere")) | 'nowhere'
+load_documents(file) | a_file is a file
 load_documents(run) | source, Run
 load_documents("encyclopedia", True) | max_documents, True
 load_documents("encyclopedia", "3") | max_documents, '3'
@@ -82,6 +84,8 @@ Document(" ", "text") | title
 Document(3, "text") | title is 3
 Document(None, "text") | title
 Document("A", "text", "more") | Document
+Document("\\ud800", "text") | title, place 0, UTF-8
+Document("A", "text \\udcff") | text, place 5, UTF-8
 Document(name="A", text="text") | takes no argument 'name'
 Document(titel="A", text="text") | Did you mean 'title' or 'text'?
 segments(5, 3) | text is 5
@@ -129,7 +133,16 @@ load_lm("tiny", "float32") | positional
 fetch("tiny") | 'tiny', smollm2-135m
 fetch(5) | name
 fetch("smollm2-135m", 5) | lm_cache_dir
+load_lm(run.path) | a run of docmem, Run.open
 lm.tokenize("a text") | texts
+lm.tokenize([]) | no texts
+lm.tokenize(["\\udcff x"]) | UTF-8
+LanguageModel(lm.model) | missing, 'tokenizer'
+LanguageModel("tiny", lm.tokenizer, "tiny") | model is 'tiny'
+LanguageModel(lm.model, None, "tiny") | tokenizer is None
+LanguageModel(lm.model, lm.tokenizer, None) | name is None
+LanguageModel(lm.model, lm.tokenizer, "") | name
+HiddenStateCache(lm, [], [], -1) | no batches
 lm.tokenize([5]) | texts
 lm.tokenize([""]) | without tokens
 lm.tokenize(["a text"], 0) | max_length
@@ -199,6 +212,8 @@ preset("tiny", key_internal_layers=True, document_key_module_type="nonlinear") |
 preset("tiny", key_internal_activation=3, document_key_module_type="nonlinear") | key_internal
 preset("tiny", key_internal_dim=8) | key_internal_dim, linear
 preset("tiny", negative_delta=0.2) | negative_delta, perturb
+preset("tiny", lm_size="3b") | lm_size is 3b, tiny, no effect
+preset_for("gpt2", lm_size="1b") | lm_size is 1b
 preset("tiny", optimizer="adamw", muon_lr=0.1) | muon_lr, adamw
 preset("tiny", negative_rows=20) | negative_rows, batch_size
 preset_for(5) | lm
@@ -260,6 +275,7 @@ train(config, lm=lm, documents={"A": "a text"}) | documents
 train(config, lm=lm, documents=[*docs, None]) | documents
 train(config, lm=lm, documents=[[one] for one in docs]) | documents
 train(config, lm=lm, documents=(one for one in docs)) | documents
+train(config, lm=lm, documents=[*docs, Document("(base LM)", "A text")]) | '(base LM)', title
 train(config, lm=lm, documents=[docs[0], docs[0]]) | 2 documents, 'Cyclone Odalys'
 train(config, lm=lm, documents=docs[:1]) | second document
 train(config, lm=lm, documents=[*docs, Document("Empty", "")]) | 'Empty'
@@ -426,6 +442,7 @@ generate(hooked, lm.tokenizer, "The", 1.5) | document
 generate(hooked, lm.tokenizer, "The", 3) | 0 to 2
 generate(hooked, lm.tokenizer, "The", "Cyclone") | Did you mean
 generate(hooked, lm.tokenizer, "The", docs[0]) | document
+generate(hooked, lm.tokenizer, "\\udcff x") | prompt, UTF-8
 generate(hooked, lm.tokenizer, "The", [nan, 0]) | finite
 generate(hooked, lm.tokenizer, do_sample=True) | missing a required argument, 'prompt'
 write(max_new_tokens=0) | max_new_tokens
@@ -472,6 +489,7 @@ recall(run, "Cyclone", lm=lm) | Did you mean
 recall(run, docs[0], lm=lm) | document
 recall(run, 0, 5, lm=lm) | prompt
 recall(run, 0, "", lm=lm) | prompt is empty
+recall(run, 0, "\\udcff x", lm=lm) | UTF-8
 recall(run, 0, "The " * 100, lm=lm) | context
 recall(run, 0, lm="tiny") | lm
 recall(run, 0, lm=lm.model) | lm
@@ -509,6 +527,7 @@ attribute(lm, memory, -1, 5) | text
 attribute(lm, memory, -1, ["a text"]) | text
 attribute(lm, memory, -1, docs[0]) | text
 attribute(lm, memory, -1, "") | text
+attribute(lm, memory, -1, "\\udcff x") | UTF-8
 attribute(lm, memory, -1, "a text " * 99) | context
 attribute(lm, wide, -1, "a text") | width 16
 attribute(lm, memory, "a text") | 'text'
@@ -733,6 +752,15 @@ train --lm_name no/such-lm --documents nowhere | no/such-lm
 train --lm_name tiny --documents nowhere | nowhere
 train --documents  | documents
 train --titles Nobody | Nobody
+train --titles | --titles stands without a value
+train --titles --seed 2 | --titles stands without a value
+sweep --titles --seed 1 2 | --titles stands without a value
+sweep --save_dir nowhere --seed 1 2 | save_dir is 'nowhere' for 2 trainings
+sweep --executor local:² | 'local:²'
+page {run} --prompts | --prompts stands without a value
+train --lm_size 1b | lm_size is 1b, tiny
+train --preset smollm2-135m --lm-size=1b | lm_size is 1b
+train --documents {file} | a_file is a file
 train --titles Thornwick --max_labels 3 | Did you mean 'Thornwick Light'
 train --max_labels 1 | second document
 train --hook_memory_layer 4 | 4 blocks
@@ -771,6 +799,9 @@ generate {run} --prompt x --document all --max_new_tokens 0 | max_new_tokens
 generate {run} --prompt x | one token
 attribute {run} --text x | one token
 attribute {run} --text  | without tokens
+attribute {run} --text \udcff | UTF-8
+generate {run} --prompt \udcff --document none | prompt, UTF-8
+plan --lm_name {run} | is a run of docmem
 attribute nowhere --text x | nowhere
 runs nowhere | nowhere
 experiment activation --seeds 0 | seeds
