@@ -4,10 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import docmem
 from docmem.cli.commands import Train
-from docmem.cli.main import main, parse
+from docmem.cli.main import exit_status, main, parse
 from docmem.core.hook import attach
 from docmem.lm.generation import generate
 from docmem.lm.loading import LanguageModel
@@ -106,6 +107,18 @@ def test_settings_of_a_file_that_have_no_effect_are_refused(
     assert main(["train", "--config", str(file)]) == 1
     assert "muon_lr is 0.5, but optimizer is adamw" in capsys.readouterr().err
     assert parsed(["train", "--config", str(file), "--optimizer", "muon"]).muon_lr == 0.5
+
+
+def test_a_full_gpu_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    said = "CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has a total capacity of 8 GiB."
+
+    def full() -> int:
+        raise torch.cuda.OutOfMemoryError(said)
+
+    assert exit_status(full) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("docmem: CUDA out of memory. Tried to allocate 9.00 GiB. Give a ")
+    assert "batch_size or max_length" in message
 
 
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -246,6 +246,7 @@ MemoryConfig(8, 2, sel=3) | takes no argument 'sel'. Did you mean 'd_model'?
 PretrainConfig() | 'text'
 PretrainConfig(5) | text
 PretrainConfig("prose", layers=True) | layers
+PretrainConfig("prose", vocab_size=1) | vocab_size is 1, at least 258
 PretrainConfig("prose", lr=nan) | lr
 PretrainConfig("prose", lr="1e-3") | lr
 PretrainConfig("prose", held_out=nan) | held_out
@@ -300,6 +301,8 @@ train(config, lm=lm, documents=docs, epochs=3) | 'epochs'
 train(config, lm=lm, docs=docs) | 'docs'
 train(replace(config, hook_memory_layer=3), lm=lm, documents=docs) | 3 blocks
 train(replace(config, key_activation="tanhh"), lm=lm, documents=docs) | 'tanhh'
+train(replace(config, hook_memory_dim=10**13), lm=lm, documents=docs) | hook_memory_dim, not fit
+train(replace(config, hook_memory_dim=10**30), lm=lm, documents=docs) | hook_memory_dim, not fit
 train(replace(config, lm_name="no/such-lm"), documents=docs) | 'no/such-lm'
 train(replace(config, lm_name="no/such-lm", documents="nowhere")) | 'no/such-lm'
 train(replace(config, documents="nowhere"), lm=lm) | 'nowhere'
@@ -312,6 +315,9 @@ plan(config, []) | documents
 plan(config, docs[0]) | documents
 plan(config, documents=[5]) | documents
 plan(replace(config, hook_memory_layer=9), docs) | 4 blocks
+plan(replace(config, key_activation="tanhh"), docs) | 'tanhh'
+plan(replace(config, max_length=2000, segment_length=2000)) | context of tiny, 512
+plan(config, docs[:1]) | second document
 Run.open(5) | path
 Run.open(b"outputs") | path
 Run.open(None) | path
@@ -778,6 +784,8 @@ train --save_dir {file} | a_file
 plan --lm_name no/such-lm | no/such-lm
 plan --hook_memory_layer 4 | 4 blocks
 plan --muon_lr 0.1 --optimizer adamw | muon_lr
+plan --key_activation nope | 'nope'
+plan --max_labels 1 | second document
 figures nowhere | nowhere
 figures {file} | a_file
 figures {run} --points 1 | points
@@ -808,6 +816,8 @@ experiment activation --seeds 0 | seeds
 experiment activation --out {file} | a_file is a file
 pretrain --text nowhere | nowhere
 pretrain --text nowhere --lr 0 | lr
+pretrain --text nowhere --out {file} | a_file is a file
+pretrain --text nowhere --out {run} | is a run of docmem
 """
 USAGES = """
 nonsense

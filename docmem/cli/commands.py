@@ -192,7 +192,7 @@ class Page:
         path = write_page(
             runs,
             self.out,
-            lm=runs[0].load_lm(self.lm) if runs else None,
+            lm=runs[0].load_lm(self.lm) if runs and self.lm else None,
             points=self.points,
             map_tokens=self.map_tokens,
             text_points=self.text_points,

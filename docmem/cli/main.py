@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
+import torch
 import tyro
 
 import docmem
@@ -127,13 +128,17 @@ def exit_status(job: Callable[[], int]) -> int:
     """What a job answers; 1 if something the reader can mend stopped it, 130 if Ctrl-C did."""
     try:
         return job()
-    except (DocmemError, SystemExit) as error:
+    except (DocmemError, SystemExit, torch.cuda.OutOfMemoryError) as error:
         if not main_process():
             # Of an error of all, the first process speaks and ends, and the launcher ends the rest.
             time.sleep(30)
         if isinstance(error, SystemExit):
             raise  # tyro has said why
-        print(f"docmem: {error}", file=sys.stderr)
+        said = str(error)
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            tried = said.partition(" GPU ")[0]  # numbers and torch's own advice follow
+            said = f"{tried} Give a smaller batch_size or max_length, or a smaller LM."
+        print(f"docmem: {said}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         if main_process():
