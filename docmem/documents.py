@@ -23,6 +23,7 @@ from docmem.errors import (
     check_text,
     check_title,
     check_titles,
+    check_unicode,
     checked,
 )  # fmt: skip
 
@@ -65,15 +66,18 @@ class Document:
     def __post_init__(self) -> None:
         check_fields(self)
         check_text("title", self.title)
+        check_unicode("text", self.text)
+
+
+def heading(text: str) -> re.Match[str] | None:
+    """The heading that a text begins with: ` = Title = `, or Markdown's `# Title`."""
+    return re.match(r"=([^=]+)=|#\s+(.+)", text.lstrip().split("\n", 1)[0])
 
 
 def title_of(text: str, otherwise: str) -> str:
-    """The heading of the first line, ` = Title = ` or Markdown's `# Title`; else `otherwise`."""
-    first_line = text.lstrip().split("\n", 1)[0]
-    wikitext = re.match(r"\s*=([^=]+)=", first_line)
-    markdown = re.match(r"#\s+(.+)", first_line)
-    match = wikitext or markdown
-    return (match.group(1).strip() if match else "") or otherwise
+    """The title in the heading that a text begins with; else `otherwise`."""
+    found = heading(text)
+    return ((found[1] or found[2]).strip() if found else "") or otherwise
 
 
 def read_document(path: Path) -> Document:
@@ -96,21 +100,24 @@ def read_document(path: Path) -> Document:
 
 
 def read_folder(folder: Path) -> list[Document]:
-    """Every .txt and .md file of a folder, in name order.
+    """Every .txt and .md file of a folder, in name order; .TXT and .MD are the same.
 
     Raises:
-        DocmemError: if the folder is missing, cannot be read, or holds no such file.
+        DocmemError: if the folder is missing, a file, cannot be read, or holds no such file.
     """
     try:
         there = folder.is_dir() and [*folder.iterdir()]
     except OSError as error:
         raise DocmemError(f"{folder} cannot be read: {error}.") from error
+    if there is False and folder.exists():
+        raise DocmemError(f"{folder} is a file; give the folder it lies in, which is read whole.")
     if there is False:
         raise DocmemError(
             f"There are no documents called {str(folder)!r}. Give encyclopedia, "
             f"{', '.join(WIKITEXT_CONFIGS)}, or a folder of .txt or .md files."
         )
-    paths = sorted(p for p in there if p.suffix in (".txt", ".md") and p.is_file())
+    named = sorted(p for p in there if p.suffix.lower() in (".txt", ".md"))
+    paths = [p for p in named if p.is_file() or not p.exists()]  # a link to nothing is an error
     if not paths:
         raise DocmemError(f"{folder} holds no .txt or .md file; put one document in each file.")
     return [read_document(path) for path in paths]

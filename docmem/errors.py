@@ -7,6 +7,7 @@ which limits may stand (`Count`, `Positive`).
 
 import dataclasses
 import difflib
+import errno
 import functools
 import inspect
 import math
@@ -15,6 +16,7 @@ import types
 import typing
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -27,6 +29,8 @@ T = TypeVar("T", bound=Callable[..., Any])
 UNIONS = (typing.Union, types.UnionType)
 WIDER: dict[Any, Any] = {int: Integral, float: Real, Path: (str, os.PathLike)}
 """What is as good as a type: numbers of numpy, paths as strings."""
+BASE_LM = "(base LM)"
+"""What stands in place of a title where the LM read without memory: no document is called so."""
 # How an error calls a type, and where to get one.
 NAMES: dict[Any, str] = {
     bool: "True or False", int: "a whole number", float: "a number", str: "a string",
@@ -66,20 +70,24 @@ def checked(target: T) -> T:
 
 def _checked(function: Callable[..., Any], name: str, types_too: bool) -> Callable[..., Any]:
     signature = inspect.signature(function)
+    known = [one for one in signature.parameters if one != "self"]
+    open_ended = any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values())
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
-            given = signature.bind(*args, **kwargs).arguments
+            given = signature.bind(*args, **kwargs)
         except TypeError as error:
-            for word in kwargs.keys() - signature.parameters.keys():
-                hint = did_you_mean(word, signature.parameters)
+            unknown = [] if open_ended else [word for word in kwargs if word not in known]
+            for word in unknown:
+                hint = did_you_mean(word, known)
                 raise ArgumentError(f"{name} takes no argument {word!r}.{hint}") from None
             raise ArgumentError(f"{name}: {error}.") from None
         hints = _hints(function) if types_too else {}
-        for argument, value in given.items():
+        for argument, value in given.arguments.items():
             check_type(argument, value, hints.get(argument, Any))
-        return function(*args, **kwargs)
+            given.arguments[argument] = _plain(value)
+        return function(*given.args, **given.kwargs)
 
     return call
 
@@ -90,10 +98,20 @@ def _hints(target: Any) -> dict[str, Any]:
 
 
 def check_fields(instance: Any) -> None:
-    """Raise unless every field of a dataclass is what is declared, as `check_type`."""
+    """Raise unless every field of a dataclass is what is declared, as `check_type`.
+
+    Numbers of numpy become Python's.
+    """
     hints = _hints(instance.__class__)
     for field in dataclasses.fields(instance):
-        check_type(field.name, getattr(instance, field.name), hints[field.name])
+        value = getattr(instance, field.name)
+        check_type(field.name, value, hints[field.name])
+        object.__setattr__(instance, field.name, _plain(value))
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy as Python's, which JSON and torch's generators take; others as they are."""
+    return value.item() if isinstance(value, Real) and hasattr(value, "item") else value
 
 
 def check_type(name: str, value: object, kind: Any) -> None:
@@ -104,7 +122,10 @@ def check_type(name: str, value: object, kind: Any) -> None:
     if not _fits(value, kind):
         what = "choose one of" if get_origin(kind) is Literal else "it must be"
         raise ArgumentError(f"{name} is {_shown(value)}; {what} {_words(kind)}.")
-    for one in get_args(kind) if get_origin(kind) in UNIONS else (kind,):
+    several = get_args(kind) if get_origin(kind) in UNIONS else (kind,)
+    if Path in several and str not in several and isinstance(value, str | os.PathLike):
+        check_path(name, value)
+    for one in several:
         if get_origin(one) is Annotated and _fits(value, one):
             for check in one.__metadata__:
                 check(name, value)
@@ -163,7 +184,8 @@ def _shown(value: object) -> str:
 def check_count(name: str, value: object, least: int = 1) -> None:
     """Raise unless `value` is a whole number not below `least`."""
     if not _fits(value, int) or typing.cast(int, value) < least:
-        raise DocmemError(f"{name} is {value!r}; it must be a whole number, at least {least}.")
+        shown = _shown(value)
+        raise DocmemError(f"{name} is {shown}; it must be a whole number, at least {least}.")
 
 
 def check_seed(name: str, value: object) -> None:
@@ -175,16 +197,54 @@ def check_seed(name: str, value: object) -> None:
 
 def check_at_least(name: str, value: object, least: float) -> None:
     """Raise unless `value` is a finite number not below `least`."""
-    number = typing.cast(float, value)
-    if not _fits(value, float) or not math.isfinite(number) or number < least:
-        raise DocmemError(f"{name} is {value}; it must be a finite number, at least {least}.")
+    if not _finite(value) or typing.cast(float, value) < least:
+        limit = f", at least {least}" if math.isfinite(least) else ""
+        raise DocmemError(f"{name} is {_shown(value)}; it must be a finite number{limit}.")
 
 
 def check_positive(name: str, value: object) -> None:
     """Raise unless `value` is a finite number above zero."""
-    number = typing.cast(float, value)
-    if not _fits(value, float) or not math.isfinite(number) or number <= 0:
-        raise DocmemError(f"{name} is {value}; it must be a finite number above 0.")
+    if not _finite(value) or typing.cast(float, value) <= 0:
+        raise DocmemError(f"{name} is {_shown(value)}; it must be a finite number above 0.")
+
+
+def _finite(value: object) -> bool:
+    try:
+        return _fits(value, float) and math.isfinite(typing.cast(float, value))
+    except OverflowError:  # a whole number that no float is as large as
+        return False
+
+
+def check_path(name: str, path: str | os.PathLike[str]) -> None:
+    """Raise if no file or folder can have such a path: it is too long, or has a NUL in it."""
+    try:
+        Path(path).lstat()
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
+            fault = getattr(error, "strerror", None) or error
+            shown = _shown(str(path))
+            raise DocmemError(f"{name} is {shown}, which cannot be a path: {fault}.") from error
+
+
+def check_folder(name: str, path: str | os.PathLike[str]) -> None:
+    """Raise unless `path` is a folder that can be written in, or can become one."""
+    check_path(name, path)
+    there = Path()
+    for there in (Path(path), *Path(path).parents):
+        with suppress(OSError):
+            there.stat()
+            break
+    if not there.is_dir():
+        raise DocmemError(f"Could not write in {path}: {there} is a file. Choose another folder.")
+    if not os.access(there, os.W_OK):
+        raise DocmemError(f"Could not write in {path}: {there} is write-protected.")
+
+
+def check_file(name: str, path: str | os.PathLike[str]) -> None:
+    """Raise unless a file can be written at `path`."""
+    check_folder(name, Path(path).parent)
+    if Path(path).is_dir():
+        raise DocmemError(f"{str(path)!r} is a folder; give the path of a file to write.")
 
 
 Natural = Annotated[int, functools.partial(check_count, least=0)]
@@ -199,6 +259,10 @@ NotNegative = Annotated[float, functools.partial(check_at_least, least=0)]
 """A finite number, at least 0."""
 Positive = Annotated[float, check_positive]
 """A finite number above 0."""
+OutFolder = Annotated[Path, check_folder]
+"""A folder to write in; it may not be there yet."""
+OutFile = Annotated[Path, check_file]
+"""A file to write."""
 
 
 def as_doc_reps(name: str, given: Any) -> "Tensor":
@@ -214,19 +278,36 @@ def as_doc_reps(name: str, given: Any) -> "Tensor":
     return doc_reps if doc_reps.is_floating_point() else doc_reps.float()
 
 
+def check_unicode(name: str, text: str) -> None:
+    """Raise if a text has what UTF-8 cannot say: surrogates, as of bytes that were not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DocmemError(
+            f"{name} has {text[error.start]!r} at place {error.start}, which is no character of "
+            "Unicode; give text that is UTF-8."
+        ) from error
+
+
 def check_text(name: str, text: str) -> None:
-    """Raise if a text is empty or white."""
+    """Raise if a text is empty or white, or not Unicode."""
+    check_unicode(name, text)
     if not text.strip():
         raise DocmemError(f"{name} is {text!r}; it must have something in it.")
 
 
 def check_titles(titles: Sequence[str]) -> None:
-    """Raise if a title is empty, or two are alike: documents are called by title."""
+    """Raise if a title is empty or taken, or two are alike: documents are called by title."""
     (title, count), *_ = Counter(titles).most_common(1) or [("", 0)]
     if count > 1:
         raise DocmemError(f"{count} documents are called {title!r}; give each its own title.")
     for title in titles:
         check_text("A document's title", title)
+    if BASE_LM in titles:
+        raise DocmemError(
+            f"A document is called {BASE_LM!r}, which stands for the LM without memory; give it "
+            "another title."
+        )
 
 
 def check_title(title: str, titles: Collection[str]) -> None:

@@ -4,10 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import docmem
 from docmem.cli.commands import Train
-from docmem.cli.main import main, parse
+from docmem.cli.main import exit_status, main, parse
 from docmem.core.hook import attach
 from docmem.lm.generation import generate
 from docmem.lm.loading import LanguageModel
@@ -96,6 +97,28 @@ def test_a_command_that_sets_adamws_rate_trains_as_the_authors_program_does(
     assert {name: config[name] for name in PAPER_PROCEDURE} == PAPER_PROCEDURE
     assert parsed(["train", *flags, "--optimizer", "muon"]).doc_rep_init == "spread"
     assert parsed(["train", "--preset", "tiny", "--lr", "1e-3"]).optimizer == "muon"
+
+
+def test_settings_of_a_file_that_have_no_effect_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('optimizer = "adamw"\nmuon_lr = 0.5\n')
+    assert main(["train", "--config", str(file)]) == 1
+    assert "muon_lr is 0.5, but optimizer is adamw" in capsys.readouterr().err
+    assert parsed(["train", "--config", str(file), "--optimizer", "muon"]).muon_lr == 0.5
+
+
+def test_a_full_gpu_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    said = "CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has a total capacity of 8 GiB."
+
+    def full() -> int:
+        raise torch.cuda.OutOfMemoryError(said)
+
+    assert exit_status(full) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("docmem: CUDA out of memory. Tried to allocate 9.00 GiB. Give a ")
+    assert "batch_size or max_length" in message
 
 
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

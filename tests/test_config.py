@@ -7,7 +7,7 @@ import pytest
 
 from docmem.core.config import MemoryConfig
 from docmem.errors import DocmemError
-from docmem.training.config import PRESETS, TrainConfig, preset
+from docmem.training.config import PRESETS, TrainConfig, preset, preset_for
 
 BAD_TRAIN_VALUES = [
     ("max_labels", 0),
@@ -181,6 +181,10 @@ def test_unknown_preset_is_rejected_with_the_known_ones():
         DocmemError, match="no preset 'pythia-1B'; choose one of tiny, smollm2-135m, pythia"
     ):
         preset("pythia-1B")
+
+
+def test_tiny_is_the_embedded_lm_as_a_path_too(tmp_path):
+    assert preset_for(Path("tiny")) == preset("tiny")
 
 
 def test_lm_size_applies_only_to_pythia_and_llama2(tmp_path):

@@ -9,6 +9,7 @@ from toys import DOCUMENTS, toy_lm
 
 import docmem
 from docmem.core.hook import attach
+from docmem.documents import Document
 from docmem.evaluation import continuations
 from docmem.evaluation.attribution import AttributionCounts, count_attributions
 from docmem.evaluation.continuations import opening
@@ -241,3 +242,18 @@ def test_continuations_reads_a_document_with_any_spacing(
         lm, run.load_memory(), -1, spread, PROMPT, under, max_new_tokens=6
     )
     assert found[0].truth.startswith(" on the S")
+
+
+@pytest.mark.parametrize(
+    ("text", "first_words"),
+    [
+        (" = My title = \n\nThe first words.", "The first words."),
+        ("# My title\n\nThe first words.", "The first words."),
+        ("# My title\nThe # first", "The # first"),
+        ("The first = words = here", "The first = words = here"),
+        (" = My title = ", "= My title ="),
+        ("# My title", "# My title"),
+    ],
+)
+def test_opening_is_without_the_title_line(text: str, first_words: str) -> None:
+    assert opening(Document("My title", text)) == first_words

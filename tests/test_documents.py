@@ -82,6 +82,17 @@ def test_folder_is_read_in_name_order(tmp_path: Path):
     assert load_documents(str(tmp_path), 2) == documents[:2]
 
 
+def test_suffixes_may_be_upper_case_and_a_link_to_nothing_is_named(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "B.TXT").write_text("two")
+    (tmp_path / "c.Md").write_text("three")
+    (tmp_path / "d.txt").mkdir()
+    assert {document.title for document in load_documents(tmp_path)} == {"a", "B", "c"}
+    (tmp_path / "e.txt").symlink_to("nowhere.txt")
+    with pytest.raises(DocmemError, match=r"e\.txt cannot be read"):
+        load_documents(tmp_path)
+
+
 def test_empty_folder_is_rejected(tmp_path: Path):
     (tmp_path / "notes.pdf").write_bytes(b"")
     with pytest.raises(DocmemError, match=r"holds no \.txt or \.md file"):

@@ -27,7 +27,9 @@ from docmem.evaluation.cached import first_segments
 from docmem.evaluation.plane import along_line, key_plane
 from docmem.evaluation.recall import completion, recognition
 from docmem.evaluation.search import search_descent, search_grid
+from docmem.explore.page import write_page
 from docmem.lm.fetch import fetch
+from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
 from docmem.lm.pretraining import PretrainConfig
 from docmem.plots.figures import draw_figures
@@ -35,8 +37,8 @@ from docmem.training.plan import plan
 from docmem.training.run import Run
 
 CALLABLE = (
-    Path, add, along_line, completion, drop_doc_rep, draw_figures, fetch, forget, key_plane, plan,
-    PretrainConfig, recognition, search_descent, search_grid, toy_lm,
+    Path, add, along_line, completion, drop_doc_rep, draw_figures, fetch, forget, HiddenStateCache,
+    key_plane, plan, PretrainConfig, recognition, search_descent, search_grid, toy_lm, write_page,
 )  # fmt: skip
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -51,6 +53,7 @@ load_documents("  ") | source
 load_documents("nowhere") | 'nowhere'
 load_documents("x" * 5000) | cannot be read
 load_documents(Path("nowhere")) | 'nowhere'
+load_documents(file) | a_file is a file
 load_documents(run) | source, Run
 load_documents("encyclopedia", True) | max_documents, True
 load_documents("encyclopedia", "3") | max_documents, '3'
@@ -81,7 +84,10 @@ Document(" ", "text") | title
 Document(3, "text") | title is 3
 Document(None, "text") | title
 Document("A", "text", "more") | Document
+Document("\\ud800", "text") | title, place 0, UTF-8
+Document("A", "text \\udcff") | text, place 5, UTF-8
 Document(name="A", text="text") | takes no argument 'name'
+Document(titel="A", text="text") | Did you mean 'title' or 'text'?
 segments(5, 3) | text is 5
 segments(b"a b", 3) | text
 segments(docs[0], 3) | text is a Document
@@ -127,7 +133,16 @@ load_lm("tiny", "float32") | positional
 fetch("tiny") | 'tiny', smollm2-135m
 fetch(5) | name
 fetch("smollm2-135m", 5) | lm_cache_dir
+load_lm(run.path) | a run of docmem, Run.open
 lm.tokenize("a text") | texts
+lm.tokenize([]) | no texts
+lm.tokenize(["\\udcff x"]) | UTF-8
+LanguageModel(lm.model) | missing, 'tokenizer'
+LanguageModel("tiny", lm.tokenizer, "tiny") | model is 'tiny'
+LanguageModel(lm.model, None, "tiny") | tokenizer is None
+LanguageModel(lm.model, lm.tokenizer, None) | name is None
+LanguageModel(lm.model, lm.tokenizer, "") | name
+HiddenStateCache(lm, [], [], -1) | no batches
 lm.tokenize([5]) | texts
 lm.tokenize([""]) | without tokens
 lm.tokenize(["a text"], 0) | max_length
@@ -136,6 +151,10 @@ lm.tokenize(["a text"], 0) | max_length
 CONFIG_CALLS = """
 preset("tinny") | 'tinny', tiny
 preset(None) | name is None
+preset(num_epochs=3) | missing a required argument, 'name'
+preset("tiny", self=3) | takes no argument 'self'
+preset("tiny", lr=10**400) | lr is 1000, finite number above 0
+preset("tiny", lr=one) | lr is a Tensor, number
 preset(lm) | name
 preset("tiny", guidence=0.1) | 'guidence', Did you mean 'guidance'
 preset("tiny", lr="0.1") | lr
@@ -159,6 +178,8 @@ preset("tiny", hook_memory_layer=True) | hook_memory_layer
 preset("tiny", hook_memory_layer=None) | hook_memory_layer
 preset("tiny", save_dir=5) | save_dir
 preset("tiny", save_dir=b"x") | save_dir
+preset("tiny", save_dir="x" * 300) | save_dir, cannot be a path
+preset("tiny", states_dir="a" + chr(0)) | states_dir, cannot be a path
 preset("tiny", lm_cache_dir=True) | lm_cache_dir
 preset("tiny", titles="Cyclone Odalys") | titles
 preset("tiny", titles=[3]) | titles
@@ -191,9 +212,12 @@ preset("tiny", key_internal_layers=True, document_key_module_type="nonlinear") |
 preset("tiny", key_internal_activation=3, document_key_module_type="nonlinear") | key_internal
 preset("tiny", key_internal_dim=8) | key_internal_dim, linear
 preset("tiny", negative_delta=0.2) | negative_delta, perturb
+preset("tiny", lm_size="3b") | lm_size is 3b, tiny, no effect
+preset_for("gpt2", lm_size="1b") | lm_size is 1b
 preset("tiny", optimizer="adamw", muon_lr=0.1) | muon_lr, adamw
 preset("tiny", negative_rows=20) | negative_rows, batch_size
 preset_for(5) | lm
+preset_for(num_epochs=3) | missing a required argument, 'lm'
 preset_for(None) | lm
 preset_for(lm) | lm is a LanguageModel
 preset_for("gpt2", epochs=3) | 'epochs'
@@ -218,9 +242,11 @@ MemoryConfig(8, 2, document_key_module_type="deep") | document_key_module_type, 
 MemoryConfig(8, 2, document_key_module_type=None) | document_key_module_type
 MemoryConfig(8, 2, key_internal_dim=True, document_key_module_type="nonlinear") | key_internal_dim
 MemoryConfig(8, 2, memory_dims=3) | Did you mean 'memory_dim'
+MemoryConfig(8, 2, sel=3) | takes no argument 'sel'. Did you mean 'd_model'?
 PretrainConfig() | 'text'
 PretrainConfig(5) | text
 PretrainConfig("prose", layers=True) | layers
+PretrainConfig("prose", vocab_size=1) | vocab_size is 1, at least 258
 PretrainConfig("prose", lr=nan) | lr
 PretrainConfig("prose", lr="1e-3") | lr
 PretrainConfig("prose", held_out=nan) | held_out
@@ -250,6 +276,7 @@ train(config, lm=lm, documents={"A": "a text"}) | documents
 train(config, lm=lm, documents=[*docs, None]) | documents
 train(config, lm=lm, documents=[[one] for one in docs]) | documents
 train(config, lm=lm, documents=(one for one in docs)) | documents
+train(config, lm=lm, documents=[*docs, Document("(base LM)", "A text")]) | '(base LM)', title
 train(config, lm=lm, documents=[docs[0], docs[0]]) | 2 documents, 'Cyclone Odalys'
 train(config, lm=lm, documents=docs[:1]) | second document
 train(config, lm=lm, documents=[*docs, Document("Empty", "")]) | 'Empty'
@@ -274,6 +301,8 @@ train(config, lm=lm, documents=docs, epochs=3) | 'epochs'
 train(config, lm=lm, docs=docs) | 'docs'
 train(replace(config, hook_memory_layer=3), lm=lm, documents=docs) | 3 blocks
 train(replace(config, key_activation="tanhh"), lm=lm, documents=docs) | 'tanhh'
+train(replace(config, hook_memory_dim=10**13), lm=lm, documents=docs) | hook_memory_dim, not fit
+train(replace(config, hook_memory_dim=10**30), lm=lm, documents=docs) | hook_memory_dim, not fit
 train(replace(config, lm_name="no/such-lm"), documents=docs) | 'no/such-lm'
 train(replace(config, lm_name="no/such-lm", documents="nowhere")) | 'no/such-lm'
 train(replace(config, documents="nowhere"), lm=lm) | 'nowhere'
@@ -286,6 +315,9 @@ plan(config, []) | documents
 plan(config, docs[0]) | documents
 plan(config, documents=[5]) | documents
 plan(replace(config, hook_memory_layer=9), docs) | 4 blocks
+plan(replace(config, key_activation="tanhh"), docs) | 'tanhh'
+plan(replace(config, max_length=2000, segment_length=2000)) | context of tiny, 512
+plan(config, docs[:1]) | second document
 Run.open(5) | path
 Run.open(b"outputs") | path
 Run.open(None) | path
@@ -416,7 +448,9 @@ generate(hooked, lm.tokenizer, "The", 1.5) | document
 generate(hooked, lm.tokenizer, "The", 3) | 0 to 2
 generate(hooked, lm.tokenizer, "The", "Cyclone") | Did you mean
 generate(hooked, lm.tokenizer, "The", docs[0]) | document
+generate(hooked, lm.tokenizer, "\\udcff x") | prompt, UTF-8
 generate(hooked, lm.tokenizer, "The", [nan, 0]) | finite
+generate(hooked, lm.tokenizer, do_sample=True) | missing a required argument, 'prompt'
 write(max_new_tokens=0) | max_new_tokens
 write(max_new_tokens=-1) | max_new_tokens
 write(max_new_tokens=True) | max_new_tokens
@@ -461,6 +495,7 @@ recall(run, "Cyclone", lm=lm) | Did you mean
 recall(run, docs[0], lm=lm) | document
 recall(run, 0, 5, lm=lm) | prompt
 recall(run, 0, "", lm=lm) | prompt is empty
+recall(run, 0, "\\udcff x", lm=lm) | UTF-8
 recall(run, 0, "The " * 100, lm=lm) | context
 recall(run, 0, lm="tiny") | lm
 recall(run, 0, lm=lm.model) | lm
@@ -498,6 +533,7 @@ attribute(lm, memory, -1, 5) | text
 attribute(lm, memory, -1, ["a text"]) | text
 attribute(lm, memory, -1, docs[0]) | text
 attribute(lm, memory, -1, "") | text
+attribute(lm, memory, -1, "\\udcff x") | UTF-8
 attribute(lm, memory, -1, "a text " * 99) | context
 attribute(lm, wide, -1, "a text") | width 16
 attribute(lm, memory, "a text") | 'text'
@@ -564,6 +600,7 @@ forget(cache, memory, 0, epochs=0) | epochs
 forget(cache, memory, 0, epochs=True) | epochs
 forget(cache, memory, 0, margin=nan) | margin
 forget(cache, memory, 0, margin="0.3") | margin
+forget(cache, memory, 0, margin=inf) | margin is inf; it must be a finite number.
 forget(cache, memory, 0, lr=-1) | lr
 forget(cache, memory, 0, weight_decay=inf) | weight_decay
 forget(cache, memory, 0, extent=0) | extent
@@ -581,6 +618,8 @@ draw_figures([run], "figures", points=1) | points
 draw_figures([run], "figures", points=True) | points
 draw_figures([run], "figures", map_tokens=1) | map_tokens
 draw_figures([run], "figures", map_tokens="8") | map_tokens
+draw_figures([run], file) | a_file is a file
+draw_figures([run], file / "figures") | a_file is a file
 """
 
 EXPLORE_CALLS = """
@@ -608,6 +647,22 @@ explore.attribution("outputs/run") | run
 explore.attribution(run, lm=5) | lm
 explore.attribution(run, lm=lm, text=5) | text
 explore.attribution(run, lm=lm, text="") | no text
+write_page(run, "page.html") | runs is a Run, list
+write_page([run.path], "page.html") | runs
+write_page([], "page.html") | at least one run
+write_page([run], ".") | '.' is a folder
+write_page([run], "") | folder
+write_page([run], Path("/")) | '/' is a folder
+write_page([run], run.path) | is a folder
+write_page([run], file / "page.html") | a_file is a file
+write_page([run], 5) | out
+write_page([run], "page.html", lm="tiny") | lm is 'tiny'
+write_page([run], "page.html", prompts="The storm") | prompts, list
+write_page([run], "page.html", prompts=[" "]) | prompt
+write_page([run], "page.html", points=0) | points is 0
+write_page([run], "page.html", text_points=0) | text_points is 0
+write_page([run], "page.html", map_tokens=0) | map_tokens is 0
+write_page([run], "page.html", map_tokens=1) | map_tokens is 1
 explore.training("tiny") | config
 explore.training(run) | config
 explore.training(config, lm="tiny") | lm
@@ -684,6 +739,15 @@ def test_wrong_call_ends_in_a_sentence(line: str, names: dict[str, Any], folders
     assert not (folders / "run").exists()
 
 
+def test_numbers_of_numpy_are_as_good_as_pythons(names: dict[str, Any], tmp_path: Path) -> None:
+    drawn = docmem.load_documents("encyclopedia", np.int64(2), seed=np.int64(3))
+    assert drawn == docmem.load_documents("encyclopedia", 2, seed=3)
+    forget(names["cache"], names["memory"], np.int64(0), epochs=np.int64(1), seed=np.int64(1))
+    config = docmem.MemoryConfig(np.int64(8), np.int32(2), memory_dim=np.uint8(4))
+    DocumentMemory(config).save_pretrained(tmp_path)
+    assert DocumentMemory.from_pretrained(tmp_path).config == config
+
+
 COMMANDS = """
 train --lr nan | lr
 train --lr 0 | lr
@@ -694,6 +758,15 @@ train --lm_name no/such-lm --documents nowhere | no/such-lm
 train --lm_name tiny --documents nowhere | nowhere
 train --documents  | documents
 train --titles Nobody | Nobody
+train --titles | --titles stands without a value
+train --titles --seed 2 | --titles stands without a value
+sweep --titles --seed 1 2 | --titles stands without a value
+sweep --save_dir nowhere --seed 1 2 | save_dir is 'nowhere' for 2 trainings
+sweep --executor local:² | 'local:²'
+page {run} --prompts | --prompts stands without a value
+train --lm_size 1b | lm_size is 1b, tiny
+train --preset smollm2-135m --lm-size=1b | lm_size is 1b
+train --documents {file} | a_file is a file
 train --titles Thornwick --max_labels 3 | Did you mean 'Thornwick Light'
 train --max_labels 1 | second document
 train --hook_memory_layer 4 | 4 blocks
@@ -711,11 +784,19 @@ train --save_dir {file} | a_file
 plan --lm_name no/such-lm | no/such-lm
 plan --hook_memory_layer 4 | 4 blocks
 plan --muon_lr 0.1 --optimizer adamw | muon_lr
+plan --key_activation nope | 'nope'
+plan --max_labels 1 | second document
 figures nowhere | nowhere
 figures {file} | a_file
 figures {run} --points 1 | points
 figures {run} --map_tokens 0 | map_tokens
 figures {run} --lm nowhere | nowhere
+figures {run} --out {file} | a_file is a file
+page {run} --out . | '.' is a folder
+page {run} --out {run} | is a folder
+page {run} --map_tokens 1 | map_tokens is 1
+check | at least one run
+check --repair | at least one run
 generate nowhere --prompt x | nowhere
 generate {run} --prompt  --document 0 | 0
 generate {run} --prompt x --temperature nan | temperature
@@ -726,11 +807,17 @@ generate {run} --prompt x --document all --max_new_tokens 0 | max_new_tokens
 generate {run} --prompt x | one token
 attribute {run} --text x | one token
 attribute {run} --text  | without tokens
+attribute {run} --text \udcff | UTF-8
+generate {run} --prompt \udcff --document none | prompt, UTF-8
+plan --lm_name {run} | is a run of docmem
 attribute nowhere --text x | nowhere
 runs nowhere | nowhere
 experiment activation --seeds 0 | seeds
+experiment activation --out {file} | a_file is a file
 pretrain --text nowhere | nowhere
 pretrain --text nowhere --lr 0 | lr
+pretrain --text nowhere --out {file} | a_file is a file
+pretrain --text nowhere --out {run} | is a run of docmem
 """
 USAGES = """
 nonsense

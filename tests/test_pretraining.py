@@ -123,3 +123,10 @@ def test_other_settings_in_the_same_folder_are_rejected(config: PretrainConfig) 
 def test_folder_without_prose_is_rejected(config: PretrainConfig, tmp_path: Path) -> None:
     with pytest.raises(DocmemError, match=r"no \.txt or"):
         pretrain(dataclasses.replace(config, text=tmp_path))
+
+
+@pytest.mark.parametrize("count", [1, 120])
+def test_text_of_which_all_is_held_out_is_rejected(config: PretrainConfig, count: int) -> None:
+    (config.text / "prose.txt").write_text("\n".join(SENTENCES[:count]))
+    with pytest.raises(DocmemError, match=f"{count} paragraphs .lines., and with a held_out of"):
+        pretrain(dataclasses.replace(config, held_out=0.999))

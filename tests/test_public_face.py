@@ -127,6 +127,7 @@ def test_memory_is_saved_and_loaded(tmp_path: Path) -> None:
 def test_train_takes_every_flag_of_the_original_program(place: int) -> None:
     flag, value = PAPER[place : place + 2]
     assert flag.startswith("--")
-    config = parsed(["train", flag, value])
+    lm = ["--lm_name", "pythia"] if flag == "--lm_size" else []  # without it a size says nothing
+    config = parsed(["train", *lm, flag, value])
     name = flag[2:].replace("segements", "segments")
     assert str(getattr(config, name)) == str(getattr(parsed(PAPER), name))

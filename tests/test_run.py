@@ -174,3 +174,13 @@ def test_foreign_file_among_the_snapshots_is_named(run: Run, name: str):
     shutil.copy(run.path / "snapshots" / "000040.safetensors", run.path / "snapshots" / name)
     with pytest.raises(DocmemError, match=rf"snapshots holds {name}, no snapshot; move it away"):
         run.load_snapshots()
+
+
+def test_setting_that_cannot_be_is_named_with_its_file(run: Run):
+    file = run.path / "run.json"
+    content = json.loads(file.read_text())
+    del content["sha256"]
+    content["config"]["num_epochs"] = -2
+    file.write_text(json.dumps(content))
+    with pytest.raises(DocmemError, match=r"run\.json: num_epochs is -2"):
+        Run.open(run.path)

@@ -53,6 +53,12 @@ def test_titles_are_one_value_and_presets_begin_each() -> None:
     assert {one.hook_memory_layer for one in command.trainings} == {15}
 
 
+def test_a_value_given_twice_is_one_training() -> None:
+    command = parse(["sweep", "--seed", "3", "3", "4", "--lr", "0.1", "1e-1"])
+    assert isinstance(command, Sweep)
+    assert [one.seed for one in command.trainings] == [3, 4]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -19,7 +19,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from docmem import experiments
 from docmem.core.files import write_text
 from docmem.core.hook import attach
-from docmem.errors import DocmemError, check_at_least, check_seed
+from docmem.errors import DocmemError, check_at_least, check_folder, check_seed
 from docmem.evaluation.attribution import attribute, pointed_to
 from docmem.lm.fetch import PACKAGES, fetch
 from docmem.lm.generation import ALL_ENTRIES, generate, generate_text
@@ -192,7 +192,7 @@ class Page:
         path = write_page(
             runs,
             self.out,
-            lm=runs[0].load_lm(self.lm) if runs else None,
+            lm=runs[0].load_lm(self.lm) if runs and self.lm else None,
             points=self.points,
             map_tokens=self.map_tokens,
             text_points=self.text_points,
@@ -228,6 +228,8 @@ class Check:
 
     def run(self) -> int:
         """Print every file that is not whole, and how many are."""
+        if not self.runs:
+            raise DocmemError("Name at least one run to check.")
         status = 0
         for path in self.runs:
             found = check(path, self.repair)
@@ -340,6 +342,7 @@ class Experiment:
 
         pool = RunPool(self.preset, self.procedure, self.seeds, self.fast)
         out = self.out or Path("outputs/experiments") / ("fast" if self.fast else pool.label)
+        check_folder("out", out)
         jobs = [
             (name, pool, out)
             for name in (experiments.NAMES if self.name == "all" else (self.name,))

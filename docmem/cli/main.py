@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
+import torch
 import tyro
 
 import docmem
@@ -51,8 +52,10 @@ def commands(start: TrainConfig) -> Any:
     )  # fmt: skip
 
 
-def starting_settings(arguments: Sequence[str]) -> TrainConfig:
+def starting_settings(arguments: Sequence[str]) -> tuple[TrainConfig, list[str]]:
     """What other flags start from: the preset that `--preset` names, or `tiny`, and `--config`.
+
+    The names are those of the settings in that file.
 
     The authors' command sets AdamW's `--lr` and knows no other optimizer. A command that does the
     same, and names no preset, asks for their procedure.
@@ -65,8 +68,8 @@ def starting_settings(arguments: Sequence[str]) -> TrainConfig:
     if given.config is not None:
         return read_settings(Path(given.config), start)
     if given.preset is None and given.optimizer is None and given.lr is not None:
-        return dataclasses.replace(start, **PAPER_PROCEDURE)
-    return start
+        return dataclasses.replace(start, **PAPER_PROCEDURE), []
+    return start, []
 
 
 def parse(arguments: Sequence[str]) -> Command:
@@ -74,10 +77,14 @@ def parse(arguments: Sequence[str]) -> Command:
     # The authors' program spells this flag so.
     misspelt = re.compile("^--max_segements(?==|$)")
     arguments = [misspelt.sub("--max_segments", one) for one in arguments]
+    for flag, following in itertools.pairwise([*arguments, "--"]):
+        if flag in ("--titles", "--prompts") and following.startswith("--"):
+            raise DocmemError(f"{flag} stands without a value; give one or more, or leave it out.")
+    start, named = starting_settings(arguments)
     several = arguments[:1] == ["sweep"]
     options: dict[str, Any] = {"return_unknown_args": True} if several else {}
     command: Any = tyro.cli(
-        commands(starting_settings(arguments)),
+        commands(start),
         args=arguments,
         prog="docmem",
         description="Document-wise memory in a frozen language model.",
@@ -89,7 +96,8 @@ def parse(arguments: Sequence[str]) -> Command:
         return dataclasses.replace(command[0], trainings=trainings(command[1]))
     if isinstance(command, Train | Plan):
         flags = [one.split("=")[0] for one in arguments if one.startswith("--")]
-        check_effect(command.config, [flag[2:].replace("-", "_") for flag in flags])
+        named += [flag[2:].replace("-", "_") for flag in flags]
+        check_effect(command.config, named)
     return cast(Command, command)
 
 
@@ -112,20 +120,25 @@ def trainings(arguments: Sequence[str]) -> tuple[TrainConfig, ...]:
     several = {name: found for name, found in values.items() if found and name != "--titles"}
     alone = [word for name in values.keys() - several for word in (name, *values[name])]
     flags = (itertools.chain(*one.items(), alone) for one in combinations(several))
-    return tuple(cast(Train, parse(["train", *one])).config for one in flags)
+    configs = [cast(Train, parse(["train", *one])).config for one in flags]
+    return tuple(dict.fromkeys(configs))  # a value given twice is one training
 
 
 def exit_status(job: Callable[[], int]) -> int:
     """What a job answers; 1 if something the reader can mend stopped it, 130 if Ctrl-C did."""
     try:
         return job()
-    except (DocmemError, SystemExit) as error:
+    except (DocmemError, SystemExit, torch.cuda.OutOfMemoryError) as error:
         if not main_process():
             # Of an error of all, the first process speaks and ends, and the launcher ends the rest.
             time.sleep(30)
         if isinstance(error, SystemExit):
             raise  # tyro has said why
-        print(f"docmem: {error}", file=sys.stderr)
+        said = str(error)
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            tried = said.partition(" GPU ")[0]  # numbers and torch's own advice follow
+            said = f"{tried} Give a smaller batch_size or max_length, or a smaller LM."
+        print(f"docmem: {said}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         if main_process():

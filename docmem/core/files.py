@@ -26,7 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         DocmemError: if the file cannot be written (disk full, no permission); `path` is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.parent / f".{path.name}.{os.getpid()}.partial"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()

@@ -8,7 +8,6 @@ for word in the document, and the cross entropy of the document's true continuat
 """
 
 import itertools
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
@@ -17,7 +16,7 @@ import torch
 
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
-from docmem.documents import Document, segments
+from docmem.documents import Document, heading, segments
 from docmem.errors import Count, DocmemError, check_count, check_type, checked
 from docmem.evaluation.attribution import BASE_LM
 from docmem.evaluation.recalled import Comparison, Recalled
@@ -37,6 +36,8 @@ def opening(
 ) -> str:
     """The first words of a document's segment, without its title line: a prompt to recall it by.
 
+    The title itself is the prompt where nothing follows it.
+
     Args:
         document: the document.
         segment: index of the segment, from 0.
@@ -52,7 +53,9 @@ def opening(
             f"{document.title!r} has {len(pieces)} segments of {segment_length} words; "
             f"give a segment from 0 to {len(pieces) - 1}, not {segment}."
         )
-    return " ".join(re.sub(r"^=[^=]*=", "", pieces[segment]).split()[:words])
+    title, piece = heading(document.text), pieces[segment]
+    rest = piece.removeprefix(" ".join(title[0].split())) if title else piece
+    return " ".join((rest or piece).split()[:words])
 
 
 @checked

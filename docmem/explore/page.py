@@ -15,7 +15,7 @@ from string import Template
 from typing import Any
 
 from docmem.core.files import write_text
-from docmem.errors import DocmemError, check_count
+from docmem.errors import DocmemError, OutFile, Several, check_file, check_text, checked
 from docmem.evaluation.cached import measure, measure_plane
 from docmem.evaluation.plane import KeyPlane
 from docmem.explore._baked import (
@@ -47,14 +47,15 @@ LIVE = (
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
+@checked
 def write_page(
     runs: Sequence[Run],
-    out: Path,
+    out: OutFile,
     *,
     lm: LanguageModel | None = None,
-    points: int | None = None,
-    map_tokens: int | None = None,
-    text_points: int | None = None,
+    points: Several | None = None,
+    map_tokens: Several | None = None,
+    text_points: Several | None = None,
     prompts: Sequence[str] = (),
     with_lm: bool = False,
 ) -> Path:
@@ -75,21 +76,27 @@ def write_page(
 
     Raises:
         DocmemError: if there is no run, one has no memory or no snapshots, their documents differ,
-            or their DocReps span no plane; if the LM cannot run in a page or is too large for one.
+            or their DocReps span no plane; if the LM cannot run in a page or is too large for one;
+            if an argument cannot be, or the file cannot be written.
     """
     if not runs:
         raise DocmemError("Name at least one run to make a page of.")
     if any(run.titles != runs[0].titles for run in runs):
         raise DocmemError("These runs hold different documents; make a page of each.")
-    names = names_of(runs)
+    for prompt in prompts:
+        check_text("A prompt", prompt)
+    names, out = names_of(runs), Path(out)
+    live = out.with_stem(f"{out.stem}_lm")
+    if with_lm:
+        check_file("out", live)
     lm = lm or runs[0].load_lm()
     small = sum(parameter.numel() for parameter in lm.model.parameters()) <= SMALL
     many = len(runs[0].titles) > MANY
-    points = points or (61 if small and not many else 31)
-    text_points = text_points or (25 if small else 7)
-    check_count("points", points, 2)
-    check_count("text_points", text_points, 2)
-    tokens = map_tokens or (None if small else 32)
+    if points is None:
+        points = 61 if small and not many else 31
+    if text_points is None:
+        text_points = 25 if small else 7
+    tokens = 32 if map_tokens is None and not small else map_tokens
     planes = [measure_plane(run, lambda: lm, points, tokens) for run in runs]
     given = list(prompts) or prompts_for(runs[0], planes[0])
     memories: list[dict[str, Any]] = [
@@ -120,7 +127,7 @@ def write_page(
                 f"With the LM the page would have {len(text.encode()) / 1e6:.1f} MB, at most "
                 f"{MAX_BYTES / 1e6:.0f} are allowed. Fewer text_points or prompts make it smaller."
             )
-        write_text(out.with_stem(f"{out.stem}_lm"), text)
+        write_text(live, text)
     return out
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from docmem.core.blocks import text_config
 from docmem.core.hook import DocumentLike, Hooked
-from docmem.errors import DocmemError, check_count, check_type, checked, did_you_mean
+from docmem.errors import DocmemError, check_count, check_type, check_unicode, checked, did_you_mean
 
 # Options of transformers that do nothing unless tokens are sampled, and those that docmem sets.
 SAMPLING = {"temperature", "top_k", "top_p", "min_p", "typical_p", "top_h", "epsilon_cutoff",
@@ -85,6 +85,7 @@ def generate_texts(
 
     check_type("tokenizer", tokenizer, PreTrainedTokenizerBase)
     check_type("prompt", prompt, str)
+    check_unicode("prompt", prompt)
     check_count("max_new_tokens", max_new_tokens)
     check_options(model, options)
     inputs = tokenizer(prompt, return_tensors="pt").to(model.device)

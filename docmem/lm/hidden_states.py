@@ -49,6 +49,9 @@ class HiddenStateCache:
         shared: folder of `SharedStates`, where other trainings find them; None: they go with this
             process.
         progress: show a bar, if it takes more than some seconds.
+
+    Raises:
+        DocmemError: if there is no batch, or no such layer.
     """
 
     def __init__(
@@ -64,6 +67,8 @@ class HiddenStateCache:
         progress: bool = False,
     ) -> None:
         check_bare(lm.model)
+        if not batches:
+            raise DocmemError("There are no batches to read; give at least one.")
         self.lm = lm
         self.batches = list(batches)
         self.predicted = [batch.predicted.cpu() for batch in self.batches]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,15 @@ import torch
 from torch import nn
 
 from docmem.core.blocks import find_blocks, text_config
-from docmem.errors import Count, DocmemError, Natural, check_text, checked
+from docmem.errors import (
+    Count,
+    DocmemError,
+    Natural,
+    check_text,
+    check_type,
+    check_unicode,
+    checked,
+)
 from docmem.lm.bfloat16 import check_bfloat16, fast_dtype
 from docmem.lm.fetch import PACKAGES, check_fetched, fetched_folder
 from docmem.lm.forward import TokenBatch
@@ -40,9 +49,10 @@ SHORT_NAMES: dict[str, tuple[str, str]] = {
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+@checked
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal LM with its tokenizer."""
+    """A causal LM with its tokenizer; DocmemError if a part is something else."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -50,6 +60,15 @@ class LanguageModel:
     """What `load_lm` was given."""
     origin: str = ""
     """Where its weights are from: a package or repository, with its version."""
+
+    def __post_init__(self) -> None:
+        from transformers import PreTrainedTokenizerBase
+
+        check_type("model", self.model, nn.Module)
+        check_type("tokenizer", self.tokenizer, PreTrainedTokenizerBase)
+        for name in ("name", "origin"):
+            check_type(name, getattr(self, name), str)
+        check_text("name", self.name)
 
     @property
     def dtype(self) -> str:
@@ -81,13 +100,18 @@ class LanguageModel:
         """Tokens of `texts`, padded on the left to the longest, cut at `max_length` tokens.
 
         Raises:
-            DocmemError: if a text is empty, or longer than the LM's context.
+            DocmemError: if there is no text, or one is empty, no Unicode, or longer than the LM's
+                context.
         """
+        if not texts:
+            raise DocmemError("There are no texts to read; give the LM at least one.")
+        for text in texts:
+            check_unicode("A text", text)
         ids = self.tokenizer(list(texts), truncation=max_length is not None, max_length=max_length)[
             "input_ids"
         ]
         lengths = [len(row) for row in ids]
-        if min(lengths, default=0) == 0:
+        if min(lengths) == 0:
             raise DocmemError("A text without tokens cannot be read by the LM; give some words.")
         longest = max(lengths)
         if self.context is not None and longest > self.context:
@@ -234,7 +258,7 @@ def find_lm(name: str, lm_cache_dir: Path | None) -> tuple[str, str, str]:
     """Where an LM is loaded from, at which revision, and what a run says of its origin.
 
     Raises:
-        DocmemError: if it was fetched from a package, and is damaged.
+        DocmemError: if it was fetched from a package, and is damaged; or is a run, not an LM.
     """
     if name == "tiny":
         return str(TINY), "main", "docmem"
@@ -242,5 +266,13 @@ def find_lm(name: str, lm_cache_dir: Path | None) -> tuple[str, str, str]:
         if (fetched := fetched_folder(name, cache)).exists():
             origin = check_fetched(fetched)
             return str(fetched), "main", f"{origin['requirement']}, {origin['gguf']}"
-    repository, revision = SHORT_NAMES.get(name, (name, "main"))
-    return repository, revision, f"{repository}, {revision}"
+    if name in SHORT_NAMES:
+        repository, revision = SHORT_NAMES[name]
+        return repository, revision, f"{repository}, {revision}"
+    with suppress(OSError):  # of what cannot be a path
+        if (Path(name) / "run.json").exists():
+            raise DocmemError(
+                f"{name} is a run of docmem, not an LM. docmem.Run.open({name!r}) opens it, and "
+                "the run's load_lm() loads the LM that it was trained on."
+            )
+    return name, "main", f"{name}, main"

@@ -16,8 +16,9 @@ import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from huggingface_hub import ModelCard, ModelCardData
@@ -28,7 +29,17 @@ from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM, PreTr
 from docmem.checkpoint import load_checkpoint, save_checkpoint
 from docmem.core.files import write_json, write_text
 from docmem.documents import Document, read_folder
-from docmem.errors import Count, DocmemError, NotNegative, Positive, Seed, check_fields, checked
+from docmem.errors import (
+    Count,
+    DocmemError,
+    NotNegative,
+    Positive,
+    Seed,
+    check_count,
+    check_fields,
+    check_folder,
+    checked,
+)
 from docmem.lm.bfloat16 import check_bfloat16
 from docmem.lm.loading import TINY
 
@@ -37,6 +48,9 @@ MODEL_CARD = TINY.parent / "model_card.md"
 PLAIN_PUNCTUATION = str.maketrans(
     {"‘": "'", "’": "'", "“": '"', "”": '"', "—": " - ", "–": "-", "\u2060": "", "\u00a0": " "}
 )
+
+
+Vocabulary = Annotated[int, partial(check_count, least=258)]
 
 
 @checked
@@ -48,8 +62,8 @@ class PretrainConfig:
     """Folder of .txt files, one paragraph per line."""
     out: Path = Path("outputs/tiny")
     """Folder for the model; its `work` subfolder holds the checkpoint."""
-    vocab_size: Count = 4096
-    """Entries of the byte-level BPE."""
+    vocab_size: Vocabulary = 4096
+    """Entries of the byte-level BPE, the 256 bytes and two special tokens included."""
     d_model: Count = 384
     """Width of the residual stream."""
     layers: Count = 4
@@ -152,7 +166,7 @@ def held_out_ce(
     if count < 1:
         raise DocmemError(
             f"The held-out text has {len(stream)} tokens, fewer than one context of {context}. "
-            "Give more text, or a larger --held-out."
+            "Give more text, or a larger --held_out."
         )
     starts = torch.arange(count) * context
     windows = torch.stack([stream[start : start + context + 1] for start in starts])
@@ -209,11 +223,14 @@ def pretrain(config: PretrainConfig) -> Path:
     """Train tokenizer and LM, write the model folder, and return its path.
 
     Raises:
-        DocmemError: if the text is unusable, the folder belongs to another configuration, or the
-            precision is beyond this processor.
+        DocmemError: if the text is unusable, the folder belongs to another configuration or a run,
+            or the precision is beyond this processor.
     """
     if config.precision == "bf16":
         check_bfloat16()
+    check_folder("out", config.out)
+    if (config.out / "run.json").exists():
+        raise DocmemError(f"{config.out} is a run of docmem; choose another --out for the LM.")
     work = config.out / "work"
     settings = {key: str(value) for key, value in asdict(config).items() if key != "out"}
     settings_path = work / "config.json"
@@ -224,6 +241,11 @@ def pretrain(config: PretrainConfig) -> Path:
         )
     works = read_folder(config.text)
     training, held = split_paragraphs(read_paragraphs(works), config.held_out, config.seed)
+    if not training:
+        raise DocmemError(
+            f"The text has {len(held)} paragraphs (lines), and with a held_out of "
+            f"{config.held_out} none is left to train on. Give more text, or a smaller --held_out."
+        )
     tokenizer = train_tokenizer(training, config.vocab_size, config.context)
     stream, held_stream = token_stream(tokenizer, training), token_stream(tokenizer, held)
     if len(stream) < 2 * (config.context + 1):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from docmem import plots
 from docmem.core.files import replacing, write_json, write_text
-from docmem.errors import DocmemError, Several, checked
+from docmem.errors import DocmemError, OutFolder, Several, checked
 from docmem.evaluation.cached import measure, measure_plane
 from docmem.evaluation.plane import KeyPlane
 from docmem.evaluation.recall import Completion, Recognition
@@ -159,7 +159,7 @@ def by_document(result: Result, titles: Sequence[str]) -> str:
 @checked
 def draw_figures(
     runs: Sequence[Run],
-    folder: Path,
+    folder: OutFolder,
     *,
     lm: LanguageModel | None = None,
     points: Several = 61,

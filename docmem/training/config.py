@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 
 from docmem.core.config import KeyModule, MemoryConfig
@@ -202,8 +201,6 @@ def _plain(field: dataclasses.Field[Any], value: Any) -> Any:
     # The paper's command line writes an absent value as the word none.
     if field.default is None and str(value).lower() == "none":
         return None
-    if isinstance(value, np.generic):
-        return value.item()
     if isinstance(value, str | os.PathLike) and Path in get_args(field.type):
         return Path(value)
     if isinstance(value, torch.device | os.PathLike):
@@ -241,9 +238,10 @@ PRESETS: dict[PresetName, TrainConfig] = {
 
 def check_effect(config: TrainConfig, given: Collection[str]) -> None:
     """Raise if one of the `given` settings has no effect beside the others, or contradicts them."""
-    # Not of flags that the authors' command has, whatever else is changed in it.
+    # Of the flags that the authors' command has only lm_size: the others are changed one by one.
     kind, rows = config.negative_key_type, config.negative_rows or 0
     for name, idle, why in (
+        ("lm_size", config.lm == config.lm_name, f"lm_name {config.lm_name} has no sizes"),
         ("negative_delta", kind != "perturb", f"negative_key_type is {kind}, not perturb"),
         ("negative_rows", rows > config.batch_size, f"batch_size is {config.batch_size}"),
         ("muon_lr", config.optimizer != "muon", f"optimizer is {config.optimizer}, not muon"),
@@ -281,6 +279,6 @@ def preset_for(lm: str | os.PathLike[str], **changes: Any) -> TrainConfig:
     Raises:
         DocmemError: as `preset`.
     """
-    if lm == "tiny":
+    if str(lm) == "tiny":
         return preset("tiny", **changes)
     return preset("smollm2-135m", **{"lm_name": str(lm), **changes})

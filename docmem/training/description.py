@@ -126,6 +126,10 @@ def read_description(file: Path) -> tuple[dict[str, Any], list[Document] | None]
         Exception: of any kind, if the file is damaged.
     """
     description = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        from_dict(description["config"])
+    except DocmemError as error:
+        raise DocmemError(f"{file}: {error}") from error
     digest = description.pop("sha256", None)
     if digest not in (None, description_digest(description)):
         raise ValueError("its content does not match its digest")

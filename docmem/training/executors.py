@@ -45,7 +45,7 @@ def perform(
         DocmemError: if there is no such executor, submitit is missing, or this is no cluster.
     """
     kind, _, options = executor.partition(":")
-    if kind == "local" and options.isdigit() and int(options) > 0:
+    if kind == "local" and options.isdecimal() and int(options) > 0:
         return _local(_Job(call), arguments, int(options))
     if kind == "slurm":
         return _slurm(_Job(call), arguments, options, logs)
@@ -117,7 +117,7 @@ def _slurm(job: _Job, arguments: Sequence[Sequence[Any]], options: str, logs: Pa
     try:
         queue = submitit.SlurmExecutor(folder=logs)
         queue.update_parameters(
-            **{name: int(value) if value.isdigit() else value for name, _, value in given}
+            **{name: int(value) if value.isdecimal() else value for name, _, value in given}
         )
         with queue.batch():
             jobs = [queue.submit(job, *one) for one in arguments]

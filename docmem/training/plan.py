@@ -19,11 +19,14 @@ from tabulate import tabulate
 from torch.utils.benchmark import Timer
 
 from docmem.core.blocks import find_blocks, resolve_layer, text_config
+from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, segments
 from docmem.errors import DocmemError, checked
 from docmem.lm.loading import DTYPES, chosen_dtype, find_lm, placement
 from docmem.training.config import TrainConfig
+from docmem.training.setup import check_negative
 
+CONTEXT = "max_position_embeddings"
 ACTIVATIONS = 20
 """Numbers per token and width that a block keeps for the backward pass, about."""
 NEWTON_SCHULZ = 3
@@ -104,7 +107,8 @@ def plan(config: TrainConfig, documents: Sequence[Document] | None = None) -> Pl
 
     Raises:
         DocmemError: if the LM's shape is not known and cannot be read, there is no document, or the
-            device or number format cannot be used.
+            device or number format cannot be used; or where `train` would refuse the settings, as
+            far as that is known without weights and texts.
     """
     if documents is not None and not documents:
         raise DocmemError("There are no documents to plan for; give some, or None.")
@@ -114,6 +118,15 @@ def plan(config: TrainConfig, documents: Sequence[Document] | None = None) -> Pl
     model = empty_lm(config)
     width, vocabulary = text_config(model).hidden_size, text_config(model).vocab_size
     lengths = segment_tokens(config, documents, tokens_per_word(vocabulary))
+    longest, context = max(map(max, lengths)), getattr(text_config(model), CONTEXT, None)
+    if context is not None and longest > context:
+        raise DocmemError(
+            f"A segment may have {longest} tokens, about, and the context of {config.lm} is "
+            f"{context} tokens. Give a smaller max_length or segment_length."
+        )
+    check_negative(config, len(lengths))
+    with torch.device("meta"):  # an activation that is none fails here
+        DocumentMemory(config.memory_config(width, len(lengths)))
     tokens = sum(map(sum, lengths))
     blocks = find_blocks(model)
     layer = resolve_layer(config.hook_memory_layer, len(blocks))

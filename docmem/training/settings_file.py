@@ -12,8 +12,10 @@ from docmem.training.config import TrainConfig
 from docmem.training.description import from_dict
 
 
-def read_settings(path: Path, start: TrainConfig) -> TrainConfig:
-    """`start` with the settings of a TOML or JSON file; a run.json says all of them.
+def read_settings(path: Path, start: TrainConfig) -> tuple[TrainConfig, list[str]]:
+    """`start` with the settings of a TOML or JSON file, and their names.
+
+    A run.json says all settings, but names none: those without effect are no mistake in it.
 
     Raises:
         DocmemError: if the file cannot be read, or a setting is unknown or cannot work.
@@ -24,8 +26,8 @@ def read_settings(path: Path, start: TrainConfig) -> TrainConfig:
         if not isinstance(content, dict):
             raise ValueError("it holds no settings by name")
         if isinstance(content.get("config"), dict) and "versions" in content:
-            return from_dict(content["config"])
-        return dataclasses.replace(start, **content)
+            return from_dict(content["config"]), []
+        return dataclasses.replace(start, **content), [*content]
     except DocmemError as error:
         raise DocmemError(f"{path}: {error}") from error
     except (OSError, ValueError, TypeError, KeyError, dacite.DaciteError) as error:

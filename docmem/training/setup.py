@@ -60,7 +60,12 @@ def check_documents(config: TrainConfig, documents: Sequence[Document]) -> None:
     for document in documents:
         check_text(f"The text of the document {document.title!r}", document.text)
     check_titles([document.title for document in documents])
-    if config.negative_key_type == "other" and len(documents) < 2:
+    check_negative(config, len(documents))
+
+
+def check_negative(config: TrainConfig, n_docs: int) -> None:
+    """Raise if so few documents have no negative DocReps of the configured kind."""
+    if config.negative_key_type == "other" and n_docs < 2:
         raise DocmemError(
             "The negative 'other' needs a second document; "
             "add one, or choose the negative_key_type random, zero or perturb."
@@ -78,12 +83,23 @@ def new_memory(
     Given DocReps take the place of the configuration's; the weights stay the seed's.
 
     Raises:
-        DocmemError: if `doc_reps` has another shape than the memory's, or is not finite.
+        DocmemError: if `doc_reps` has another shape than the memory's, or is not finite; or if the
+            memory is larger than what is free.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         titles = [document.title for document in documents]
-        memory = DocumentMemory(config.memory_config(lm.d_model, len(documents)), titles)
+        shape = config.memory_config(lm.d_model, len(documents))
+        try:
+            memory = DocumentMemory(shape, titles)
+        except DocmemError:
+            raise
+        except (RuntimeError, TypeError) as error:  # torch's, of sizes beyond memory and numbers
+            raise DocmemError(
+                f"A memory of {shape.memory_dim} entries and a key_dim of {shape.key_dim} for an "
+                f"LM of width {lm.d_model} does not fit here: {str(error).splitlines()[0]}. Give a "
+                "smaller hook_memory_dim or key_dim."
+            ) from error
     memory.origin = origin_of(lm, config.hook_memory_layer, documents)
     if doc_reps is None and config.doc_rep_init == "spread":
         doc_reps = spread_doc_reps(len(documents), config.key_dim, config.seed)

@@ -6,10 +6,12 @@ sweep(configs, "local:2")
 
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from docmem.errors import DocmemError
 from docmem.training.config import TrainConfig
 from docmem.training.executors import perform
 from docmem.training.train import train
@@ -36,7 +38,14 @@ def sweep(configs: Sequence[TrainConfig], executor: str) -> list[Any]:
         The folder of each run, or the DocmemError that stopped it.
 
     Raises:
-        DocmemError: as `perform`.
+        DocmemError: as `perform`; or if several are to be trained in the same folder.
     """
+    folders = Counter(config.save_dir for config in configs if config.save_dir is not None)
+    for folder, count in folders.items():
+        if count > 1:
+            raise DocmemError(
+                f"save_dir is {str(folder)!r} for {count} trainings; leave it out, and each has a "
+                "folder of its own."
+            )
     jobs = [(config,) for config in configs]
     return perform(train_quietly, jobs, executor, Path("outputs/logs"))
