@@ -145,7 +145,8 @@ def _words(kind: Any) -> str:
         many, one = ("dict", args[1]) if issubclass(origin, Mapping) else ("list", args[0])
         return f"a {many}" + ("" if one is Any else f", each {_words(one)}")
     if hasattr(kind, "dim_str"):  # jaxtyping's
-        return f"a tensor of decimal numbers, of shape ({kind.dim_str})"
+        numbers = "decimal" if "float32" in kind.dtypes else "whole"
+        return f"a tensor of {numbers} numbers, of shape ({kind.dim_str.strip()})"
     source = SOURCES.get(kind.__name__)
     return f"a {kind.__name__}" + (f" (from {source})" if source else "")
 

@@ -21,22 +21,28 @@ from docmem.cli.main import main
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
 from docmem.editing.add import add
-from docmem.editing.doc_reps import drop_doc_rep
+from docmem.editing.doc_reps import append_doc_rep, drop_doc_rep, keep_doc_reps
 from docmem.editing.forget import forget
-from docmem.evaluation.cached import first_segments
+from docmem.editing.place import doc_reps_from_lm
+from docmem.evaluation.cached import first_segments, measure, measure_plane
 from docmem.evaluation.plane import along_line, key_plane
 from docmem.evaluation.recall import completion, recognition
 from docmem.evaluation.search import search_descent, search_grid
+from docmem.experiments import runner
 from docmem.lm.fetch import fetch
 from docmem.lm.loading import LanguageModel
 from docmem.lm.pretraining import PretrainConfig
+from docmem.plots.animation import memory_selection_gif
 from docmem.plots.figures import draw_figures
+from docmem.training.check import check
 from docmem.training.plan import plan
 from docmem.training.run import Run
 
 CALLABLE = (
-    Path, add, along_line, completion, drop_doc_rep, draw_figures, fetch, forget, key_plane, plan,
-    PretrainConfig, recognition, search_descent, search_grid, toy_lm,
+    Path, add, along_line, append_doc_rep, check, completion, doc_reps_from_lm, draw_figures,
+    drop_doc_rep, fetch, first_segments, forget, keep_doc_reps, key_plane, measure, measure_plane,
+    plan, PretrainConfig, recognition, runner.claims, runner.figure, runner.load_results,
+    runner.redraw, runner.run_experiment, search_descent, search_grid, toy_lm,
 )  # fmt: skip
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -297,6 +303,10 @@ Run.open(file) | is not a run
 Run.open() | 'path'
 run.load_lm(5) | name
 run.load_lm(lm) | name
+run.load_lm("") | name is ''
+run.load_lm(Path("nowhere")) | 'nowhere'
+check(run) | path is a Run
+check("nowhere", repair=1) | repair
 run.check_lm("tiny") | lm
 run.check_lm(None) | lm
 run.check_lm(lm.model) | lm
@@ -516,6 +526,17 @@ key_plane(cache, memory, tolerance=nan) | tolerance
 key_plane(cache, memory, progress=1) | progress
 key_plane(cache, memory, 25) | positional
 key_plane(cache, flat, points=3) | no plane
+key_plane(cache, fewer, points=3) | 'Quillon Engine', no more documents
+key_plane(cache, turned, points=3) | 'Cyclone Odalys', 'Quillon Engine', order
+key_plane(cache, memory, texts=[0, 1, 2]) | texts, whole numbers
+key_plane(cache, memory, texts=torch.tensor([0, 1, 5])) | texts, 5, 0 to 2
+key_plane(cache, memory, texts=torch.tensor([0, 2, 1])) | 'Thornwick Light', order
+plane.ce_of("Cyclone Odalys") | document is 'Cyclone Odalys'
+plane.ce_of(True) | document is True
+plane.ce_of(-1) | Document -1
+plane.share_below(5.0) | perplexity is 5.0, tensor
+plane.share_below(torch.ones(2)) | 2 limits, 3 texts
+along_line(cache, fewer, [0, 1], [1, 0]) | 'Quillon Engine', order
 along_line(cache, memory, 0, 1) | (2,)
 along_line(cache, memory, [0, 1], [0, 1, 2]) | (2,)
 along_line(cache, memory, [0, nan], [0, 1]) | finite
@@ -525,6 +546,7 @@ search_grid(texts, memory, points=1) | points
 search_grid(texts, memory, refinements=-1) | refinements
 search_grid(texts, memory, refinements=True) | refinements
 search_grid(cache, memory) | one batch per text
+search_grid(texts, fewer) | 'Quillon Engine', no more documents
 search_grid(texts, None) | memory
 search_grid(texts, wide) | width 16
 search_descent(texts, memory, steps=-1) | steps
@@ -534,7 +556,15 @@ search_descent(run, memory) | cache
 recognition(run, memory) | cache
 recognition(cache, wide) | width 16
 recognition(cache, fewer) | 3 documents, 2
+recognition(cache, turned) | 'Cyclone Odalys', 'Quillon Engine', order
+recognition(cache, memory, [0, 1, 2]) | texts, whole numbers
+recognition(cache, memory, torch.zeros(3)) | texts, whole numbers
+recognition(cache, memory, torch.tensor([0])) | 1 documents, 3
+recognition(cache, memory, torch.tensor([0, 1, 5])) | texts, 5, 0 to 2
+recognition(cache, memory, torch.tensor([-1, 0, 1])) | texts, -1, 0 to 2
+recognition(cache, memory, doc_reps=0) | doc_reps
 completion(cache, fewer) | 3 documents, 2
+completion(cache, memory, texts=torch.tensor([0])) | 1 documents, 3
 completion(cache, memory, 0) | prompt_tokens
 completion(cache, memory, 4, True) | new_tokens
 completion(cache, memory, others=-1) | others
@@ -570,8 +600,41 @@ forget(cache, memory, 0, extent=0) | extent
 forget(cache, memory, 0, seed=-1) | seed
 forget(cache, memory, 0, seed="0") | seed
 forget(cache, fewer, 0) | 3 documents, 2
+forget(cache, turned, "Quillon Engine") | 'Cyclone Odalys', order
 drop_doc_rep(memory, 3) | 0 to 2
 drop_doc_rep(memory, True) | document
+drop_doc_rep(run, 0) | memory is a Run
+keep_doc_reps(memory, [5]) | kept, 0 to 2
+keep_doc_reps(memory, ["title"]) | kept, whole number
+keep_doc_reps(memory, 0) | kept is 0, list
+keep_doc_reps(memory, [0, -3]) | kept, once
+keep_doc_reps(memory, []) | at least one
+append_doc_rep(memory, 5) | title is 5
+append_doc_rep(run, "New") | memory is a Run
+doc_reps_from_lm(run, 3, 2) | cache is a Run
+doc_reps_from_lm(cache, 5, 2) | n_docs is 5, 3 documents
+doc_reps_from_lm(cache, 2, 1) | n_docs is 2, 3 documents
+doc_reps_from_lm(cache, 0, 1) | n_docs is 0
+doc_reps_from_lm(cache, 3, 0) | key_dim is 0
+doc_reps_from_lm(cache, 3, -1) | key_dim is -1
+doc_reps_from_lm(cache, 3, 3) | span, directions
+measure("runs/a") | run is 'runs/a', docmem.Run.open
+measure(run, "tiny") | lm is 'tiny', docmem.load_lm
+measure(run, toy_lm(seed=1)) | other weights
+measure_plane("runs/a") | run
+measure_plane(run, lm, 1) | points is 1
+measure_plane(run, lm, 3, 0) | tokens is 0
+measure_plane(run, toy_lm(seed=1), 3) | other weights
+first_segments("runs/a", lm) | run
+first_segments(run, "tiny") | lm
+first_segments(run, lm, "8") | tokens is '8'
+first_segments(run, lm, texts=[0]) | texts, whole numbers
+first_segments(run, lm, texts=torch.tensor([7])) | texts, 7, 0 to 2
+snapshots.at(99) | There is no snapshot 99
+snapshots.at("last") | index is 'last'
+snapshots.at(0).strongest(10**6) | count is 1000000, 24 entries
+snapshots.at(0).strongest(0) | count is 0
+snapshots.distance_correlation(99) | There is no snapshot 99
 draw_figures(run, "figures") | runs
 draw_figures([], "figures") | at least one run
 draw_figures([run.path], "figures") | runs
@@ -581,6 +644,18 @@ draw_figures([run], "figures", points=1) | points
 draw_figures([run], "figures", points=True) | points
 draw_figures([run], "figures", map_tokens=1) | map_tokens
 draw_figures([run], "figures", map_tokens="8") | map_tokens
+"""
+
+EXPERIMENT_CALLS = """
+run_experiment("nope", run, "folder") | pool is a Run
+run_experiment("activation", None, "folder") | pool
+load_results("nope") | experiment is 'nope', activation
+load_results("activation", 5) | folder is 5
+claims("nope") | experiment is 'nope', activation
+figure("nope") | experiment is 'nope', activation
+figure("activation", "nowhere") | nowhere, docmem experiment activation
+redraw("nowhere", "out") | nowhere
+redraw(5, "out") | folder is 5
 """
 
 EXPLORE_CALLS = """
@@ -618,7 +693,7 @@ explore.training(config, lm=lm, documents=docs[0]) | documents
 TABLES = {
     "documents": DOCUMENT_CALLS, "lm": LM_CALLS, "config": CONFIG_CALLS, "train": TRAIN_CALLS,
     "memory": MEMORY_CALLS, "generate": GENERATE_CALLS, "evaluation": EVALUATION_CALLS,
-    "explore": EXPLORE_CALLS,
+    "experiments": EXPERIMENT_CALLS, "explore": EXPLORE_CALLS,
 }  # fmt: skip
 CALLS = [line for table in TABLES.values() for line in table.strip().splitlines()]
 INTERNAL = ("Traceback", "NoneType", "object at 0x", "__init__", "_fits", "beartype", "<class")
@@ -655,10 +730,13 @@ def names(trained: tuple[LanguageModel, Run], folders: Path) -> Iterator[dict[st
         return docmem.generate(hooked, lm.tokenizer, "The storm", **options)
 
     public = {name: getattr(docmem, name) for name in docmem.__all__}
+    cache = run.cache_hidden_states(lm)
     yield public | {one.__name__: one for one in CALLABLE} | {
         "explore": explore, "np": np, "torch": torch,
         "lm": lm, "run": run, "memory": memory, "docs": DOCUMENTS, "hooked": hooked,
-        "cache": run.cache_hidden_states(lm), "config": quick_config(folders / "run"),
+        "cache": cache, "plane": key_plane(cache, memory, points=3),
+        "turned": keep_doc_reps(memory, [2, 0, 1]), "snapshots": run.load_snapshots(),
+        "config": quick_config(folders / "run"),
         "wide": DocumentMemory(docmem.MemoryConfig(16, 3), run.titles),
         "flat": DocumentMemory(docmem.MemoryConfig(WIDTH, 3, key_dim=1)),
         "fewer": drop_doc_rep(memory, 2), "one": torch.tensor(1.0), "nan": math.nan,
@@ -682,6 +760,14 @@ def test_wrong_call_ends_in_a_sentence(line: str, names: dict[str, Any], folders
     assert all(word in message for word in words.split(", ")), message
     assert not any(word in message for word in INTERNAL), message
     assert not (folders / "run").exists()
+
+
+def test_paths_may_be_strings(trained: tuple[LanguageModel, Run], tmp_path: Path) -> None:
+    run, film, empty = trained[1], tmp_path / "film.gif", str(tmp_path)
+    assert {found.state for found in check(str(run.path))} <= {"whole", "foreign"}
+    assert memory_selection_gif(run, str(film), frames=1) == film and film.exists()
+    assert runner.load_results("activation", empty) is None
+    assert runner.redraw(empty, empty) == []
 
 
 COMMANDS = """

@@ -49,6 +49,7 @@ class HiddenStateCache:
         shared: folder of `SharedStates`, where other trainings find them; None: they go with this
             process.
         progress: show a bar, if it takes more than some seconds.
+        titles: the documents', by their indices; None: not known.
     """
 
     def __init__(
@@ -62,8 +63,9 @@ class HiddenStateCache:
         own: Sequence[int] | None = None,
         shared: Path | None = None,
         progress: bool = False,
+        titles: Sequence[str] | None = None,
     ) -> None:
-        self.lm = lm
+        self.lm, self.titles = lm, titles
         self.batches = list(batches)
         self.predicted = [batch.predicted.cpu() for batch in self.batches]
         """Which tokens are predicted; on the CPU, since a GPU waits when it is asked for counts."""
@@ -235,4 +237,5 @@ def cache_hidden_states(
         None if deal is None else deal(len(batches)),
         config.states_dir,
         progress,
+        [document.title for document in documents],
     )
