@@ -274,6 +274,12 @@ train(config, lm=lm, documents=docs, doc_reps={"A": [0, 1]}) | doc_reps
 train(config, lm=lm, documents=docs, doc_reps=[["0", "1"]] * 3) | doc_reps
 train(config, lm=lm, documents=docs, on_epoch=5) | on_epoch
 train(config, lm=lm, documents=docs, on_epoch="print") | on_epoch
+train(config, lm=lm, documents=docs, on_epoch=lambda: None) | on_epoch, the epoch alone
+train(config, lm=lm, documents=docs, on_epoch=lambda run, epoch: None) | on_epoch, the epoch alone
+train(config, lm=lm, documents=docs, on_epoch=Watcher) | the class Watcher, Watcher()
+train(config, lm=lm, documents=docs, on_epoch=Watcher()) | on_start, the run alone
+train(config, lm=lm, documents=docs, doc_reps=[torch.zeros(2)] * 2) | (2, 2), (3, 2)
+train(config, lm=lm, documents=docs, doc_reps=[torch.zeros(2), torch.ones(1)]) | doc_reps, size
 train(config, lm=lm, documents=docs, progress="yes") | progress, True or False
 train(config, lm=lm, documents=docs, progress=None) | progress
 train(config, lm=lm, documents=docs, epochs=3) | 'epochs'
@@ -385,7 +391,11 @@ under([]) | DocRep
 under([0.1]) | DocRep, (1,)
 under([0.1, "x"]) | document
 under([nan, 0.0]) | document, finite
-under(["Cyclone Odalys"]) | document
+under(["Cyclone Odalys"]) | document, titles
+under(torch.zeros(0, 2)) | document, none, (0, 2)
+under(torch.tensor([1e300, 0], dtype=torch.float64)) | document, finite
+under([memory.doc_reps[0], memory.doc_reps[1][:1]]) | document, equal size
+under(bytearray(b"ab")) | document
 under(torch.zeros(3)) | (2,)
 under(torch.zeros(1, 1, 2)) | (2,)
 under(torch.tensor([nan, 1.0])) | document, finite
@@ -427,6 +437,7 @@ generate(hooked, lm.tokenizer, "The", 3) | 0 to 2
 generate(hooked, lm.tokenizer, "The", "Cyclone") | Did you mean
 generate(hooked, lm.tokenizer, "The", docs[0]) | document
 generate(hooked, lm.tokenizer, "The", [nan, 0]) | finite
+generate(hooked, lm.tokenizer, "The", BASE_LM) | base LM, generate_text, compare
 write(max_new_tokens=0) | max_new_tokens
 write(max_new_tokens=-1) | max_new_tokens
 write(max_new_tokens=True) | max_new_tokens
@@ -453,7 +464,13 @@ write(num_return_sequences=2) | 'num_return_sequences'
 write(return_dict_in_generate=True) | 'return_dict_in_generate'
 write(input_ids=torch.ones(1, 1)) | 'input_ids'
 write(repetition_penalty=-1.0) | repetition_penalty
-write(stop_strings=["."]) | stop_strings
+write(stop_strings=5) | stop_strings
+write(length_penalty=2.0) | length_penalty, num_beams
+write(early_stopping=True) | early_stopping, num_beams
+write(top_p=5.0, do_sample=True) | top_p is 5.0, 0 to 1
+write(min_p=2, do_sample=True) | min_p is 2, 0 to 1
+write(min_length=100) | min_length is 100, max_new_tokens 40
+write(min_new_tokens=4, max_new_tokens=3) | min_new_tokens is 4, max_new_tokens 3
 write(lm=5) | 'lm'
 write(_from_model_config=True) | '_from_model_config'
 """
@@ -492,6 +509,7 @@ compare(run, 0, lm=lm, under={"x": 2.5}) | document
 compare(run, 0, lm=lm, under={"x": [nan, 1]}) | finite
 compare(run, 0, lm=lm, memory=wide) | width 16
 compare(run, 0, lm=lm, memory=run) | memory
+compare(run, 0, lm=lm)["all entry"] | 'all entry', Did you mean 'all entries'
 opening("text") | document
 opening(docs[0], 99) | segment
 opening(docs[0], "0") | segment
@@ -699,6 +717,13 @@ CALLS = [line for table in TABLES.values() for line in table.strip().splitlines(
 INTERNAL = ("Traceback", "NoneType", "object at 0x", "__init__", "_fits", "beartype", "<class")
 
 
+class Watcher:
+    """What watches a training, written wrongly."""
+
+    def on_start(self) -> None: ...
+    def on_epoch(self, epoch: Any) -> None: ...
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("edge")
@@ -732,7 +757,7 @@ def names(trained: tuple[LanguageModel, Run], folders: Path) -> Iterator[dict[st
     public = {name: getattr(docmem, name) for name in docmem.__all__}
     cache = run.cache_hidden_states(lm)
     yield public | {one.__name__: one for one in CALLABLE} | {
-        "explore": explore, "np": np, "torch": torch,
+        "explore": explore, "Watcher": Watcher, "np": np, "torch": torch,
         "lm": lm, "run": run, "memory": memory, "docs": DOCUMENTS, "hooked": hooked,
         "cache": cache, "plane": key_plane(cache, memory, points=3),
         "turned": keep_doc_reps(memory, [2, 0, 1]), "snapshots": run.load_snapshots(),

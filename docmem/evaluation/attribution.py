@@ -11,11 +11,9 @@ import torch
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError, checked
 from docmem.lm.cross_entropy import base_cross_entropies, cross_entropies_at
+from docmem.lm.generation import BASE_LM as BASE_LM
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
-
-BASE_LM = "(base LM)"
-"""What stands in place of a title where the LM read without memory."""
 
 
 class Attribution(NamedTuple):
