@@ -16,7 +16,7 @@ import torch
 from toys import DOCUMENTS, WIDTH, quick_config, toy_lm
 
 import docmem
-from docmem import explore
+from docmem import explore, plots
 from docmem.cli.main import main
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
@@ -30,19 +30,22 @@ from docmem.evaluation.recall import completion, recognition
 from docmem.evaluation.search import search_descent, search_grid
 from docmem.experiments import runner
 from docmem.lm.fetch import fetch
+from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import LanguageModel
 from docmem.lm.pretraining import PretrainConfig
-from docmem.plots.animation import memory_selection_gif
-from docmem.plots.figures import draw_figures
+from docmem.plots.animation import memory_selection_gif, selection_figure
+from docmem.plots.figures import draw_figures, table
+from docmem.plots.style import new_figure
 from docmem.training.check import check
 from docmem.training.plan import plan
 from docmem.training.run import Run
 
 CALLABLE = (
-    Path, add, along_line, append_doc_rep, check, completion, doc_reps_from_lm, draw_figures,
-    drop_doc_rep, fetch, first_segments, forget, keep_doc_reps, key_plane, measure, measure_plane,
-    plan, PretrainConfig, recognition, runner.claims, runner.figure, runner.load_results,
-    runner.redraw, runner.run_experiment, search_descent, search_grid, toy_lm,
+    add, along_line, append_doc_rep, check, completion, doc_reps_from_lm, draw_figures,
+    drop_doc_rep, fetch, first_segments, forget, keep_doc_reps, key_plane, measure,
+    measure_plane, memory_selection_gif, Path, plan, PretrainConfig, recognition, runner.claims,
+    runner.figure, runner.load_results, runner.redraw, runner.run_experiment, search_descent,
+    search_grid, selection_figure, table, toy_lm,
 )  # fmt: skip
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -676,6 +679,42 @@ redraw("nowhere", "out") | nowhere
 redraw(5, "out") | folder is 5
 """
 
+PLOT_CALLS = """
+plots.key_plane(paper, plane, run.titles[:2], "") | 2 titles, 3 documents
+plots.key_plane(paper, plane, run.titles, None) | note
+plots.key_plane(paper, run, run.titles, "") | plane is a Run
+plots.key_plane("out.png", plane, run.titles, "") | figure is 'out.png'
+plots.key_plane(paper, plane, "ABC", "") | titles is 'ABC', list
+plots.perplexity_wells(paper, plane, run.titles[:2], [0], "") | 2 titles, 3 documents
+plots.perplexity_wells(paper, plane, run.titles, [], "") | chosen is empty
+plots.perplexity_wells(paper, plane, run.titles, [3], "") | no document 3, 0 to 2
+plots.perplexity_wells(paper, plane, run.titles, 0, "") | chosen is 0, list
+plots.forgetting(paper, {"a": plane}, 9, "") | Document 9
+plots.forgetting(paper, {}, 0, "") | maps is empty
+plots.along_line(paper, line, run.titles, (0, 9), "") | no document 9, 0 to 2
+plots.along_line(paper, line, run.titles, (0, 1, 2), "") | ends
+plots.along_line(paper, line, run.titles[:2], (0, 1), "") | 2 titles, 3 documents
+plots.continuity(paper, run, "") | measured is a Run
+plots.losses(paper, {}, 4.5, "") | histories is empty
+plots.losses(paper, {"a": []}, 4.5, "") | history of 'a' is empty
+plots.losses(paper, run.load_history(), 4.5, "") | histories is a list, dict
+plots.losses(paper, {"a": run.load_history()}, "4.5", "") | tau
+plots.open_entries(paper, {}, 0.1, "") | snapshots is empty
+plots.open_entries(paper, {"a": run}, 0.1, "") | snapshots
+plots.published_curves(paper, [1], {}, "") | published
+plots.territories(plane, 2) | n_docs is 2, 3 documents
+plots.plane_map(paper, [[1, 2], [3, 4]], 1.0) | axes is a Figure
+plots.plane_map(paper.subplots(), [[1]], 1.0) | values, (1, 1)
+plots.plane_map(paper.subplots(), [1, 2], 1.0) | values, (2,)
+plots.square(paper, 1.0) | axes is a Figure
+table([]) | results is empty
+table([1]) | results
+memory_selection_gif(run.path, "x.gif") | run
+memory_selection_gif(run, 5) | path is 5
+memory_selection_gif(run, "x.gif", frames=0) | frames is 0
+selection_figure(run, 99) | There is no snapshot 99
+"""
+
 EXPLORE_CALLS = """
 explore.key_plane("outputs/run") | run is 'outputs/run'
 explore.key_plane(run.path) | run
@@ -685,6 +724,7 @@ explore.key_plane(run, lm="tiny") | lm
 explore.key_plane(run, 5, lm=toy_lm(seed=1)) | other weights
 explore.key_plane(run, 5, lm=lm, cache=run) | cache
 explore.key_plane(run, 5, lm=lm, plane=[1]) | plane
+explore.key_plane(run, 5, cache=others) | 'Quillon Engine', 'Cyclone Odalys'
 explore.key_plane(run, 5, lm=lm, prompt=5) | prompt
 explore.key_plane(run, 5, lm=lm, prompt="") | prompt is empty
 explore.scrubber(None) | runs
@@ -693,6 +733,8 @@ explore.scrubber([run]) | runs
 explore.scrubber({}) | at least one run
 explore.scrubber({"relu": "outputs/run"}) | runs
 explore.scrubber({1: run}) | runs
+scrubber.show(nan) | epoch is nan
+scrubber.frame("x") | epoch is 'x'
 explore.recall(None) | run
 explore.recall(memory) | run
 explore.recall(run, lm=lm.model) | lm
@@ -711,7 +753,7 @@ explore.training(config, lm=lm, documents=docs[0]) | documents
 TABLES = {
     "documents": DOCUMENT_CALLS, "lm": LM_CALLS, "config": CONFIG_CALLS, "train": TRAIN_CALLS,
     "memory": MEMORY_CALLS, "generate": GENERATE_CALLS, "evaluation": EVALUATION_CALLS,
-    "experiments": EXPERIMENT_CALLS, "explore": EXPLORE_CALLS,
+    "experiments": EXPERIMENT_CALLS, "plots": PLOT_CALLS, "explore": EXPLORE_CALLS,
 }  # fmt: skip
 CALLS = [line for table in TABLES.values() for line in table.strip().splitlines()]
 INTERNAL = ("Traceback", "NoneType", "object at 0x", "__init__", "_fits", "beartype", "<class")
@@ -760,6 +802,9 @@ def names(trained: tuple[LanguageModel, Run], folders: Path) -> Iterator[dict[st
         "explore": explore, "Watcher": Watcher, "np": np, "torch": torch,
         "lm": lm, "run": run, "memory": memory, "docs": DOCUMENTS, "hooked": hooked,
         "cache": cache, "plane": key_plane(cache, memory, points=3),
+        "line": along_line(cache, memory, *memory.doc_reps[:2], 3), "plots": plots,
+        "others": cache_hidden_states(lm, DOCUMENTS[::-1], run.config), "paper": new_figure(6, 5),
+        "scrubber": explore.scrubber(run),
         "turned": keep_doc_reps(memory, [2, 0, 1]), "snapshots": run.load_snapshots(),
         "config": quick_config(folders / "run"),
         "wide": DocumentMemory(docmem.MemoryConfig(16, 3), run.titles),
