@@ -73,7 +73,7 @@ class Recalled:
 class Comparison(tuple[Recalled, ...]):
     """One prompt continued under several conditions: one result for each, by place or by name."""
 
-    def __getitem__(self, which: Any) -> Any:  # type: ignore[override]
+    def __getitem__(self, which: Any) -> Any:
         """A result by its place, or by the name of its condition; DocmemError if none has it."""
         if not isinstance(which, str):
             return super().__getitem__(which)

@@ -94,11 +94,15 @@ def check_texts(texts: Int[Tensor, " texts"], n_docs: int) -> None:
 def check_readable(
     cache: HiddenStateCache, memory: DocumentMemory, texts: Int[Tensor, " texts"] | None = None
 ) -> None:
-    """Raise unless the cache reads documents of the memory in its order, or texts of no such."""
+    """Raise if the cache should read the memory's documents in its order, and does not.
+
+    Without `texts` it may read any others, or a few of them.
+    """
     check_width(cache.lm, memory)
+    read = cache.titles or []
     if texts is not None:
         check_same_documents(cache, memory, texts)
-    elif set(cache.titles or []) & set(memory.titles or []):
+    elif len(read) >= memory.config.n_docs and set(read) & set(memory.titles or []):
         check_order(cache, memory)
 
 
