@@ -166,7 +166,8 @@ def _words(kind: Any) -> str:
         many, one = ("dict", args[1]) if issubclass(origin, Mapping) else ("list", args[0])
         return f"a {many}" + ("" if one is Any else f", each {_words(one)}")
     if hasattr(kind, "dim_str"):  # jaxtyping's
-        return f"a tensor of decimal numbers, of shape ({kind.dim_str})"
+        numbers = "decimal" if "float32" in kind.dtypes else "whole"
+        return f"a tensor of {numbers} numbers, of shape ({kind.dim_str.strip()})"
     source = SOURCES.get(kind.__name__)
     return f"a {kind.__name__}" + (f" (from {source})" if source else "")
 
@@ -266,13 +267,27 @@ OutFile = Annotated[Path, check_file]
 
 
 def as_doc_reps(name: str, given: Any) -> "Tensor":
-    """DocReps in a tensor, an array or lists, as a tensor; raises if they are no finite numbers."""
+    """DocReps in a tensor, an array, or a list of these or of numbers, as a tensor.
+
+    Raises:
+        DocmemError: if they are no numbers, or not finite in float32.
+    """
     import torch
 
     try:
-        doc_reps = torch.as_tensor(given)
-        if doc_reps.dtype == torch.bool or doc_reps.is_complex() or not doc_reps.isfinite().all():
-            raise ValueError("they are not all finite")
+        many = isinstance(given, Sequence)
+        if isinstance(given, bytearray) or (many and any(isinstance(one, str) for one in given)):
+            raise ValueError("it holds text; documents are called one at a time, by their titles")
+        if many and not len(given):
+            raise ValueError("there are none")
+        parts = [torch.as_tensor(one) for one in given] if many else []
+        doc_reps = torch.stack(parts) if parts else torch.as_tensor(given)
+        if not doc_reps.numel():
+            raise ValueError(f"there are none in shape {tuple(doc_reps.shape)}")
+        if doc_reps.dtype == torch.bool or doc_reps.is_complex():
+            raise ValueError(f"they are {str(doc_reps.dtype).removeprefix('torch.')}")
+        if not doc_reps.float().isfinite().all():
+            raise ValueError("they are not all finite in float32")
     except (TypeError, ValueError, RuntimeError) as error:
         raise DocmemError(f"{name} must hold finite numbers, as DocReps do: {error}.") from error
     return doc_reps if doc_reps.is_floating_point() else doc_reps.float()

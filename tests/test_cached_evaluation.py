@@ -45,7 +45,8 @@ def test_cached_results_equal_a_fresh_evaluation(mine: tuple[LanguageModel, Run]
     assert torch.equal(again.recognition.ce, first.recognition.ce)
     assert again.completion == first.completion
     assert same(plane_again, plane)
-    assert measure_plane(run, lambda: lm, 3).ce.shape[1:] == (3, 3)
+    assert measure_plane(run, lm, 3).ce.shape[1:] == (3, 3)
+    assert measure(run, lm).completion == first.completion
 
 
 def test_measure_plane_reads_first_segments(mine: tuple[LanguageModel, Run]) -> None:

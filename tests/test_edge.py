@@ -16,29 +16,37 @@ import torch
 from toys import DOCUMENTS, WIDTH, quick_config, toy_lm
 
 import docmem
-from docmem import explore
+from docmem import explore, plots
 from docmem.cli.main import main
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
 from docmem.editing.add import add
-from docmem.editing.doc_reps import drop_doc_rep
+from docmem.editing.doc_reps import append_doc_rep, drop_doc_rep, keep_doc_reps
 from docmem.editing.forget import forget
-from docmem.evaluation.cached import first_segments
+from docmem.editing.place import doc_reps_from_lm
+from docmem.evaluation.cached import first_segments, measure, measure_plane
 from docmem.evaluation.plane import along_line, key_plane
 from docmem.evaluation.recall import completion, recognition
 from docmem.evaluation.search import search_descent, search_grid
+from docmem.experiments import runner
 from docmem.explore.page import write_page
 from docmem.lm.fetch import fetch
-from docmem.lm.hidden_states import HiddenStateCache
+from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel
 from docmem.lm.pretraining import PretrainConfig
-from docmem.plots.figures import draw_figures
+from docmem.plots.animation import memory_selection_gif, selection_figure
+from docmem.plots.figures import draw_figures, table
+from docmem.plots.style import new_figure
+from docmem.training.check import check
 from docmem.training.plan import plan
 from docmem.training.run import Run
 
 CALLABLE = (
-    Path, add, along_line, completion, drop_doc_rep, draw_figures, fetch, forget, HiddenStateCache,
-    key_plane, plan, PretrainConfig, recognition, search_descent, search_grid, toy_lm, write_page,
+    add, along_line, append_doc_rep, check, completion, doc_reps_from_lm, draw_figures,
+    drop_doc_rep, fetch, first_segments, forget, HiddenStateCache, keep_doc_reps, key_plane,
+    measure, measure_plane, memory_selection_gif, Path, plan, PretrainConfig, recognition,
+    runner.claims, runner.figure, runner.load_results, runner.redraw, runner.run_experiment,
+    search_descent, search_grid, selection_figure, table, toy_lm, write_page,
 )  # fmt: skip
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -295,6 +303,12 @@ train(config, lm=lm, documents=docs, doc_reps={"A": [0, 1]}) | doc_reps
 train(config, lm=lm, documents=docs, doc_reps=[["0", "1"]] * 3) | doc_reps
 train(config, lm=lm, documents=docs, on_epoch=5) | on_epoch
 train(config, lm=lm, documents=docs, on_epoch="print") | on_epoch
+train(config, lm=lm, documents=docs, on_epoch=lambda: None) | on_epoch, the epoch alone
+train(config, lm=lm, documents=docs, on_epoch=lambda run, epoch: None) | on_epoch, the epoch alone
+train(config, lm=lm, documents=docs, on_epoch=Watcher) | the class Watcher, Watcher()
+train(config, lm=lm, documents=docs, on_epoch=Watcher()) | on_start, the run alone
+train(config, lm=lm, documents=docs, doc_reps=[torch.zeros(2)] * 2) | (2, 2), (3, 2)
+train(config, lm=lm, documents=docs, doc_reps=[torch.zeros(2), torch.ones(1)]) | doc_reps, size
 train(config, lm=lm, documents=docs, progress="yes") | progress, True or False
 train(config, lm=lm, documents=docs, progress=None) | progress
 train(config, lm=lm, documents=docs, epochs=3) | 'epochs'
@@ -329,6 +343,10 @@ Run.open(file) | is not a run
 Run.open() | 'path'
 run.load_lm(5) | name
 run.load_lm(lm) | name
+run.load_lm("") | name is ''
+run.load_lm(Path("nowhere")) | 'nowhere'
+check(run) | path is a Run
+check("nowhere", repair=1) | repair
 run.check_lm("tiny") | lm
 run.check_lm(None) | lm
 run.check_lm(lm.model) | lm
@@ -407,7 +425,11 @@ under([]) | DocRep
 under([0.1]) | DocRep, (1,)
 under([0.1, "x"]) | document
 under([nan, 0.0]) | document, finite
-under(["Cyclone Odalys"]) | document
+under(["Cyclone Odalys"]) | document, titles
+under(torch.zeros(0, 2)) | document, none, (0, 2)
+under(torch.tensor([1e300, 0], dtype=torch.float64)) | document, finite
+under([memory.doc_reps[0], memory.doc_reps[1][:1]]) | document, equal size
+under(bytearray(b"ab")) | document
 under(torch.zeros(3)) | (2,)
 under(torch.zeros(1, 1, 2)) | (2,)
 under(torch.tensor([nan, 1.0])) | document, finite
@@ -451,6 +473,7 @@ generate(hooked, lm.tokenizer, "The", docs[0]) | document
 generate(hooked, lm.tokenizer, "\\udcff x") | prompt, UTF-8
 generate(hooked, lm.tokenizer, "The", [nan, 0]) | finite
 generate(hooked, lm.tokenizer, do_sample=True) | missing a required argument, 'prompt'
+generate(hooked, lm.tokenizer, "The", BASE_LM) | base LM, generate_text, compare
 write(max_new_tokens=0) | max_new_tokens
 write(max_new_tokens=-1) | max_new_tokens
 write(max_new_tokens=True) | max_new_tokens
@@ -477,7 +500,13 @@ write(num_return_sequences=2) | 'num_return_sequences'
 write(return_dict_in_generate=True) | 'return_dict_in_generate'
 write(input_ids=torch.ones(1, 1)) | 'input_ids'
 write(repetition_penalty=-1.0) | repetition_penalty
-write(stop_strings=["."]) | stop_strings
+write(stop_strings=5) | stop_strings
+write(length_penalty=2.0) | length_penalty, num_beams
+write(early_stopping=True) | early_stopping, num_beams
+write(top_p=5.0, do_sample=True) | top_p is 5.0, 0 to 1
+write(min_p=2, do_sample=True) | min_p is 2, 0 to 1
+write(min_length=100) | min_length is 100, max_new_tokens 40
+write(min_new_tokens=4, max_new_tokens=3) | min_new_tokens is 4, max_new_tokens 3
 write(lm=5) | 'lm'
 write(_from_model_config=True) | '_from_model_config'
 """
@@ -517,6 +546,7 @@ compare(run, 0, lm=lm, under={"x": 2.5}) | document
 compare(run, 0, lm=lm, under={"x": [nan, 1]}) | finite
 compare(run, 0, lm=lm, memory=wide) | width 16
 compare(run, 0, lm=lm, memory=run) | memory
+compare(run, 0, lm=lm)["all entry"] | 'all entry', Did you mean 'all entries'
 opening("text") | document
 opening(docs[0], 99) | segment
 opening(docs[0], "0") | segment
@@ -552,6 +582,17 @@ key_plane(cache, memory, tolerance=nan) | tolerance
 key_plane(cache, memory, progress=1) | progress
 key_plane(cache, memory, 25) | positional
 key_plane(cache, flat, points=3) | no plane
+key_plane(cache, fewer, points=3) | 'Quillon Engine', no more documents
+key_plane(cache, turned, points=3) | 'Cyclone Odalys', 'Quillon Engine', order
+key_plane(cache, memory, texts=[0, 1, 2]) | texts, whole numbers
+key_plane(cache, memory, texts=torch.tensor([0, 1, 5])) | texts, 5, 0 to 2
+key_plane(cache, memory, texts=torch.tensor([0, 2, 1])) | 'Thornwick Light', order
+plane.ce_of("Cyclone Odalys") | document is 'Cyclone Odalys'
+plane.ce_of(True) | document is True
+plane.ce_of(-1) | Document -1
+plane.share_below(5.0) | perplexity is 5.0, tensor
+plane.share_below(torch.ones(2)) | 2 limits, 3 texts
+along_line(cache, fewer, [0, 1], [1, 0]) | 'Quillon Engine', order
 along_line(cache, memory, 0, 1) | (2,)
 along_line(cache, memory, [0, 1], [0, 1, 2]) | (2,)
 along_line(cache, memory, [0, nan], [0, 1]) | finite
@@ -561,6 +602,7 @@ search_grid(texts, memory, points=1) | points
 search_grid(texts, memory, refinements=-1) | refinements
 search_grid(texts, memory, refinements=True) | refinements
 search_grid(cache, memory) | one batch per text
+search_grid(texts, fewer) | 'Quillon Engine', no more documents
 search_grid(texts, None) | memory
 search_grid(texts, wide) | width 16
 search_descent(texts, memory, steps=-1) | steps
@@ -570,7 +612,15 @@ search_descent(run, memory) | cache
 recognition(run, memory) | cache
 recognition(cache, wide) | width 16
 recognition(cache, fewer) | 3 documents, 2
+recognition(cache, turned) | 'Cyclone Odalys', 'Quillon Engine', order
+recognition(cache, memory, [0, 1, 2]) | texts, whole numbers
+recognition(cache, memory, torch.zeros(3)) | texts, whole numbers
+recognition(cache, memory, torch.tensor([0])) | 1 documents, 3
+recognition(cache, memory, torch.tensor([0, 1, 5])) | texts, 5, 0 to 2
+recognition(cache, memory, torch.tensor([-1, 0, 1])) | texts, -1, 0 to 2
+recognition(cache, memory, doc_reps=0) | doc_reps
 completion(cache, fewer) | 3 documents, 2
+completion(cache, memory, texts=torch.tensor([0])) | 1 documents, 3
 completion(cache, memory, 0) | prompt_tokens
 completion(cache, memory, 4, True) | new_tokens
 completion(cache, memory, others=-1) | others
@@ -607,8 +657,41 @@ forget(cache, memory, 0, extent=0) | extent
 forget(cache, memory, 0, seed=-1) | seed
 forget(cache, memory, 0, seed="0") | seed
 forget(cache, fewer, 0) | 3 documents, 2
+forget(cache, turned, "Quillon Engine") | 'Cyclone Odalys', order
 drop_doc_rep(memory, 3) | 0 to 2
 drop_doc_rep(memory, True) | document
+drop_doc_rep(run, 0) | memory is a Run
+keep_doc_reps(memory, [5]) | kept, 0 to 2
+keep_doc_reps(memory, ["title"]) | kept, whole number
+keep_doc_reps(memory, 0) | kept is 0, list
+keep_doc_reps(memory, [0, -3]) | kept, once
+keep_doc_reps(memory, []) | at least one
+append_doc_rep(memory, 5) | title is 5
+append_doc_rep(run, "New") | memory is a Run
+doc_reps_from_lm(run, 3, 2) | cache is a Run
+doc_reps_from_lm(cache, 5, 2) | n_docs is 5, 3 documents
+doc_reps_from_lm(cache, 2, 1) | n_docs is 2, 3 documents
+doc_reps_from_lm(cache, 0, 1) | n_docs is 0
+doc_reps_from_lm(cache, 3, 0) | key_dim is 0
+doc_reps_from_lm(cache, 3, -1) | key_dim is -1
+doc_reps_from_lm(cache, 3, 3) | span, directions
+measure("runs/a") | run is 'runs/a', docmem.Run.open
+measure(run, "tiny") | lm is 'tiny', docmem.load_lm
+measure(run, toy_lm(seed=1)) | other weights
+measure_plane("runs/a") | run
+measure_plane(run, lm, 1) | points is 1
+measure_plane(run, lm, 3, 0) | tokens is 0
+measure_plane(run, toy_lm(seed=1), 3) | other weights
+first_segments("runs/a", lm) | run
+first_segments(run, "tiny") | lm
+first_segments(run, lm, "8") | tokens is '8'
+first_segments(run, lm, texts=[0]) | texts, whole numbers
+first_segments(run, lm, texts=torch.tensor([7])) | texts, 7, 0 to 2
+snapshots.at(99) | There is no snapshot 99
+snapshots.at("last") | index is 'last'
+snapshots.at(0).strongest(10**6) | count is 1000000, 24 entries
+snapshots.at(0).strongest(0) | count is 0
+snapshots.distance_correlation(99) | There is no snapshot 99
 draw_figures(run, "figures") | runs
 draw_figures([], "figures") | at least one run
 draw_figures([run.path], "figures") | runs
@@ -622,6 +705,54 @@ draw_figures([run], file) | a_file is a file
 draw_figures([run], file / "figures") | a_file is a file
 """
 
+EXPERIMENT_CALLS = """
+run_experiment("nope", run, "folder") | pool is a Run
+run_experiment("activation", None, "folder") | pool
+load_results("nope") | experiment is 'nope', activation
+load_results("activation", 5) | folder is 5
+claims("nope") | experiment is 'nope', activation
+figure("nope") | experiment is 'nope', activation
+figure("activation", "nowhere") | nowhere, docmem experiment activation
+redraw("nowhere", "out") | nowhere
+redraw(5, "out") | folder is 5
+"""
+
+PLOT_CALLS = """
+plots.key_plane(paper, plane, run.titles[:2], "") | 2 titles, 3 documents
+plots.key_plane(paper, plane, run.titles, None) | note
+plots.key_plane(paper, run, run.titles, "") | plane is a Run
+plots.key_plane("out.png", plane, run.titles, "") | figure is 'out.png'
+plots.key_plane(paper, plane, "ABC", "") | titles is 'ABC', list
+plots.perplexity_wells(paper, plane, run.titles[:2], [0], "") | 2 titles, 3 documents
+plots.perplexity_wells(paper, plane, run.titles, [], "") | chosen is empty
+plots.perplexity_wells(paper, plane, run.titles, [3], "") | no document 3, 0 to 2
+plots.perplexity_wells(paper, plane, run.titles, 0, "") | chosen is 0, list
+plots.forgetting(paper, {"a": plane}, 9, "") | Document 9
+plots.forgetting(paper, {}, 0, "") | maps is empty
+plots.along_line(paper, line, run.titles, (0, 9), "") | no document 9, 0 to 2
+plots.along_line(paper, line, run.titles, (0, 1, 2), "") | ends
+plots.along_line(paper, line, run.titles[:2], (0, 1), "") | 2 titles, 3 documents
+plots.continuity(paper, run, "") | measured is a Run
+plots.losses(paper, {}, 4.5, "") | histories is empty
+plots.losses(paper, {"a": []}, 4.5, "") | history of 'a' is empty
+plots.losses(paper, run.load_history(), 4.5, "") | histories is a list, dict
+plots.losses(paper, {"a": run.load_history()}, "4.5", "") | tau
+plots.open_entries(paper, {}, 0.1, "") | snapshots is empty
+plots.open_entries(paper, {"a": run}, 0.1, "") | snapshots
+plots.published_curves(paper, [1], {}, "") | published
+plots.territories(plane, 2) | n_docs is 2, 3 documents
+plots.plane_map(paper, [[1, 2], [3, 4]], 1.0) | axes is a Figure
+plots.plane_map(paper.subplots(), [[1]], 1.0) | values, (1, 1)
+plots.plane_map(paper.subplots(), [1, 2], 1.0) | values, (2,)
+plots.square(paper, 1.0) | axes is a Figure
+table([]) | results is empty
+table([1]) | results
+memory_selection_gif(run.path, "x.gif") | run
+memory_selection_gif(run, 5) | path is 5
+memory_selection_gif(run, "x.gif", frames=0) | frames is 0
+selection_figure(run, 99) | There is no snapshot 99
+"""
+
 EXPLORE_CALLS = """
 explore.key_plane("outputs/run") | run is 'outputs/run'
 explore.key_plane(run.path) | run
@@ -631,6 +762,7 @@ explore.key_plane(run, lm="tiny") | lm
 explore.key_plane(run, 5, lm=toy_lm(seed=1)) | other weights
 explore.key_plane(run, 5, lm=lm, cache=run) | cache
 explore.key_plane(run, 5, lm=lm, plane=[1]) | plane
+explore.key_plane(run, 5, cache=others) | 'Quillon Engine', 'Cyclone Odalys'
 explore.key_plane(run, 5, lm=lm, prompt=5) | prompt
 explore.key_plane(run, 5, lm=lm, prompt="") | prompt is empty
 explore.scrubber(None) | runs
@@ -639,6 +771,8 @@ explore.scrubber([run]) | runs
 explore.scrubber({}) | at least one run
 explore.scrubber({"relu": "outputs/run"}) | runs
 explore.scrubber({1: run}) | runs
+scrubber.show(nan) | epoch is nan
+scrubber.frame("x") | epoch is 'x'
 explore.recall(None) | run
 explore.recall(memory) | run
 explore.recall(run, lm=lm.model) | lm
@@ -673,10 +807,17 @@ explore.training(config, lm=lm, documents=docs[0]) | documents
 TABLES = {
     "documents": DOCUMENT_CALLS, "lm": LM_CALLS, "config": CONFIG_CALLS, "train": TRAIN_CALLS,
     "memory": MEMORY_CALLS, "generate": GENERATE_CALLS, "evaluation": EVALUATION_CALLS,
-    "explore": EXPLORE_CALLS,
+    "experiments": EXPERIMENT_CALLS, "plots": PLOT_CALLS, "explore": EXPLORE_CALLS,
 }  # fmt: skip
 CALLS = [line for table in TABLES.values() for line in table.strip().splitlines()]
 INTERNAL = ("Traceback", "NoneType", "object at 0x", "__init__", "_fits", "beartype", "<class")
+
+
+class Watcher:
+    """What watches a training, written wrongly."""
+
+    def on_start(self) -> None: ...
+    def on_epoch(self, epoch: Any) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -710,10 +851,16 @@ def names(trained: tuple[LanguageModel, Run], folders: Path) -> Iterator[dict[st
         return docmem.generate(hooked, lm.tokenizer, "The storm", **options)
 
     public = {name: getattr(docmem, name) for name in docmem.__all__}
+    cache = run.cache_hidden_states(lm)
     yield public | {one.__name__: one for one in CALLABLE} | {
-        "explore": explore, "np": np, "torch": torch,
+        "explore": explore, "Watcher": Watcher, "np": np, "torch": torch,
         "lm": lm, "run": run, "memory": memory, "docs": DOCUMENTS, "hooked": hooked,
-        "cache": run.cache_hidden_states(lm), "config": quick_config(folders / "run"),
+        "cache": cache, "plane": key_plane(cache, memory, points=3),
+        "line": along_line(cache, memory, *memory.doc_reps[:2], 3), "plots": plots,
+        "others": cache_hidden_states(lm, DOCUMENTS[::-1], run.config), "paper": new_figure(6, 5),
+        "scrubber": explore.scrubber(run),
+        "turned": keep_doc_reps(memory, [2, 0, 1]), "snapshots": run.load_snapshots(),
+        "config": quick_config(folders / "run"),
         "wide": DocumentMemory(docmem.MemoryConfig(16, 3), run.titles),
         "flat": DocumentMemory(docmem.MemoryConfig(WIDTH, 3, key_dim=1)),
         "fewer": drop_doc_rep(memory, 2), "one": torch.tensor(1.0), "nan": math.nan,
@@ -746,6 +893,14 @@ def test_numbers_of_numpy_are_as_good_as_pythons(names: dict[str, Any], tmp_path
     config = docmem.MemoryConfig(np.int64(8), np.int32(2), memory_dim=np.uint8(4))
     DocumentMemory(config).save_pretrained(tmp_path)
     assert DocumentMemory.from_pretrained(tmp_path).config == config
+
+
+def test_paths_may_be_strings(trained: tuple[LanguageModel, Run], tmp_path: Path) -> None:
+    run, film, empty = trained[1], tmp_path / "film.gif", str(tmp_path)
+    assert {found.state for found in check(str(run.path))} <= {"whole", "foreign"}
+    assert memory_selection_gif(run, str(film), frames=1) == film and film.exists()
+    assert runner.load_results("activation", empty) is None
+    assert runner.redraw(empty, empty) == []
 
 
 COMMANDS = """

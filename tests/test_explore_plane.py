@@ -1,18 +1,22 @@
 import base64
+import dataclasses
 import io
 import json
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from toys import DOCUMENTS, quick_config
 
 from docmem import explore
 from docmem.core.config import MemoryConfig
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
+from docmem.documents import Document
 from docmem.errors import DocmemError
 from docmem.evaluation.plane import KeyPlane, key_plane, plane_of
 from docmem.explore import KeyPlaneExplorer
@@ -23,6 +27,7 @@ from docmem.lm.loading import LanguageModel
 from docmem.plots import key_plane as draw_key_plane
 from docmem.plots.style import document_color, new_figure
 from docmem.training.run import Run
+from docmem.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -303,3 +308,12 @@ def test_key_plane_rejects_another_map_and_doc_reps_without_a_plane(
     monkeypatch.setattr(Run, "load_memory", lambda _: thin)
     with pytest.raises(DocmemError, match="span no plane"):
         explore.key_plane(run, lm=lm)
+
+
+def test_first_title_is_cut_to_what_the_lm_can_go_on_from(lm: LanguageModel, tmp_path: Path):
+    documents = [Document("harbour master " * 20, "A text ."), *DOCUMENTS]
+    config = dataclasses.replace(quick_config(tmp_path), num_epochs=1)
+    run = train(config, lm=lm, documents=documents, progress=False)
+    explorer = explore.key_plane(run, 2, lm=lm)
+    assert explorer.prompt and documents[0].title.startswith(explorer.prompt)
+    explorer.close()

@@ -137,6 +137,13 @@ def test_generate_passes_options_to_the_lm(lm: LanguageModel, memory: DocumentMe
     assert len(texts) == 3
 
 
+def test_generate_stops_at_strings(lm: LanguageModel, memory: DocumentMemory):
+    with attach(lm.model, memory) as hooked:
+        whole = generate(hooked, lm.tokenizer, "The", 0, max_new_tokens=12)
+        part = generate(hooked, lm.tokenizer, "The", 0, max_new_tokens=12, stop_strings=whole[2:4])
+    assert len(part) < len(whole) and whole.startswith(part)
+
+
 def test_prompt_beyond_the_context_is_rejected(lm: LanguageModel, memory: DocumentMemory):
     length = len(lm.tokenizer("The tower")["input_ids"])
     with attach(lm.model, memory) as hooked:

@@ -35,7 +35,7 @@ def test_only_the_doc_reps_of_a_new_memory_change(lm, config: TrainConfig):
 
 
 def test_training_uses_given_doc_reps_and_keeps_them(lm, config: TrainConfig, whole):
-    run = trained(lm, config, PLACES)
+    run = trained(lm, config, list(PLACES))
     assert torch.equal(run.load_memory().doc_reps, PLACES)
     assert all(torch.equal(places, PLACES) for places in run.load_snapshots().doc_reps)
     assert run.load_history()[0].positive_ce != whole.load_history()[0].positive_ce

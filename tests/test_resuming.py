@@ -7,13 +7,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 from toys import DOCUMENTS, Killed, assert_same, at, files, raising
 
 import docmem.training.run
 import docmem.training.train
 from docmem.errors import DocmemError
+from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
 from docmem.training.run import Run
 from docmem.training.train import train
@@ -105,9 +108,9 @@ def test_run_killed_while_it_begins_can_begin_again(
     assert_same(go(), whole)
 
 
-@pytest.mark.parametrize("epoch", [1, 3, 4])
-def test_on_epoch_returning_false_stops_and_saves(go, whole: Run, epoch: int):
-    run = go(at(epoch, lambda: False))
+@pytest.mark.parametrize(("epoch", "false"), [(1, False), (3, np.False_), (4, False)])
+def test_on_epoch_returning_false_stops_and_saves(go, whole: Run, epoch: int, false: object):
+    run = go(at(epoch, lambda: false))
     assert not run.finished
     assert len(run.load_history()) == epoch
     assert [e[:4] for e in run.load_history()] == [e[:4] for e in whole.load_history()[:epoch]]
@@ -189,6 +192,20 @@ def test_finished_run_can_be_extended(lm, config: TrainConfig, whole: Run):
     assert extra == [0, 3, 6, 7, 8]
     with pytest.raises(DocmemError, match="has 8 epochs already, and num_epochs is 7"):
         extended(EPOCHS)
+
+
+def test_checkpoint_of_another_run_is_rejected(go, lm, config: TrainConfig, tmp_path: Path):
+    run = go(at(3, lambda: False))
+    other = replace(config, save_dir=tmp_path / "other", key_activation="relu", seed=2)
+    stranger = train(other, lm=lm, documents=DOCUMENTS, on_epoch=lambda _: False, progress=False)
+    own = run.checkpoint.read_bytes()
+    shutil.copy(stranger.checkpoint, run.checkpoint)
+    with pytest.raises(DocmemError, match=r"checkpoint.safetensors .* was 'relu', now 'tanh'"):
+        go()
+    run.checkpoint.write_bytes(own)
+    moved = replace(config, save_dir=shutil.move(run.path, tmp_path / "moved"))
+    elsewhere = LanguageModel(lm.model, lm.tokenizer, "elsewhere")
+    assert train(moved, lm=elsewhere, documents=DOCUMENTS, progress=False).finished
 
 
 def test_second_training_in_the_folder_is_rejected(go):

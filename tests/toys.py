@@ -125,8 +125,8 @@ def at(epoch: int, action: Callable[[], object]) -> Callable[[Epoch], bool | Non
     return on_epoch
 
 
-def raising(error: BaseException) -> Callable[[], None]:
-    def act() -> None:
+def raising(error: BaseException) -> Callable[..., None]:
+    def act(*_: object) -> None:
         raise error
 
     return act

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from docmem.core.memory import DocumentMemory
-from docmem.errors import DocmemError, check_titles
+from docmem.errors import DocmemError, check_index, check_titles, checked
 from docmem.training.origin import changed
 
 # Places tried for a new DocRep.
@@ -24,6 +24,7 @@ def plane_extent(points: Float[Tensor, "n_docs axes"]) -> float:
     return max(1.0, 1.08 * points.abs().max().item())
 
 
+@checked
 def append_doc_rep(memory: DocumentMemory, title: str | None = None) -> DocumentMemory:
     """A copy of the memory with one more DocRep, where it is farthest from all; nothing is trained.
 
@@ -61,6 +62,7 @@ def farthest_free_doc_rep(doc_reps: Float[Tensor, "n_docs key_dim"]) -> Float[Te
     return places[torch.cdist(places, known).min(1).values.argmax()].to(doc_reps)
 
 
+@checked
 def drop_doc_rep(memory: DocumentMemory, document: str | int) -> DocumentMemory:
     """A copy of the memory that cannot call a document: its DocRep and title are gone.
 
@@ -76,11 +78,21 @@ def drop_doc_rep(memory: DocumentMemory, document: str | int) -> DocumentMemory:
     return keep_doc_reps(memory, [n for n in range(memory.config.n_docs) if n != index])
 
 
+@checked
 def keep_doc_reps(memory: DocumentMemory, kept: Sequence[int]) -> DocumentMemory:
-    """A copy of the memory that can call these documents only, in this order, by their indices."""
+    """A copy of the memory that can call these documents only, in this order, by their indices.
+
+    Raises:
+        DocmemError: if there is no such document, one is named twice, or none is.
+    """
+    n_docs = memory.config.n_docs
+    otherwise = f"kept names a document that is not there: this memory holds {n_docs},"
+    kept = [check_index("kept", index, n_docs, otherwise) for index in kept]
+    if not kept or len(set(kept)) < len(kept):
+        raise DocmemError(f"kept is {kept}; name at least one document, and each once.")
     smaller = copy.deepcopy(memory)
     smaller.config = dataclasses.replace(memory.config, n_docs=len(kept))
-    smaller.doc_reps = memory.doc_reps[list(kept)]
+    smaller.doc_reps = memory.doc_reps[kept]
     texts = memory.origin.get("documents", [])
     smaller.origin = changed(memory.origin, [texts[index] for index in kept] if texts else [])
     if memory.titles is not None:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from docmem.errors import DocmemError
+from docmem.errors import Count, DocmemError, checked
 from docmem.lm.hidden_states import HiddenStateCache
 
 # A principal component this much smaller than the first is rounding, no direction.
@@ -27,8 +27,9 @@ def mean_states(cache: HiddenStateCache, n_docs: int) -> Float[Tensor, "n_docs d
     return cache.token_means(n_docs, cache.states)
 
 
+@checked
 def doc_reps_from_lm(
-    cache: HiddenStateCache, n_docs: int, key_dim: int
+    cache: HiddenStateCache, n_docs: Count, key_dim: Count
 ) -> Float[Tensor, "n_docs key_dim"]:
     """DocReps from the mean hidden states of the documents that `cache` read.
 
@@ -36,8 +37,11 @@ def doc_reps_from_lm(
     column gets the norm √2. Of each column the entry that is largest in size is positive.
 
     Raises:
-        DocmemError: if the documents' means do not span `key_dim` directions.
+        DocmemError: if the documents' means do not span `key_dim` directions, or the cache reads
+            other than `n_docs` documents.
     """
+    if (read := len(set(cache.doc_ids))) != n_docs:
+        raise DocmemError(f"n_docs is {n_docs}, but the hidden-state cache reads {read} documents.")
     means = mean_states(cache, n_docs)
     scores, sizes, _ = torch.linalg.svd(means - means.mean(0), full_matrices=False)
     directions = int((sizes > ROUNDING * sizes[0]).sum())

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from docmem.core.files import load_tensors, save_tensors, tensor_digest
+from docmem.errors import Count, Several, checked
 from docmem.evaluation.plane import KeyPlane, key_plane
 from docmem.evaluation.recall import (
     DOC_REPS,
@@ -27,7 +28,7 @@ from docmem.evaluation.recall import (
     recognition,
     sampled,
 )
-from docmem.lm.cross_entropy import base_cross_entropies
+from docmem.lm.cross_entropy import base_cross_entropies, check_texts
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel
 from docmem.training.run import Run
@@ -49,7 +50,8 @@ VERSION = 3
 """What is measured: results of an earlier version are measured again."""
 
 
-def measure(run: Run, load: Loader | None = None) -> Recall:
+@checked
+def measure(run: Run, lm: LanguageModel | Loader | None = None) -> Recall:
     """Recognition and completion of a run, on the text it was trained on; its base LM beside it.
 
     Of more than 60 documents 60 are read, drawn once and for all; of more than 20, each under the
@@ -57,19 +59,16 @@ def measure(run: Run, load: Loader | None = None) -> Recall:
 
     Args:
         run: a finished run.
-        load: gives the LM, if it is needed; None: `run.load_lm`.
+        lm: the run's LM, or what gives it if it is needed; None: `run.load_lm`.
 
     Raises:
         DocmemError: if the run has no memory, or the LM is another one.
     """
-    texts = sampled(len(run.titles), TEXTS)
+    texts, load = sampled(len(run.titles), TEXTS), _loader(run, lm)
 
     def results() -> dict[str, Tensor]:
-        lm, memory = (load or run.load_lm)(), run.load_memory()
-        run.check_lm(lm)
-        cache = cache_hidden_states(
-            lm, [run.documents[index] for index in texts.tolist()], run.config
-        )
+        documents, memory = [run.documents[index] for index in texts.tolist()], run.load_memory()
+        cache = cache_hidden_states(load(), documents, run.config)
         return {
             **recognition(cache, memory, texts, progress=len(texts) > DOC_REPS)._asdict(),
             "completion": torch.tensor(completion(cache, memory, texts=texts), dtype=torch.float64),
@@ -81,10 +80,11 @@ def measure(run: Run, load: Loader | None = None) -> Recall:
     return Recall(known, Completion(*cached["completion"].tolist()), cached["base_ce"])
 
 
+@checked
 def first_segments(
     run: Run,
     lm: LanguageModel,
-    tokens: int | None = None,
+    tokens: Count | None = None,
     texts: Int[Tensor, " texts"] | None = None,
 ) -> HiddenStateCache:
     """The first segment of each of the run's documents: what maps of the plane are read with.
@@ -94,15 +94,24 @@ def first_segments(
         lm: its LM.
         tokens: only that many of a segment's first tokens; None: all.
         texts: only these documents; None: all.
+
+    Raises:
+        DocmemError: if there is no such document.
     """
+    if texts is not None:
+        check_texts(texts, len(run.titles))
     longest = min(run.config.max_length, tokens or run.config.max_length)
     config = dataclasses.replace(run.config, max_segments=1, max_length=longest)
     read = range(len(run.documents)) if texts is None else texts.tolist()
     return cache_hidden_states(lm, [run.documents[index] for index in read], config)
 
 
+@checked
 def measure_plane(
-    run: Run, load: Loader | None = None, points: int = 61, tokens: int | None = None
+    run: Run,
+    lm: LanguageModel | Loader | None = None,
+    points: Several = 61,
+    tokens: Count | None = None,
 ) -> KeyPlane:
     """The DocRep plane of a run, as far as its DocReps reach.
 
@@ -112,16 +121,28 @@ def measure_plane(
     Raises:
         DocmemError: as `measure`; or if there is no plane, as `key_plane`.
     """
+    load = _loader(run, lm)
 
     def results() -> dict[str, Tensor]:
-        lm = (load or run.load_lm)()
-        run.check_lm(lm)
         texts, memory = sampled(len(run.titles), TEXTS), run.load_memory()
-        cache = first_segments(run, lm, tokens, texts)
+        cache = first_segments(run, load(), tokens, texts)
         return key_plane(cache, memory, points=points, texts=texts, progress=True)._asdict()
 
     name = f"key_plane_{points}" + (f"_{tokens}" if tokens else "")
     return KeyPlane(**_cached(run, name, results))
+
+
+def _loader(run: Run, lm: LanguageModel | Loader | None) -> Loader:
+    """What gives the run's LM; a given LM that is another one is refused now."""
+    if isinstance(lm, LanguageModel):
+        run.check_lm(lm)
+
+    def load() -> LanguageModel:
+        loaded = lm if isinstance(lm, LanguageModel) else (lm or run.load_lm)()
+        run.check_lm(loaded)
+        return loaded
+
+    return load
 
 
 def _cached(run: Run, name: str, measure: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -22,7 +22,12 @@ from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import plane_extent
 from docmem.errors import DocmemError, NotNegative, Positive, Several, as_doc_reps, checked
 from docmem.evaluation.refinement import Refined, refine
-from docmem.lm.cross_entropy import cross_entropies_at, cross_entropies_of, on_device_of
+from docmem.lm.cross_entropy import (
+    check_readable,
+    cross_entropies_at,
+    cross_entropies_of,
+    on_device_of,
+)
 from docmem.lm.hidden_states import HiddenStateCache
 
 # Largest error at a cell's centre, in nats per token, where a map is left to interpolation.
@@ -51,11 +56,12 @@ class KeyPlane(NamedTuple):
         """The index of the document of each text."""
         return torch.arange(len(self.ce)) if self.texts is None else self.texts
 
+    @checked
     def ce_of(self, document: int) -> Float[Tensor, "points points"]:
         """The map of one document, by its index.
 
         Raises:
-            DocmemError: if its text was not read.
+            DocmemError: if there is no such document, or its text was not read.
         """
         rows = (self.documents == document).nonzero()
         if not len(rows):
@@ -86,8 +92,15 @@ class KeyPlane(NamedTuple):
         counts = torch.bincount(self.nearest.flatten(), minlength=len(self.doc_reps))
         return counts / self.nearest.numel()
 
+    @checked
     def share_below(self, perplexity: Float[Tensor, " texts"]) -> Float[Tensor, " texts"]:
-        """Share of the map on which each text's perplexity is below a limit of its own."""
+        """Share of the map on which each text's perplexity is below a limit of its own.
+
+        Raises:
+            DocmemError: if there is not one limit for each text.
+        """
+        if len(perplexity) != len(self.ce):
+            raise DocmemError(f"{len(perplexity)} limits were given for {len(self.ce)} texts.")
         return (self.perplexity < perplexity[:, None, None]).float().mean((1, 2))
 
 
@@ -138,8 +151,10 @@ def key_plane(
         progress: show a bar.
 
     Raises:
-        DocmemError: as `plane_of`; or if an argument cannot be.
+        DocmemError: as `plane_of`; or if an argument cannot be, or `cache` reads the memory's
+            documents in another order, or `texts` are others than it reads.
     """
+    check_readable(cache, memory, texts)
     memory = on_device_of(cache, memory)
     origin, axes = plane_of(memory.doc_reps.cpu())
     doc_reps = (memory.doc_reps.cpu() - origin) @ axes.T  # (n_docs, 2)
@@ -197,6 +212,7 @@ def along_line(
     Raises:
         DocmemError: if one is no DocRep of this memory, or there are fewer than two points.
     """
+    check_readable(cache, memory)
     start, end = (as_doc_reps("start or end", one).cpu().float() for one in (start, end))
     for one in (start, end):
         if one.shape != memory.doc_reps.shape[1:]:

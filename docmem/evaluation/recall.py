@@ -123,7 +123,7 @@ def recognition(
     memory: DocumentMemory,
     texts: Int[Tensor, " texts"] | None = None,
     *,
-    doc_reps: int = DOC_REPS,
+    doc_reps: Count = DOC_REPS,
     progress: bool = False,
 ) -> Recognition:
     """Read documents under their own DocRep and others': the cost grows with the documents only.
@@ -139,8 +139,7 @@ def recognition(
     Raises:
         DocmemError: if `cache` reads other documents than the memory holds.
     """
-    if texts is None:
-        check_same_documents(cache, memory)
+    check_same_documents(cache, memory, texts)
     memory, places = on_device_of(cache, memory), memory.doc_reps.cpu()
     texts = torch.arange(len(places)) if texts is None else texts
     nearest = torch.arange(len(places)).expand(len(texts), -1)
@@ -194,8 +193,7 @@ def completion(
     Raises:
         DocmemError: as `recognition`, or if a number is below one (`others`: zero).
     """
-    if texts is None:
-        check_same_documents(cache, memory)
+    check_same_documents(cache, memory, texts)
     ids, wanted, own = prompts(cache, prompt_tokens, new_tokens)
     own = own if texts is None else texts[own]
     if not len(own):

@@ -3,13 +3,14 @@
 import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Float
 from tabulate import tabulate
 from torch import Tensor
 
 from docmem.documents import Document
+from docmem.errors import DocmemError, did_you_mean
 from docmem.evaluation.verbatim import Span, verbatim
 
 INK, GREY, FAINT, MARK = "#222222", "#555555", "#767676", "#117733"
@@ -70,7 +71,17 @@ class Recalled:
 
 
 class Comparison(tuple[Recalled, ...]):
-    """One prompt continued under several conditions: one result for each."""
+    """One prompt continued under several conditions: one result for each, by place or by name."""
+
+    def __getitem__(self, which: Any) -> Any:
+        """A result by its place, or by the name of its condition; DocmemError if none has it."""
+        if not isinstance(which, str):
+            return super().__getitem__(which)
+        names = [row.under for row in self]
+        if which not in names:
+            hint = did_you_mean(which, names)
+            raise DocmemError(f"No condition of this comparison is called {which!r}.{hint}")
+        return self[names.index(which)]
 
     def __repr__(self) -> str:
         """What a notebook keeps beside the table: the numbers, without what the LM wrote."""

@@ -23,8 +23,8 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from docmem.core.files import replacing, write_json
-from docmem.errors import DocmemError
-from docmem.experiments import NAMES, load_study
+from docmem.errors import DocmemError, check_type, checked
+from docmem.experiments import NAMES, Name, load_study
 from docmem.experiments.claims import LEARNED, Judged
 from docmem.experiments.pool import FIRST_TUNING_SEED, Procedure, RunPool
 from docmem.experiments.provenance import Made, code_digest, made_now
@@ -107,6 +107,7 @@ seeds from {FIRST_TUNING_SEED}, which are never reported.
 """
 
 
+@checked
 def run_experiment(name: str, pool: RunPool, folder: Path) -> Results:
     """Measure an experiment and write its results to `folder`; returns them.
 
@@ -124,17 +125,20 @@ def run_experiment(name: str, pool: RunPool, folder: Path) -> Results:
         time.perf_counter() - started,
         numbers,
     )
-    write_json(folder / f"{name}.json", dataclasses.asdict(results))
+    write_json(Path(folder) / f"{name}.json", dataclasses.asdict(results))
     return results
 
 
+@checked
 def load_results(name: str, folder: Path = STORED) -> Results | None:
     """The results of an experiment in `folder`; None if it has not been performed.
 
     Raises:
-        DocmemError: if its file cannot be read, or does not fit the experiment's schema.
+        DocmemError: if there is no such experiment, its file cannot be read, or does not fit the
+            experiment's schema.
     """
-    path, strict = folder / f"{name}.json", dacite.Config(strict=True)
+    check_type("experiment", name, Name)
+    path, strict = Path(folder) / f"{name}.json", dacite.Config(strict=True)
     if not path.exists():
         return None
     try:
@@ -250,10 +254,17 @@ def claims_page(folders: Mapping[str, Path] = FOLDERS) -> str:
     return "\n".join([HEAD, *tallies, "", *sections])
 
 
+@checked
 def redraw(folder: Path, out: Path) -> list[str]:
-    """Draw into `out` every figure that `folder` has results of; returns their names."""
+    """Draw into `out` every figure that `folder` has results of; returns their names.
+
+    Raises:
+        DocmemError: if there is no such folder, or as `load_results`.
+    """
+    if not Path(folder).is_dir():
+        raise DocmemError(f"There is no folder {folder}; give one with results of experiments.")
     drawn = [name for name in NAMES if load_results(name, folder) is not None]
     for name in drawn:
-        with replacing(out / f"{name}.png") as temporary:
+        with replacing(Path(out) / f"{name}.png") as temporary:
             temporary.write_bytes(png_bytes(figure(name, folder)))
     return drawn

@@ -37,7 +37,7 @@ from docmem.explore._pictures import plane_reading
 from docmem.explore._readings import PlaneReading
 from docmem.explore._scene import plane_scene, selection_limit
 from docmem.explore._static import joined, read
-from docmem.lm.cross_entropy import cross_entropies_at
+from docmem.lm.cross_entropy import check_same_documents, cross_entropies_at
 from docmem.lm.generation import generate
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
@@ -69,11 +69,11 @@ class KeyPlaneExplorer(Explorer):
         cache: the texts that are measured; None: each document's first segment, as in the figures.
         plane: a map already measured on the same texts; None: measured now, which takes some
             ten seconds on two quiet cores for ten documents and 41 points.
-        prompt: what the LM is given; None: the first document's title.
+        prompt: what the LM is given; None: the first document's title, as far as it fits the LM.
 
     Raises:
         DocmemError: if the run has no memory, `lm` is another LM, the DocReps span no plane, or
-            `plane` is of other documents.
+            `plane` or `cache` is of other documents.
     """
 
     @checked
@@ -104,6 +104,7 @@ class KeyPlaneExplorer(Explorer):
             first_segments(run, self.lm, texts=texts) if cache is None else copy.copy(cache)
         )
         self.cache.lm, self.cache.blocks = self.lm, self.lm.blocks
+        check_same_documents(self.cache, memory)
         self.memory = memory.to(self.cache.device)
         if plane is None:
             plane = measure(self.cache, memory, points=points, progress=True)
@@ -114,7 +115,7 @@ class KeyPlaneExplorer(Explorer):
         self._lm_in_use, self._state_in_use = threading.Lock(), threading.RLock()
         self.point = self._text_at = self._within(*plane.doc_reps[0].tolist())
         self.reading = self._measured(self.point)
-        self.prompt = self.titles[0] if prompt is None else prompt
+        self.prompt = self._first_title() if prompt is None else prompt
         self.text = self._written(self.point, self.prompt)
         super().__init__(_PlaneWidget(scene=self._scene(), state=self._state()))
         answer_during_cell(self.widget)
@@ -182,6 +183,15 @@ class KeyPlaneExplorer(Explorer):
         with self._lm_in_use:
             ce = cross_entropies_at(self.cache, self.memory, doc_rep[None])[:, 0]
         return self._read(point, ce, True)
+
+    def _first_title(self) -> str:
+        """The first document's title, cut so that the LM can go on from it."""
+        title, context = self.titles[0], self.lm.context
+        while (
+            title and context and len(self.lm.tokenizer(title)["input_ids"]) + NEW_TOKENS > context
+        ):
+            title = title[: len(title) * 3 // 4]
+        return title
 
     def _written(self, point: Point, prompt: str) -> str:
         """What the LM writes at a point."""

@@ -4,6 +4,7 @@ The frames are those of the animations (`docmem.plots.animation`).
 """
 
 import bisect
+import math
 from collections.abc import Mapping
 
 import ipywidgets
@@ -99,6 +100,7 @@ class ScrubberExplorer(Explorer):
         tick = min(max(self._tick(self.epoch) + ticks, 0), len(self.epochs) - 1)
         self.show(self.epochs[tick])
 
+    @checked
     def frame(self, epoch: float) -> bytes:
         """The picture of an epoch as a PNG; drawn once, then kept."""
         epoch = self.epochs[self._tick(epoch)]
@@ -137,6 +139,8 @@ class ScrubberExplorer(Explorer):
 
     def _tick(self, epoch: float) -> int:
         """The last tick of the clock up to `epoch`; before the first, the first."""
+        if math.isnan(epoch):
+            raise DocmemError("epoch is nan; it must be a number.")
         return max(0, bisect.bisect_right(self.epochs, epoch) - 1)
 
     def _words(self) -> str:

@@ -1,10 +1,11 @@
 """Cross entropies per document: under DocReps, and by the base LM, in nats per token."""
 
 import copy
+import itertools
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from docmem.core.blocks import text_config
@@ -52,16 +53,76 @@ def check_width(lm: LanguageModel, memory: DocumentMemory) -> None:
         )
 
 
-def check_same_documents(cache: HiddenStateCache, memory: DocumentMemory, new: int = 0) -> None:
-    """Raise unless the cache reads the memory's documents, and `new` more, by an LM that fits."""
+def check_same_documents(
+    cache: HiddenStateCache,
+    memory: DocumentMemory,
+    texts: Int[Tensor, " texts"] | None = None,
+    new: int = 0,
+) -> None:
+    """Raise unless the cache reads the memory's documents, and `new` more, by an LM that fits.
+
+    With `texts`, those of the memory's documents only.
+    """
     check_width(cache.lm, memory)
     read, known = set(cache.doc_ids), memory.config.n_docs
-    if read != set(range(known + new)):
+    if texts is not None:
+        check_texts(texts, known)
+        if len(texts) != len(read):
+            raise DocmemError(
+                f"texts names {len(texts)} documents and the hidden-state cache reads {len(read)}; "
+                "give the index of each that it reads."
+            )
+    elif read != set(range(known + new)):
         raise DocmemError(
             f"The hidden-state cache reads {len(read)} documents and the memory holds {known}; "
             "give it those in their order"
             + (f", and then the new one: {known + new}." if new else ".")
         )
+    if cache.titles and memory.titles:
+        check_order(cache, memory, texts, new)
+
+
+def check_texts(texts: Int[Tensor, " texts"], n_docs: int) -> None:
+    """Raise unless these are indices of documents."""
+    for index in texts.tolist():
+        if not 0 <= index < n_docs:
+            raise DocmemError(
+                f"texts names document {index}; documents are numbered from 0 to {n_docs - 1}."
+            )
+
+
+def check_readable(
+    cache: HiddenStateCache, memory: DocumentMemory, texts: Int[Tensor, " texts"] | None = None
+) -> None:
+    """Raise if the cache should read the memory's documents in its order, and does not.
+
+    Without `texts` it may read any others, or a few of them.
+    """
+    check_width(cache.lm, memory)
+    read = cache.titles or []
+    if texts is not None:
+        check_same_documents(cache, memory, texts)
+    elif len(read) >= memory.config.n_docs and set(read) & set(memory.titles or []):
+        check_order(cache, memory)
+
+
+def check_order(
+    cache: HiddenStateCache,
+    memory: DocumentMemory,
+    texts: Int[Tensor, " texts"] | None = None,
+    new: int = 0,
+) -> None:
+    """Raise unless the titles of the cache's documents are those of the memory's, in its order."""
+    read, known = cache.titles or [], memory.titles or []
+    indices = range(min(len(read) - new, len(known))) if texts is None else texts.tolist()
+    wanted = [known[index] for index in indices]
+    for mine, its in itertools.zip_longest(read[: len(read) - new], wanted):
+        if mine != its:
+            there = "no more documents" if its is None else repr(its)
+            raise DocmemError(
+                f"The hidden-state cache reads {mine!r} where the memory has {there}; give both "
+                "the same documents in one order."
+            )
 
 
 def on_device_of(cache: HiddenStateCache, memory: DocumentMemory) -> DocumentMemory:

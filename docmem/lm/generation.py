@@ -12,9 +12,12 @@ from docmem.core.blocks import text_config
 from docmem.core.hook import DocumentLike, Hooked
 from docmem.errors import DocmemError, check_count, check_type, check_unicode, checked, did_you_mean
 
-# Options of transformers that do nothing unless tokens are sampled, and those that docmem sets.
+# Options of transformers that do nothing unless tokens are sampled, of which some are shares, or
+# without beams; and those that docmem sets.
 SAMPLING = {"temperature", "top_k", "top_p", "min_p", "typical_p", "top_h", "epsilon_cutoff",
             "eta_cutoff"}  # fmt: skip
+SHARES = {"top_p", "min_p", "typical_p"}
+BEAMS = {"length_penalty", "early_stopping"}
 OURS = {"inputs", "input_ids", "attention_mask", "max_length", "num_return_sequences",
         "return_dict_in_generate", "tokenizer", "kwargs"}  # fmt: skip
 
@@ -26,6 +29,8 @@ class _AllEntries:
 
 ALL_ENTRIES = _AllEntries()
 """Asks `generate` for the memory with every entry open, whatever document is in force."""
+BASE_LM = "(base LM)"
+"""Stands in place of a title where the LM reads or writes without memory."""
 
 
 @checked
@@ -52,6 +57,12 @@ def generate(
     Raises:
         DocmemError: as `generate_text`; or if there is no such document.
     """
+    if isinstance(document, str) and document == BASE_LM:
+        raise DocmemError(
+            "generate writes with the memory in the LM. For the base LM, call "
+            "docmem.lm.generation.generate_text(lm.model, lm.tokenizer, prompt) outside of the "
+            "`with attach(…)`, or docmem.compare."
+        )
     chosen = None if isinstance(document, _AllEntries) else document
     with nullcontext() if document is None else hooked.document(chosen):
         return generate_text(
@@ -99,6 +110,14 @@ def generate_texts(
             f"The prompt has {length} tokens and {max_new_tokens} more were asked for, "
             f"but the LM's context is {context} tokens. Shorten one of them."
         )
+    for name, most in (("min_length", needed), ("min_new_tokens", max_new_tokens)):
+        if isinstance(least := options.get(name), int) and least > most:
+            raise DocmemError(
+                f"{name} is {least}, but with max_new_tokens {max_new_tokens} there are at most "
+                f"{most} tokens. Raise max_new_tokens, or leave {name} out."
+            )
+    if "stop_strings" in options:
+        options = {**options, "tokenizer": tokenizer}
     try:
         written = model.generate(
             input_ids=inputs["input_ids"].expand(rows, -1),
@@ -109,13 +128,16 @@ def generate_texts(
     except Exception as error:  # of whatever kind transformers raises
         if not options or isinstance(error, DocmemError):
             raise
-        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        shown = {name: value for name, value in options.items() if name != "tokenizer"}
+        given = ", ".join(f"{name}={value!r}" for name, value in shown.items())
         raise DocmemError(f"transformers' generate cannot work with {given}: {error}") from error
     return tokenizer.batch_decode(written[:, length:], skip_special_tokens=True)
 
 
 def check_options(model: Any, options: dict[str, Any]) -> None:
     """Raise if an option of `generate` is unknown, or has no effect in `generate_text`."""
+    check_type("do_sample", options.get("do_sample", False), bool)
+    check_count("num_beams", options.get("num_beams", 1))
     known = {*vars(model.generation_config), *inspect.signature(model.generate).parameters}
     for name, value in options.items():
         if name not in known - OURS or name.startswith("_"):
@@ -126,8 +148,13 @@ def check_options(model: Any, options: dict[str, Any]) -> None:
                 f"{name} is {value!r}, but without do_sample=True no token is sampled, and it has "
                 "no effect. Set do_sample=True, or leave it out."
             )
-    check_type("do_sample", options.get("do_sample", False), bool)
-    check_count("num_beams", options.get("num_beams", 1))
+        if name in BEAMS and value is not None and options.get("num_beams", 1) == 1:
+            raise DocmemError(
+                f"{name} is {value!r}, but with one beam it has no effect. Set num_beams to 2 or "
+                "more, or leave it out."
+            )
+        if name in SHARES and isinstance(value, int | float) and not 0 <= value <= 1:
+            raise DocmemError(f"{name} is {value!r}; it must be a number from 0 to 1.")
 
 
 @torch.no_grad()

@@ -49,9 +49,10 @@ class HiddenStateCache:
         shared: folder of `SharedStates`, where other trainings find them; None: they go with this
             process.
         progress: show a bar, if it takes more than some seconds.
+        titles: the documents', by their indices; None: not known.
 
     Raises:
-        DocmemError: if there is no batch, or no such layer.
+        DocmemError: if there is no batch, or no such layer; or if a memory is attached to the LM.
     """
 
     def __init__(
@@ -65,11 +66,12 @@ class HiddenStateCache:
         own: Sequence[int] | None = None,
         shared: Path | None = None,
         progress: bool = False,
+        titles: Sequence[str] | None = None,
     ) -> None:
         check_bare(lm.model)
         if not batches:
             raise DocmemError("There are no batches to read; give at least one.")
-        self.lm = lm
+        self.lm, self.titles = lm, titles
         self.batches = list(batches)
         self.predicted = [batch.predicted.cpu() for batch in self.batches]
         """Which tokens are predicted; on the CPU, since a GPU waits when it is asked for counts."""
@@ -241,4 +243,5 @@ def cache_hidden_states(
         None if deal is None else deal(len(batches)),
         config.states_dir,
         progress,
+        [document.title for document in documents],
     )

@@ -24,6 +24,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from docmem.core.files import replacing
+from docmem.errors import Count, checked
 from docmem.evaluation.recall import sampled
 from docmem.plots.style import (
     CURVES,
@@ -211,11 +212,12 @@ def heat_map(
     return image
 
 
+@checked
 def selection_figure(run: Run, index: int = -1) -> Figure:
     """One snapshot of a run, the last by default, on the colour scale of all its snapshots.
 
     Raises:
-        DocmemError: if the run has no snapshots.
+        DocmemError: if the run has no snapshots, or no such one.
     """
     snapshots = run.load_snapshots()
     limits = color_limits(snapshots, list(range(len(snapshots.epochs))))
@@ -247,7 +249,8 @@ class Film:
         return np.asarray(self.canvas.buffer_rgba())[..., :3].copy()
 
 
-def memory_selection_gif(run: Run, path: Path, *, frames: int = 50) -> Path:
+@checked
+def memory_selection_gif(run: Run, path: Path, *, frames: Count = 50) -> Path:
     """Draw a run's snapshots into an animated GIF, 1060 × 700 pixels, and return its path.
 
     The same frames become an .mp4 of the same name where imageio-ffmpeg is installed; where it is
@@ -261,7 +264,7 @@ def memory_selection_gif(run: Run, path: Path, *, frames: int = 50) -> Path:
     Raises:
         DocmemError: if the run has no snapshots, or a file cannot be written.
     """
-    snapshots = run.load_snapshots()
+    path, snapshots = Path(path), run.load_snapshots()
     indices = spaced_snapshots(len(snapshots.epochs), frames)
     picture = SelectionPicture(run, color_limits(snapshots, indices))
     film = Film(picture.figure.figure, picture.changing())

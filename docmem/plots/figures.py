@@ -26,7 +26,7 @@ from docmem.evaluation.recall import Completion, Recognition
 from docmem.lm.loading import LanguageModel
 from docmem.plots.animation import memory_selection_gif
 from docmem.plots.plane import FEW, farthest_points
-from docmem.plots.style import new_figure, png_bytes
+from docmem.plots.style import check_some, new_figure, png_bytes
 from docmem.training.run import Run
 
 
@@ -71,13 +71,18 @@ def describe(run: Run) -> str:
     )
 
 
+@checked
 def table(results: Sequence[Result], style: str = "simple") -> str:
     """The results as a table, one line per run, with a note on what its columns mean.
 
     Args:
         results: one per run.
         style: tabulate's name of the format; "github" for Markdown.
+
+    Raises:
+        DocmemError: if there is no result.
     """
+    check_some("results", results)
     rows = [
         {
             "memory": name,

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from docmem.errors import DocmemError, checked
 from docmem.evaluation.continuity import Continuity
 from docmem.evaluation.plane import Line
 from docmem.plots.style import (
@@ -13,6 +14,7 @@ from docmem.plots.style import (
     GUIDANCE,
     INK,
     badge,
+    check_documents,
     document_color,
     drawable,
     headline,
@@ -21,6 +23,7 @@ from docmem.plots.style import (
 )
 
 
+@checked
 @styled
 def along_line(
     figure: Figure, line: Line, titles: Sequence[str], ends: tuple[int, int], note: str
@@ -28,7 +31,13 @@ def along_line(
     """Perplexity of every document from one DocRep to another, and which is recalled best where.
 
     `ends` are the indices of the documents at the start and the end of `line`.
+
+    Raises:
+        DocmemError: if these are not two documents of the line, or a document has no title.
     """
+    check_documents(titles, len(line.ce), ends)
+    if len(ends) != 2:
+        raise DocmemError(f"ends is {ends}; give the documents at the start and at the end.")
     axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=(1, 0.09))
     share, perplexity = line.share.tolist(), line.perplexity.numpy()
     for index, values in enumerate(perplexity):
@@ -65,6 +74,7 @@ def along_line(
     return figure
 
 
+@checked
 @styled
 def continuity(figure: Figure, measured: Continuity, note: str) -> Figure:
     """How much selection and cross entropy change, against how far the DocRep moved."""

@@ -13,11 +13,14 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
+from docmem.errors import DocmemError, check_type, checked
 from docmem.evaluation.plane import KeyPlane
 from docmem.evaluation.refinement import midpoints
 from docmem.plots.style import (
     INK,
     badge,
+    check_documents,
+    check_some,
     document_color,
     drawable,
     headline,
@@ -33,6 +36,7 @@ FEW = 12
 CONTOURS = (1.2, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
+@checked
 def square(axes: Axes, extent: float) -> None:
     """Make `axes` the square [-extent, extent]² of the DocRep plane, with its labels."""
     axes.set(aspect="equal", xlim=(-extent, extent), ylim=(-extent, extent))
@@ -49,8 +53,16 @@ def plane_map(axes: Axes, values: ArrayLike, extent: float, **options: Any) -> A
         values: one per grid point, [up][across]; or colours, (points, points, 3).
         extent: half the side of the grid. The outer cells reach half a cell further.
         options: of `Axes.imshow`, such as cmap, norm, or vmin and vmax.
+
+    Raises:
+        DocmemError: if the values are no grid.
     """
+    check_type("axes", axes, Axes)
     grid = np.asarray(values)
+    if grid.ndim < 2 or grid.shape[0] != grid.shape[1] or len(grid) < 2:
+        raise DocmemError(
+            f"values has the shape {grid.shape}; it must be (points, points), of 2 points or more."
+        )
     reach = extent * (1 + 1 / (len(grid) - 1))
     image = axes.imshow(
         grid, origin="lower", interpolation="nearest", extent=(-reach, reach, -reach, reach),
@@ -66,6 +78,7 @@ def contour_levels(plane: KeyPlane) -> np.ndarray:
     return levels[(levels > best.min().item()) & (levels < best.max().item())]
 
 
+@checked
 def territories(
     plane: KeyPlane,
     n_docs: int,
@@ -81,7 +94,12 @@ def territories(
         banded: of one depth between two contours.
         color_of: gives a document's colour.
         ground: the colour where nothing is recalled well.
+
+    Raises:
+        DocmemError: if the map is of more documents.
     """
+    if n_docs <= int(plane.documents.max()):
+        raise DocmemError(f"n_docs is {n_docs}, but the map is of {len(plane.doc_reps)} documents.")
     best, nearest = plane.ce.min(0).values.numpy(), plane.nearest.numpy()
     floor, ceiling = best.min(), max(float(plane.ce.median()), best.min() + 1e-6)
     if banded:
@@ -133,6 +151,7 @@ def outlines(axes: Axes, plane: KeyPlane) -> None:
         axes.clabel(lines, fmt="%g", fontsize=7.5, inline_spacing=2)
 
 
+@checked
 @styled
 def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str) -> Figure:
     """Where which document is recalled, and how well.
@@ -140,7 +159,11 @@ def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str)
     Up to twelve documents: each point is coloured by the document it recalls best, deeper where
     better, with contours. Of more, there are not colours enough: darkness is the lowest perplexity
     of any document read, a point is a document, and twelve that lie far apart are named.
+
+    Raises:
+        DocmemError: if a document has no title.
     """
+    check_documents(titles, len(plane.doc_reps))
     n_docs, axes, drawn = len(titles), figure.subplots(), smooth(plane)
     if n_docs <= FEW:
         plane_map(axes, territories(drawn, n_docs, banded=True), float(plane.axis[-1]))
@@ -185,11 +208,18 @@ def farthest_points(plane: KeyPlane, count: int) -> list[int]:
     return sorted(plane.documents[chosen].tolist())
 
 
+@checked
 @styled
 def perplexity_wells(
     figure: Figure, plane: KeyPlane, titles: Sequence[str], chosen: Sequence[int], note: str
 ) -> Figure:
-    """Perplexity of the `chosen` documents over the plane: a heat map each, and one 3-d surface."""
+    """Perplexity of the `chosen` documents over the plane: a heat map each, and one 3-d surface.
+
+    Raises:
+        DocmemError: if none is chosen, one is not in the map, or a document has no title.
+    """
+    check_some("chosen", chosen)
+    check_documents(titles, len(plane.doc_reps), chosen)
     perplexity = torch.stack([plane.ce_of(index) for index in chosen]).exp().numpy()
     limits = perplexity_limits(perplexity)
     norm = LogNorm(*limits)
@@ -282,11 +312,17 @@ def draw_wells(
         axis._axinfo["grid"]["color"] = "#E4E4E4"
 
 
+@checked
 @styled
 def forgetting(figure: Figure, maps: dict[str, KeyPlane], index: int, note: str) -> Figure:
-    """Perplexity of document `index` over the plane, one map for each way of forgetting it."""
+    """Perplexity of document `index` over the plane, one map for each way of forgetting it.
+
+    Raises:
+        DocmemError: if there is no map, or the document is not in one.
+    """
+    check_some("maps", maps)
     panels = list(figure.subplots(1, len(maps), squeeze=False)[0])
-    perplexity = [plane.perplexity[index].numpy() for plane in maps.values()]
+    perplexity = [plane.ce_of(index).exp().numpy() for plane in maps.values()]
     norm = LogNorm(*perplexity_limits(np.stack(perplexity)))
     for axes, (name, plane), values in zip(panels, maps.items(), perplexity, strict=True):
         axis = plane.axis.numpy()

@@ -8,7 +8,7 @@ import base64
 import html
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Sized
 from io import BytesIO
 from typing import Any
 
@@ -22,6 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from PIL import Image
 
+from docmem.errors import DocmemError
 from docmem.training.history import Epoch
 
 # Paul Tol's muted scheme, made for colour-blind readers, and an orange as the tenth.
@@ -56,6 +57,25 @@ def new_figure(width: float, height: float, dpi: int = 150) -> Figure:
 
 styled = mpl.rc_context(STYLE)
 """Decorator: draw within docmem's style, leaving matplotlib's global settings alone."""
+
+
+def check_some(name: str, given: Sized) -> None:
+    """Raise if there is nothing to draw."""
+    if not len(given):
+        raise DocmemError(f"{name} is empty; give at least one to draw.")
+
+
+def check_documents(titles: Sequence[str], n_docs: int, chosen: Iterable[int] = ()) -> None:
+    """Raise unless each document has a title, and the chosen ones are among them."""
+    if len(titles) != n_docs:
+        raise DocmemError(
+            f"{len(titles)} titles were given for {n_docs} documents; give one each, as run.titles."
+        )
+    for index in chosen:
+        if not 0 <= index < n_docs:
+            raise DocmemError(
+                f"There is no document {index} here; they are numbered from 0 to {n_docs - 1}."
+            )
 
 
 def document_color(index: int) -> str:

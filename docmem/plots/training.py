@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from docmem.errors import checked
 from docmem.evaluation.published import EPOCHS, PublishedRun
 from docmem.plots.style import (
     CURVES,
@@ -13,6 +14,7 @@ from docmem.plots.style import (
     NEGATIVE,
     OWN,
     SIGNED,
+    check_some,
     draw_history,
     drawable,
     headline,
@@ -26,6 +28,7 @@ RECENT = 5
 """The numbers in the legends are means of the last so many epochs."""
 
 
+@checked
 @styled
 def losses(
     figure: Figure, histories: Mapping[str, Sequence[Epoch]], tau: float, note: str
@@ -33,7 +36,13 @@ def losses(
     """Training losses by run name, one column per run, and the target `tau`.
 
     The numbers are means of the last five epochs.
+
+    Raises:
+        DocmemError: if there is no run, or one has no epoch yet.
     """
+    check_some("histories", histories)
+    for name, history in histories.items():
+        check_some(f"The history of {name!r}", history)
     panels = figure.subplots(
         2, len(histories), sharex=True, sharey="row", squeeze=False, height_ratios=(2.2, 1)
     )
@@ -76,6 +85,7 @@ def losses(
     return figure
 
 
+@checked
 @styled
 def open_entries(
     figure: Figure, snapshots: dict[str, Snapshots], share: float, note: str
@@ -84,7 +94,11 @@ def open_entries(
 
     An entry is open where its document selection is larger than this `share` of the document's
     largest, both in absolute value.
+
+    Raises:
+        DocmemError: if there are no snapshots.
     """
+    check_some("snapshots", snapshots)
     grid = figure.add_gridspec(2, len(snapshots), height_ratios=(1, 1.3))
     counts = figure.add_subplot(grid[0, :])
     inks, maps = (NEGATIVE, GUIDANCE, OWN, INK), []
@@ -122,6 +136,7 @@ def open_entries(
     return figure
 
 
+@checked
 @styled
 def published_curves(
     figure: Figure,

@@ -9,10 +9,11 @@ False stops it as Ctrl-C does.
 """
 
 import importlib
+import inspect
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from docmem.errors import DocmemError, check_type
+from docmem.errors import ArgumentError, DocmemError, check_type
 from docmem.training.description import to_dict
 from docmem.training.history import Epoch
 from docmem.training.run import Run
@@ -30,13 +31,37 @@ class Callback(Protocol):
 
 
 OnEpoch = Callable[[Epoch], bool | None] | Callback
+MOMENTS = ("on_start", "on_epoch", "on_end")
+
+
+def check_watcher(watcher: OnEpoch | None) -> None:
+    """Raise unless all that `watcher` has for a moment can be called with one argument."""
+    if isinstance(watcher, type) and hasattr(watcher, "on_epoch"):
+        name = watcher.__name__
+        raise ArgumentError(f"on_epoch is the class {name}; give an object of it, as {name}().")
+    for moment in MOMENTS:
+        method = _method(watcher, moment)
+        try:
+            if method is not None:
+                inspect.signature(method).bind(None)
+        except ValueError:  # written in C: it does not say
+            continue
+        except TypeError as error:
+            what = "the epoch" if moment == "on_epoch" else "the run"
+            raise ArgumentError(
+                f"{moment} of what watches the training is called with {what} alone, which it "
+                f"does not take: {error}."
+            ) from error
 
 
 def tell(watcher: OnEpoch | None, moment: str, what: Run | Epoch) -> Any:
-    """Call what `watcher` has for a moment: `on_start`, `on_epoch` or `on_end`."""
-    plain = watcher if moment == "on_epoch" else None
-    method: Any = getattr(watcher, moment, plain)
+    """Call what `watcher` has for one of the `MOMENTS`."""
+    method = _method(watcher, moment)
     return None if method is None else method(what)
+
+
+def _method(watcher: OnEpoch | None, moment: str) -> Any:
+    return getattr(watcher, moment, watcher if moment == "on_epoch" else None)
 
 
 class TensorBoard:

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 from docmem.checkpoint import load_checkpoint
 from docmem.core.files import load_tensors, reading, tensor_digest
 from docmem.core.memory import DocumentMemory
-from docmem.errors import DocmemError
+from docmem.errors import DocmemError, checked
 from docmem.training.history import Epoch
 from docmem.training.run import CHECKPOINT, LOCK, Run, is_partial
 from docmem.training.setup import configured_documents
@@ -36,6 +36,7 @@ class Finding(NamedTuple):
     """What is wrong, and what to do."""
 
 
+@checked
 def check(path: Path, repair: bool = False) -> list[Finding]:
     """Read every file of a run's folder, and say of each whether it is whole and belongs there.
 
@@ -46,6 +47,7 @@ def check(path: Path, repair: bool = False) -> list[Finding]:
     Raises:
         DocmemError: if files are to be made again where they cannot be, or another process trains.
     """
+    path = Path(path)
     look = functools.partial(_look, path, repair)
 
     def describe_again() -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -269,7 +270,7 @@ class Run:
         return Snapshots(epochs, *(tensors[name].float() for name in (*widths, "doc_reps")))
 
     @checked
-    def load_lm(self, name: str | None = None) -> LanguageModel:
+    def load_lm(self, name: str | os.PathLike[str] | None = None) -> LanguageModel:
         """The LM this run was trained on, loaded by its name.
 
         Args:
@@ -281,7 +282,7 @@ class Run:
         config, cache = self.config, self.config.lm_cache_dir
         few = (config.num_gpus or 0) > torch.cuda.device_count()
         lm = load_lm(
-            name or self.description["lm"]["name"],
+            self.description["lm"]["name"] if name is None else name,
             dtype=self.description["lm"]["dtype"],
             device=config.device if usable(config.device) else "auto",
             num_gpus=None if few else config.num_gpus,

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from docmem.core.memory import DocumentMemory
+from docmem.errors import Count, DocmemError, check_index, checked
 from docmem.lm.hidden_states import AddUp, HiddenStateCache
 
 
@@ -31,11 +32,19 @@ class Selection(NamedTuple):
         """Document selection × token selection."""
         return self.token * self.document
 
-    def strongest(self, count: int) -> tuple[Int[Tensor, "n_docs count"], Float[Tensor, " n_docs"]]:
+    @checked
+    def strongest(
+        self, count: Count
+    ) -> tuple[Int[Tensor, "n_docs count"], Float[Tensor, " n_docs"]]:
         """The entries with the largest product for each document, and the share that they carry.
 
         The share is of the document's whole row, in size.
+
+        Raises:
+            DocmemError: if there are not so many entries.
         """
+        if count > self.token.shape[1]:
+            raise DocmemError(f"count is {count}; this memory has {self.token.shape[1]} entries.")
         size, entries = self.product.abs().topk(count, dim=1)
         return entries, size.sum(1) / self.product.abs().sum(1)
 
@@ -67,7 +76,8 @@ class Snapshots:
     """DocReps."""
 
     def at(self, index: int) -> Selection:
-        """One snapshot's selections."""
+        """One snapshot's selections; DocmemError if there is no such snapshot."""
+        index = self._index(index)
         return Selection(self.token[index], self.document[index])
 
     def distance_correlation(self, index: int = -1) -> float:
@@ -76,8 +86,14 @@ class Snapshots:
         The correlation, over all pairs of documents, of the distance between their DocReps and
         the cosine between their document selections.
         """
+        index = self._index(index)
         pairs = torch.ones(self.doc_reps.shape[1], self.doc_reps.shape[1]).triu(1).bool()
         unit = torch.nn.functional.normalize(self.document[index], dim=1)
         distance = torch.cdist(self.doc_reps[index], self.doc_reps[index])
         both = torch.stack([distance[pairs], (unit @ unit.T)[pairs]])
         return torch.corrcoef(both)[0, 1].item()
+
+    def _index(self, index: int) -> int:
+        count = len(self.epochs)
+        otherwise = f"There is no snapshot {index}: this run has {count},"
+        return check_index("index", index, count, otherwise)

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from docmem.checkpoint import load_checkpoint, save_checkpoint
@@ -24,9 +25,9 @@ from docmem.errors import DocmemError, as_doc_reps, checked
 from docmem.lm.forward import frozen
 from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import LanguageModel
-from docmem.training.callbacks import OnEpoch, tell
+from docmem.training.callbacks import OnEpoch, check_watcher, tell
 from docmem.training.config import TrainConfig
-from docmem.training.description import describe
+from docmem.training.description import check_same, describe
 from docmem.training.history import Epoch
 from docmem.training.origin import measured
 from docmem.training.processes import join, main_process
@@ -77,6 +78,7 @@ def train(
             or a loss is not a number; on several processes, if one of them ended.
     """
     doc_reps = None if doc_reps is None else as_doc_reps("doc_reps", doc_reps)
+    check_watcher(on_epoch)
     processes = join(config)
     placed = processes.placed(config) if lm is None else config
     config = replace(config, num_accumulation_steps=config.num_accumulation_steps * processes.count)
@@ -144,7 +146,7 @@ def resume(trainer: Trainer, run: Run) -> bool:
     """Put the trainer where the run's checkpoint is; False if the run has none yet.
 
     Raises:
-        DocmemError: if the checkpoint is damaged or lost.
+        DocmemError: if the checkpoint is damaged, lost or another run's.
     """
     if not run.checkpoint.exists():
         if run.load_history() or (run.path / "memory").exists():
@@ -157,6 +159,8 @@ def resume(trainer: Trainer, run: Run) -> bool:
         run.checkpoint, trainer.memory, trainer.optimizer, trainer.generators
     )
     with reading(run.checkpoint):
+        if "run" in progress:  # version 0.1 did not say
+            check_same(run.checkpoint, progress["run"], run.description)
         trainer.history = [Epoch(*epoch) for epoch in progress.get("history", [])]
         wrong = progress["epoch"] != len(trainer.history) and "history" in progress
         if wrong or not isinstance(progress["epoch"], int):
@@ -197,7 +201,8 @@ def fit(
             epoch = run_epoch(trainer, run, taken)
             bar.update()
             bar.set_postfix(own=f"{epoch.positive_ce:.2f}", negative=f"{epoch.negative_ce:.2f}")
-            if tell(on_epoch, "on_epoch", epoch) is False:
+            answer = tell(on_epoch, "on_epoch", epoch)
+            if isinstance(answer, bool | np.bool_) and not answer:
                 stop.set()
             stopped = any(processes.gather(stop.is_set()))
             due = epoch.epoch % config.save_freq == 0 or epoch.epoch == config.num_epochs
