@@ -12,7 +12,6 @@ from docmem.core.memory import DocumentMemory
 from docmem.errors import BASE_LM as BASE_LM
 from docmem.errors import DocmemError, checked
 from docmem.lm.cross_entropy import base_cross_entropies, cross_entropies_at
-from docmem.lm.generation import BASE_LM as BASE_LM
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
 

@@ -10,7 +10,15 @@ from torch import Tensor
 
 from docmem.core.blocks import text_config
 from docmem.core.hook import DocumentLike, Hooked
-from docmem.errors import DocmemError, check_count, check_type, check_unicode, checked, did_you_mean
+from docmem.errors import (
+    BASE_LM,
+    DocmemError,
+    check_count,
+    check_type,
+    check_unicode,
+    checked,
+    did_you_mean,
+)
 
 # Options of transformers that do nothing unless tokens are sampled, of which some are shares, or
 # without beams; and those that docmem sets.
@@ -29,8 +37,6 @@ class _AllEntries:
 
 ALL_ENTRIES = _AllEntries()
 """Asks `generate` for the memory with every entry open, whatever document is in force."""
-BASE_LM = "(base LM)"
-"""Stands in place of a title where the LM reads or writes without memory."""
 
 
 @checked
