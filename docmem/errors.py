@@ -12,6 +12,7 @@ import functools
 import inspect
 import math
 import os
+import re
 import types
 import typing
 from collections import Counter
@@ -345,3 +346,13 @@ def did_you_mean(title: str, titles: Iterable[str]) -> str:
     """A suffix for an error, "Did you mean …?"; empty if no title is close."""
     near = difflib.get_close_matches(title, list(titles), n=3, cutoff=0.3)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def fault_of(error: Exception) -> str:
+    """What is wrong where reading a file failed so: the file, or the device it should go to."""
+    words = re.search("CUDA|NVIDIA|MPS|device string", str(error))
+    no_device = words and isinstance(error, AssertionError | RuntimeError)  # as torch says it
+    fault = (
+        "torch cannot use that device here" if no_device else "it is damaged or not a docmem file"
+    )
+    return f"{fault} ({type(error).__name__}: {error})"

@@ -374,7 +374,8 @@ DocumentMemory.from_pretrained(None) | path
 DocumentMemory.from_pretrained(run) | path
 DocumentMemory.from_pretrained("nowhere") | nowhere
 DocumentMemory.from_pretrained(run.path) | There is no file, save_pretrained wrote
-DocumentMemory.from_pretrained(run.path / "memory", map_location="gpu") | gpu
+DocumentMemory.from_pretrained(run.path / "memory", map_location="gpu") | gpu, device here
+DocumentMemory.from_pretrained(run.path / "memory", map_location="cuda:99") | device here
 DocumentMemory.from_pretrained(run.path / "memory", map_location=5) | map_location
 DocumentMemory.from_pretrained(run.path / "memory", strict=False) | 'strict'
 memory.save_pretrained(5) | save_directory

@@ -16,7 +16,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from docmem.errors import DocmemError
+from docmem.errors import DocmemError, fault_of
 
 
 @contextmanager
@@ -99,8 +99,7 @@ def reading(
     except FileNotFoundError as error:
         raise DocmemError(f"There is no file {error.filename or path}. {advice}") from error
     except Exception as error:  # a file may hold anything, and so make anything fail
-        fault = f"it is damaged or not a docmem file ({type(error).__name__}: {error})"
-        raise DocmemError(f"{path} cannot be read: {fault}. {advice}") from error
+        raise DocmemError(f"{path} cannot be read: {fault_of(error)}. {advice}") from error
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
