@@ -3,6 +3,7 @@
 A line of a table is a call, and after the bar words that its sentence has to hold.
 """
 
+import copy
 import dataclasses
 import math
 from collections.abc import Iterator
@@ -832,7 +833,8 @@ def names(trained: tuple[LanguageModel, Run], folders: Path) -> Iterator[dict[st
     lm, run = trained
     (folders / "a_file").write_text("no run")
     memory, open_until_end = run.load_memory(), ExitStack()
-    hooked = open_until_end.enter_context(attach(lm.model, memory))
+    another = copy.deepcopy(lm.model)  # lm itself is measured without the memory
+    hooked = open_until_end.enter_context(attach(another, memory))
 
     def attached(model: Any, memory: Any = memory, *layer: Any, **options: Any) -> None:
         with attach(model, memory, *layer, **options):
