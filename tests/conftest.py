@@ -44,6 +44,15 @@ def outside_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     assert not found, f"The test wrote into the project, not into tmp_path: {found}"
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole experiments, though on toys, are slow; claims of numbers made up for a test are not."""
+    for item in items:
+        given = getattr(item, "fixturenames", ())
+        if item.path.name.startswith("test_experiments_") and {"small", "pool"} & {*given}:
+            item.add_marker("slow")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Load the fixtures, and torch with them, but not in the process that only hands out tests."""
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
