@@ -17,7 +17,7 @@ from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, segments
 from docmem.errors import DocmemError
 from docmem.evaluation.attribution import BASE_LM, attribute
-from docmem.evaluation.continuations import continuations, opening
+from docmem.evaluation.continuations import continuations, opening, recall
 from docmem.evaluation.plane import KeyPlane, plane_of
 from docmem.evaluation.recalled import Source, marked_pieces, verbatim_share
 from docmem.explore._explorer import png_url
@@ -132,15 +132,22 @@ def pieces_of(text: str, sources: Sequence[Source]) -> list[tuple[str, int]]:
     return [(piece, -1 if source is None else int(source.label)) for piece, source in marked]
 
 
-def prompts_for(run: Run, plane: KeyPlane) -> list[str]:
-    """How all documents begin, if they begin alike, and the openings of three of them."""
-    config = run.config
+def prompts_for(run: Run, plane: KeyPlane, lm: LanguageModel) -> list[str]:
+    """How all documents begin, if they begin alike, and the openings of three of them.
+
+    Some LMs make nothing of a single token: the beginning is left out where none of the three is
+    gone on with from there.
+    """
+    config, chosen = run.config, farthest_points(plane, 3)
     firsts = {segments(one.text, config.segment_length)[0].split()[0] for one in run.documents}
     openings = [
         opening(run.documents[index], words=5, segment_length=config.segment_length)
-        for index in farthest_points(plane, 3)
+        for index in chosen
     ]
-    return [*(firsts if len(firsts) == 1 else ()), *filter(None, openings)]
+    begun = len(firsts) == 1 and any(
+        recall(run, index, *firsts, lm=lm, max_new_tokens=12).verbatim for index in chosen
+    )
+    return [*(firsts if begun else ()), *filter(None, openings)]
 
 
 def plane_of_run(

@@ -70,7 +70,8 @@ def write_page(
         map_tokens: tokens of each document that the map reads; None: its first segment, or 32
             tokens with a large LM.
         text_points: the LM writes at text_points × text_points places; None: 25, or 7.
-        prompts: what it is given there; none: how the documents begin, and the openings of three.
+        prompts: what it is given there; none: how the documents begin, if they
+            begin alike and are gone on with from there, and the openings of three.
         with_lm: also write a second file, `…_lm.html`, with the LM and the first run's memory
             inside: there it writes live after any prompt.
 
@@ -98,7 +99,7 @@ def write_page(
         text_points = 25 if small else 7
     tokens = 32 if map_tokens is None and not small else map_tokens
     planes = [measure_plane(run, lambda: lm, points, tokens) for run in runs]
-    given = list(prompts) or prompts_for(runs[0], planes[0])
+    given = list(prompts) or prompts_for(runs[0], planes[0], lm)
     memories: list[dict[str, Any]] = [
         {
             "name": name,
