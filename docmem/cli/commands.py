@@ -149,7 +149,7 @@ class Figures:
         from docmem.plots.figures import draw_figures, table
 
         runs = [Run.open(path) for path in self.runs]
-        lm = runs[0].load_lm(self.lm) if runs and self.lm else None
+        lm = runs[0].load_lm(self.lm) if runs and self.lm is not None else None
         results = draw_figures(
             runs, self.out, lm=lm, points=self.points, map_tokens=self.map_tokens
         )
@@ -192,7 +192,7 @@ class Page:
         path = write_page(
             runs,
             self.out,
-            lm=runs[0].load_lm(self.lm) if runs and self.lm else None,
+            lm=runs[0].load_lm(self.lm) if runs and self.lm is not None else None,
             points=self.points,
             map_tokens=self.map_tokens,
             text_points=self.text_points,
