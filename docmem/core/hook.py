@@ -34,8 +34,10 @@ def hidden_states_of(output: Any) -> Tensor:
 class Hooked:
     """An LM with a memory in it, for the length of a `with`; `attach` makes one."""
 
-    def __init__(self, model: nn.Module, memory: DocumentMemory, layer: int) -> None:
-        self._model = model
+    def __init__(
+        self, model: nn.Module, block: nn.Module, memory: DocumentMemory, layer: int
+    ) -> None:
+        self._model, self._block = model, block
         self._handle: Any = None  # of the hook, while attached
         self.memory, self.layer = memory, layer
         self._doc_rep: Tensor | None = None
@@ -43,9 +45,8 @@ class Hooked:
     def __enter__(self) -> Hooked:
         if self._handle is not None:
             raise DocmemError("This memory is attached already; to use it again, leave its `with`.")
-        block = find_blocks(self._model)[self.layer]
-        self.memory.to(next(block.parameters()).device)
-        self._handle = block.register_forward_hook(self._after_block)
+        self.memory.to(next(self._block.parameters()).device)
+        self._handle = self._block.register_forward_hook(self._after_block)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -150,4 +151,4 @@ def attach(
                 f"LM (fingerprint {trained.get('fingerprint')}, here {here['fingerprint']}). "
                 "Attach it where it was trained; or give check=False to attach it here."
             )
-    return Hooked(model, memory, index)
+    return Hooked(model, blocks[index], memory, index)

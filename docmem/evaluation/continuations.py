@@ -156,7 +156,7 @@ def continuations(
     """
     check_type("prompt", prompt, str)
     check_count("max_new_tokens", max_new_tokens)
-    check_bare(lm.model)
+    check_bare(lm.blocks)
     if not under:
         raise DocmemError("under names no condition; name at least one, or give None.")
     prompt = " ".join(prompt.split())

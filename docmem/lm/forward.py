@@ -1,14 +1,13 @@
 """One forward of the frozen LM: its inputs, as far as a given module."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from docmem.core.blocks import find_blocks
 from docmem.core.hook import Hooked
 from docmem.errors import DocmemError
 
@@ -25,9 +24,9 @@ class TokenBatch(NamedTuple):
         return self.attention_mask[:, 1:] & self.attention_mask[:, :-1]
 
 
-def check_bare(model: nn.Module) -> None:
-    """Raise DocmemError if a memory is attached to the LM: all would be read through it."""
-    hooks = [hook for block in find_blocks(model) for hook in block._forward_hooks.values()]
+def check_bare(blocks: Iterable[nn.Module]) -> None:
+    """Raise DocmemError if a memory is attached to the LM's blocks: all is read through it."""
+    hooks = [hook for block in blocks for hook in block._forward_hooks.values()]
     if any(isinstance(getattr(hook, "__self__", None), Hooked) for hook in hooks):
         raise DocmemError(
             "A memory is attached to this LM, and this would be read through it. Leave the "

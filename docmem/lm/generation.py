@@ -122,20 +122,18 @@ def generate_texts(
                 f"{name} is {least}, but with max_new_tokens {max_new_tokens} there are at most "
                 f"{most} tokens. Raise max_new_tokens, or leave {name} out."
             )
-    if "stop_strings" in options:
-        options = {**options, "tokenizer": tokenizer}
+    reads_back = {"tokenizer": tokenizer} if "stop_strings" in options else {}
     try:
         written = model.generate(
             input_ids=inputs["input_ids"].expand(rows, -1),
             attention_mask=inputs["attention_mask"].expand(rows, -1),
             max_new_tokens=max_new_tokens,
-            **{"do_sample": False, "pad_token_id": tokenizer.pad_token_id, **options},
+            **{"do_sample": False, "pad_token_id": tokenizer.pad_token_id, **options, **reads_back},
         )
     except Exception as error:  # of whatever kind transformers raises
         if not options or isinstance(error, DocmemError):
             raise
-        shown = {name: value for name, value in options.items() if name != "tokenizer"}
-        given = ", ".join(f"{name}={value!r}" for name, value in shown.items())
+        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
         raise DocmemError(f"transformers' generate cannot work with {given}: {error}") from error
     return tokenizer.batch_decode(written[:, length:], skip_special_tokens=True)
 

@@ -68,7 +68,6 @@ class HiddenStateCache:
         progress: bool = False,
         titles: Sequence[str] | None = None,
     ) -> None:
-        check_bare(lm.model)
         if not batches:
             raise DocmemError("There are no batches to read; give at least one.")
         self.lm, self.titles = lm, titles
@@ -78,6 +77,7 @@ class HiddenStateCache:
         self.doc_ids = list(doc_ids)
         self.own = range(len(self.batches)) if own is None else own
         self.blocks = find_blocks(lm.model)
+        check_bare(self.blocks)
         self.layer = resolve_layer(layer, len(self.blocks))
         self.device = next(self.blocks[self.layer].parameters()).device
         self.store = HiddenStateStore(gpu_gb, cpu_gb)
