@@ -10,6 +10,7 @@ from toys import CONTEXT, FAMILIES, toy_batch, toy_lm
 from docmem.core.hook import Hooked, attach
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError
+from docmem.lm.folding import folded
 from docmem.lm.forward import TokenBatch
 from docmem.lm.generation import ALL_ENTRIES, generate, greedy, read_prompts
 from docmem.lm.loading import LanguageModel
@@ -175,3 +176,29 @@ def test_generate_inherits_the_document_in_force(trained: tuple[LanguageModel, R
             assert text("Quillon Engine") == under[2]
             assert text(ALL_ENTRIES) == open_
             assert text() == under[1]
+
+
+@pytest.mark.parametrize("document", [None, 1, ROWS], ids=["all entries", "one", "one per row"])
+def test_a_folded_memory_reads_as_the_memory_does(
+    document: Any, lm: LanguageModel, memory: DocumentMemory
+):
+    batch = toy_batch((12, 12, 12))
+    ids = {"input_ids": batch.input_ids}
+    with torch.no_grad(), attach(lm.model, memory, -1) as hooked, hooked.document(document):
+        plain = hooked.model(**ids).logits
+        with folded(hooked):
+            torch.testing.assert_close(hooked.model(**ids).logits, plain, atol=1e-5, rtol=0)
+            with hooked.document(2):  # another than it was folded for
+                other = hooked.model(**ids).logits
+        assert torch.equal(hooked.model(**ids).logits, plain)
+        with hooked.document(2):
+            assert torch.equal(hooked.model(**ids).logits, other)
+
+
+def test_generate_folds_the_memory(
+    lm: LanguageModel, memory: DocumentMemory, monkeypatch: pytest.MonkeyPatch
+):
+    with attach(lm.model, memory, -1) as hooked:
+        written = generate(hooked, lm.tokenizer, "The storm", 1, max_new_tokens=NEW)
+        monkeypatch.setattr(memory, "forward", lambda *_: pytest.fail("The memory was not folded."))
+        assert generate(hooked, lm.tokenizer, "The storm", 1, max_new_tokens=NEW) == written

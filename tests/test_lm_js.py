@@ -305,14 +305,18 @@ WORKER = """
   const [signal, abort] = [controller.signal, () => controller.abort("enough")];
   const tokens = [];
   const [written, other, stopped] = await Promise.all([
-    lm.write({ ...request, onToken: (text) => tokens.push(text) }),
+    lm.write({ ...request, onPart: (text) => tokens.push(text) }),
     lm.write({ ...request, docRep: null }),
-    lm.write({ ...request, onToken: abort, signal }).catch(said),
+    lm.write({ ...request, onPart: abort, signal }).catch(said),
   ]);
+  const measured = [];
+  const measure = { docRep: null, order: [1, 0] };
+  await lm.measure({ ...measure, onPart: (part) => measured.push(part) });
+  await alone.measure({ ...measure, onPart: (part) => measured.push(part) });
   return {
     written: [written, await alone.write(request)],
     other: [other, await alone.write({ ...request, docRep: null })],
-    tokens, stopped: [stopped, await alone.write({ ...request, signal }).catch(said)],
+    tokens, measured, stopped: [stopped, await alone.write({ ...request, signal }).catch(said)],
     errors: [
       await lm.write({ ...request, prompt: "" }).catch(said),
       await lm.write({ ...request, maxNewTokens: 1000 }).catch(said),
@@ -324,15 +328,59 @@ WORKER = """
 
 def test_worker_answers_as_the_lm_does() -> None:
     lm = toy_lm()
-    given = {"bundle": lm_bundle(lm, random_memory(lm), -1), "source": worker_source()}
+    texts = [[5, 6, 7], [8, 9, 10, 11]]
+    given = {"bundle": lm_bundle(lm, random_memory(lm), -1, texts), "source": worker_source()}
     found = node(WORKER, given)
     for name in ("written", "other"):
         assert found[name][0] == found[name][1], name
     assert found["written"] != found["other"]
     assert len(found["tokens"]) == 30
+    assert found["measured"][:2] == found["measured"][2:]
     assert found["tokens"][-1] == found["written"][0]
     assert found["stopped"] == ["enough", "enough"]
     assert [error.split()[0] for error in found["errors"]] == ["The", "1006", "A"]
+
+
+MEASURE = """
+  const lm = await loadLM(given.bundle);
+  const measured = [];
+  for (const docRep of given.points) {
+    const onPart = ({ index, ce }) => measured.push([index, ce]);
+    await lm.measure({ docRep, order: [1, 0], onPart });
+  }
+  const controller = new AbortController();
+  const stopped = await lm
+    .measure({
+      docRep: null,
+      order: [0, 1],
+      onPart: () => controller.abort("enough"),
+      signal: controller.signal,
+    })
+    .catch((error) => error);
+  return { measured, stopped };
+"""
+
+
+@pytest.mark.parametrize("layer", [0, -1])
+def test_texts_are_measured_as_torch_does(layer: int) -> None:
+    """Twice under each of two DocReps: what was kept of the first reading changes nothing."""
+    lm = toy_lm()
+    memory = random_memory(lm)
+    texts = [lm.tokenizer(prompt)["input_ids"] for prompt in PROMPTS[1:]]
+    points = [[0.5, -1.0], [-0.3, 2.0], [0.5, -1.0], None]
+    bundle = lm_bundle(lm, memory, layer, texts)
+    found = node(MEASURE, {"bundle": bundle, "points": points})
+    lm16, memory16 = dataclasses.replace(lm, model=rounded(lm.model)), rounded(memory)
+    for at, (index, ce) in enumerate(found["measured"]):
+        assert index == (1, 0)[at % 2]
+        point = points[at // 2]
+        doc_rep = None if point is None else torch.tensor(point)
+        ids = torch.tensor(texts[index])
+        logits = logits_of(lm16, memory16, layer, texts[index], doc_rep)
+        wanted = torch.nn.functional.cross_entropy(logits[:-1], ids[1:])
+        assert ce == pytest.approx(wanted.item(), abs=1e-4)
+    assert len(found["measured"]) == 8
+    assert found["stopped"] == "enough"
 
 
 @pytest.mark.parametrize(

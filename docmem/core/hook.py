@@ -11,7 +11,7 @@ Hidden states that the LM itself records (`output_hidden_states`) may lack the m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from numbers import Integral
 from typing import Any
@@ -40,7 +40,8 @@ class Hooked:
         self._model, self._block = model, block
         self._handle: Any = None  # of the hook, while attached
         self.memory, self.layer = memory, layer
-        self._doc_rep: Tensor | None = None
+        self.doc_rep: Tensor | None = None  # in force; None: all entries
+        self.read: Callable[[Tensor, Tensor | None], Tensor] = memory
 
     def __enter__(self) -> Hooked:
         if self._handle is not None:
@@ -98,11 +99,11 @@ class Hooked:
 
     @contextmanager
     def _under(self, doc_rep: Tensor | None) -> Iterator[Hooked]:
-        before, self._doc_rep = self._doc_rep, doc_rep
+        before, self.doc_rep = self.doc_rep, doc_rep
         try:
             yield self
         finally:
-            self._doc_rep = before
+            self.doc_rep = before
 
     def _after_block(self, block: nn.Module, _: Any, output: Any) -> Any:
         if block.training and getattr(block, "gradient_checkpointing", False):
@@ -111,10 +112,10 @@ class Hooked:
                 "under another document. The LM is frozen: call model.eval()."
             )
         h = hidden_states_of(output)  # (batch, seq, d_model)
-        doc_rep = self._doc_rep
+        doc_rep = self.doc_rep
         if doc_rep is not None and doc_rep.dim() == 2 and len(h) % len(doc_rep) == 0:
             doc_rep = doc_rep.repeat_interleave(len(h) // len(doc_rep), dim=0)
-        h = self.memory(h, doc_rep)
+        h = self.read(h, doc_rep)
         return (h, *output[1:]) if isinstance(output, tuple) else h
 
 

@@ -1,13 +1,13 @@
 """An LM with a document memory, packed for a page: what static/lm.js reads and runs.
 
-bundle = lm_bundle(lm, memory, layer=-1)     # json.dumps(bundle) goes into the page
+bundle = lm_bundle(lm, memory, -1, texts)    # json.dumps(bundle) goes into the page
 source = worker_source()                     # and so does the program of its worker
 """
 
 import base64
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -26,10 +26,13 @@ MAX_BYTES = 25_000_000
 """Of a page with the LM in it."""
 
 
-def lm_bundle(lm: LanguageModel, memory: DocumentMemory, layer: int) -> dict[str, Any]:
+def lm_bundle(
+    lm: LanguageModel, memory: DocumentMemory, layer: int, texts: Sequence[Sequence[int]] = ()
+) -> dict[str, Any]:
     """An LM with a memory after block `layer`, as JSON; all weights are rounded to float16.
 
-    The DocReps are left out: the page says under which one the LM writes.
+    The DocReps are left out: the page says under which one the LM writes. `texts` are the tokens of
+    what it measures there.
 
     Raises:
         DocmemError: if the LM is no GPT-NeoX of the embedded LM's kind, or too large; if memory
@@ -59,6 +62,7 @@ def lm_bundle(lm: LanguageModel, memory: DocumentMemory, layer: int) -> dict[str
             "tensors": _pack(dict(memory.named_parameters())),
         },
         "layer": resolve_layer(layer, len(lm.blocks)),
+        "texts": list(map(list, texts)),
     }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from docmem.core.files import write_text
 from docmem.errors import DocmemError, OutFile, Several, check_file, check_text, checked
-from docmem.evaluation.cached import measure, measure_plane
+from docmem.evaluation.cached import first_segments, measure, measure_plane
 from docmem.evaluation.plane import KeyPlane
 from docmem.explore._baked import (
     color_variables,
@@ -42,7 +42,7 @@ MANY = 12  # with more documents the map is measured at fewer points
 SMALL = 50_000_000  # an LM of no more parameters writes at many places in a minute
 LIVE = (
     "The model itself is inside this file, with all its weights: type a prompt of your own, and it "
-    "writes at the ring when you let go."
+    "writes at the ring when you let go, and then measures every perplexity there."
 )
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -119,7 +119,9 @@ def write_page(
     words["tried"] = ", as you can try above" if unread else ""
     write_text(out, page(baked, words))
     if with_lm:
-        bundle = lm_bundle(lm, runs[0].load_memory(), runs[0].config.hook_memory_layer)
+        read = first_segments(runs[0], lm, tokens).batches
+        texts = [batch.input_ids[0].tolist() for batch in read]
+        bundle = lm_bundle(lm, runs[0].load_memory(), runs[0].config.hook_memory_layer, texts)
         baked = {"memories": memories[:1], "training": {"runs": trainings[:1], "scene": scene}}
         words["live"] = LIVE
         text = page(baked, words, script("lm", {"bundle": bundle, "source": worker_source()}))

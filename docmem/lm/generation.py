@@ -19,6 +19,7 @@ from docmem.errors import (
     checked,
     did_you_mean,
 )
+from docmem.lm.folding import folded
 
 # Options of transformers that do nothing unless tokens are sampled, of which some are shares, or
 # without beams; and those that docmem sets.
@@ -70,7 +71,7 @@ def generate(
             "`with attach(…)`, or docmem.compare."
         )
     chosen = None if isinstance(document, _AllEntries) else document
-    with nullcontext() if document is None else hooked.document(chosen):
+    with nullcontext() if document is None else hooked.document(chosen), folded(hooked):
         return generate_text(
             hooked.model, tokenizer, prompt, max_new_tokens=max_new_tokens, **options
         )

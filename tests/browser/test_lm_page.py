@@ -26,11 +26,11 @@ window.tryOut = async () => {
   };
   tick();
   let since = performance.now();
-  const onToken = () => {
+  const onPart = () => {
     seconds.push((performance.now() - since) / 1000);
     since = performance.now();
   };
-  const written = await lm.write({ ...request, onToken });
+  const written = await lm.write({ ...request, onPart });
   done = true;
   seconds.sort((one, other) => one - other); // the lower quartile: other programs run beside
   return { written, speed: 1 / seconds[seconds.length >> 2], stall };

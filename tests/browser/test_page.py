@@ -17,10 +17,11 @@ from lab import chromium
 from playwright.sync_api import Browser, Locator, Page, expect
 from toys import DOCUMENTS, quick_config, toy_lm
 
-from docmem.evaluation.cached import measure_plane
+from docmem.evaluation.cached import first_segments, measure_plane
 from docmem.evaluation.plane import KeyPlane
 from docmem.explore import _baked
 from docmem.explore.page import write_page
+from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.training.run import Run
 from docmem.training.train import train
 
@@ -254,7 +255,7 @@ def test_axe_finds_no_serious_fault(opened: Page) -> None:
     assert not serious
 
 
-def test_lm_inside_the_page_writes_after_any_prompt(
+def test_lm_inside_the_page_writes_after_any_prompt_and_measures(
     made: tuple[Path, list[Run], KeyPlane], browser: Browser
 ) -> None:
     context = browser.new_context()
@@ -271,5 +272,10 @@ def test_lm_inside_the_page_writes_after_any_prompt(
     expect(text).to_have_attribute("data-stale", "false", timeout=20_000)
     expect(text).to_contain_text("The harbour master")
     expect(text).not_to_have_text("The harbour master")
+    expect(page.locator(".docmem-plane__how")).to_have_text("measured", timeout=20_000)
+    run, lm = made[1][0], toy_lm()
+    memory = run.load_memory()
+    measured = cross_entropies_at(first_segments(run, lm), memory, memory.doc_reps[:1])[:, 0].exp()
+    assert shown(page) == pytest.approx(measured.tolist(), rel=0.01, abs=0.02)  # float16 weights
     context.close()
     assert not said

@@ -1,21 +1,22 @@
 // The DocRep plane without a kernel: what a page holds of a run, with the methods of a model.
 //
 // The memory selection is computed here (memory.js). Cross entropies are interpolated in the
-// measured map. What the LM writes was prepared at many places.
+// measured map, and what the LM writes was prepared at many places; an LM in the page does better.
 
 import { makeSelect } from "./memory.js";
 
 /** @type {(message: any) => void} */
 const IGNORE = () => {};
 const LIVE =
-  "Type any prompt and press Enter: the model in this file writes at the ring, and " +
-  "nothing leaves your machine. Drag the ring, or use the arrow keys, with Shift in fine steps.";
+  "Type any prompt and press Enter: the model in this file writes at the ring, then measures the " +
+  "perplexities there, and nothing leaves your machine. Drag the ring, or use the arrow keys, with Shift in fine steps.";
 const SHAPES = { float32: Float32Array, int8: Int8Array, uint16: Uint16Array };
 
 /** An array that Python packed. @param {{type: string, data: string}} packed */
 export const unpack = ({ type, data }) =>
   new SHAPES[type](Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0)).buffer);
 
+const lowest = (values) => values.indexOf(Math.min(...values));
 const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
 
 /** The memory selection, a function of a DocRep. @param {any} generator what _baked.py made of it
@@ -54,10 +55,10 @@ export function nearest(places, [x, y]) {
   return best;
 }
 
-/** A model for plane.js: answers at once from what `baked` holds, and writes live if it has an LM. */
+/** A model for plane.js: answers at once from what `baked` holds; an LM writes and measures live. */
 export class BakedPlane {
   /** @param {any} baked one run's plane, as docmem.explore.page bakes it
-   * @param {Promise<any> | null} [lm] of lm_worker.js; it writes after any prompt */
+   * @param {Promise<any> | null} [lm] of lm_worker.js; it writes after any prompt, and measures */
   constructor(baked, lm = null) {
     this.baked = baked;
     this.lm = lm;
@@ -89,26 +90,33 @@ export class BakedPlane {
     this.stop?.abort();
     const reading = { kind: "reading", number, ...this.read(x, y), resting: kind === "rest" };
     this.listener(reading);
-    if (!write || !this.lm) return;
-    const stop = (this.stop = new AbortController());
-    const show = (text) =>
-      !stop.signal.aborted &&
-      this.listener({ ...reading, text, pieces: [[text, -1]], written: true });
-    this.lm
-      .then((lm) =>
-        lm.write({
-          prompt,
-          docRep: this.docRep(x, y),
-          maxNewTokens: this.baked.newTokens,
-          onToken: show,
-          signal: stop.signal,
-        }),
-      )
-      .then(
-        show,
-        (error) =>
-          !stop.signal.aborted && this.listener({ kind: "error", number, sentence: error.message }),
-      );
+    if (kind === "rest" && this.lm) this.answerLive(reading, write);
+  }
+
+  /** At rest the LM in the page writes, and then measures each document, the best ones first. */
+  async answerLive(reading, write) {
+    const { signal } = (this.stop = new AbortController());
+    const { prompt, doc_rep: docRep } = reading;
+    let shown = reading;
+    const show = (more) => signal.aborted || this.listener((shown = { ...shown, ...more }));
+    const showText = (text) => show({ text, pieces: [[text, -1]], written: true });
+    const perplexity = [...reading.perplexity];
+    const showMeasured = ({ index, ce }) => {
+      perplexity[index] = Math.exp(ce);
+      show({ perplexity: [...perplexity], nearest: lowest(perplexity), resting: false });
+    };
+    try {
+      const lm = await this.lm;
+      const request = { prompt, docRep, maxNewTokens: this.baked.newTokens, signal };
+      if (write) showText(await lm.write({ ...request, onPart: showText }));
+      const order = perplexity
+        .map((_, index) => index)
+        .sort((a, b) => perplexity[a] - perplexity[b]);
+      await lm.measure({ docRep, order, onPart: showMeasured, signal });
+      show({ measured: true });
+    } catch (error) {
+      show({ kind: "error", sentence: error.message });
+    }
   }
 
   docRep(x, y) {
@@ -132,7 +140,7 @@ export class BakedPlane {
       written: Boolean(prepared),
       doc_rep: docRep,
       selection: this.select(docRep),
-      nearest: perplexity.indexOf(Math.min(...perplexity)),
+      nearest: lowest(perplexity),
       text: pieces.map(([words]) => words).join(""),
     };
   }
