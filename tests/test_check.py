@@ -19,12 +19,18 @@ from docmem.training.run import Run
 from docmem.training.train import train
 
 
-@pytest.fixture
-def run(whole: Run, tmp_path: Path) -> Run:
-    """A copy of the finished run, with an evaluation."""
-    copy = Run.open(shutil.copytree(whole.path, tmp_path / "copy"))
+@pytest.fixture(scope="module")
+def measured(whole: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The finished run with an evaluation; read only."""
+    copy = Run.open(shutil.copytree(whole.path, tmp_path_factory.mktemp("measured") / "run"))
     measure(copy, toy_lm)
     return copy
+
+
+@pytest.fixture
+def run(measured: Run, tmp_path: Path) -> Run:
+    """A copy of it."""
+    return Run.open(shutil.copytree(measured.path, tmp_path / "copy"))
 
 
 def states(path: Path, repair: bool = False) -> dict[str, str]:

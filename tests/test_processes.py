@@ -185,6 +185,7 @@ def whole_on_two(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run.open(config.save_dir)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_killed_process_ends_all_and_the_same_call_goes_on_to_the_same_numbers(
     victim: int, config: TrainConfig, whole_on_two: Run
@@ -217,6 +218,7 @@ def interrupt(rank: int, trainer: Trainer) -> None:
     trainer.optimizer.register_step_pre_hook(press)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{"begin": interrupt}, {"on_epoch": at(2, lambda: False)}],
@@ -269,6 +271,7 @@ def test_error_of_one_process_in_an_epoch_is_its_own_and_ends_the_others(config:
     assert told[1].startswith("There is no file lost")
 
 
+@pytest.mark.slow
 def test_full_disk_is_the_error_of_all_and_the_same_call_goes_on(
     config: TrainConfig, whole_on_two: Run, monkeypatch: pytest.MonkeyPatch
 ):

@@ -6,6 +6,7 @@ tied to the embeddings of a large vocabulary, float16.
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def test_float16_gives_the_losses_of_float32(name: str, tmp_path: Path) -> None:
     half = LanguageModel(copy.deepcopy(lm.model).half(), lm.tokenizer, name)
     histories, matrices = [], []
     for one in (lm, half):
-        config = quick_config(tmp_path / one.dtype)
+        config = replace(quick_config(tmp_path / one.dtype), num_epochs=3)
         run = train(config, lm=one, documents=DOCUMENTS, progress=False)
         memory = run.load_memory()
         assert memory.values.weight.dtype == torch.float32

@@ -75,6 +75,7 @@ def test_wrong_sweeps_are_sentences(
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_local_pool_keeps_the_order_and_returns_errors() -> None:
     results = perform(half, [(4,), (3,), (8,)], "local:1", Path("unused"))
     assert results[0] == 2 and results[2] == 4

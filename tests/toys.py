@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
@@ -110,6 +111,11 @@ def quick_config(save_dir: Path) -> TrainConfig:
         save_freq=3,
         lr=1e-2,
     )
+
+
+def slow(*values: object) -> Any:
+    """Values of a parametrized test that only `make test-slow` tries."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 class Killed(BaseException):
