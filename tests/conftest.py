@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole experiments, though on toys, are slow; claims of numbers made up for a test are not."""
     for item in items:
         given = getattr(item, "fixturenames", ())
-        if item.path.name.startswith("test_experiments_") and {"small", "pool"} & {*given}:
+        if item.path.name.startswith("test_experiments") and {"small", "pool", "toys"} & {*given}:
             item.add_marker("slow")
 
 

@@ -28,6 +28,7 @@ def cache(trained: tuple[LanguageModel, Run]) -> HiddenStateCache:
     return cache_hidden_states(lm, [*run.documents, NEW], run.config)
 
 
+@pytest.mark.slow
 def test_add_teaches_the_new_document_and_keeps_the_others(
     trained: tuple[LanguageModel, Run], cache: HiddenStateCache
 ) -> None:

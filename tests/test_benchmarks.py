@@ -42,6 +42,7 @@ def no_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.epochs.matmul_rates", lambda *_: {"product": 1e9})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_rates")
 @pytest.mark.parametrize(("layer", "negative_rows"), [(0, None), (-1, None), (-1, 1)])
 def test_frozen_learns_exactly_what_docmem_learns(
@@ -130,6 +131,7 @@ def small(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> Row:
     return Row("small", changes, epochs=12)
 
 
+@pytest.mark.slow
 def test_row_trains_until_its_goal_is_reached(lm: LanguageModel, small: Row):
     found = train_until_good(small, 1, lm, DOCUMENTS)
     assert found.reached
@@ -147,6 +149,7 @@ def test_row_trains_until_its_goal_is_reached(lm: LanguageModel, small: Row):
     )
 
 
+@pytest.mark.slow
 def test_row_is_given_up_where_documents_are_not_apart(
     lm: LanguageModel, small: Row, monkeypatch: pytest.MonkeyPatch
 ):
@@ -158,6 +161,7 @@ def test_row_is_given_up_where_documents_are_not_apart(
     assert found.to_goal == board.NEVER != found.to(5.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("baseline", [LoRA, PerDocumentLoRA])
 def test_lora_has_the_own_goal_alone(
     lm: LanguageModel, small: Row, baseline: type[LoRA], monkeypatch: pytest.MonkeyPatch
@@ -330,6 +334,7 @@ def test_memory_part_asks_a_fresh_process_for_each_way(monkeypatch: pytest.Monke
     assert bytes_ == {"original": 83, "frozen": 63, "docmem": 63}
 
 
+@pytest.mark.slow
 def test_breakdown_accounts_for_the_whole_epoch(lm: LanguageModel, config: TrainConfig):
     numbers = breakdown(new_trainer("docmem", lm, DOCUMENTS, config), 2)
     assert sum(numbers["seconds"].values()) == pytest.approx(numbers["wall"])
@@ -350,6 +355,7 @@ def test_targets_of_parts_that_were_not_run_are_not_measured():
     assert {row[""] for row in targets({})} == {"not measured"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_rates")
 def test_parts_are_stored_one_by_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     run = ["--fast", "--out", str(tmp_path), "--only"]

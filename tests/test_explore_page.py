@@ -189,10 +189,19 @@ def test_page_holds_the_map_and_numbers_of_the_package(
     known, shares, base = measure(runs[0], lambda: lm)
     text = re.sub(r"\s+", " ", page)
     assert (
-        f"perplexity of {base.mean().exp():.1f}." in text
-        or f"perplexity of {base.mean().exp():,.0f}." in text
+        f"perplexity of {base.mean().exp():.1f} on average." in text
+        or f"perplexity of {base.mean().exp():,.0f} on average." in text
     )
     assert f"recognises {known.recognised} of 3 documents" in text
+    written = baked["memories"][0]["plane"]
+    places = unpacked(written["written"][0])[:-3]  # the last are the documents' own
+    assert len(places) == 9
+    copied = [
+        sum(len(piece) for piece, source in written["texts"][place] if source >= 0)
+        / max(1, sum(len(piece) for piece, _ in written["texts"][place]))
+        for place in places
+    ]
+    assert f"Over the whole map, {np.mean(copied):.0%}".replace("%", " %") in text
     assert f"address, {shares.own:.0%}".replace("%", " %") in text
 
 

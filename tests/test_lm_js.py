@@ -209,6 +209,7 @@ def written_by_both(
     return found, true
 
 
+@pytest.mark.slow
 def test_embedded_lm_writes_as_torch_does() -> None:
     lm = load_lm("tiny")
     found, true = written_by_both(lm, [random_memory(lm, n_docs=2, memory_dim=128)], "The storm")
@@ -216,6 +217,7 @@ def test_embedded_lm_writes_as_torch_does() -> None:
     assert len(set(found)) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["relu", "tanh", "sigmoid", "swiglu", "gelu_new", "mish"])
 def test_same_text_with_every_key_activation(name: str) -> None:
     lm = toy_lm()

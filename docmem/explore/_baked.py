@@ -132,6 +132,12 @@ def pieces_of(text: str, sources: Sequence[Source]) -> list[tuple[str, int]]:
     return [(piece, -1 if source is None else int(source.label)) for piece, source in marked]
 
 
+def verbatim_characters(pieces: Sequence[tuple[str, int]]) -> float:
+    """The share of a text's characters that stand word for word in a document."""
+    total = sum(len(piece) for piece, _ in pieces)
+    return sum(len(piece) for piece, source in pieces if source >= 0) / max(1, total)
+
+
 def prompts_for(run: Run, plane: KeyPlane, lm: LanguageModel) -> list[str]:
     """How all documents begin, if they begin alike, and the openings of three of them.
 
@@ -160,7 +166,8 @@ def plane_of_run(
     places = torch.cat([torch.cartesian_prod(ticks, ticks), plane.doc_reps])
     sources = sources_of(run, range(n_docs))
     known: dict[str, int] = {}
-    written = []
+    written, verbatim = [], list[float]()
+    pieces = list[list[tuple[str, int]]]()  # of each known text
     with attach(lm.model, copy.deepcopy(memory), run.config.hook_memory_layer) as hooked:
         doc_reps = torch.cat([origin + places[:-n_docs] @ axes, memory.doc_reps])
         for prompt in prompts:
@@ -172,6 +179,9 @@ def plane_of_run(
                     )
                 which += [known.setdefault(text, len(known)) for text in texts]
             written.append(packed(np.array(which), "uint16"))
+            pieces += [pieces_of(text, sources) for text in [*known][len(pieces) :]]
+            shares = [verbatim_characters(pieces[index]) for index in which[:-n_docs]]
+            verbatim.append(sum(shares) / len(shares))
     scene = plane_scene(plane, run.titles, selection_limit(plane, memory))
     colors = [index % len(DOCUMENT_COLORS) for index in range(n_docs)]
     return {
@@ -192,8 +202,9 @@ def plane_of_run(
         "generator": generator(memory),
         "prompts": list(prompts),
         "places": packed(places, "float32"),
-        "texts": [pieces_of(text, sources) for text in known],
+        "texts": pieces,
         "written": written,
+        "verbatim": verbatim,
         "newTokens": NEW_TOKENS,
     }
 

@@ -116,6 +116,7 @@ def write_page(
     baked = {"memories": memories, "training": {"runs": trainings, "scene": scene}}
     words = words_of(runs[0], names, lm, planes[0], text_points, given)
     unread = any(one["kind"].endswith("never memorised") for one in memories[0]["passages"])
+    words["verbatim"] = share(memories[0]["plane"]["verbatim"][0])
     words["tried"] = ", as you can try above" if unread else ""
     write_text(out, page(baked, words))
     if with_lm:
@@ -190,13 +191,20 @@ def words_of(
         ),
         "memories": " and ".join(names),
         "beginning": (
-            f"The prompt “{prompts[0]}” is how all of them begin, so it gives nothing away."
+            f"All documents begin with “{prompts[0]}”: this prompt does not say which one is meant."
             if all(one.text.split()[0] == prompts[0] for one in run.documents)
             else ""
         ),
         "live": f"The texts were written beforehand: at {text_points} × {text_points} places and "
         "at every document.",
+        "first": prompts[0],
         "tau": f"{config.target_negative_ce:g}",
+        "target": perplexity(config.target_negative_ce),
+        "several": (
+            f" The buttons choose between memories that learned the same: {' and '.join(names)}."
+            if len(names) > 1
+            else ""
+        ),
         "epochs": counted(len(run.load_history()), "epoch"),
         "base": perplexity(base.mean().item()),
         "own": perplexity(known.own),
