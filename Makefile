@@ -55,7 +55,7 @@ venv-colab: .venv-colab/pyvenv.cfg ## install docmem with Colab's versions (test
 	    -c tests/colab/constraints.txt '.[widgets]' nbclient peft pytest pytest-xdist setuptools
 
 test-browser: .venv/.installed ## use the widgets in JupyterLab, in headless Chromium
-	$(OFFLINE) .venv/bin/python -m pytest tests/browser
+	$(PYTEST) --dist loadfile tests/browser
 
 notebooks: .venv/.installed ## run the notebooks and store their outputs
 	$(OFFLINE) .venv/bin/python notebooks/execute.py
