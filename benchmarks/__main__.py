@@ -36,10 +36,13 @@ from benchmarks.shapes import build_lm, encyclopedia, settings
 from docmem.core.files import write_json, write_text
 from docmem.lm.bfloat16 import fast_dtype
 from docmem.training.config import DType, preset
+from docmem.training.run import Run
 from docmem.training.train import train
 
-PARTS = ("leaderboard", "bfloat16", "profile", "epochs", "memory", "inference", "growth", "gpu")
-"""Of a whole run. `rates` is another, to be asked for: only a change of LoRA needs it."""
+PARTS = ("leaderboard", "bfloat16", "profile", "epochs", "inference", "gpu")
+"""Of a whole run."""
+MORE = ("memory", "growth", "page", "rates")
+"""To be asked for: each takes minutes, and only some changes need it."""
 
 
 class Scale(NamedTuple):
@@ -138,18 +141,30 @@ class Bench:
         """A finished run in use."""
         scale = self.scale
         with tempfile.TemporaryDirectory() as folder:
-            config = replace(self.preset, save_dir=Path(folder) / "run")
-            run = train(config, lm=self.lm, documents=self.documents, progress=False)
+            run = self._trained(Path(folder) / "run")
             return {
                 "plane": inference.plane(run, self.lm, scale.points, scale.repeats),
                 "generate": inference.generation(run, self.lm, scale.repeats, scale.new_tokens),
             }
 
+    def page(self) -> Numbers:
+        """The page of a tanh and a relu run, in headless Chromium."""
+        from benchmarks.page import page  # no other part needs a browser
+
+        with tempfile.TemporaryDirectory() as folder:
+            names = ("tanh", "relu")
+            runs = [self._trained(Path(folder) / name, key_activation=name) for name in names]
+            return page(runs, self.lm)
+
+    def _trained(self, folder: Path, **changes: Any) -> Run:
+        config = replace(self.preset, save_dir=folder, **changes)
+        return train(config, lm=self.lm, documents=self.documents, progress=False)
+
 
 def main(given: list[str] | None = None) -> int:
     """Measure the parts asked for, write the results, print them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=[*PARTS, "rates"], default=PARTS)
+    parser.add_argument("--only", nargs="+", choices=[*PARTS, *MORE], default=PARTS)
     parser.add_argument("--fast", action="store_true", help="a smoke test: its numbers mean little")
     parser.add_argument("--out", type=Path, help="folder of RESULTS.md and results.json")
     options = parser.parse_args(given)

@@ -73,6 +73,15 @@ TARGETS = (
      2, " · 10⁻⁶ nats", lambda p: 1e6 * p["inference"]["plane"]["difference"]),
     ("generation under a document, longer than by the base LM", "≤", 3, 1, " %",
      lambda p: np.median(p["inference"]["generate"]["slowdown_percent"])),
+    ("the page of two runs", "≤", 6, 2, " MB", lambda p: p["page"]["MB"]),
+    ("the page of a run with the LM inside", "≤", 25, 1, " MB",
+     lambda p: p["page"]["MB with the LM"]),
+    ("the page's first picture", "≤", 1, 2, " s",
+     lambda p: p["page"]["seconds to the first picture"]),
+    ("dragging the ring, frames per second", "≥", 50, 0, "",
+     lambda p: p["page"]["frames per second"]),
+    ("the LM in the page, tokens per second", "≥", 40, 0, "",
+     lambda p: p["page"]["tokens per second"]),
 )  # fmt: skip
 """What, sign, bound, digits, unit, value."""
 
@@ -197,6 +206,10 @@ def render(results: Numbers) -> str:
             for way, peak in memory["bytes"].items()
         ],
         "Inference": inference(parts["inference"]) if "inference" in parts else [],
+        "The page, in headless Chromium": [
+            {"what": what, "measured": f"{value:.3g}"}
+            for what, value in parts.get("page", {}).items()
+        ],
         "Growth with the documents": [
             {"embedded LM": name, **{what: f"{value:.3g}" for what, value in row.items()}}
             for name, row in parts.get("growth", {}).items()
