@@ -143,8 +143,9 @@ class Bench:
         with tempfile.TemporaryDirectory() as folder:
             run = self._trained(Path(folder) / "run")
             return {
+                "figures": inference.first_look(run, self.lm, 61 if scale.points > 10 else 5),
                 "plane": inference.plane(run, self.lm, scale.points, scale.repeats),
-                "generate": inference.generation(run, self.lm, scale.repeats, scale.new_tokens),
+                "generate": inference.generation(run, self.lm, 2 * scale.repeats, scale.new_tokens),
             }
 
     def page(self) -> Numbers:

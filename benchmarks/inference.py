@@ -1,7 +1,9 @@
-"""A finished run in use: the DocRep plane and generation."""
+"""A finished run in use: its first figures, the DocRep plane and generation."""
 
 import random
+import tempfile
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +12,13 @@ import torch
 from benchmarks.baselines import FullForwards
 from benchmarks.measure import Numbers
 from docmem.core.hook import attach
-from docmem.evaluation.cached import first_segments
+from docmem.evaluation.cached import first_segments, measure
 from docmem.evaluation.plane import key_plane
 from docmem.experiments.rivals import seconds_of
 from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.lm.generation import generate, generate_text
 from docmem.lm.loading import LanguageModel
+from docmem.plots.figures import draw_figures
 from docmem.training.run import Run
 
 PROMPT_WORDS = 24
@@ -57,6 +60,15 @@ def plane(run: Run, lm: LanguageModel, points: int, sampled: int) -> Numbers:
         "difference": (exact - wanted).abs().max().item(),
         "plane_difference": (ce[:, up, across] - wanted).abs().max().item(),
     }
+
+
+def first_look(run: Run, lm: LanguageModel, points: int) -> Numbers:
+    """What `docmem figures` does for a new run: measure it, then draw it."""
+    with tempfile.TemporaryDirectory() as folder:
+        return {
+            "evaluation_seconds": seconds_of(lambda: measure(run, lm)),
+            "seconds": seconds_of(lambda: draw_figures([run], Path(folder), lm=lm, points=points)),
+        }
 
 
 def generation(run: Run, lm: LanguageModel, pairs: int, new_tokens: int) -> Numbers:

@@ -13,6 +13,7 @@ from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, segments
 from docmem.errors import DocmemError
+from docmem.lm.cross_entropy import base_cross_entropies
 from docmem.lm.forward import TokenBatch, forward_inputs
 from docmem.lm.head import cross_entropy
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
@@ -44,6 +45,18 @@ def test_resumed_logits_equal_those_of_the_hooked_lm(
             expected = attached(lm, memory, layer, batch, doc_rep)
             actual = cache.logits(index, memory, doc_rep)
             torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+@everywhere
+@in_every_family
+def test_base_cross_entropies_are_those_of_the_lm_alone(family: str, layer: int):
+    lm = toy_lm(family)
+    expected = [
+        cross_entropy(lm.model(**forward_inputs(lm.model, batch)).logits, batch)
+        for batch in BATCHES
+    ]
+    found = base_cross_entropies(HiddenStateCache(lm, BATCHES, [0, 1], layer))
+    torch.testing.assert_close(found, torch.stack(expected), atol=1e-5, rtol=1e-5)
 
 
 @everywhere

@@ -11,8 +11,6 @@ from torch import Tensor
 from docmem.core.blocks import text_config
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError
-from docmem.lm.forward import forward_inputs
-from docmem.lm.head import cross_entropy
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
 
@@ -164,10 +162,5 @@ def cross_entropies_at(
 
 def base_cross_entropies(cache: HiddenStateCache) -> Float[Tensor, " doc_ids"]:
     """Cross entropy of each document of `cache` by the base LM, nats per token."""
-    model = cache.lm.model
-
-    def read(index: int) -> Tensor:
-        batch = cache.batches[index]
-        return cross_entropy(model(**forward_inputs(model, batch)).logits, batch)[None]
-
-    return document_means(cache, max(cache.doc_ids) + 1, read)[:, 0]
+    n_docs = max(cache.doc_ids) + 1
+    return document_means(cache, n_docs, lambda index: cache.base_cross_entropy(index)[None])[:, 0]

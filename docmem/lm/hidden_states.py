@@ -177,6 +177,11 @@ class HiddenStateCache:
         sizes = [int(predicted[some].sum()) for some in rows]
         return torch.stack([part.mean() for part in losses.split(sizes)])
 
+    def base_cross_entropy(self, index: int) -> Float[Tensor, ""]:
+        """Mean cross entropy of one batch by the base LM, nats per token."""
+        wanted = self.predicted[index].flatten().nonzero()[:, 0]
+        return self._token_losses(self.batches[index], self.states(index), wanted).mean()
+
     def _token_losses(self, batch: TokenBatch, hidden_states: Tensor, wanted: Tensor) -> Tensor:
         """Cross entropies from the hooked block on, of wanted places of (batch, predicted)."""
 
