@@ -41,8 +41,8 @@ MODULES = (
 MANY = 12  # with more documents the map is measured at fewer points
 SMALL = 50_000_000  # an LM of no more parameters writes at many places in a minute
 LIVE = (
-    "The model itself is inside this file, with all its weights: type a prompt of your own, and it "
-    "writes at the ring when you let go, and then measures every perplexity there."
+    "The model itself is inside this file, which is why it has {:.0f} MB. Type a prompt of your "
+    "own: it writes at the ring when you let go, and then measures every perplexity there."
 )
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -124,8 +124,9 @@ def write_page(
         texts = [batch.input_ids[0].tolist() for batch in read]
         bundle = lm_bundle(lm, runs[0].load_memory(), runs[0].config.hook_memory_layer, texts)
         baked = {"memories": memories[:1], "training": {"runs": trainings[:1], "scene": scene}}
-        words["live"] = LIVE
-        text = page(baked, words, script("lm", {"bundle": bundle, "source": worker_source()}))
+        inside = script("lm", {"bundle": bundle, "source": worker_source()})
+        words["live"] = LIVE.format(len(page(baked, words, inside).encode()) / 1e6)
+        text = page(baked, words, inside)
         if len(text.encode()) > MAX_BYTES:
             raise DocmemError(
                 f"With the LM the page would have {len(text.encode()) / 1e6:.1f} MB, at most "

@@ -273,6 +273,8 @@ def test_lm_inside_the_page_writes_after_any_prompt_and_measures(
     expect(text).to_contain_text("The harbour master")
     expect(text).not_to_have_text("The harbour master")
     expect(page.locator(".docmem-plane__how")).to_have_text("measured", timeout=20_000)
+    size = made[0].with_stem("page_lm").stat().st_size / 1e6
+    expect(page.locator("main")).to_contain_text(f"it has {size:.0f} MB")
     run, lm = made[1][0], toy_lm()
     memory = run.load_memory()
     measured = cross_entropies_at(first_segments(run, lm), memory, memory.doc_reps[:1])[:, 0].exp()
