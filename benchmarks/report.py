@@ -67,8 +67,8 @@ TARGETS = (
     ("DocRep plane, 41 × 41 points: speed against one full forward per point", "≥", 20, 1, "×",
      lambda p: np.median((n := p["inference"]["plane"])["full_forward_seconds"])
      * n["points"] ** 2 / n["seconds"]),
-    ("own loss of the first epoch against full hooked forwards, embedded LM", "≤", 1, 2,
-     " · 10⁻⁶ nats", lambda p: 1e6 * max(off(c) for c in p["epochs"] if c.place["LM"] == "tiny")),
+    ("own loss of the first epoch against full hooked forwards, the worst of all LMs", "≤", 1, 2,
+     " · 10⁻⁶ nats", lambda p: 1e6 * max(map(off, p["epochs"]))),
     ("cross entropies at 300 places of the plane against full hooked forwards, the worst", "≤", 1,
      2, " · 10⁻⁶ nats", lambda p: 1e6 * p["inference"]["plane"]["difference"]),
     ("generation under a document, longer than by the base LM", "≤", 3, 1, " %",
