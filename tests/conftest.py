@@ -1,5 +1,6 @@
 """How tests run: offline, each in a folder of its own. Fixtures: toy_fixtures.py."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+gc.disable()  # what is imported stays: to look for garbage in it takes a quarter of the time
 
 PROJECT = Path(__file__).parent.parent
 # What tests may write in the project: bytecode and caches; screenshots of tests/browser.
@@ -51,6 +53,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         given = getattr(item, "fixturenames", ())
         if item.path.name.startswith("test_experiments") and {"small", "pool", "toys"} & {*given}:
             item.add_marker("slow")
+
+
+def pytest_collection_finish() -> None:
+    """All is imported: garbage is collected again, but not among modules."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_configure(config: pytest.Config) -> None:
