@@ -9,7 +9,7 @@ import torch
 from accelerate import dispatch_model
 from devices import place, pretended_devices
 from torch import nn
-from toys import DOCUMENTS, quick_config, slow, toy_lm
+from toys import DOCUMENTS, quick_config, toy_lm
 
 from docmem.core.hook import attach
 from docmem.editing.add import add
@@ -95,7 +95,11 @@ def test_pretended_devices_refuse_what_cuda_refuses(two_devices: None):
 
 @pytest.mark.parametrize(
     ("plain", "layer"),
-    [slow(True, 0), (True, -1), slow(False, 0)],
+    [
+        pytest.param(True, 0, marks=pytest.mark.slow),
+        (True, -1),
+        pytest.param(False, 0, marks=pytest.mark.slow),
+    ],
     ids=["linear head", "linear head, last layer", "another head"],
 )
 def test_two_devices_train_and_measure_as_one(plain: bool, layer: int, tmp_path: Path):

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
@@ -111,11 +110,6 @@ def quick_config(save_dir: Path) -> TrainConfig:
         save_freq=3,
         lr=1e-2,
     )
-
-
-def slow(*values: object) -> Any:
-    """Values of a parametrized test that only `make test-slow` tries."""
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 class Killed(BaseException):

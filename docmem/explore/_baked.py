@@ -166,8 +166,7 @@ def plane_of_run(
     places = torch.cat([torch.cartesian_prod(ticks, ticks), plane.doc_reps])
     sources = sources_of(run, range(n_docs))
     known: dict[str, int] = {}
-    written, verbatim = [], list[float]()
-    pieces = list[list[tuple[str, int]]]()  # of each known text
+    found = list[list[int]]()  # of each prompt, at each place: which text
     with attach(lm.model, copy.deepcopy(memory), run.config.hook_memory_layer) as hooked:
         doc_reps = torch.cat([origin + places[:-n_docs] @ axes, memory.doc_reps])
         for prompt in prompts:
@@ -178,10 +177,9 @@ def plane_of_run(
                         lm.model, lm.tokenizer, prompt, len(rows), max_new_tokens=NEW_TOKENS
                     )
                 which += [known.setdefault(text, len(known)) for text in texts]
-            written.append(packed(np.array(which), "uint16"))
-            pieces += [pieces_of(text, sources) for text in [*known][len(pieces) :]]
-            shares = [verbatim_characters(pieces[index]) for index in which[:-n_docs]]
-            verbatim.append(sum(shares) / len(shares))
+            found.append(which)
+    pieces = [pieces_of(text, sources) for text in known]
+    shares = [verbatim_characters(pieces[index]) for index in found[0][:-n_docs]]
     scene = plane_scene(plane, run.titles, selection_limit(plane, memory))
     colors = [index % len(DOCUMENT_COLORS) for index in range(n_docs)]
     return {
@@ -203,8 +201,8 @@ def plane_of_run(
         "prompts": list(prompts),
         "places": packed(places, "float32"),
         "texts": pieces,
-        "written": written,
-        "verbatim": verbatim,
+        "written": [packed(np.array(which), "uint16") for which in found],
+        "verbatim": sum(shares) / len(shares),  # after the first prompt, over the grid
         "newTokens": NEW_TOKENS,
     }
 

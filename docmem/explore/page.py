@@ -116,7 +116,7 @@ def write_page(
     baked = {"memories": memories, "training": {"runs": trainings, "scene": scene}}
     words = words_of(runs[0], names, lm, planes[0], text_points, given)
     unread = any(one["kind"].endswith("never memorised") for one in memories[0]["passages"])
-    words["verbatim"] = share(memories[0]["plane"]["verbatim"][0])
+    words["verbatim"] = share(memories[0]["plane"]["verbatim"])
     words["tried"] = ", as you can try above" if unread else ""
     write_text(out, page(baked, words))
     if with_lm:

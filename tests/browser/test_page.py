@@ -124,15 +124,9 @@ def test_point_moves_by_mouse_and_keys_and_shows_the_packages_numbers(
     x, y = box["x"] + 0.6 * box["width"], box["y"] + 0.55 * box["height"]
     opened.mouse.move(x, y)
     opened.mouse.down()
-    frames = opened.evaluate_handle(
-        "() => { const times = []; const tick = (now) => { times.push(now); "
-        "requestAnimationFrame(tick); }; requestAnimationFrame(tick); return times; }"
-    )
     for step in range(40):
         opened.mouse.move(x + 3 * step, y - 3 * step)
     opened.mouse.up()
-    gaps = np.diff(frames.json_value())
-    print(f"{1000 / np.median(gaps):.0f} frames per second while dragging")
     assert shown(opened) != at_first
     assert_shows_the_map(opened, plane)
     opened.locator("#plane svg").focus()
