@@ -30,8 +30,9 @@ T = TypeVar("T", bound=Callable[..., Any])
 UNIONS = (typing.Union, types.UnionType)
 WIDER: dict[Any, Any] = {int: Integral, float: Real, Path: (str, os.PathLike)}
 """What is as good as a type: numbers of numpy, paths as strings."""
-BASE_LM = "(base LM)"
-"""What stands in place of a title where the LM read without memory: no document is called so."""
+BASE_LM, EVERYTHING = "(base LM)", "all entries"
+"""What stands in place of a title where the LM read without memory, or with all its entries open:
+no document is called so."""
 # How an error calls a type, and where to get one.
 NAMES: dict[Any, str] = {
     bool: "True or False", int: "a whole number", float: "a number", str: "a string",
@@ -319,10 +320,10 @@ def check_titles(titles: Sequence[str]) -> None:
         raise DocmemError(f"{count} documents are called {title!r}; give each its own title.")
     for title in titles:
         check_text("A document's title", title)
-    if BASE_LM in titles:
+    for kept in {BASE_LM, EVERYTHING}.intersection(titles):
         raise DocmemError(
-            f"A document is called {BASE_LM!r}, which stands for the LM without memory; give it "
-            "another title."
+            f"A document is called {kept!r}, which stands for what is read or written without any "
+            "document; give it another title."
         )
 
 

@@ -85,6 +85,7 @@ def test_slow_processor_is_warned_of(saved: Path, monkeypatch: pytest.MonkeyPatc
         assert load_lm(saved, dtype="bfloat16").dtype == "bfloat16"
 
 
+@pytest.mark.slow
 def test_trial_measures_this_processor():
     cost = bfloat16_cost()
     assert cost is None or 1e-3 < cost < 1e5

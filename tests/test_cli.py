@@ -183,6 +183,7 @@ def test_generate_suggests_the_nearest_title(
     assert "Did you mean 'Cyclone Odalys'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_figures_command_writes_figures_and_results(
     run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

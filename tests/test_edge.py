@@ -286,6 +286,7 @@ train(config, lm=lm, documents=[*docs, None]) | documents
 train(config, lm=lm, documents=[[one] for one in docs]) | documents
 train(config, lm=lm, documents=(one for one in docs)) | documents
 train(config, lm=lm, documents=[*docs, Document("(base LM)", "A text")]) | '(base LM)', title
+train(config, lm=lm, documents=[*docs, Document("all entries", "A text")]) | 'all entries', title
 train(config, lm=lm, documents=[docs[0], docs[0]]) | 2 documents, 'Cyclone Odalys'
 train(config, lm=lm, documents=docs[:1]) | second document
 train(config, lm=lm, documents=[*docs, Document("Empty", "")]) | 'Empty'

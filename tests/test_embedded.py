@@ -30,6 +30,7 @@ def test_model_card_gives_the_logged_held_out_loss() -> None:
     assert told <= 3.8
 
 
+@pytest.mark.slow
 def test_embedded_lm_does_not_know_the_encyclopedia() -> None:
     """Memorised text costs well under one nat a token, unread prose several."""
     lm = load_lm("tiny")

@@ -160,6 +160,7 @@ def many(n_docs: int) -> tuple[KeyPlane, PlaneReading]:
     return plane, PlaneReading(torch.zeros(2), plane.ce[:, 2, 2], torch.randn(24), True)
 
 
+@pytest.mark.slow
 def test_pictures_of_sixty_documents_say_how_many_bars_they_leave_out() -> None:
     titles = [f"{ODD} {index}" for index in range(60)]
     plane, reading = many(60)

@@ -132,6 +132,7 @@ def test_what_is_there_is_not_fetched_again(
     assert fetch(NAME, tmp_path / "lms") == tmp_path / "lms" / NAME
 
 
+@pytest.mark.slow
 def test_two_fetches_at_once_end_with_one_lm(
     weights: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

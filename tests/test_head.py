@@ -57,6 +57,7 @@ def test_backward_multiplies_only_rows_whose_loss_is_used():
     assert not x.grad[:4].any()
 
 
+@pytest.mark.slow
 def test_head_of_bfloat16_gives_losses_in_float32():
     if bfloat16_cost() is None:
         pytest.skip("this processor cannot multiply in bfloat16")

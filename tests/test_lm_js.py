@@ -122,6 +122,7 @@ def worst_logit(lm: LanguageModel, memory: DocumentMemory, layer: int) -> tuple[
     return worst(lm16, rounded(memory)), worst(lm, memory)
 
 
+@pytest.mark.slow
 def test_logits_of_the_embedded_lm_are_torchs() -> None:
     """Its weights are float16 already; those of the memory are rounded for the page."""
     lm = load_lm("tiny")

@@ -90,6 +90,7 @@ def test_every_figure_draws_titles_with_markup() -> None:
         style.png_bytes(figure)  # a formula or a missing glyph would raise
 
 
+@pytest.mark.slow
 def test_key_plane_of_sixty_documents_names_twelve_and_shows_all() -> None:
     figure = plots.key_plane(
         new_figure(9, 6.6), plane(60), [f"document {n}" for n in range(60)], "note"

@@ -54,6 +54,7 @@ def test_pretrained_folder_loads_and_its_card_gives_the_measured_loss(
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_killed_pretraining_ends_as_an_uninterrupted_one(
     config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

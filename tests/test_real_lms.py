@@ -45,6 +45,10 @@ LMS: dict[str, dict[str, Any]] = {
     "Granite, scaled": {"model_type": "granite", "logits_scaling": 4.0},
 }  # fmt: skip
 EACH = pytest.mark.parametrize("name", LMS)
+FIRST, *REST = LMS
+FIRST_AT_ONCE = pytest.mark.parametrize(
+    "name", [FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in REST)]
+)
 
 
 def real_lm(name: str) -> LanguageModel:
@@ -88,7 +92,7 @@ def test_cached_losses_are_those_of_the_hooked_lm(name: str, tmp_path: Path) -> 
         torch.testing.assert_close(found, plain, atol=1e-5, rtol=1e-5)
 
 
-@EACH
+@FIRST_AT_ONCE
 def test_documents_are_learned_and_written(name: str, tmp_path: Path) -> None:
     lm = real_lm(name)
     run = train(quick_config(tmp_path / "run"), lm=lm, documents=DOCUMENTS, progress=False)
@@ -104,7 +108,7 @@ def test_documents_are_learned_and_written(name: str, tmp_path: Path) -> None:
     assert "<" not in text  # no template, no special token
 
 
-@EACH
+@FIRST_AT_ONCE
 def test_float16_gives_the_losses_of_float32(name: str, tmp_path: Path) -> None:
     lm = real_lm(name)
     half = LanguageModel(copy.deepcopy(lm.model).half(), lm.tokenizer, name)

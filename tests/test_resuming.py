@@ -70,7 +70,9 @@ def killed_at(write: int, function: Callable) -> Callable:
     return killed
 
 
-@pytest.mark.parametrize("write", [1, 2, 3])
+@pytest.mark.parametrize(
+    "write", [2, *(pytest.param(write, marks=pytest.mark.slow) for write in (1, 3))]
+)
 @pytest.mark.parametrize(
     "place",
     ["Run.save_snapshots", "Run.save_history", "Run.save_memory", "save_checkpoint"],

@@ -2,16 +2,26 @@
 # ruff: noqa: E402 - the import hook comes before what it acts on
 
 import dataclasses
+import functools
+from importlib.util import find_spec
+from pathlib import Path
 
 import jaxtyping
 from jaxtyping import install_import_hook
 
+PACKAGE = Path(find_spec("docmem").origin).parent
+SHAPED = [
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    for path in PACKAGE.rglob("*.py")
+    if "from jaxtyping import" in path.read_text(encoding="utf-8")
+]
+"""Modules with shapes in them. Others mypy has checked; to check each call takes long."""
 # PEP 484's tower: an int is a float.
-install_import_hook("docmem", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+install_import_hook(SHAPED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 from collections.abc import Callable
-from pathlib import Path
 
+import jinja2
 import pytest
 import torch
 from toys import DOCUMENTS, WIDTH, quick_config, toy_batch, toy_lm, toy_tokenizer
@@ -28,6 +38,7 @@ from docmem.training.run import Run
 from docmem.training.train import train
 
 torch.set_num_threads(1)
+jinja2.Template = functools.lru_cache(jinja2.Template)  # that of the model card is always the same
 
 
 @pytest.fixture(autouse=True)

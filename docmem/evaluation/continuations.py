@@ -17,7 +17,7 @@ import torch
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, heading, segments
-from docmem.errors import Count, DocmemError, check_count, check_type, checked
+from docmem.errors import EVERYTHING, Count, DocmemError, check_count, check_type, checked
 from docmem.evaluation.attribution import BASE_LM
 from docmem.evaluation.recalled import Comparison, Recalled
 from docmem.lm.forward import check_bare, forward_inputs
@@ -126,7 +126,7 @@ def compare(
         prompt = opening(source, segment, segment_length=run.config.segment_length)
     if under is None:
         own, other = source.title, run.titles[following]
-        under = {own: own, other: other, "all entries": ALL_ENTRIES, BASE_LM: BASE_LM}
+        under = {own: own, other: other, EVERYTHING: ALL_ENTRIES, BASE_LM: BASE_LM}
     return continuations(
         lm,
         trained if memory is None else memory,

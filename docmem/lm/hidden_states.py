@@ -6,6 +6,9 @@ those blocks skipped; in place of the hooked block stand the cached hidden state
 output. Rotary embeddings, masks, norms and head are the LM's own, so the logits equal those of the
 hooked LM, in any family and for any layer.
 
+Each batch is read alone, not joined with others of its length: in the last digits, hidden states
+depend on what is read with them, and another training, of other documents, finds them on disk.
+
 Cost: batch · seq · d_model numbers per batch, kept on the GPU, in CPU memory or on disk.
 """
 

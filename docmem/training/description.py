@@ -1,6 +1,7 @@
 """What run.json says of a training, and when two trainings are the same one."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import platform
@@ -34,6 +35,7 @@ RESUME_IGNORES = (
 NAMES = ("lm_name", "lm_size", "dtype", "documents", "titles", "max_labels")
 
 
+@functools.cache
 def version_of(library: str) -> str:
     """The installed version of a library, or `not installed` where it runs from a folder."""
     try:
