@@ -134,8 +134,8 @@ class Bench:
         return {"lm": shape, "bytes": found}
 
     def growth(self) -> Numbers:
-        """From a few documents to a thousand, on one process and two."""
-        return growth.growth(self.scale.growth)
+        """From a few documents to a thousand; states on disk, two processes, two workers."""
+        return growth.growth(self.scale.growth, self.scale.rounds)
 
     def inference(self) -> Numbers:
         """A finished run in use."""

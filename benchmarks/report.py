@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 import benchmarks.leaderboard as board
 from benchmarks.epochs import Comparison
+from benchmarks.growth import DISK, PER, WORKERS
 from benchmarks.leaderboard import Outcome
 from benchmarks.measure import Numbers
 
@@ -77,6 +78,10 @@ TARGETS = (
      lambda p: p["inference"]["figures"]["evaluation_seconds"]),
     ("the first figures of a run, map of 61 × 61 points included", "≤", 8, 1, " s",
      lambda p: p["inference"]["figures"]["seconds"]),
+    ("an epoch of 100 documents with their states on disk, longer than in memory", "≤", 10, 1, " %",
+     lambda p: 100 * p["growth"][DISK][PER] - 100),
+    ("two workers, of the time that one takes", "≤", 65, 0, " %",
+     lambda p: 100 * p["growth"][WORKERS][PER]),
     ("the page of two runs", "≤", 6, 2, " MB", lambda p: p["page"]["MB"]),
     ("the page of a run with the LM inside", "≤", 25, 1, " MB",
      lambda p: p["page"]["MB with the LM"]),
@@ -226,7 +231,8 @@ def render(results: Numbers) -> str:
     page = [HEAD]
     for title, rows in sections.items():
         if rows:
-            numeric = [re.match(r"[\d+-]", str(cell)) for cell in rows[-1].values()]
+            last = {key: cell for row in rows for key, cell in row.items()}
+            numeric = [re.match(r"[\d+-]", str(cell)) for cell in last.values()]
             align = ["right" if one else "left" for one in numeric]
             table = tabulate(rows, "keys", "pipe", disable_numparse=True, colalign=align)
             page += [f"## {title}", table]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from benchmarks.growth import DISK, PER, WORKERS
 from benchmarks.measure import Numbers
 
 PAGES, SEGMENTS, WORDS, TOKENS_PER_WORD, NEGATIVE_ROWS = 6_000_000, 10, 128, 1.5, 2
@@ -48,16 +49,17 @@ def scale_page(growth: Numbers) -> str:
     """The page, from the part `growth` of the benchmark."""
     width, weights, vocabulary = LMS["Pythia-1B"]
     few, many = (growth[f"{count} documents, 1 process"] for count in (10, 1000))
-    hundred, per = growth["100 documents, 1 process"], "s per epoch and document"
-    disk, two = (growth[f"100 documents, {way}"][per] / hundred[per]
-                 for way in ("1 process, states on disk", "2 processes"))  # fmt: skip
+    on_disk = growth["1000 documents, 1 process, states on disk"]
+    one, two = (growth[f"100 documents, {way}"][PER] for way in ("1 process", "2 processes"))
     epoch = 4 * width * vocabulary * READ
     again = 2 * weights * TOKENS / epoch
     bandwidth = TOKENS * width * 2 / (epoch / GPU_FLOPS / GPUS) / 1e9
     template = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
     return template.format(
-        few=few[per], many=many[per], few_peak=few["peak memory, MB"],
-        many_peak=many["peak memory, MB"], files=many["files, MB per document"], disk=disk, two=two,
+        few=few[PER], many=many[PER], few_peak=few["peak memory, MB"],
+        many_peak=many["peak memory, MB"], files=many["files, MB per document"],
+        on_disk_peak=on_disk["without mapped files, MB"], disk=growth[DISK][PER], two=two / one,
+        workers=growth[WORKERS][PER],
         opening=many["s to open the run"], segments=SEGMENTS, words=WORDS,
         tokens_per_word=TOKENS_PER_WORD, billions=TOKENS / 1e9, negative_rows=NEGATIVE_ROWS,
         tflops=GPU_FLOPS / 1e12, entries_per_page=ENTRIES_PER_PAGE,
