@@ -9,6 +9,7 @@ from pathlib import Path
 
 from docmem.cli.main import exit_status
 from docmem.core.files import write_text
+from docmem.errors import DocmemError
 from docmem.experiments import NAMES
 from docmem.experiments.pool import RunPool
 from docmem.experiments.runner import (
@@ -19,6 +20,7 @@ from docmem.experiments.runner import (
     redraw,
     run_experiment,
 )
+from docmem.training.executors import perform
 
 FIGURES = Path(__file__).parent / "experiments"
 CLAIMS = Path(__file__).parents[1] / "docs" / "claims.md"
@@ -45,9 +47,15 @@ def measure_and_draw() -> int:
     """Measure, if asked to; draw what there is and write the page of claims; 0."""
     if "--fresh" in sys.argv[1:]:
         measure(sys.argv[sys.argv.index("--fresh") + 1])
-    for label, folder in FOLDERS.items():
-        out = FIGURES if folder == STORED else FIGURES / label
-        for name in redraw(folder, out):
+    places = [
+        (folder, FIGURES if folder == STORED else FIGURES / label)
+        for label, folder in FOLDERS.items()
+    ]
+    drawn = perform(redraw, places, "local:2", FIGURES)
+    for (_, out), names in zip(places, drawn, strict=True):
+        if isinstance(names, DocmemError):
+            raise names
+        for name in names:
             print(out / f"{name}.png")
     write_text(CLAIMS, claims_page())
     return 0

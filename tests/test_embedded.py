@@ -3,6 +3,7 @@
 import json
 import re
 
+import pytest
 import torch
 
 from docmem.documents import load_documents, segments

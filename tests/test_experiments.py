@@ -8,7 +8,9 @@ import json
 import math
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -230,7 +232,13 @@ def test_redraw_writes_figures_and_claims(
     monkeypatch.setattr(redraw, "FIGURES", tmp_path / "figures")
     monkeypatch.setattr(redraw, "CLAIMS", tmp_path / "docs" / "claims.md")
     drawn: list[tuple[Path, Path]] = []
-    monkeypatch.setattr(redraw, "redraw", lambda *folders: drawn.append(folders) or ["plane"])
+
+    def draw(call: Callable[..., Any], places: list[tuple[Path, Path]], *_: object) -> list[Any]:
+        assert call is runner.redraw
+        drawn.extend(places)
+        return [["plane"]] * len(places)
+
+    monkeypatch.setattr(redraw, "perform", draw)
     monkeypatch.setattr(redraw, "claims_page", lambda: "the claims")
     assert redraw.measure_and_draw() == 0
     assert drawn[0] == (runner.STORED, tmp_path / "figures")
