@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import torch
 import tyro
-from transformers.utils.logging import disable_progress_bar
 from tyro.conf import OmitArgPrefixes, Positional
 
 from docmem import experiments
@@ -68,6 +67,8 @@ class Train:
             os.execv(sys.executable, [*launcher, "-m", "docmem", *sys.argv[1:]])
         watcher = logger(self.log) if self.log and main_process() else None
         if self.quiet:
+            from transformers.utils.logging import disable_progress_bar
+
             disable_progress_bar()  # of loading the LM
         run = train(self.config, on_epoch=watcher, progress=not self.quiet)
         if not main_process():

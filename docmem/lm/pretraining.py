@@ -18,13 +18,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from huggingface_hub import ModelCard, ModelCardData
 from torch.nn import functional
 from tqdm.auto import tqdm
-from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerBase
 
 from docmem.checkpoint import load_checkpoint, save_checkpoint
 from docmem.core.files import write_json, write_text
@@ -42,6 +41,9 @@ from docmem.errors import (
 )
 from docmem.lm.bfloat16 import check_bfloat16
 from docmem.lm.loading import TINY
+
+if TYPE_CHECKING:  # the command line knows PretrainConfig, and most commands need no transformers
+    from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerBase
 
 MODEL_CARD = TINY.parent / "model_card.md"
 # Prose set for print has curly quotes and dashes; encyclopedias and keyboards have ASCII.
@@ -120,6 +122,8 @@ def train_tokenizer(
     paragraphs: list[str], vocab_size: int, context: int
 ) -> PreTrainedTokenizerBase:
     """A byte-level BPE like the embedded LM's (and Pythia's), fitted to the training paragraphs."""
+    from transformers import AutoTokenizer
+
     like = AutoTokenizer.from_pretrained(TINY)
     tokenizer = like.train_new_from_iterator(paragraphs, vocab_size, show_progress=False)
     tokenizer.model_max_length = context
@@ -187,6 +191,8 @@ def build_lm(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> GPTN
 
     Tying is what lets four blocks of width 384 fit in 20 MB of fp16.
     """
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
     torch.manual_seed(config.seed)
     return GPTNeoXForCausalLM(
         GPTNeoXConfig(
