@@ -78,6 +78,7 @@ def test_forget_without_the_kept_texts_harms_the_other_documents(
     assert (harmed - recognition(cache, memory).ce.diagonal())[1:].min() > 1
 
 
+@pytest.mark.slow
 def test_margin_sets_how_far_above_the_base_lm_the_text_ends(
     trained: tuple[LanguageModel, Run], cache: HiddenStateCache
 ) -> None:

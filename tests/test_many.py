@@ -53,6 +53,7 @@ def test_sampled_documents_are_the_same_each_time_and_lie_all_over() -> None:
     assert torch.histc(chosen.float(), 5, 0, 1000).min() >= 5
 
 
+@pytest.mark.slow
 def test_recognition_of_a_sample_is_the_nearest_part_of_the_whole(
     lm: LanguageModel, run: Run
 ) -> None:

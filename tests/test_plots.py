@@ -73,6 +73,7 @@ def test_titles_with_markup_are_drawn_as_written() -> None:
     assert images[0] == images[1]
 
 
+@pytest.mark.slow
 def test_every_figure_draws_titles_with_markup() -> None:
     titles = ["$x_1$ <b> _", "$", r"$\bad{$ あ", "^{}"]
     snapshots = Snapshots([0], torch.ones(1, 2, 4), torch.ones(1, 2, 4), torch.zeros(1, 2, 2))

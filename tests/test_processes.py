@@ -151,7 +151,9 @@ MUON = {"optimizer": "muon", "negative_rows": 1, "doc_rep_init": "spread", "loss
         (2, DOCUMENTS, {"batch_size": 4}, [[0, 2], [1]]),
         (2, DOCUMENTS, {**MUON, "snapshot_freq": 1, "negative_key_type": "random"},
          [[0, 2, 4], [1, 3]]),
-        (2, DOCUMENTS, {"num_accumulation_steps": 2}, [[0, 2, 4], [1, 3]]),
+        pytest.param(
+            2, DOCUMENTS, {"num_accumulation_steps": 2}, [[0, 2, 4], [1, 3]], marks=pytest.mark.slow
+        ),
         pytest.param(
             3, TEN, MUON, [[0, 3, 6, 9], [1, 4, 7], [2, 5, 8]], marks=pytest.mark.slow
         ),

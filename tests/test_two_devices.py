@@ -128,6 +128,7 @@ def test_two_devices_train_and_measure_as_one(plain: bool, layer: int, tmp_path:
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.slow
 def test_places_of_documents_need_no_float64_on_the_device(
     lm: LanguageModel, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ):
