@@ -16,6 +16,9 @@ from torch import nn
 from docmem.core.files import load_tensors, reading, save_tensors
 from docmem.errors import DocmemError
 
+KEPT = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum"})
+"""What AdamW keeps of a weight, and Muon of a matrix."""
+
 
 def save_checkpoint(
     path: Path,
@@ -83,6 +86,10 @@ def load_checkpoint(
                 # AdamW keeps its step count where it puts it; moments live beside the parameter.
                 moved = tensor if key == "step" else tensor.to(parameter.device)
                 optimizer.state[parameter][key] = moved
+        names = {parameter: name for name, parameter in parameters.items()}
+        for parameter, kept in optimizer.state.items():
+            if kept.keys() not in KEPT:
+                raise ValueError(f"of {names[parameter]} it has {', '.join(kept)} alone")
         for name, generator in generators.items():
             generator.set_state(tensors[f"generator/{name}"])
     return progress
