@@ -86,10 +86,10 @@ def load_checkpoint(
                 # AdamW keeps its step count where it puts it; moments live beside the parameter.
                 moved = tensor if key == "step" else tensor.to(parameter.device)
                 optimizer.state[parameter][key] = moved
-        names = {parameter: name for name, parameter in parameters.items()}
-        for parameter, kept in optimizer.state.items():
-            if kept.keys() not in KEPT:
-                raise ValueError(f"of {names[parameter]} it has {', '.join(kept)} alone")
+        for name, parameter in parameters.items():
+            kept = optimizer.state.get(parameter)
+            if kept and kept.keys() not in KEPT:
+                raise ValueError(f"of {name} it has {', '.join(kept)} alone")
         for name, generator in generators.items():
             generator.set_state(tensors[f"generator/{name}"])
     return progress

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import transformers
 from torch import nn
 from toys import BLOCKS, CONTEXT, FAMILIES, toy_lm
 
@@ -188,7 +187,7 @@ def test_short_name_loads_its_repository(
 
         return SimpleNamespace(from_pretrained=from_pretrained)
 
-    monkeypatch.setattr(transformers, "AutoTokenizer", loader(lm.tokenizer))
-    monkeypatch.setattr(transformers, "AutoModelForCausalLM", loader(lm.model))
+    monkeypatch.setattr("transformers.AutoTokenizer", loader(lm.tokenizer))
+    monkeypatch.setattr("transformers.AutoModelForCausalLM", loader(lm.model))
     load_lm(name)
     assert asked == [place, place]
