@@ -185,7 +185,7 @@ STORED = [
 
 
 def test_stored_results_were_measured_by_this_code() -> None:
-    for label, name in (case.values[::-1] for case in STORED):
+    for name, label in (case.values for case in STORED):
         found = runner.load_results(name, runner.FOLDERS[label])
         assert found.code == code_digest(name), f"measured by other code: {label}, {name}"
 
