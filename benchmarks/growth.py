@@ -98,9 +98,8 @@ def growth(rows: tuple[tuple[int, int, bool], ...], rounds: int) -> Numbers:
         name = f"{count} documents, {processes} process{'es' if processes > 1 else ''}"
         found[name + ", states on disk" * on_disk] = json.loads(printed.splitlines()[-1])
     found[DISK] = {PER: disk_to_memory(min(100, rows[-1][0]), 3 * rounds)}
-    found[WORKERS] = {
-        PER: with_workers(2, 2 * rounds, 4 * rounds) / with_workers(1, 2 * rounds, 4 * rounds)
-    }
+    two, one = (with_workers(workers, 2 * rounds, 4 * rounds) for workers in (2, 1))
+    found[WORKERS] = {PER: two / one}
     return found
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import ipywidgets
 import pytest
 import torch
+from slow import slow
 from toys import toy_lm
 
 from docmem import explore
@@ -47,9 +48,7 @@ def make(trained: Trained) -> Callable[[str], Explorer]:
     return lambda name: makers[name]()
 
 
-@pytest.mark.parametrize(
-    "name", [*NAMES[:2], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[2:])]
-)
+@pytest.mark.parametrize("name", [*NAMES[:2], *map(slow, NAMES[2:])])
 def test_explorer_shows_widget_picture_and_alt_text_and_closes_all_parts(
     make: Callable[[str], Explorer], name: str
 ) -> None:

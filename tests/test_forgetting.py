@@ -2,6 +2,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from slow import slow
 from torch import Tensor
 
 from docmem.core.memory import DocumentMemory
@@ -46,9 +47,7 @@ def same(state: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(torch.equal(state[name], other[name]) for name in state)
 
 
-@pytest.mark.parametrize(
-    "gone", [0, *(pytest.param(gone, marks=pytest.mark.slow) for gone in (1, 2))]
-)
+@pytest.mark.parametrize("gone", [0, slow(1), slow(2)])
 def test_forget_puts_the_text_at_the_base_lm_everywhere_and_keeps_the_others(
     trained: tuple[LanguageModel, Run], cache: HiddenStateCache, gone: int
 ) -> None:

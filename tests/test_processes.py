@@ -18,6 +18,7 @@ import psutil
 import pytest
 import safetensors.torch
 import torch
+from slow import slow
 from torch import Tensor
 from toys import DOCUMENTS, assert_same, at, quick_config, toy_lm
 
@@ -151,12 +152,8 @@ MUON = {"optimizer": "muon", "negative_rows": 1, "doc_rep_init": "spread", "loss
         (2, DOCUMENTS, {"batch_size": 4}, [[0, 2], [1]]),
         (2, DOCUMENTS, {**MUON, "snapshot_freq": 1, "negative_key_type": "random"},
          [[0, 2, 4], [1, 3]]),
-        pytest.param(
-            2, DOCUMENTS, {"num_accumulation_steps": 2}, [[0, 2, 4], [1, 3]], marks=pytest.mark.slow
-        ),
-        pytest.param(
-            3, TEN, MUON, [[0, 3, 6, 9], [1, 4, 7], [2, 5, 8]], marks=pytest.mark.slow
-        ),
+        slow(2, DOCUMENTS, {"num_accumulation_steps": 2}, [[0, 2, 4], [1, 3]]),
+        slow(3, TEN, MUON, [[0, 3, 6, 9], [1, 4, 7], [2, 5, 8]]),
     ],
     ids=["a batch per document", "several batches per document", "accumulated", "ten on three"],
 )  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from slow import slow
 from tokenizers.processors import TemplateProcessing
 from toys import CONTEXT, DOCUMENTS, WIDTH, quick_config, toy_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -46,9 +47,7 @@ LMS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 EACH = pytest.mark.parametrize("name", LMS)
 FIRST, *REST = LMS
-FIRST_AT_ONCE = pytest.mark.parametrize(
-    "name", [FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in REST)]
-)
+FIRST_AT_ONCE = pytest.mark.parametrize("name", [FIRST, *map(slow, REST)])
 
 
 def real_lm(name: str) -> LanguageModel:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from slow import slow
 from toys import DOCUMENTS, Killed, assert_same, at, files, raising
 
 import docmem.training.run
@@ -70,9 +71,7 @@ def killed_at(write: int, function: Callable) -> Callable:
     return killed
 
 
-@pytest.mark.parametrize(
-    "write", [2, *(pytest.param(write, marks=pytest.mark.slow) for write in (1, 3))]
-)
+@pytest.mark.parametrize("write", [slow(1), 2, slow(3)])
 @pytest.mark.parametrize(
     "place",
     ["Run.save_snapshots", "Run.save_history", "Run.save_memory", "save_checkpoint"],

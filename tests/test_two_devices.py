@@ -8,6 +8,7 @@ import pytest
 import torch
 from accelerate import dispatch_model
 from devices import place, pretended_devices
+from slow import slow
 from torch import nn
 from toys import DOCUMENTS, quick_config, toy_lm
 
@@ -95,11 +96,7 @@ def test_pretended_devices_refuse_what_cuda_refuses(two_devices: None):
 
 @pytest.mark.parametrize(
     ("plain", "layer"),
-    [
-        pytest.param(True, 0, marks=pytest.mark.slow),
-        (True, -1),
-        pytest.param(False, 0, marks=pytest.mark.slow),
-    ],
+    [slow(True, 0), (True, -1), slow(False, 0)],
     ids=["linear head", "linear head, last layer", "another head"],
 )
 def test_two_devices_train_and_measure_as_one(plain: bool, layer: int, tmp_path: Path):

@@ -1,6 +1,6 @@
 """The commands, one dataclass each: tyro turns fields and docstrings into flags and help.
 
-What draws is imported where it is used: figures, pages and experiments.
+What takes long to import is imported where it is used: transformers, figures, pages, experiments.
 """
 
 from __future__ import annotations
