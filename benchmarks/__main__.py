@@ -35,14 +35,24 @@ from benchmarks.scale import scale_page
 from benchmarks.shapes import build_lm, encyclopedia, settings
 from docmem.core.files import write_json, write_text
 from docmem.lm.bfloat16 import fast_dtype
+from docmem.lm.loading import LanguageModel
 from docmem.training.config import DType, preset
 from docmem.training.run import Run
 from docmem.training.train import train
 
 PARTS = ("leaderboard", "bfloat16", "profile", "epochs", "inference", "gpu")
 """Of a whole run."""
-MORE = ("memory", "growth", "page", "rates")
+MORE = ("memory", "growth", "page", "rates", "avx2")
 """To be asked for: each takes minutes, and only some changes need it."""
+
+INSTRUCTIONS = {
+    "AVX-512": {},
+    "AVX2": {
+        "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    },
+}  # fmt: skip
+"""What a processor may use, by what its libraries of products are told."""
 
 
 class Scale(NamedTuple):
@@ -83,8 +93,23 @@ class Bench:
         """The rows of docmem as it is now, in bfloat16; None where the processor is slow at it."""
         if fast_dtype("cpu") != "bfloat16":
             return None
-        rows = [row for row in self.rows if row.name in (NOW, RELU)]
-        return train_rows(build_lm("tiny", "bfloat16"), self.documents, rows)
+        return self.now(build_lm("tiny", "bfloat16"))
+
+    def now(self, lm: LanguageModel) -> list[Outcome]:
+        """The rows of docmem as it is now."""
+        return train_rows(lm, self.documents, [row for row in self.rows if row.name in (NOW, RELU)])
+
+    def avx2(self) -> list[Outcome] | None:
+        """These rows with AVX-512 and without it, on one processor; None on one that has none."""
+        if torch.backends.cpu.get_cpu_capability() != "AVX512":
+            return None
+        code = f"from benchmarks.__main__ import *; b = Bench({self.scale!r}); "
+        code += "print(json.dumps([asdict(one) for one in b.now(b.lm)]))"
+        return [
+            Outcome(**{**one, "row": f"{one['row'].rpartition(': ')[2]}, {name}"})
+            for name, environment in INSTRUCTIONS.items()
+            for one in json.loads(in_fresh_process("-c", code, **environment))
+        ]
 
     def rates(self) -> list[Outcome]:
         """Each LoRA at each of its rates, from a seed that the leaderboard does not use."""

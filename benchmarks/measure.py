@@ -1,5 +1,6 @@
 """Clock, peak memory, and the description of the machine."""
 
+import os
 import platform
 import re
 import resource
@@ -28,10 +29,14 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
-def in_fresh_process(*arguments: str) -> str:
-    """What Python prints with these arguments, run from the repository's root."""
+def in_fresh_process(*arguments: str, **environment: str) -> str:
+    """What Python prints with these arguments, run from the repository's root.
+
+    `environment` is added to this process's own.
+    """
     command, root = [sys.executable, *arguments], Path(__file__).parents[1]
-    return subprocess.run(command, cwd=root, check=True, text=True, stdout=-1).stdout
+    env = {**os.environ, **environment}
+    return subprocess.run(command, cwd=root, env=env, check=True, text=True, stdout=-1).stdout
 
 
 def machine() -> Numbers:

@@ -57,6 +57,10 @@ TARGETS = (
      lambda p: to_goal(p["bfloat16"], board.NOW)[1]),
     ("the same in bfloat16, relu", "≤", 5, 1, " s",
      lambda p: to_goal(p["bfloat16"], board.RELU)[1]),
+    ("the same processor without AVX-512, tanh or relu: times as long", "≤", 1.6, 2, "×",
+     lambda p: max(to_goal(p["avx2"], f"{row}, AVX2")[1]
+                   / to_goal(p["avx2"], f"{row}, AVX-512")[1]
+                   for row in ("docmem", board.RELU))),
     ("in float32, tanh, against the original", "≥", 60, 0, "×",
      lambda p: to_goal(p[BOARD], board.ORIGINAL)[1] / to_goal(p[BOARD], board.NOW)[1]),
     (f"own cross entropy ≤ {board.ENOUGH}, tanh, against one LoRA of the same size", "≥", 2, 1, "×",
@@ -187,7 +191,7 @@ def render(results: Numbers) -> str:
     """The page of what results.json holds, by part."""
     parts: Numbers = {}
     for name, stored in results.items():
-        timed = name.startswith("leaderboard") or name in ("bfloat16", "rates")
+        timed = name.startswith("leaderboard") or name in ("bfloat16", "avx2", "rates")
         kind: Any = Outcome if timed else Comparison
         n = stored["numbers"]
         parts[name] = [kind(**one) for one in n] if isinstance(n, list) else n
@@ -203,6 +207,7 @@ def render(results: Numbers) -> str:
             if name.startswith("leaderboard, ") and name != BOARD
         },
         "The same in bfloat16": leaderboard(parts.get("bfloat16", [])),
+        "The same processor with AVX-512 and without it": leaderboard(parts.get("avx2", [])),
         "Rates of AdamW for LoRA, on a seed of its own": leaderboard(parts.get("rates", [])),
         "Epochs": [row for c in compared for row in training(c)],
         "Lower bound on the FLOPs per epoch": [roofline(c) for c in compared],
