@@ -11,10 +11,12 @@ from torch import Tensor
 from docmem.core.blocks import text_config
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError
+from docmem.lm.head import chunk_bytes
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
 
 # Logits of about this many numbers at once: large enough for the matmul, small enough for a laptop.
+# On a GPU, as many as fit in a chunk of the head: it waits less for the next ones to be started.
 LOGITS_AT_ONCE = 8_000_000
 
 
@@ -142,9 +144,11 @@ def cross_entropies_of(
     The memory lies on the device of the cached hidden states.
     """
     vocabulary = text_config(cache.lm.model).vocab_size
+    on_gpu = cache.device.type == "cuda"
+    numbers = chunk_bytes(cache.device) // 4 if on_gpu else LOGITS_AT_ONCE
 
     def read(index: int) -> Tensor:
-        at_once = max(1, LOGITS_AT_ONCE // (cache.batches[index].input_ids.numel() * vocabulary))
+        at_once = max(1, numbers // (cache.batches[index].input_ids.numel() * vocabulary))
         parts = doc_reps.split(at_once)
         return torch.cat([cache.cross_entropies(index, memory, part) for part in parts])
 
