@@ -1,6 +1,8 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -210,3 +212,13 @@ def test_figures_command_writes_figures_and_results(
         base, own = numbers["base_ce"][number], numbers["ce"][number][number]
         assert [title, f"{base:.2f}", f"{own:.2f}"] in rows
     assert "after layer -1 (the last)" in page
+
+
+def test_a_reader_that_stops_early_ends_the_command_in_silence(tmp_path: Path):
+    code = "import sys; from docmem.cli.main import main; sys.exit(main(['train', '--help']))"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
+    ) as command:
+        command.stdout.close()
+        said = command.stderr.read()
+    assert (command.returncode, said) == (1, b"")

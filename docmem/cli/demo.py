@@ -17,6 +17,7 @@ from docmem.documents import load_documents
 from docmem.plots.figures import draw_figures, table
 from docmem.training.config import PresetName, TrainConfig, preset
 from docmem.training.setup import configured_lm
+from docmem.training.sweep import STATES
 from docmem.training.train import train
 
 FAST: dict[str, Any] = {"max_labels": 3, "max_segments": 1, "num_epochs": 1}
@@ -26,9 +27,11 @@ def demo_configs(name: PresetName = "tiny", fast: bool = False) -> dict[str, Tra
     """The settings of the two runs, by activation: a preset, and its relu twin.
 
     Their folders are named after the settings, so that another version's runs are in no one's way.
+    They share their hidden states: the documents pass the frozen blocks once.
     """
+    changes: dict[str, Any] = {"states_dir": STATES, **(FAST if fast else {})}
     return {
-        activation: preset(name, key_activation=activation, **(FAST if fast else {}))
+        activation: preset(name, key_activation=activation, **changes)
         for activation in ("relu", "tanh")
     }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
+import os
 import re
 import sys
 import time
@@ -144,6 +145,9 @@ def exit_status(job: Callable[[], int]) -> int:
         if main_process():
             print("docmem: interrupted; what was saved before is whole.", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever reads the output, as `head` does, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -109,10 +109,12 @@ def drawable(text: str, width: int | None = None) -> str:
 
 def headline(figure: Figure, title: str, subtitle: str) -> None:
     """A title that says what is shown or was measured, over a line that says of what."""
-    wrapped = textwrap.fill(drawable(subtitle), int(figure.get_size_inches()[0] * 14))
+    width, height = figure.get_size_inches()
+    above = textwrap.fill(drawable(title), int(width * 8.6))  # letters an inch, at these sizes
+    wrapped = textwrap.fill(drawable(subtitle), int(width * 14))
     room = "\n" * (1 + wrapped.count("\n"))
-    figure.suptitle(drawable(title) + room, x=0.01, ha="left", fontsize=14, fontweight="bold")
-    below = 1 - 0.36 / figure.get_size_inches()[1]
+    figure.suptitle(above + room, x=0.01, ha="left", fontsize=14, fontweight="bold")
+    below = 1 - (0.36 + 0.23 * above.count("\n")) / height
     figure.text(0.01, below, wrapped, ha="left", va="top", fontsize=9.5, color="#555555")
 
 

@@ -95,6 +95,7 @@ def begin_worker(count: int, begun: Any) -> None:
         number = begun.value
         begun.value += 1
     torch.set_num_threads(max(1, torch.get_num_threads() // count))
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # several bars in one place cannot be read
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = seen.split(",") if seen else [str(gpu) for gpu in range(torch.cuda.device_count())]
     if gpus:

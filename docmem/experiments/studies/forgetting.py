@@ -129,7 +129,7 @@ class Forgetting(Study[Results]):
         dots(left, values_of(ways, "lowest"), NEGATIVE, "lowest anywhere on the map")
         level(left, 0, "base LM", color=INK)
         left.set_ylabel("its cross entropy\n- base LM's (nats per token)")
-        left.legend(frameon=False, loc="center left")
+        left.legend(frameon=False, loc="lower right")
         left.set_title("What is left of the document")
         draw_costs(right, {title: results.costs(name) for name, title in WAYS.items()})
 
