@@ -13,7 +13,7 @@ import inspect
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,13 @@ SETS = {
 }
 """Sets of results that come with docmem, by the label of their pool."""
 FOLDERS = {label: ASSETS / label for label in SETS}
+PAIRS = (
+    ("tiny", "smollm2-135m"),
+    ("tiny-paper", "smollm2-135m-paper"),
+    ("tiny", "tiny-paper"),
+    ("smollm2-135m", "smollm2-135m-paper"),
+)
+"""Sets that differ in the LM alone, or in the procedure alone."""
 STORED = FOLDERS["tiny"]
 """The results that figures are drawn from unless another folder is named."""
 
@@ -234,6 +241,23 @@ def _count(judged: Sequence[Judged]) -> str:
     )
 
 
+def _agreement(judged: Iterable[Mapping[str, Sequence[Judged]]], first: str, second: str) -> str:
+    """Of the claims that two sets of results judge, how many are judged alike."""
+    pairs = [
+        (one.verdict, other.verdict)
+        for sets in judged
+        for one in sets[first]
+        for other in sets[second]
+        if one.claim.claim == other.claim.claim and not one.claim.check
+    ]
+    same = sum(one == other for one, other in pairs)
+    opposite = sum({"holds", "does not hold"} == {*pair} for pair in pairs)
+    return (
+        f"- {SETS[first]} and {SETS[second]}: {same} of {len(pairs)} claims have the same verdict, "
+        f"{opposite} the opposite one."
+    )
+
+
 def claims_page(folders: Mapping[str, Path] = FOLDERS) -> str:
     """A Markdown page of all claims that there are results of, by experiment."""
     judged = {
@@ -246,6 +270,7 @@ def claims_page(folders: Mapping[str, Path] = FOLDERS) -> str:
             rest = f" Not measured: {', '.join(missing)}." if missing else ""
             counted = _count([one for name in NAMES for one in judged[name][label]])
             tallies.append(f"- {SETS.get(label, label)}: {counted}{rest}")
+    tallies += [_agreement(judged.values(), *pair) for pair in PAIRS if {*pair} <= {*folders}]
     sections = [
         f"## {name}\n\n{inspect.getdoc(type(load_study(name)))}\n\n{_table(judged[name])}"
         for name in NAMES
