@@ -59,9 +59,9 @@ class Activation(Study[Results]):
     results = Results
     size = (13, 6.4)
     alt = (
-        "Four heat maps of ten documents by memory entries, one per activation: all red for "
-        "sigmoid, sparse red for relu, red and blue for tanh and swiglu; below, share of active "
-        "entries, norm, distance and cross entropy, one dot per seed."
+        "Four heat maps of ten documents by memory entries, one per activation, red where an entry "
+        "is positive, blue where it is negative; below, share of active entries, norm, distance "
+        "and cross entropy, one dot per seed."
     )
     shown = "Which entries a document opens, by activation"
     finding = "Sigmoid opens every entry, relu fewer, tanh with both signs"
