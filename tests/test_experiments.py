@@ -23,7 +23,7 @@ from scipy import stats as scipy_stats
 from docmem import experiments
 from docmem.cli.main import main
 from docmem.errors import DocmemError
-from docmem.experiments import load_study, pool, provenance, runner
+from docmem.experiments import NAMES, load_study, pool, provenance, runner
 from docmem.experiments.claims import LEARNED, Claim, judge
 from docmem.experiments.pool import FAST, RunPool
 from docmem.experiments.provenance import PACKAGE, code_digest
@@ -420,3 +420,20 @@ def test_results_say_what_the_numbers_depend_on(folder: Path, toys: ToyPool) -> 
     assert results.versions["torch"] == torch.__version__
     assert "numbers mean nothing" in results.note
     assert "3 documents of at most 1 segments, 16 entries, 2 epochs" in results.note
+
+
+def test_page_counts_the_verdicts_that_two_lms_share():
+    tiny, real = (
+        {
+            one.claim.claim: one.verdict
+            for name in NAMES
+            for one in runner.claims(name, runner.FOLDERS[label])
+            if not one.claim.check
+        }
+        for label in ("tiny", "smollm2-135m")
+    )
+    both = tiny.keys() & real.keys()
+    same = [claim for claim in both if tiny[claim] == real[claim]]
+    said = f"- Between the LMs: {len(both)} claims, {len(same)} with the same verdict, "
+    assert 0 < len(same) < len(both)
+    assert said in runner.claims_page()

@@ -40,12 +40,12 @@ SETS = {
 }
 """Sets of results that come with docmem, by the label of their pool."""
 FOLDERS = {label: ASSETS / label for label in SETS}
-PAIRS = (
-    ("tiny", "smollm2-135m"),
-    ("tiny-paper", "smollm2-135m-paper"),
-    ("tiny", "tiny-paper"),
-    ("smollm2-135m", "smollm2-135m-paper"),
-)
+PAIRS = {
+    "Between the LMs": ("tiny", "smollm2-135m"),
+    "Between the LMs, trained as the paper does": ("tiny-paper", "smollm2-135m-paper"),
+    "Between the procedures, embedded LM": ("tiny", "tiny-paper"),
+    "Between the procedures, SmolLM2-135M": ("smollm2-135m", "smollm2-135m-paper"),
+}
 """Sets that differ in the LM alone, or in the procedure alone."""
 STORED = FOLDERS["tiny"]
 """The results that figures are drawn from unless another folder is named."""
@@ -241,21 +241,17 @@ def _count(judged: Sequence[Judged]) -> str:
     )
 
 
-def _agreement(judged: Iterable[Mapping[str, Sequence[Judged]]], first: str, second: str) -> str:
+def _agreement(one: Iterable[Judged], other: Sequence[Judged]) -> str:
     """Of the claims that two sets of results judge, how many are judged alike."""
     pairs = [
-        (one.verdict, other.verdict)
-        for sets in judged
-        for one in sets[first]
-        for other in sets[second]
-        if one.claim.claim == other.claim.claim and not one.claim.check
+        (mine.verdict, its.verdict)
+        for mine in one
+        for its in other
+        if mine.claim.claim == its.claim.claim and not mine.claim.check
     ]
-    same = sum(one == other for one, other in pairs)
+    same = sum(mine == its for mine, its in pairs)
     opposite = sum({"holds", "does not hold"} == {*pair} for pair in pairs)
-    return (
-        f"- {SETS[first]} and {SETS[second]}: {same} of {len(pairs)} claims have the same verdict, "
-        f"{opposite} the opposite one."
-    )
+    return f"{len(pairs)} claims, {same} with the same verdict, {opposite} with the opposite one."
 
 
 def claims_page(folders: Mapping[str, Path] = FOLDERS) -> str:
@@ -270,7 +266,10 @@ def claims_page(folders: Mapping[str, Path] = FOLDERS) -> str:
             rest = f" Not measured: {', '.join(missing)}." if missing else ""
             counted = _count([one for name in NAMES for one in judged[name][label]])
             tallies.append(f"- {SETS.get(label, label)}: {counted}{rest}")
-    tallies += [_agreement(judged.values(), *pair) for pair in PAIRS if {*pair} <= {*folders}]
+    for between, pair in PAIRS.items():
+        if {*pair} <= {*folders}:
+            sets = [[one for name in NAMES for one in judged[name][label]] for label in pair]
+            tallies.append(f"- {between}: {_agreement(*sets)}")
     sections = [
         f"## {name}\n\n{inspect.getdoc(type(load_study(name)))}\n\n{_table(judged[name])}"
         for name in NAMES
