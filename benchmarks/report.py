@@ -191,10 +191,10 @@ def render(results: Numbers) -> str:
     """The page of what results.json holds, by part."""
     parts: Numbers = {}
     for name, stored in results.items():
-        timed = name.startswith("leaderboard") or name in ("bfloat16", "avx2", "rates")
-        kind: Any = Outcome if timed else Comparison
         n = stored["numbers"]
-        parts[name] = [kind(**one) for one in n] if isinstance(n, list) else n
+        if isinstance(n, list):
+            n = [Outcome(**one) if "row" in one else Comparison(**one) for one in n]
+        parts[name] = n
     compared = [c for part in ("epochs", "gpu") for c in parts.get(part, [])]
     profile, memory = parts.get("profile"), parts.get("memory", {"bytes": {}})
     took = {**profile["seconds"], "in all": profile["wall"]} if profile else {}

@@ -13,7 +13,7 @@ import inspect
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -241,15 +241,11 @@ def _count(judged: Sequence[Judged]) -> str:
     )
 
 
-def _agreement(one: Iterable[Judged], other: Sequence[Judged]) -> str:
+def _agreement(some: Sequence[Judged], others: Sequence[Judged]) -> str:
     """Of the claims that two sets of results judge, how many are judged alike."""
-    pairs = [
-        (mine.verdict, its.verdict)
-        for mine in one
-        for its in other
-        if mine.claim.claim == its.claim.claim and not mine.claim.check
-    ]
-    same = sum(mine == its for mine, its in pairs)
+    its = {one.claim.claim: one.verdict for one in others if not one.claim.check}
+    pairs = [(one.verdict, its[one.claim.claim]) for one in some if one.claim.claim in its]
+    same = sum(mine == other for mine, other in pairs)
     opposite = sum({"holds", "does not hold"} == {*pair} for pair in pairs)
     return f"{len(pairs)} claims, {same} with the same verdict, {opposite} with the opposite one."
 
@@ -259,17 +255,16 @@ def claims_page(folders: Mapping[str, Path] = FOLDERS) -> str:
     judged = {
         name: {label: claims(name, folder) for label, folder in folders.items()} for name in NAMES
     }
+    of_set = {label: [one for name in NAMES for one in judged[name][label]] for label in folders}
     tallies = []
     for label in folders:
         missing = [name for name in NAMES if not judged[name][label]]
         if len(missing) < len(NAMES):
             rest = f" Not measured: {', '.join(missing)}." if missing else ""
-            counted = _count([one for name in NAMES for one in judged[name][label]])
-            tallies.append(f"- {SETS.get(label, label)}: {counted}{rest}")
-    for between, pair in PAIRS.items():
-        if {*pair} <= {*folders}:
-            sets = [[one for name in NAMES for one in judged[name][label]] for label in pair]
-            tallies.append(f"- {between}: {_agreement(*sets)}")
+            tallies.append(f"- {SETS.get(label, label)}: {_count(of_set[label])}{rest}")
+    for between, (first, second) in PAIRS.items():
+        if first in of_set and second in of_set:
+            tallies.append(f"- {between}: {_agreement(of_set[first], of_set[second])}")
     sections = [
         f"## {name}\n\n{inspect.getdoc(type(load_study(name)))}\n\n{_table(judged[name])}"
         for name in NAMES

@@ -15,10 +15,6 @@ from docmem.lm.head import chunk_bytes
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
 
-# Logits of about this many numbers at once: large enough for the matmul, small enough for a laptop.
-# On a GPU, as many as fit in a chunk of the head: it waits less for the next ones to be started.
-LOGITS_AT_ONCE = 8_000_000
-
 
 @torch.no_grad()
 def document_mean(
@@ -144,8 +140,7 @@ def cross_entropies_of(
     The memory lies on the device of the cached hidden states.
     """
     vocabulary = text_config(cache.lm.model).vocab_size
-    on_gpu = cache.device.type == "cuda"
-    numbers = chunk_bytes(cache.device) // 4 if on_gpu else LOGITS_AT_ONCE
+    numbers = chunk_bytes(cache.device) // 8  # half as many as the head makes at once
 
     def read(index: int) -> Tensor:
         at_once = max(1, numbers // (cache.batches[index].input_ids.numel() * vocabulary))
