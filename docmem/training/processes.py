@@ -12,6 +12,7 @@ So n processes take the steps of one process with n times the num_accumulation_s
 shorter group included; that product is what the run records. The first process alone writes.
 """
 
+import atexit
 import os
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
@@ -138,11 +139,18 @@ def join(config: TrainConfig) -> Processes:
         torch.set_num_threads(1)  # as in torchrun; after a fork, as in notebooks, more would hang
     if not dist.is_initialized():
         dist.init_process_group(backend)
+        atexit.register(leave)
     if not main_process():
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # of loading the LM
     return Processes(dist.get_rank(), dist.get_world_size(), device)
+
+
+def leave() -> None:
+    """Part from the other processes: one whose threads still listen may abort at its end."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def unstarted() -> int | None:
