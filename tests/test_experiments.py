@@ -162,7 +162,8 @@ def test_page_of_claims_has_a_row_per_claim_and_a_tally(folder: Path) -> None:
     rows = [line for line in page.splitlines() if line.startswith("| ") and "**" in line]
     assert [row.split(" | ")[0] for row in rows] == [f"| {one.claim.claim}" for one in judged]
     for row, one in zip(rows, judged, strict=True):
-        assert row.split(" | ")[2] == f"**{one.verdict}**: {one.found} |"
+        settled = " (exploratory)" if one.claim.exploratory else ""
+        assert row.split(" | ")[2] == f"**{one.verdict}**{settled}: {one.found} |"
     assert "(n = 2)" in rows[0]
     assert page.endswith(runner.claims_table("activation", {"toy": folder}))
     counted = [one.verdict for one in judged if not one.claim.check]
@@ -262,6 +263,9 @@ def test_a_part_is_decided_by_students_test() -> None:
     assert decide([below("a", near, 0.5)]) == ["refuted"]
     assert decide([above("a", near, 0.95)]) == ["open"]
     assert decide([above("a", near, 0.95, margin=0.5)]) == ["refuted"]  # no difference
+    # Surely above, and surely by less than matters: neither.
+    assert decide([above("a", near, 0.5, margin=0.9)]) == ["open"]
+    assert decide([above("a", near, 0.5, margin=0.5)]) == ["shown"]
     assert decide([more("a", far, near, 0.1)]) == ["shown"]
     assert decide([more("a", near, far, 0.1)]) == ["refuted"]
     assert decide([alike("a", near, near, 0.1)]) == ["shown"]
@@ -433,7 +437,11 @@ def test_page_counts_the_verdicts_that_two_lms_share():
         for label in ("tiny", "smollm2-135m")
     )
     both = tiny.keys() & real.keys()
-    same = [claim for claim in both if tiny[claim] == real[claim]]
-    said = f"- Between the LMs: {len(both)} claims, {len(same)} with the same verdict, "
-    assert 0 < len(same) < len(both)
+    decided = [claim for claim in both if "inconclusive" not in (tiny[claim], real[claim])]
+    same = [claim for claim in decided if tiny[claim] == real[claim]]
+    said = (
+        f"- Between the LMs: {len(both)} claims, {len(decided)} decided by both: {len(same)} with "
+        "the same verdict, "
+    )
+    assert 0 < len(decided) < len(both)
     assert said in runner.claims_page()

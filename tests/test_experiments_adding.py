@@ -93,10 +93,10 @@ def made_up(new: float, cost: float, harm: float) -> adding.Results:
 @pytest.mark.parametrize(
     ("new", "cost", "harm", "expected"),
     [
-        (0.7, 0.09, 0.6, ["holds"] * 4),
-        (0.8, 0.09, 0.6, ["does not hold", "holds", "holds", "holds"]),
+        (0.54, 0.09, 0.6, ["holds"] * 4),
+        (0.6, 0.09, 0.6, ["does not hold", "holds", "holds", "holds"]),
         # One of ten is harmed; in the mean over them that would not be seen.
-        (0.7, 0.11, 0.4, ["holds", "does not hold", "does not hold", "holds"]),
+        (0.54, 0.11, 0.4, ["holds", "does not hold", "does not hold", "holds"]),
         (3.5, -0.2, 0.6, ["does not hold", "holds", "holds", "does not hold"]),
     ],
 )

@@ -253,16 +253,16 @@ def made_up_procedure(
     """Made-up results.
 
     Args:
-        plain: other of tanh and relu without a negative.
+        plain: other of tanh and relu without a negative, and half their lowest pair.
         sigmoid: other of sigmoid with guidance.
         crowd: what guidance adds to the lowest pair of many documents.
         better: how much better Muon, spread and a negative for each row are, nats.
         own: of memories without a negative.
     """
     others = dict(zip(("tanh", "relu"), plain, strict=True))
-    without = {name: made_up(own, other=other) for name, other in others.items()}
+    without = {name: made_up(own, other / 2, other) for name, other in others.items()}
     without |= {"sigmoid": made_up(own, other=own), "50 documents": made_up(own, 1.0)}
-    guided = {name: made_up(0.3) for name in others}
+    guided = {name: made_up(0.3, 2.5) for name in others}
     guided |= {"sigmoid": made_up(0.3, other=sigmoid), "50 documents": made_up(0.3, 1 + crowd)}
     cells = {
         f"{optimizer}, {places}, {rows}": made_up(
@@ -278,15 +278,19 @@ def made_up_procedure(
 
 def test_procedure_claims_go_both_ways() -> None:
     good = made_up_procedure((4.0, 3.5), 4.0, 0.5, 0.5)
-    assert verdicts("procedure", good) == ["holds"] * 6
-    bad = made_up_procedure((2.0, 1.0), 0.4, -0.5, -0.2)
-    assert verdicts("procedure", bad) == ["does not hold", "partly", *["does not hold"] * 4]
+    assert verdicts("procedure", good) == ["holds"] * 8
+    bad = made_up_procedure((1.8, 1.0), 0.4, -0.5, -0.2)
+    assert verdicts("procedure", bad) == [
+        *["does not hold"] * 2, "holds", "partly", *["does not hold"] * 4,
+    ]  # fmt: skip
     same = made_up_procedure((4.0, 1.0), 4.0, 0.1, 0.0)
-    assert verdicts("procedure", same)[0] == "partly"
-    assert verdicts("procedure", same)[3:] == ["does not hold"] * 3
-    assert verdicts("procedure", replace(good, combinations={})) == ["holds"] * 3
+    assert verdicts("procedure", same)[:2] == ["partly"] * 2
+    assert verdicts("procedure", same)[5:] == ["does not hold"] * 3
+    far = made_up_procedure((6.0, 5.5), 4.0, 0.5, 0.5)
+    assert verdicts("procedure", far)[2] == "does not hold"
+    assert verdicts("procedure", replace(good, combinations={})) == ["holds"] * 5
 
 
 def test_procedure_says_nothing_of_what_was_not_learned() -> None:
     found = made_up_procedure((6.0, 6.0), 4.0, 0.5, 0.5, own=LEARNED + 0.1)
-    assert verdicts("procedure", found)[:3] == ["inconclusive"] * 3
+    assert verdicts("procedure", found)[:5] == ["inconclusive"] * 5

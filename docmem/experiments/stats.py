@@ -5,7 +5,8 @@
 
 A part is an effect with one number per seed, and a range in which its mean has to lie. It is shown
 by Student's t-test against the ends of that range, refuted by one for the opposite or for
-equivalence, and open where neither is. All parts of an experiment are one family (Holm).
+equivalence, and open where neither is, or both are: surely there, and surely less than matters.
+All parts of an experiment are one family (Holm).
 """
 
 import math
@@ -20,6 +21,8 @@ from scipy import stats
 Decision = Literal["shown", "refuted", "open"]
 LEVEL = 0.05
 """Of the tests of an experiment together, both ways; intervals are of 1 - LEVEL."""
+OWN_MARGIN = 0.05
+"""Nats per token that matter between own cross entropies, which end near 0."""
 
 
 class Spread(NamedTuple):
@@ -115,11 +118,14 @@ class Part:
         """The p-value of the opposite: beyond an end of the range, or no difference from it."""
         outside = {self.low: self._p_below, self.high: self._p_above}
         beyond = min(1.0, len(self._ends) * min(outside[end](end) for end in self._ends))
+        return min(beyond, self.p_same())
+
+    def p_same(self) -> float:
+        """The p-value of no difference from the end of its range; 1 without a margin."""
         if self.margin is None:
-            return beyond
+            return 1.0
         (end,) = self._ends
-        same = max(self._p_above(end - self.margin), self._p_below(end + self.margin))
-        return min(beyond, same)
+        return max(self._p_above(end - self.margin), self._p_below(end + self.margin))
 
     def _p_above(self, limit: float) -> float:
         """One-sided, of the mean being above a limit."""
@@ -131,7 +137,10 @@ class Part:
 
 
 def _p_greater(values: Sequence[float]) -> float:
-    """Student's one-sided test of a mean above 0; 1 for a single number, which proves nothing."""
+    """Student's one-sided test of a mean above 0; 1 for a single number, which proves nothing.
+
+    Numbers that are all the same have no spread to test by: they count as they are.
+    """
     if len(values) < 2:
         return 1.0
     if np.ptp(values) <= 1e-9 * np.abs(values).max():  # scipy's would be 0 / 0
@@ -184,10 +193,13 @@ def differences(left: Sequence[float], right: Sequence[float]) -> tuple[float, .
 def decide(parts: Sequence[Part]) -> list[Decision]:
     """What is decided of each part, all together at LEVEL: Holm, each part two-sided."""
     p_values = [min(1.0, 2 * min(part.p_shown(), part.p_refuted())) for part in parts]
-    return [
-        "open" if p > LEVEL else "shown" if part.p_shown() <= part.p_refuted() else "refuted"
-        for part, p in zip(parts, holm(p_values), strict=True)
-    ]
+    decided: list[Decision] = []
+    for part, p in zip(parts, holm(p_values), strict=True):
+        if p <= LEVEL and part.p_refuted() < part.p_shown():
+            decided.append("refuted")
+        else:
+            decided.append("shown" if p <= LEVEL < part.p_same() else "open")
+    return decided
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

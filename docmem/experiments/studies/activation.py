@@ -108,6 +108,7 @@ class Activation(Study[Results]):
             published="sparse",
             note=f"before anything is trained, share {spread(relu.active_untrained)}",
             own=relu.own,
+            exploratory=True,
         )
         yield Claim(
             "Training makes relu's selection sparser than it started",

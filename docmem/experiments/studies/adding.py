@@ -21,8 +21,8 @@ from docmem.evaluation.recall import recognition
 from docmem.experiments.claims import Claim, Claims
 from docmem.experiments.drawing import PlaneMap, dots, plane_maps
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import above, below, differences, spread, values_of
-from docmem.experiments.studies.forgetting import ALLOWED, NEAR, draw_costs, worst
+from docmem.experiments.stats import OWN_MARGIN, above, below, differences, spread, values_of
+from docmem.experiments.studies.forgetting import ALLOWED, draw_costs, worst
 from docmem.experiments.study import Study, columns
 from docmem.lm.cross_entropy import base_cross_entropies
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
@@ -164,11 +164,18 @@ class Adding(Study[Results]):
         trained, added, anew = (results.ways[name] for name in ("trained", "added", "anew"))
         before, eleven = trained.of_others, len(added.own[0])
         yield Claim(
-            f"A document added to a trained memory is as well known as those it held, to {NEAR:g} "
-            "nats",
-            [below("own cross entropy, its minus theirs", differences(added.of_new, before), NEAR)],
+            f"A document added to a trained memory is as well known as those it held, to "
+            f"{OWN_MARGIN:g} nats",
+            [
+                below(
+                    "own cross entropy, its minus theirs",
+                    differences(added.of_new, before),
+                    OWN_MARGIN,
+                )
+            ],
             note=f"its {spread(added.of_new)}; {spread(added.recognised)} of {eleven} recognised",
             own=before,
+            exploratory=True,
         )
         cost, harm = results.costs("added"), results.costs("naive").mean(1).tolist()
         yield Claim(
@@ -184,11 +191,16 @@ class Adding(Study[Results]):
         )
         every, gold = (np.mean(way.own, axis=1).tolist() for way in (added, anew))
         yield Claim(
-            f"Adding is no worse than training on all of them anew, to {NEAR:g} nats",
-            [below("mean own cross entropy, added minus anew", differences(every, gold), NEAR)],
+            f"Adding is no worse than training on all of them anew, to {OWN_MARGIN:g} nats",
+            [
+                below(
+                    "mean own cross entropy, added minus anew", differences(every, gold), OWN_MARGIN
+                )
+            ],
             note=f"anew {spread(gold)}; {added.readings[0]:,} batches read, anew "
             f"{anew.readings[0]:,}",
             own=before,
+            exploratory=True,
         )
 
 

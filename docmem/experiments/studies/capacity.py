@@ -121,7 +121,8 @@ class Capacity(Study[Results]):
         usual, small, large, long = (results.sizes[name] for name in SIZES)
 
         yield Claim(
-            f"A memory learns {crowd} documents: their own cross entropy is below {LEARNED:g} nat",
+            f"A memory learns {crowd} documents in the preset's epochs: their own cross entropy is "
+            f"below {LEARNED:g} nat",
             [below("own cross entropy, nats", usual.own, LEARNED)],
             published="ten and twenty documents",
             note=f"by documents {spreads(values_of(results.counts, 'own'), ' ')}",
@@ -141,11 +142,12 @@ class Capacity(Study[Results]):
             own=highest([long.own, usual.own]),
         )  # fmt: skip
         yield Claim(
-            f"32 entries learn less of {crowd} documents than 128 do",
+            f"In as many epochs 32 entries learn less of {crowd} documents than 128 do",
             [more("own cross entropy, 32 - 128, nats", small.own, usual.own, 0.25)],
         )
         yield Claim(
-            f"512 entries learn as much of {crowd} documents as 128 do, within 0.25 nats",
+            f"In as many epochs 512 entries learn as much of {crowd} documents as 128 do, within "
+            "0.25 nats",
             [alike("own cross entropy, 512 - 128, nats", large.own, usual.own, 0.25)],
         )
 

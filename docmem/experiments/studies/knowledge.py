@@ -143,7 +143,10 @@ class Knowledge(Study[Results]):
         yield Claim(
             "A memory takes the right answer about its documents more often than the base LM",
             [above("share right minus the base LM's", differences(*right), 0.05)],
-            note=f"LoRA {spread(found['lora'].accuracy)}, own cross entropy {spread(own['lora'])}",
+            note=f"right {spread(found['plain'].accuracy)}, after another question "
+            f"{spread(found['plain'].other_accuracy)}; LoRA {spread(found['lora'].accuracy)}, own "
+            f"cross entropy {spread(own['lora'])}; base LM {spread(found['base'].accuracy)}, with "
+            f"the document in its context {spread(found['context'].accuracy)}",
             own=own["plain"],
         )
         for name, claim in (

@@ -15,7 +15,7 @@ from docmem.core.blocks import find_blocks, resolve_layer
 from docmem.experiments.claims import Claim, Claims
 from docmem.experiments.drawing import band, dots, shade
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import more, spreads, values_of
+from docmem.experiments.stats import OWN_MARGIN, more, spreads, values_of
 from docmem.experiments.study import Study
 from docmem.plots.style import FAINT
 
@@ -124,7 +124,12 @@ class Layers(Study[Results]):
             best = [min(each) for each in zip(*earlier, strict=True)]
             yield Claim(
                 f"After as many {unit}, the memory after the last block has learned most",
-                [more("own cross entropy, best earlier layer - last, nats", best, last, 0.25)],
+                [
+                    more(
+                        "own cross entropy, best earlier layer - last, nats", best, last, OWN_MARGIN
+                    )
+                ],
                 published="last block only",
+                exploratory=True,
                 note=f"own cross entropy, by layer {spreads(own)}{end}",
             )

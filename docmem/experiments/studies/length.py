@@ -130,7 +130,8 @@ class Length(Study[Results]):
     def _claims(self, results: Results) -> Claims:
         for name, one in results.activations.items():
             yield Claim(
-                f"With {name} a longer document takes more memory ({SIZES[MAIN]})",
+                f"With {name} a longer document takes more memory ({SIZES[MAIN]}; r above 0.5 over "
+                f"{min(LENGTHS)} to {max(LENGTHS)} segments)",
                 [above("correlation with segments", one.correlations(MAIN), 0.5)],
                 published=f"{PUBLISHED[name]}",
                 own=one.own,
@@ -138,7 +139,7 @@ class Length(Study[Results]):
         means = {SIZES[key]: results.mean_correlations(key) for key in SIZES}
         yield Claim(
             "Some reading of memory size, other than one that multiplies by tokens, goes with "
-            "length",
+            "length (r above 0.5)",
             [above("correlation of the reading that is best on the other seeds", best(results),
                    0.5)],
             published="the paper gives no formula",

@@ -188,6 +188,7 @@ class Plane(Study[Results]):
             note="a tenth of the square is what each of ten documents could have; below twice the "
             f"lowest perplexity lies {told('twice', 'tanh')}",
             own=tanh.own,
+            exploratory=True,
         )
         yield Claim(
             "With relu wells are as wide as with tanh",
@@ -197,7 +198,7 @@ class Plane(Study[Results]):
             own=relu.own,
         )
         yield Claim(
-            "Fewer entries make narrower wells, at equal own cross entropy",
+            "Fewer entries make narrower wells, where training has brought both as far",
             [more("all - 32 entries, share within 1 nat", many.within, few.within, 0.05)],
             published="narrow, with 32",
             note=f"{told('within', FEW, MANY)}; own cross entropy {told('own', FEW, MANY)}",

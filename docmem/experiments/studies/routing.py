@@ -132,6 +132,7 @@ class Routing(Study[Results]):
             [below("share, true minus found", differences(found["true"], found["found"]), 0.05)],
             note=f"share of tokens completed {spreads(found)}",
             own=results.own,
+            check=min(results.at("seen", GIVEN)) == 1,  # then both addresses are the same
         )
         over = [one - chance for one in results.at("unseen", TOKENS[-1])]
         yield Claim(
