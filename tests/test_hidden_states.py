@@ -6,14 +6,18 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
 from toys import BLOCKS, FAMILIES, toy_batch, toy_lm
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from docmem.core.blocks import lm_fingerprint
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, segments
 from docmem.errors import DocmemError
-from docmem.lm.cross_entropy import base_cross_entropies
+from docmem.evaluation.attribution import attribute
+from docmem.lm.cross_entropy import base_cross_entropies, cross_entropies_at
 from docmem.lm.forward import TokenBatch, forward_inputs
 from docmem.lm.head import cross_entropy
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
@@ -129,7 +133,7 @@ def test_lm_is_restored_exactly_after_an_error(
     check()
     cache.cross_entropies(0, memory, ROWS)
     check()
-    with pytest.raises(KeyboardInterrupt), skip_blocks(lm.blocks, 1, False, cache.states(0)):
+    with pytest.raises(KeyboardInterrupt), skip_blocks(lm.blocks, 1, 0, cache.states(0)):
         assert lm.blocks[0] is not blocks[0]
         assert lm.blocks[2] is blocks[2]
         raise KeyboardInterrupt
@@ -153,10 +157,79 @@ def test_lm_is_restored_exactly_after_an_error(
 def test_skipped_blocks_keep_the_attributes_of_the_blocks(lm: LanguageModel):
     for index, block in enumerate(lm.blocks):
         block.attention_type = f"kind {index}"
-    with skip_blocks(lm.blocks, 1, False, torch.zeros(1, 1, 32)):
+    with skip_blocks(lm.blocks, 1, 0, torch.zeros(1, 1, 32)):
         assert [b.attention_type for b in lm.blocks] == ["kind 0", "kind 1", "kind 2"]
         with pytest.raises(AttributeError, match="no attribute 'colour'"):
             _ = lm.blocks[0].colour
+
+
+@pytest.mark.parametrize(("returned", "expected"), [(0, "h"), (1, ("h",)), (3, ("h", None, None))])
+def test_skipped_blocks_return_as_many_things_as_the_blocks(
+    lm: LanguageModel, returned: int, expected: object
+):
+    with skip_blocks(lm.blocks, 1, returned, None):
+        assert lm.blocks[0]("h") == expected
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft
+@pytest.mark.parametrize("wrapped", [
+    lambda model: get_peft_model(model, LoraConfig(target_modules=["c_attn"], fan_in_fan_out=True)),
+    lambda model: torch.compile(model, backend="eager"),
+], ids=["peft", "torch.compile"])  # fmt: skip
+def test_lm_in_a_wrapper_reads_padded_rows_at_the_same_positions(wrapped: Callable):
+    lm = toy_lm("gpt2")
+    expected = base_cross_entropies(HiddenStateCache(lm, BATCHES, [0, 1], 1))
+    inside = LanguageModel(wrapped(lm.model), lm.tokenizer, "wrapped")
+    found = base_cross_entropies(HiddenStateCache(inside, BATCHES, [0, 1], 1))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_experts_losses_are_left_out():
+    config = AutoConfig.for_model(
+        "mixtral", hidden_size=32, num_hidden_layers=2, num_attention_heads=2, vocab_size=400,
+        num_key_value_heads=1, intermediate_size=32, num_local_experts=2, output_router_logits=True,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config).eval()
+    lm = LanguageModel(model, toy_lm().tokenizer, "experts")
+    logits = model(**forward_inputs(model, BATCHES[0])).logits
+    found = base_cross_entropies(HiddenStateCache(lm, BATCHES[:1], [0], 0))
+    torch.testing.assert_close(found[0], cross_entropy(logits, BATCHES[0]), atol=1e-5, rtol=1e-5)
+
+
+def test_nothing_is_dropped_from_an_lm_in_training_mode(memory: DocumentMemory):
+    lm = toy_lm("gpt2")
+    cache = HiddenStateCache(lm, BATCHES, [0, 1], 0)
+    expected = cache.logits(0, memory, ROWS), base_cross_entropies(cache)
+    lm.model.train()
+    assert any(isinstance(one, nn.Dropout) and one.p > 0 for one in lm.model.modules())
+    torch.testing.assert_close(cache.logits(0, memory, ROWS), expected[0])
+    torch.testing.assert_close(base_cross_entropies(cache), expected[1])
+    assert all(one.training for one in lm.model.modules())
+
+
+def test_cache_is_not_read_through_an_attached_memory(lm: LanguageModel, memory: DocumentMemory):
+    cache = HiddenStateCache(lm, BATCHES, [0, 1], 0)
+    with attach(lm.model, memory, layer=1):
+        for read in (lambda: cache.logits(0, memory, None), lambda: base_cross_entropies(cache)):
+            with pytest.raises(DocmemError, match="A memory is attached to this LM"):
+                read()
+
+
+def test_memory_is_read_where_it_was_trained(lm: LanguageModel, memory: DocumentMemory):
+    memory.origin = {
+        "layer": 1, "lm": "toy", "dtype": lm.dtype, "fingerprint": lm_fingerprint(lm.model),
+    }  # fmt: skip
+    there = HiddenStateCache(lm, BATCHES, [0, 1], 1)
+    cross_entropies_at(there, memory, ROWS[:, :2])
+    with pytest.raises(DocmemError, match=r"trained at layer 1, and .* are those after layer 0"):
+        cross_entropies_at(HiddenStateCache(lm, BATCHES, [0, 1], 0), memory, ROWS[:, :2])
+    with pytest.raises(DocmemError, match="trained at layer 1"):
+        attribute(lm, memory, 2, "A text of words.")
+    other = HiddenStateCache(toy_lm(seed=1), BATCHES, [0, 1], 1)
+    with pytest.raises(DocmemError, match="trained on the LM 'toy'"):
+        cross_entropies_at(other, memory, ROWS[:, :2])
+    memory.origin["dtype"] = "bfloat16"  # the same LM in another format has another fingerprint
+    cross_entropies_at(other, memory, ROWS[:, :2])
 
 
 def test_frozen_blocks_run_once_and_stop_at_the_hooked_block(

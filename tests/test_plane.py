@@ -62,6 +62,7 @@ def test_interpolated_key_plane_equals_full_forwards_where_it_is_measured(
 ) -> None:
     lm, run = trained
     memory = run.load_memory()
+    memory.origin = {}  # so that it may be read at another layer
     config = dataclasses.replace(run.config, hook_memory_layer=layer)
     cache = cache_hidden_states(lm, run.documents, config)
     plane = key_plane(cache, memory, points=29, tolerance=0.02)

@@ -34,7 +34,7 @@ def attribute(
 
     Raises:
         DocmemError: if the text is shorter than two tokens or longer than the LM's context, or the
-            memory is of another LM.
+            memory is of another LM or layer.
     """
     batch = lm.tokenize([text])
     if batch.input_ids.shape[1] < 2:

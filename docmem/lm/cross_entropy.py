@@ -49,6 +49,24 @@ def check_width(lm: LanguageModel, memory: DocumentMemory) -> None:
         )
 
 
+def check_fits(cache: HiddenStateCache, memory: DocumentMemory) -> None:
+    """Raise if the memory was trained at another layer than the cache's, or on another LM."""
+    check_width(cache.lm, memory)
+    trained = memory.origin
+    if trained and trained["layer"] != cache.layer:
+        raise DocmemError(
+            f"The memory was trained at layer {trained['layer']}, and the hidden states are those "
+            f"after layer {cache.layer}; give the layer where it was trained."
+        )
+    # In another number format the fingerprint differs, and the LM need not.
+    same_format = trained and trained["dtype"] == cache.lm.dtype
+    if same_format and trained["fingerprint"] != cache.fingerprint:
+        raise DocmemError(
+            f"The memory was trained on the LM {trained['lm']!r}, and {cache.lm.name!r} is another "
+            "one, or has changed since; give the LM that it was trained on."
+        )
+
+
 def check_same_documents(
     cache: HiddenStateCache,
     memory: DocumentMemory,
@@ -59,7 +77,7 @@ def check_same_documents(
 
     With `texts`, those of the memory's documents only.
     """
-    check_width(cache.lm, memory)
+    check_fits(cache, memory)
     read, known = set(cache.doc_ids), memory.config.n_docs
     if texts is not None:
         check_texts(texts, known)
@@ -94,7 +112,7 @@ def check_readable(
 
     Without `texts` it may read any others, or a few of them.
     """
-    check_width(cache.lm, memory)
+    check_fits(cache, memory)
     read = cache.titles or []
     if texts is not None:
         check_same_documents(cache, memory, texts)
@@ -122,8 +140,8 @@ def check_order(
 
 
 def on_device_of(cache: HiddenStateCache, memory: DocumentMemory) -> DocumentMemory:
-    """The memory, or a copy of it, on the device of the cached hidden states, as `check_width`."""
-    check_width(cache.lm, memory)
+    """The memory, or a copy of it, on the device of the cached hidden states, as `check_fits`."""
+    check_fits(cache, memory)
     if memory.doc_reps.device == cache.device:
         return memory
     return copy.deepcopy(memory).to(cache.device)

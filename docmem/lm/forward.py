@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 from jaxtyping import Bool, Int
@@ -50,14 +50,33 @@ def frozen(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def without_dropout(model: nn.Module) -> AbstractContextManager[None]:
+    """`frozen`, where the LM is in training mode."""
+    return frozen(model) if model.training else nullcontext()
+
+
+def unwrapped(model: Any) -> Any:
+    """The LM in a wrapper of torch.compile or peft, whose own forward does not name its inputs."""
+    while True:
+        if isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = model._orig_mod
+        elif hasattr(model, "get_base_model"):
+            model = model.get_base_model()
+        else:
+            return model
+
+
 def forward_inputs(model: nn.Module, batch: TokenBatch) -> dict[str, Any]:
     """The keyword arguments of one forward: positions count from each row's first real token."""
+    known = inspect.signature(unwrapped(model).forward).parameters
     inputs: dict[str, Any] = {
         "input_ids": batch.input_ids,
         "attention_mask": batch.attention_mask.long(),
         "use_cache": False,
     }
-    if "position_ids" in inspect.signature(model.forward).parameters:
+    if "output_router_logits" in known:  # of a mixture of experts; they are no part of the loss
+        inputs["output_router_logits"] = False
+    if "position_ids" in known:
         positions = batch.attention_mask.long().cumsum(1) - 1
         inputs["position_ids"] = positions.clamp_min(0)
     return inputs

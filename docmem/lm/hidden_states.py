@@ -14,7 +14,9 @@ Cost: batch · seq · d_model numbers per batch, kept on the GPU, in CPU memory 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from docmem.core.blocks import find_blocks, resolve_layer
+from docmem.core.blocks import find_blocks, lm_fingerprint, resolve_layer
 from docmem.core.hook import hidden_states_of
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, segments
 from docmem.errors import DocmemError
-from docmem.lm.forward import TokenBatch, check_bare, forward_inputs, forward_until, frozen
+from docmem.lm.forward import (
+    TokenBatch,
+    check_bare,
+    forward_inputs,
+    forward_until,
+    frozen,
+    without_dropout,
+)
 from docmem.lm.head import before_head, head_losses, plain_head, token_losses
 from docmem.lm.loading import LanguageModel
 from docmem.lm.shared_states import SharedStates
@@ -84,7 +93,7 @@ class HiddenStateCache:
         self.layer = resolve_layer(layer, len(self.blocks))
         self.device = next(self.blocks[self.layer].parameters()).device
         self.store = HiddenStateStore(gpu_gb, cpu_gb)
-        self.returns_tuple = False
+        self.returned = 0  # how many things a block returns in a tuple; 0: no tuple
         states = SharedStates(shared, lm.model, self.layer) if shared else None
         bar = tqdm(self.own, desc="reading", unit="batch", delay=5, disable=not progress)
         with frozen(lm.model):
@@ -96,7 +105,7 @@ class HiddenStateCache:
                     self.store.add(states.get(batch, self._read).to(self.device), mapped=True)
             if states is not None:
                 self._read(self.batches[0])  # how does the block return them?
-            with skip_blocks(self.blocks, len(self.blocks) - 1, self.returns_tuple, None):
+            with skip_blocks(self.blocks, len(self.blocks) - 1, self.returned, None):
                 self.head = plain_head(lm.model, self.batches[0])
 
     @torch.no_grad()
@@ -104,8 +113,13 @@ class HiddenStateCache:
         """One forward up to the hooked block; what follows is not run."""
         block = self.blocks[self.layer]
         output = forward_until(self.lm.model, batch, block.register_forward_hook)
-        self.returns_tuple = isinstance(output, tuple)
+        self.returned = len(output) if isinstance(output, tuple) else 0
         return hidden_states_of(output).detach()
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """`lm_fingerprint` of the LM."""
+        return lm_fingerprint(self.lm.model)
 
     def states(self, index: int) -> Float[Tensor, "batch seq d_model"]:
         """The hidden states of one batch, on the hooked block's device."""
@@ -193,14 +207,24 @@ class HiddenStateCache:
 
         if self.head is None:
             return pick(token_losses(self._resume(batch, hidden_states), batch))
-        with skip_blocks(self.blocks, self.layer, self.returns_tuple, hidden_states):
+        with self._after_block(hidden_states):
             x = before_head(self.lm.model, batch)
         return head_losses(pick(x[:, :-1]), self.head, pick(batch.input_ids[:, 1:]))
 
     def _resume(self, batch: TokenBatch, hidden_states: Tensor) -> Tensor:
         """The LM's own forward from given hidden states after the hooked block, to logits."""
-        with skip_blocks(self.blocks, self.layer, self.returns_tuple, hidden_states):
+        with self._after_block(hidden_states):
             return self.lm.model(**forward_inputs(self.lm.model, batch)).logits
+
+    @contextmanager
+    def _after_block(self, hidden_states: Tensor) -> Iterator[None]:
+        """Within: the LM's forward begins with given hidden states after the hooked block."""
+        check_bare(self.blocks)
+        with (
+            without_dropout(self.lm.model),
+            skip_blocks(self.blocks, self.layer, self.returned, hidden_states),
+        ):
+            yield
 
 
 def cache_hidden_states(

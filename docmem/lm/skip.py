@@ -13,10 +13,10 @@ class _SkippedBlock(nn.Module):
     Its attributes are the block's own: some LMs read, say, an attention type off their blocks.
     """
 
-    def __init__(self, block: nn.Module, returns_tuple: bool, hidden_states: Tensor | None) -> None:
+    def __init__(self, block: nn.Module, returned: int, hidden_states: Tensor | None) -> None:
         super().__init__()
         object.__setattr__(self, "_block", block)  # not registered as a submodule
-        self.returns_tuple = returns_tuple
+        self.returned = returned
         self.hidden_states = hidden_states
 
     def __getattr__(self, name: str) -> Any:
@@ -27,22 +27,23 @@ class _SkippedBlock(nn.Module):
 
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Any:
         output = hidden_states if self.hidden_states is None else self.hidden_states
-        return (output,) if self.returns_tuple else output
+        return (output, *[None] * (self.returned - 1)) if self.returned else output
 
 
 @contextmanager
 def skip_blocks(
-    blocks: nn.ModuleList, layer: int, returns_tuple: bool, hidden_states: Tensor | None
+    blocks: nn.ModuleList, layer: int, returned: int, hidden_states: Tensor | None
 ) -> Iterator[None]:
     """Within: blocks before `layer` return their input, and `layer` returns `hidden_states`.
 
-    If these are None, `layer` returns its input too.
+    If these are None, `layer` returns its input too. `returned` is how many things the blocks
+    return in a tuple, 0 without one; all but the hidden states are None.
     """
     originals = list(blocks)[: layer + 1]
     try:
         for index, block in enumerate(originals):
             given = hidden_states if index == layer else None
-            blocks[index] = _SkippedBlock(block, returns_tuple, given)
+            blocks[index] = _SkippedBlock(block, returned, given)
         yield
     finally:
         for index, block in enumerate(originals):
