@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import DOCUMENTS, assert_same, at
+from toys import DOCUMENTS, assert_same, at, toy_lm
 
 from docmem.cli.main import main
 from docmem.documents import Document, as_read, segments
@@ -18,7 +18,7 @@ from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
 from docmem.training.description import describe, description_digest
 from docmem.training.run import Run
-from docmem.training.texts import TEXTS, read_parts
+from docmem.training.texts import TEXTS, read_parts, what_is_read
 from docmem.training.train import train
 
 
@@ -31,6 +31,24 @@ def test_what_was_read_has_the_same_segments(words: int, length: int, most: int 
     assert text.startswith(part)
     assert segments(part, length, most) == segments(text, length, most)
     assert part.split()[-1] == segments(text, length, most)[-1].split()[-1]
+
+
+def test_a_training_says_what_it_reads_and_what_changes_that(
+    config: TrainConfig, capsys: pytest.CaptureFixture[str]
+):
+    short = replace(config, max_segments=1, max_length=8, num_epochs=1)
+    train(short, lm=toy_lm(), documents=DOCUMENTS)
+    assert capsys.readouterr().out.strip() == (
+        "Reading 3 documents (max_labels: 10), 36 of their 92 words; of 'Cyclone Odalys' the first "
+        "12 of 43. max_segments (1) and segment_length (12 words) say how many. 3 segments fill "
+        "max_length, 8 tokens, and end there."
+    )
+    batch = toy_lm().tokenize(["two words"])
+    assert what_is_read([Document("A", "two words")], config, [batch]) == (
+        "Reading 1 documents (max_labels: 10), all of their 2 words."
+    )
+    train(short, lm=toy_lm(), documents=DOCUMENTS, progress=False)
+    assert not capsys.readouterr().out
 
 
 def test_run_json_has_titles_digests_and_counts_but_no_text(whole: Run):

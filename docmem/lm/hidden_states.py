@@ -4,7 +4,7 @@ Blocks up to the hooked one are frozen, so their hidden states are the same in e
 `HiddenStateCache` computes them once. `HiddenStateCache.logits` runs the LM's own forward with
 those blocks skipped; in place of the hooked block stand the cached hidden states plus the memory's
 output. Rotary embeddings, masks, norms and head are the LM's own, so the logits equal those of the
-hooked LM, in any family and for any layer.
+hooked LM, for any layer.
 
 Each batch is read alone, not joined with others of its length: in the last digits, hidden states
 depend on what is read with them, and another training, of other documents, finds them on disk.

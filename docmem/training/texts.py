@@ -13,6 +13,7 @@ from typing import Any
 
 from docmem.core.files import reading, replacing
 from docmem.documents import Document, as_read
+from docmem.lm.forward import TokenBatch
 from docmem.training.config import TrainConfig
 
 TEXTS = "documents.json.gz"
@@ -46,6 +47,28 @@ def describe_texts(documents: Sequence[Document], config: TrainConfig) -> dict[s
         ],
         "texts": digest_of(_content(parts)),
     }
+
+
+def what_is_read(
+    documents: Sequence[Document], config: TrainConfig, batches: Sequence[TokenBatch]
+) -> str:
+    """How much of the documents a training reads, and the settings that say so, in sentences."""
+    told = describe_texts(documents, config)["documents"]
+    words, read = (sum(one[key] for one in told) for key in ("words", "read"))
+    text = f"Reading {len(told)} documents (max_labels: {config.max_labels}), "
+    if read == words:
+        text += f"all of their {words:,} words."
+    else:
+        most = max(told, key=lambda one: one["words"] - one["read"])
+        text += (
+            f"{read:,} of their {words:,} words; of {most['title']!r} the first {most['read']:,} "
+            f"of {most['words']:,}. max_segments ({config.max_segments}) and segment_length "
+            f"({config.segment_length} words) say how many."
+        )
+    cut = sum(int((one.attention_mask.sum(1) == config.max_length).sum()) for one in batches)
+    if cut:
+        text += f" {cut} segments fill max_length, {config.max_length} tokens, and end there."
+    return text
 
 
 def write_texts(path: Path, parts: Sequence[Document]) -> None:

@@ -40,6 +40,7 @@ from docmem.training.setup import (
     default_folder,
     new_memory,
 )
+from docmem.training.texts import what_is_read
 from docmem.training.trainer import Trainer
 
 SNAPSHOTS_PER_EPOCH = 10
@@ -101,6 +102,8 @@ def train(
         cache = cache_hidden_states(
             lm, documents, config, processes.deal, progress and main_process()
         )
+    if progress and main_process():
+        tqdm.write(what_is_read(documents, config, cache.batches))
     run = run or Run(folder, description)
     watcher = on_epoch if main_process() else None
     with ExitStack() as held, frozen(lm.model), stop_after_epoch() as stop:
