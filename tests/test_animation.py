@@ -166,6 +166,12 @@ def test_frame_shows_losses_up_to_its_epoch(trained: tuple[LanguageModel, Run]) 
     assert list(negative.get_ydata()) == [e.negative_ce for e in run.load_history()[:20]]
     assert list(picture.cursor.get_xdata()) == [20, 20]
     assert picture.epoch.get_text() == "epoch 20 of 60"
+    picture.show(panels_at(run.load_snapshots(), 1), 20.5)  # on to the cursor, half way to the next
+    assert positive.get_xdata()[-1] == 20.5
+    between = [epoch.positive_ce for epoch in run.load_history()[19:21]]
+    assert positive.get_ydata()[-1] == pytest.approx(np.mean(between))
+    picture.show(panels_at(run.load_snapshots(), 0), 0.5)
+    assert len(positive.get_xdata()) == 0
 
 
 def test_gif_frame_equals_the_figure_of_its_snapshot(

@@ -211,7 +211,7 @@ def test_figures_command_writes_figures_and_results(
     for number, title in enumerate(Run.open(run_folder).titles):
         base, own = numbers["base_ce"][number], numbers["ce"][number][number]
         assert [title, f"{base:.2f}", f"{own:.2f}"] in rows
-    assert "after layer -1 (the last)" in page
+    assert "after the last block, negative: another document's DocRep" in page
 
 
 def test_a_reader_that_stops_early_ends_the_command_in_silence(tmp_path: Path):

@@ -18,7 +18,6 @@ from docmem.errors import DocmemError
 from docmem.evaluation.cached import first_segments
 from docmem.evaluation.recall import completion, recognition
 from docmem.experiments import load_study
-from docmem.experiments.drawing import shade
 from docmem.experiments.pool import FAST, SMALL
 from docmem.experiments.studies import (
     continuity,
@@ -29,6 +28,7 @@ from docmem.experiments.studies import (
     recalling,
     seeds,
 )
+from docmem.plots.style import ACTIVATION_COLORS
 
 Measured = Callable[[str], Any]
 
@@ -374,7 +374,7 @@ def test_continuity_never_exceeds_the_singular_value(small: ToyPool, measured: M
     assert found.own == pytest.approx([known.own], rel=1e-4)
     axes = panel(drawn("continuity", results), "step, as a share of the line")
     (curve,) = [one for one in axes.lines if list(one.get_ydata()) == found.ce[0]]
-    assert curve.get_color() == shade(list(results.activations).index("relu"), 3)
+    assert curve.get_color() == ACTIVATION_COLORS["relu"]
 
 
 def test_a_jump_doubles_the_steepest_ratio() -> None:

@@ -13,8 +13,9 @@ from docmem import plots
 from docmem.evaluation.continuity import Continuity
 from docmem.evaluation.plane import KeyPlane, Line
 from docmem.evaluation.published import EPOCHS, RUNS
+from docmem.experiments.studies import activation
 from docmem.plots import style
-from docmem.plots.plane import contour_levels, smooth
+from docmem.plots.plane import VIEW, contour_levels, pole, smooth
 from docmem.plots.style import new_figure
 from docmem.training.history import Epoch
 from docmem.training.selection import Snapshots
@@ -169,6 +170,8 @@ def test_key_plane_contours_stand_where_the_depth_of_colour_changes() -> None:
             assert len(np.unique(there, axis=0)) == 1
     names = {text.get_text() for text in figure.axes[0].texts}
     assert {"2", "5", "10"} <= names
+    numbers = [text.get_position() for text in figure.axes[0].texts if text.get_fontsize() == 7.5]
+    assert numbers and np.abs(numbers).max() < 0.9  # not where they would be cut
 
 
 def test_perplexity_wells_draws_the_measured_perplexities() -> None:
@@ -180,6 +183,27 @@ def test_perplexity_wells_draws_the_measured_perplexities() -> None:
         np.testing.assert_allclose(drawn, measured.ce[index].exp().numpy(), rtol=1e-6)
         assert f"lowest {drawn.min():,.1f}" in axes.get_title(loc="left")
     assert len({(axes.images[0].norm.vmin, axes.images[0].norm.vmax) for axes in maps}) == 1
+
+
+def test_pole_is_hidden_up_to_the_line_of_sight_over_what_stands_before_it() -> None:
+    axis = np.linspace(-1, 1, 41)
+    hill = np.zeros((41, 41))
+    assert pole(axis, hill, (0.2, 0.2), 1.0) == (0, 0)
+    hill[:16] = 1  # a plateau up to y = -0.25, before the pole
+    foot, seen = pole(axis, hill, (0.0, 0.0), 1.0)
+    elevation, azimuth = np.radians(VIEW)
+    away = 0.25 / -np.sin(azimuth)
+    assert foot == 0
+    assert seen == pytest.approx(1 - away * np.tan(elevation) * 1.9 / 2, abs=0.05)
+
+
+def test_an_activation_has_one_colour_that_is_no_other_meaning() -> None:
+    colors = style.ACTIVATION_COLORS
+    assert set(activation.ACTIVATIONS) <= set(colors)
+    assert not {*colors.values()} & {style.OWN, style.NEGATIVE, *style.DOCUMENT_COLORS}
+    for place, (name, color) in enumerate(colors.items()):
+        assert style.activation_color(name, place + 1) == color
+        assert style.activation_color("mine", place) not in colors.values()
 
 
 def test_drawing_leaves_global_style_unchanged() -> None:

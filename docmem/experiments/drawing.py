@@ -101,7 +101,9 @@ def plane_maps(
         axes = figure.add_subplot(cell)
         panels.append(axes)
         image = plane_map(axes, one.values, extent, cmap=cmap, vmin=limits[0], vmax=limits[1])
-        axes.label_outer()
+        if len(panels) > 1:
+            axes.set_ylabel("")
+            axes.tick_params(labelleft=False)
         for index, (x, y) in enumerate(one.doc_reps):
             if index == numbered.get(title):
                 badge(axes, x, y, index)

@@ -88,8 +88,8 @@ class Results:
         return (
             f"{fast}Preset {pool.preset}: {config['max_labels']} documents of at most "
             f"{config['max_segments']} segments, {config['hook_memory_dim']} entries, "
-            f"{config['num_epochs']} epochs of {optimizer}, unless said otherwise; one dot per "
-            f"seed, {pool.seeds} at most, which draws documents, places and weights."
+            f"{config['num_epochs']} epochs of {optimizer}, unless said otherwise. At most "
+            f"{pool.seeds} seeds, one dot each; a seed draws documents, DocReps and weights."
         )
 
 

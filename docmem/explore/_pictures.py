@@ -104,6 +104,7 @@ def plane_reading(
     strip.set_yticks([])
     strip.set_title("Memory selection: one cell per entry, red above zero, blue below", fontsize=9)
     strip.tick_params(labelsize=8)
+    strip.set_xlabel("memory entry", fontsize=8)
     text = figure.add_subplot(grid[2, :])
     text.axis("off")
     text.text(0, 0.9, textwrap.fill(drawable(written), 125), va="top", style="italic", fontsize=9.5)

@@ -51,10 +51,6 @@ class _Curve:
         self.curves = draw_history(self.axes, [], tau)
         self.axes.set(xlim=(0, config.num_epochs), ylim=(0, 1.3 * max(tau, 1)))
         self.axes.set(xlabel="epoch", ylabel="cross entropy (nats per token)")
-        self.axes.annotate(
-            f"target τ = {tau:g}", (1, tau), (0, 4), xycoords=("axes fraction", "data"),
-            textcoords="offset points", ha="right", color="#555555", fontsize=9,
-        )  # fmt: skip
         self.labels = [
             self.axes.annotate(
                 "", (0, 0), (5, up), textcoords="offset points", color=color, fontweight="bold",
@@ -65,7 +61,8 @@ class _Curve:
         headline(
             self.figure,
             f"{config.key_activation} memory, {config.num_epochs} epochs",
-            "Cross entropy of the documents under their own DocRep, and under another's.",
+            "Cross entropy of the documents under their own DocRep, and under another's. "
+            f"Dashed: target τ = {tau:g}.",
         )
 
     def show(self, history: Sequence[Epoch]) -> Figure:

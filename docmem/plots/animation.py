@@ -118,7 +118,7 @@ class SelectionPicture:
         left, right = (LEFT if self.labelled else NARROW_LEFT) / width, 1 - RIGHT / width
         grid = figure.add_gridspec(
             4, 2, height_ratios=(1, 1, 1, 0.62), width_ratios=(1, 0.012), hspace=0.34,
-            wspace=0.02, left=left, right=right, top=0.9, bottom=0.085,
+            wspace=0.02, left=left, right=right, top=0.89, bottom=0.085,
         )  # fmt: skip
         blank = np.zeros((len(self.shown), run.config.hook_memory_dim))
         titles = {index: run.titles[index] for index in self.shown}
@@ -140,7 +140,6 @@ class SelectionPicture:
         curve.set(xlim=(0, self.epochs), ylim=(0, 1.08 * max([tau, *losses])))
         curve.set_ylabel("nats per token" if self.labelled else "", fontsize=8)
         curve.set_xlabel("epoch", labelpad=1)
-        curve.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         curve.tick_params(labelsize=8)
         self.curves = draw_history(curve, [], tau)
         self.cursor = curve.axvline(0, color=INK, lw=1)
@@ -164,16 +163,19 @@ class SelectionPicture:
             figure.text(start, y, text, fontsize=8.5, color=color, weight="bold", va="center")
         end = 1 - 0.742 / width
         place: dict[str, Any] = {"ha": "right", "va": "center"}
-        self.epoch = figure.text(end, 0.968, "", fontsize=12, fontweight="bold", **place)
-        self.losses = figure.text(end, 0.938, "", fontsize=9, color="#555555", **place)
+        self.epoch = figure.text(end, 0.972, "", fontsize=12, fontweight="bold", **place)
+        self.losses = figure.text(end, 0.943, "", fontsize=9, color="#555555", **place)
 
     def show(self, panels: dict[str, torch.Tensor], done: float) -> Figure | SubFigure:
         """Show a snapshot's heat maps (n_docs, memory_dim) and the losses of the epochs done."""
         for image, values in zip(self.images, panels.values(), strict=True):
             image.set_data(values.numpy())
-        history = self.history[: int(done)]
+        history, epochs = self.history[: int(done)], [e.epoch for e in self.history]
+        # Within an epoch a curve goes on to the cursor, towards the next mean.
+        drawn = np.unique([*epochs[: int(done)], done])
         for curve, name in zip(self.curves, CURVES, strict=True):
-            curve.set_data([e.epoch for e in history], [getattr(e, name) for e in history])
+            means = [getattr(e, name) for e in self.history]
+            curve.set_data((drawn, np.interp(drawn, epochs, means)) if history else ([], []))
         self.cursor.set_xdata([done, done])
         self.epoch.set_text(f"epoch {done:.4g} of {self.epochs}")
         self.losses.set_text(

@@ -29,6 +29,14 @@ from docmem.plots.plane import FEW, farthest_points
 from docmem.plots.style import check_some, new_figure, png_bytes
 from docmem.training.run import Run
 
+NEGATIVES = {
+    "other": "another document's DocRep",
+    "random": "a random DocRep",
+    "zero": "the origin",
+    "perturb": "the own DocRep, perturbed",
+}
+"""The negatives in words, by the setting's values."""
+
 
 class Result(NamedTuple):
     """What is reported of a finished run."""
@@ -63,11 +71,12 @@ def describe(run: Run) -> str:
     """What was trained, in one line for under a title."""
     config = run.config
     layer = config.hook_memory_layer
-    where = "the last" if layer == -1 else "from 0" if layer >= 0 else "from the end"
+    where = "from 0" if layer >= 0 else "from the end"
+    block = "the last block" if layer == -1 else f"block {layer} ({where})"
     return (
         f"{len(run.titles)} documents, LM {Path(run.description['lm']['name']).name}, "
-        f"{config.hook_memory_dim} memory entries after layer {layer} ({where}), "
-        f"negatives {config.negative_key_type}, seed {config.seed}"
+        f"{config.hook_memory_dim} memory entries after {block}, "
+        f"negative: {NEGATIVES[config.negative_key_type]}, seed {config.seed}"
     )
 
 
@@ -230,7 +239,7 @@ def draw_figures(
             plane,
             last.titles,
             farthest_points(plane, 3),
-            f"The surface is the lowest of them. {segment}",
+            f"The surface is the lowest of them, a pole at each DocRep. {segment}",
         ),
     }
     for name, figure in figures.items():

@@ -40,14 +40,20 @@ def along_line(
         raise DocmemError(f"ends is {ends}; give the documents at the start and at the end.")
     axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=(1, 0.09))
     share, perplexity = line.share.tolist(), line.perplexity.numpy()
+    highest = perplexity[list(ends)].max()
     for index, values in enumerate(perplexity):
         bold = index in ends
         axes.plot(
             share, values, color=document_color(index), lw=2.6 if bold else 1.1,
             alpha=1 if bold else 0.55, zorder=3 if bold else 2,
         )  # fmt: skip
+        inside = np.flatnonzero(values <= highest)
+        if not bold and len(inside):  # numbered at a place of its own, so that numbers seldom meet
+            wanted = (index + 1) * (len(share) - 1) / (len(titles) + 1)
+            at = inside[np.abs(inside - wanted).argmin()]
+            badge(axes, share[at], values[at], index, n_docs=max(40, len(titles)))
     axes.set_yscale("log")
-    axes.set_ylim(1, 1.3 * perplexity[list(ends)].max())
+    axes.set_ylim(1, 1.3 * highest)
     plain_log_ticks(axes.yaxis)
     axes.set_ylabel("perplexity")
     step = (share[1] - share[0]) / 2
@@ -70,7 +76,11 @@ def along_line(
     for place, index, values in ((0, ends[0], perplexity), (-1, ends[1], perplexity)):
         badge(axes, share[place], float(values[index, place]), index, clip_on=False)
     first, second = (drawable(titles[index], 26) for index in ends)
-    headline(figure, f"Perplexity from {first} to {second}", note)
+    headline(
+        figure,
+        f"Perplexity from {first} to {second}",
+        f"Dashed: the document recalled best changes. {note}",
+    )
     return figure
 
 

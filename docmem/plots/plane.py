@@ -10,8 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
+from scipy.interpolate import RegularGridInterpolator
 
 from docmem.errors import DocmemError, check_type, checked
 from docmem.evaluation.plane import KeyPlane
@@ -32,6 +34,8 @@ from docmem.plots.style import (
 PIXELS = 240
 # Documents that have a colour and a title each; of more, so many are named.
 FEW = 12
+# Elevation and azimuth that surfaces are seen from, degrees.
+VIEW = (36, -62)
 # Perplexities that contour lines are drawn at.
 CONTOURS = (1.2, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 
@@ -143,12 +147,20 @@ def outlines(axes: Axes, plane: KeyPlane) -> None:
     for index in np.unique(nearest) if (nearest != nearest[0, 0]).any() else ():
         ahead = np.where(nearest == index, second - best, best - ce[index].numpy())
         axes.contour(axis, axis, ahead, [0], colors="white", linewidths=1.6, zorder=2)
-    levels = np.exp(contour_levels(plane))
-    if len(levels):
-        lines = axes.contour(
-            axis, axis, np.exp(best), levels, colors=INK, linewidths=0.7, alpha=0.75, zorder=3
-        )
-        axes.clabel(lines, fmt="%g", fontsize=7.5, inline_spacing=2)
+    levels, steps = np.exp(contour_levels(plane)), np.arange(len(axis))
+    from_edge = np.minimum(steps, steps[::-1])
+    from_edge, near = np.minimum.outer(from_edge, from_edge), len(axis) // 16
+    # Numbers only in the middle: at the border they would be cut.
+    for hidden, numbered in ((from_edge > near, False), (from_edge < near, True)):
+        part = np.ma.array(np.exp(best), mask=hidden)
+        here = levels[(levels > part.min()) & (levels < part.max())]
+        if len(here):
+            lines = axes.contour(
+                axis, axis, part, here, colors=INK, linewidths=0.7, alpha=0.75, zorder=3,
+                corner_mask=False,
+            )  # fmt: skip
+            if numbered:
+                axes.clabel(lines, fmt="%g", fontsize=7.5, inline_spacing=2)
 
 
 @checked
@@ -292,13 +304,17 @@ def draw_wells(
     for index in chosen:
         x, y = plane.doc_reps[index].tolist()
         color = document_color(index)
-        surface.plot([x, x], [y, y], [bottom, top + 0.04 * rise], color=color, lw=1.8)
+        foot, seen = pole(plane.axis.numpy(), lowest, (x, y), rise)
+        surface.plot([x, x], [y, y], [seen, top + 0.04 * rise], color=color, lw=1.8)
+        surface.plot([x, x], [y, y], [foot, seen], color=INK, lw=1, ls=":")
+        surface.plot([x], [y], [foot], "o", ms=5, color=color, mec="white", mew=0.8)
         surface.text(
             x, y, top + 0.08 * rise, str(index + 1), color=color, fontweight="bold", ha="center",
-            fontsize=13,
+            fontsize=13, path_effects=[withStroke(linewidth=2.5, foreground="white")],
         )  # fmt: skip
+    surface.set_proj_type("ortho")
     surface.set_box_aspect((1.9, 1.9, 1.0), zoom=1.2)
-    surface.view_init(elev=36, azim=-62)
+    surface.view_init(*VIEW)
     surface.set(xlabel="DocRep, first coordinate", ylabel="second coordinate", zlabel="perplexity")
     surface.set_zlim(bottom, top)
     for axis in (surface.xaxis, surface.yaxis):
@@ -310,6 +326,23 @@ def draw_wells(
     for axis in (surface.xaxis, surface.yaxis, surface.zaxis):
         axis.pane.set_facecolor("white")
         axis._axinfo["grid"]["color"] = "#E4E4E4"
+
+
+def pole(
+    axis: np.ndarray, height: np.ndarray, place: tuple[float, float], rise: float
+) -> tuple[float, float]:
+    """Where a pole at `place` meets the surface `height`, and from where up it is in full view.
+
+    `rise` is the height of the box, whose sides are those that `draw_wells` sets.
+    """
+    elevation, azimuth = np.radians(VIEW)
+    ahead = np.linspace(0, 3 * axis[-1], 200)  # over the ground, towards the viewer
+    start = np.clip(place, axis[0], axis[-1])
+    path = start + ahead[:, None] * (np.cos(azimuth), np.sin(azimuth))
+    between = RegularGridInterpolator((axis, axis), height, bounds_error=False, fill_value=-np.inf)
+    along = between(path[:, ::-1])
+    sight = ahead * np.tan(elevation) * rise * 1.9 / (2 * axis[-1])
+    return float(along[0]), float((along - sight).max())
 
 
 @checked

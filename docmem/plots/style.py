@@ -19,7 +19,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
 from docmem.errors import DocmemError
@@ -31,6 +31,10 @@ DOCUMENT_COLORS = (
     "#DDCC77", "#CC6677", "#882255", "#AA4499", "#EE7733",
 )  # fmt: skip
 OWN, NEGATIVE, GUIDANCE, INK, FAINT = "#117733", "#EE7733", "#332288", "#222222", "#8A8A8A"
+# Of Paul Tol's contrast schemes, made for colour-blind readers too.
+ACTIVATION_COLORS = {
+    "sigmoid": "#997700", "relu": "#004488", "tanh": "#BB5566", "swiglu": "#6699CC",
+}  # fmt: skip
 SIGNED = "RdBu_r"
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -83,6 +87,12 @@ def document_color(index: int) -> str:
     return DOCUMENT_COLORS[index % len(DOCUMENT_COLORS)]
 
 
+def activation_color(name: str, place: int) -> str:
+    """The colour of an activation; of another name, that of its place."""
+    others = (INK, "#AA4499", "#44AA99", FAINT)
+    return ACTIVATION_COLORS.get(name, others[place % len(others)])
+
+
 def ink_on(color: str) -> str:
     """The ink that is read on a document's colour: white on dark ones."""
     return "#ffffff" if np.dot(to_rgb(color), (0.299, 0.587, 0.114)) < 0.55 else INK
@@ -111,11 +121,16 @@ def headline(figure: Figure, title: str, subtitle: str) -> None:
     """A title that says what is shown or was measured, over a line that says of what."""
     width, height = figure.get_size_inches()
     above = textwrap.fill(drawable(title), int(width * 8.6))  # letters an inch, at these sizes
-    wrapped = textwrap.fill(drawable(subtitle), int(width * 14))
+    wrapped = textwrap.fill(drawable(subtitle), int(width * 13.7))
     room = "\n" * (1 + wrapped.count("\n"))
     figure.suptitle(above + room, x=0.01, ha="left", fontsize=14, fontweight="bold")
     below = 1 - (0.36 + 0.23 * above.count("\n")) / height
     figure.text(0.01, below, wrapped, ha="left", va="top", fontsize=9.5, color="#555555")
+
+
+def whole_epochs(axes: Axes) -> None:
+    """Ticks of an x axis of epochs at whole ones: 2, 4, 6 and not 2.5."""
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1, steps=(1, 2, 5, 10)))
 
 
 def plain_log_ticks(axis: Any) -> None:
@@ -178,6 +193,7 @@ def draw_history(axes: Axes, history: Sequence[Epoch], tau: float) -> list[Line2
     """Draw both cross entropies over epochs and τ as a dashed line; returns the two curves."""
     epochs = [epoch.epoch for epoch in history]
     axes.axhline(tau, color=FAINT, lw=1, ls=(0, (4, 3)))
+    whole_epochs(axes)
     curves = []
     for name, color, label in zip(
         CURVES, (NEGATIVE, OWN), ("another's DocRep", "own DocRep"), strict=True
@@ -202,7 +218,7 @@ def badge(axes: Axes, x: float, y: float, index: int, *, n_docs: int = 1, **opti
     )  # fmt: skip
     axes.text(
         x, y, number, ha="center", va="center_baseline", zorder=6,
-        fontsize=8 * shrink * min(1, 2.4 / len(number)),
+        fontsize=8 * shrink * min(1, 1.75 / len(number)),
         color=ink_on(color), fontweight="bold", **{"clip_on": True, **options},
     )  # fmt: skip
 

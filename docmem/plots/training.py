@@ -3,23 +3,21 @@
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from docmem.errors import checked
 from docmem.evaluation.published import EPOCHS, PublishedRun
 from docmem.plots.style import (
     CURVES,
     GUIDANCE,
-    INK,
-    NEGATIVE,
-    OWN,
     SIGNED,
+    activation_color,
     check_some,
     draw_history,
     drawable,
     headline,
     stride,
     styled,
+    whole_epochs,
 )
 from docmem.training.history import Epoch
 from docmem.training.selection import Snapshots
@@ -71,9 +69,6 @@ def losses(
         )  # fmt: skip
         bottom.set_xlabel("epoch")
     panels[0, 0].set(xlim=(0.5, last + 0.5), ylim=(0, 1.42 * highest))  # above: the legends
-    panels[0, 0].xaxis.set_major_locator(
-        MaxNLocator(6, integer=True, min_n_ticks=1, steps=(1, 2, 5, 10))
-    )
     panels[0, 0].set_ylabel("cross entropy\n(nats per token)")
     panels[1, 0].set(ylim=(0, 1.08 * largest or 1), ylabel="guidance term\n(nats per token)")
     means = f"means of the last {taken} epochs" if taken > 1 else "the last epoch"
@@ -101,11 +96,11 @@ def open_entries(
     check_some("snapshots", snapshots)
     grid = figure.add_gridspec(2, len(snapshots), height_ratios=(1, 1.3))
     counts = figure.add_subplot(grid[0, :])
-    inks, maps = (NEGATIVE, GUIDANCE, OWN, INK), []
+    maps = []
     for place, (name, taken) in enumerate(snapshots.items()):
         size = taken.document.abs()  # (snapshots, n_docs, entries)
         active = (size > share * size.amax(-1, keepdim=True)).sum(-1).numpy()
-        color, shown = inks[place % len(inks)], drawable(name, 30)
+        color, shown = activation_color(name, place), drawable(name, 30)
         counts.fill_between(
             taken.epochs, active.min(1), active.max(1), color=color, alpha=0.2, lw=0
         )
@@ -132,6 +127,7 @@ def open_entries(
     )  # fmt: skip
     counts.set(ylim=(0, 1.06 * entries), xlabel="epoch", ylabel=f"open entries of {entries}")
     counts.set_xlim(left=0)
+    whole_epochs(counts)
     headline(figure, "How many entries a document opens, and how alike documents are", note)
     return figure
 
@@ -149,16 +145,17 @@ def published_curves(
     `histories` are one's own, by run name; there may be none.
     """
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1.7, 1))
-    marks, inks = ("o", "s", "^", "D", "v", "P"), (GUIDANCE, NEGATIVE, "#88CCEE", "#AA4499")
+    marks = ("o", "s", "^", "D", "v", "P")
     for place, run in enumerate(published):
         for axes, values in ((top, run.positive_ce), (bottom, run.guidance_term)):
             axes.plot(
-                EPOCHS, values, marker=marks[place % len(marks)], color=inks[place % len(inks)],
-                ms=5, lw=1, ls=(0, (1, 2)), label=f"paper: {run.name}",
+                EPOCHS, values, marker=marks[place % len(marks)],
+                color=activation_color(run.key_activation, place), ms=5, lw=1,
+                ls=(0, (1, 2)), label=f"paper: {run.name}",
             )  # fmt: skip
     for place, (name, history) in enumerate(histories.items()):
         epochs = [epoch.epoch for epoch in history]
-        ink = (OWN, INK)[place % 2]
+        ink = activation_color(name, place)
         top.plot(
             epochs,
             [e.positive_ce for e in history],

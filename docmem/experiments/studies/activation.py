@@ -17,7 +17,7 @@ from docmem.experiments.drawing import dot_panels
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import above, below, between, more, spread
 from docmem.experiments.study import Study, columns
-from docmem.plots.style import SIGNED, document_color
+from docmem.plots.style import SIGNED
 from docmem.training.run import Run
 
 ACTIVATIONS = ("sigmoid", "relu", "tanh", "swiglu")
@@ -87,8 +87,6 @@ class Activation(Study[Results]):
             axes.set(title=name, xlabel="memory entry")
             places = range(len(one.selection))
             axes.set_yticks(places, [str(index + 1) for index in places], fontsize=7)
-            for index, tick in enumerate(axes.get_yticklabels()):
-                tick.set(color=document_color(index), fontweight="bold")
         above[0].set_ylabel("document")
         figure.colorbar(image, ax=above, label="k_doc", aspect=12, pad=0.01)
         dot_panels(below, MEASURES, results.activations)

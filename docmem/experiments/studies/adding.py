@@ -100,7 +100,9 @@ class Adding(Study[Results]):
         "document."
     )
     shown = "A new document among those a memory knows"
-    finding = "Read in turn with the others' texts, a new document is learned and they stay"
+    finding = (
+        "Read in turn with the others' texts, a new document is learned and the old ones stay known"
+    )
     needs = ("holds", "holds", "holds")
 
     def measure(self, pool: RunPool) -> Results:

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from docmem.evaluation.cached import first_segments
 from docmem.evaluation.continuity import selection_bound
 from docmem.experiments.claims import Claim, Claims
-from docmem.experiments.drawing import dots, level, shade, stacked
+from docmem.experiments.drawing import dots, level, stacked
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import Part, below, values_of
 from docmem.experiments.study import Study, columns
 from docmem.lm.cross_entropy import cross_entropies_at
-from docmem.plots.style import FAINT, INK, document_color, plain_log_ticks
+from docmem.plots.style import FAINT, INK, activation_color, document_color, plain_log_ticks
 from docmem.training.run import Run
 
 ACTIVATIONS = ("sigmoid", "relu", "tanh")
@@ -93,8 +93,8 @@ class Continuity(Study[Results]):
     finding = "Small steps of a DocRep make small changes, and nothing jumps"
     needs = ("as it must be", "as it must be", "as it must be")
     caption = (
-        f"Cross entropies of the first {TOKENS} tokens. Above, the first line of the first seed; "
-        "below, the steepest of all lines."
+        f"Cross entropies of the first {TOKENS} tokens. Above, the first line of the first seed, "
+        "bold: the two documents that it joins; below, the steepest of all lines."
     )
 
     def measure(self, pool: RunPool) -> Results:
@@ -140,7 +140,8 @@ class Continuity(Study[Results]):
                     torch.linspace(0, 1, len(values)), values, ".-", ms=3.5,
                     color=document_color(index), lw=2.2 if ends else 0.9, alpha=1 if ends else 0.6,
                 )  # fmt: skip
-            axes.set(title=name, xlabel="share of the way from DocRep 1 to 2", xlim=(0, 1))
+            axes.set(xlabel="share of the way from DocRep 1 to 2", xlim=(0, 1))
+            axes.set_title(name, color=activation_color(name, 0))
             axes.set_ylim(0)
         panels[0].set_ylabel("cross entropy of each\ndocument (nats per token)")
         left, right = below.subplots(1, 2)
@@ -184,7 +185,7 @@ def draw_halvings(axes: Axes, results: Results) -> None:
     """The cross entropy's steepest ratio as steps are halved, and what a jump would do."""
     found, steps = results.activations, range(HALVINGS + 1)
     for place, (name, one) in enumerate(found.items()):
-        color = shade(place, len(found))
+        color = activation_color(name, place)
         for ratios in one.ce:
             axes.plot(steps, ratios, "o-", ms=4, lw=1.3, color=color, alpha=0.7)
         axes.plot([], [], "o-", ms=4, color=color, label=name)
@@ -196,7 +197,7 @@ def draw_halvings(axes: Axes, results: Results) -> None:
     axes.set_ylim(top=jump * 2 ** (HALVINGS + 2))  # room for the legend
     axes.set_xticks(steps, [f"1/{5 * 2**n}" for n in steps])
     axes.set_xlabel("step, as a share of the line")
-    axes.set_ylabel("steepest cross entropy seen\n(nats per token per unit of DocRep)")
+    axes.set_ylabel("steepest slope of the cross entropy\n(nats per token per unit of DocRep)")
     axes.legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
 
 

@@ -82,7 +82,7 @@ class Forgetting(Study[Results]):
         "Below, what is left at its DocRep and at the lowest point of the map, and the change of "
         "the others' own cross entropy."
     )
-    shown = "What four ways of removing a document leave of it"
+    shown = "What three ways of removing a document leave of it"
     finding = "Dropping a DocRep leaves its text in the memory; forgetting takes it out"
     needs = ("as it must be", "holds")
 

@@ -115,7 +115,8 @@ class Placing(Study[Results]):
     needs = ("holds",)
     caption = (
         f"Lines join the {DRAWN} pairs most alike in their words; ρ: rank correlation of likeness "
-        "with nearness, over all pairs of a seed's documents."
+        "with nearness, over all pairs of a seed's documents. Numbers that would overlap are "
+        "moved apart."
     )
 
     def measure(self, pool: RunPool) -> Results:
@@ -161,13 +162,13 @@ class Placing(Study[Results]):
         numbered = [f"{index} {title}" for index, title in enumerate(results.titles, 1)]
         unbroken = "    ".join(one.replace(" ", "\u00a0") for one in numbered)
         figure.supxlabel(textwrap.fill(unbroken, 150), x=0.01, ha="left", fontsize=9.5)
-        labelled = {PLACINGS[name]: one for name, one in placings.items()}
+        labelled = {PLACINGS[name].strip(): one for name, one in placings.items()}
         for axes, (key, (title, label, unit)) in zip(panels[2:], PANELS.items(), strict=True):
             groups = values_of(labelled, key, unit)
             values = [value for group in groups.values() for value in group]
             ends = (min(0, 1.1 * min(values)), max(0, 1.1 * max(values)))
             dots(axes, groups, title=title, ylabel=label, ylim=ends)
-            axes.tick_params(axis="x", labelsize=9)
+            axes.tick_params(axis="x", labelsize=8)
         chance = 100 / len(results.titles)
         level(panels[4], chance, "chance", "right", color=FAINT, ls=(0, (4, 3)))
 
@@ -272,13 +273,22 @@ def nearness(points: Float[Tensor, "n_docs dims"]) -> np.ndarray:
     return -torch.cdist(points, points).numpy()
 
 
+def draw_apart(places: np.ndarray, least: float) -> np.ndarray:
+    """Where the badges of places, (n_docs, 2), are drawn: moved until they are `least` apart."""
+    for _ in range(100):
+        gaps = places[:, None] - places
+        distance = np.linalg.norm(gaps, axis=-1, keepdims=True).clip(1e-6)
+        places = places + (gaps * (least / distance - 1).clip(0, 1)).sum(1) / 4
+    return places
+
+
 def draw_places(axes: Axes, places: np.ndarray, alike: np.ndarray) -> None:
     """Numbered documents at their places, (n_docs, 2), the most alike pairs joined."""
     first, second = np.triu_indices(len(places), 1)
     for pair in np.argsort(alike[first, second])[-DRAWN:]:
         ends = places[[first[pair], second[pair]]]
         axes.plot(*ends.T, color=INK, lw=1, alpha=0.6)
-    for index, (x, y) in enumerate(places):
+    for index, (x, y) in enumerate(draw_apart(places, 0.2)):
         badge(axes, x, y, index)
     axes.set_aspect("equal")
     axes.set(xticks=(-1, 0, 1), yticks=(-1, 0, 1))

@@ -112,9 +112,10 @@ class Plane(Study[Results]):
     finding = "Narrow wells with tanh, at each document's DocRep; a flat plane with sigmoid"
     needs = ("holds", None, None, "holds")
     caption = (
-        "Surfaces: the lowest of the three, a pole at each DocRep. Cells: perplexities of the "
-        f"first {TOKENS} tokens. Both are cut at {HIGHEST:.0f}; rings are DocReps; the first seed. "
-        "32 entries: one segment of each document, beside as young a memory of all entries."
+        "Surfaces: the lowest of the three, a pole at each DocRep, dotted where hidden. Cells: "
+        f"perplexities of the first {TOKENS} tokens. Both are cut at {HIGHEST:.0f}; rings are "
+        "DocReps; the first seed. 32 entries: one segment of each document, beside as young a "
+        "memory of all entries."
     )
 
     def measure(self, pool: RunPool) -> Results:

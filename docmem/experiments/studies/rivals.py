@@ -11,6 +11,7 @@ encyclopedia that the seed did not draw: nothing here was trained on them.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -193,7 +194,7 @@ class Rivals(Study[Results]):
         "harm to other prose, seconds to learn, size, speed, and what each can do."
     )
     shown = "As many parameters, the same seconds: what each rival knows, and of which document"
-    finding = "No rival that tells whose a text is learns as much in the same seconds"
+    finding = "Of all that can name a text's document, the memory learns most in the same seconds"
     needs = (None, "holds")
     caption = (
         "{results.advice}Under a name: trained parameters. A single address is own and another's. "
@@ -216,15 +217,23 @@ class Rivals(Study[Results]):
     def _draw(self, figure: Figure, results: Results) -> None:
         above, below = stacked(figure, 1, 1.3)
         by_seconds, by_steps = above.subplots(1, 2, sharey=True)
-        for name, one in results.rivals.items():
-            style = {"color": KINDS[name].color, "lw": 1.5, "alpha": 0.75}
+        curves = {}
+        # Some colours are near each other; the kinds of line are not.
+        for (name, one), line in zip(results.rivals.items(), cycle(("-", "--", ":", "-."))):
+            if not any(one.losses):
+                continue  # it is not trained
+            style = {"color": KINDS[name].color, "lw": 1.5, "alpha": 0.75, "ls": line}
             for seconds, losses in zip(one.seconds, one.losses, strict=True):
                 by_seconds.plot(seconds, losses, **style)
-                by_steps.plot(results.steps * np.arange(1, 1 + len(losses)), losses, **style)
+                steps = results.steps * np.arange(1, 1 + len(losses))
+                (curves[name],) = by_steps.plot(steps, losses, **style)
         level(by_steps, LEARNED, "learned", "right", color=FAINT, ls=(0, (4, 3)))
         by_seconds.set(xlabel="seconds of training", xlim=(0, None), ylim=(0, None))
         by_seconds.set_ylabel("own cross entropy in training\n(nats per token)")
         by_steps.set(xlabel="steps", xlim=(0, None))
+        by_steps.legend(
+            curves.values(), curves, frameon=False, fontsize=9, loc="upper right", handlelength=3
+        )
         *panels, last = below.subplots(1, len(PANELS) + 1, sharey=True)
         for axes, (label, measures) in zip(panels, PANELS.items(), strict=True):
             for key in measures:
