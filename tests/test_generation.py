@@ -76,6 +76,15 @@ def test_batch_with_one_doc_rep_per_row_generates_as_each_row_alone(
             assert torch.equal(together[row * len(alone) : (row + 1) * len(alone)], alone)
 
 
+def test_nothing_is_dropped_while_an_lm_in_training_mode_writes(memory: DocumentMemory):
+    lm = toy_lm("gpt2")
+    with attach(lm.model, memory) as hooked:
+        expected = generate(hooked, lm.tokenizer, "The tower", 0)
+        lm.model.train()
+        assert [generate(hooked, lm.tokenizer, "The tower", 0) for _ in range(3)] == [expected] * 3
+    assert lm.model.training
+
+
 def test_sampling_is_reproducible_by_seed(lm, memory: DocumentMemory, batch: TokenBatch):
     def sample(seed: int, **options: Any) -> Tensor:
         torch.manual_seed(seed)

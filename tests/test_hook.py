@@ -230,12 +230,20 @@ def test_memory_is_attached_once_at_a_time_and_again_later(lm, memory: DocumentM
     hooked = attach(lm.model, memory)
     with hooked:
         once = logits(lm.model, batch)
-        with pytest.raises(DocmemError, match="attached already"), hooked:
-            pass
+        for again in (hooked, attach(lm.model, memory)):
+            with pytest.raises(DocmemError, match="attached already"), again:
+                pass
         assert torch.equal(logits(lm.model, batch), once)
     with hooked:
         assert torch.equal(logits(lm.model, batch), once)
     assert not any(block._forward_hooks for block in lm.blocks)
+
+
+def test_memory_stays_whole_where_the_block_has_no_weights(lm, memory: DocumentMemory):
+    lm.blocks[-1].to("meta")
+    with pytest.raises(DocmemError, match="no weights here"), attach(lm.model, memory):
+        pass
+    assert not any(parameter.is_meta for parameter in memory.parameters())
 
 
 def test_unknown_title_is_refused_where_it_is_named(lm, memory: DocumentMemory):

@@ -34,9 +34,7 @@ def hidden_states_of(output: Any) -> Tensor:
 class Hooked:
     """An LM with a memory in it, for the length of a `with`; `attach` makes one."""
 
-    def __init__(
-        self, model: nn.Module, block: nn.Module, memory: DocumentMemory, layer: int
-    ) -> None:
+    def __init__(self, model: nn.Module, block: nn.Module, memory: DocumentMemory, layer: int):
         self._model, self._block = model, block
         self._handle: Any = None  # of the hook, while attached
         self.memory, self.layer = memory, layer
@@ -44,9 +42,12 @@ class Hooked:
         self.read: Callable[[Tensor, Tensor | None], Tensor] = memory
 
     def __enter__(self) -> Hooked:
-        if self._handle is not None:
+        there = (getattr(hook, "__self__", None) for hook in self._block._forward_hooks.values())
+        if any(isinstance(one, Hooked) and one.memory is self.memory for one in there):
             raise DocmemError("This memory is attached already; to use it again, leave its `with`.")
-        self.memory.to(next(self._block.parameters()).device)
+        if (device := next(self._block.parameters()).device).type == "meta":
+            raise DocmemError("The hooked block has no weights here: load the LM without offload.")
+        self.memory.to(device)
         self._handle = self._block.register_forward_hook(self._after_block)
         return self
 
@@ -135,9 +136,8 @@ def attach(
         DocmemError: if there is no such block, memory and LM differ in width, or the memory was
             trained on another LM or at another layer.
     """
-    blocks, trained = find_blocks(model), memory.origin
-    index = resolve_layer(layer, len(blocks))
-    d_model = text_config(model).hidden_size
+    blocks, d_model = find_blocks(model), text_config(model).hidden_size
+    index, trained = resolve_layer(layer, len(blocks)), memory.origin
     if d_model != memory.config.d_model:
         raise DocmemError(
             f"The memory is made for hidden states of width {memory.config.d_model}, "

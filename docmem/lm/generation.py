@@ -20,6 +20,7 @@ from docmem.errors import (
     did_you_mean,
 )
 from docmem.lm.folding import folded
+from docmem.lm.forward import without_dropout
 
 # Options of transformers that do nothing unless tokens are sampled, of which some are shares, or
 # without beams; and those that docmem sets.
@@ -125,12 +126,14 @@ def generate_texts(
             )
     reads_back = {"tokenizer": tokenizer} if "stop_strings" in options else {}
     try:
-        written = model.generate(
-            input_ids=inputs["input_ids"].expand(rows, -1),
-            attention_mask=inputs["attention_mask"].expand(rows, -1),
-            max_new_tokens=max_new_tokens,
-            **{"do_sample": False, "pad_token_id": tokenizer.pad_token_id, **options, **reads_back},
-        )
+        with without_dropout(model):
+            written = model.generate(
+                input_ids=inputs["input_ids"].expand(rows, -1),
+                attention_mask=inputs["attention_mask"].expand(rows, -1),
+                max_new_tokens=max_new_tokens,
+                **{"do_sample": False, "pad_token_id": tokenizer.pad_token_id, **options},
+                **reads_back,
+            )
     except Exception as error:  # of whatever kind transformers raises
         if not options or isinstance(error, DocmemError):
             raise
@@ -175,15 +178,16 @@ def greedy(
         past: the KV cache of all given tokens but the last, as of `read_prompts`; None: they are
             read here. It grows.
     """
-    written = model.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        past_key_values=past,
-        max_new_tokens=new,
-        min_new_tokens=new,
-        do_sample=False,
-        pad_token_id=0,
-    )
+    with without_dropout(model):
+        written = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            past_key_values=past,
+            max_new_tokens=new,
+            min_new_tokens=new,
+            do_sample=False,
+            pad_token_id=0,
+        )
     return written[:, ids.shape[1] :]
 
 
@@ -195,6 +199,7 @@ def read_prompts(model: Any, ids: Int[Tensor, "rows given"], repeats: int) -> An
     """
     if ids.shape[1] == 1:
         return None
-    past = model(input_ids=ids[:, :-1], use_cache=True, logits_to_keep=1).past_key_values
+    with without_dropout(model):
+        past = model(input_ids=ids[:, :-1], use_cache=True, logits_to_keep=1).past_key_values
     past.batch_repeat_interleave(repeats)
     return past
