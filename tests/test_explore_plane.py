@@ -304,6 +304,8 @@ def test_key_plane_rejects_another_map_and_doc_reps_without_a_plane(
     other = KeyPlane(plane.axis, plane.ce[:2], plane.doc_reps[:2])
     with pytest.raises(DocmemError, match="The map is of 2 documents, this run holds 3"):
         explore.key_plane(run, lm=lm, plane=other)
+    with pytest.raises(DocmemError, match="it is of another run"):
+        explore.key_plane(run, lm=lm, plane=plane._replace(doc_reps=-plane.doc_reps))
     thin = DocumentMemory(MemoryConfig(d_model=32, n_docs=3, memory_dim=24, key_dim=1))
     monkeypatch.setattr(Run, "load_memory", lambda _: thin)
     with pytest.raises(DocmemError, match="span no plane"):

@@ -94,7 +94,14 @@ class KeyPlaneExplorer(Explorer):
                 f"which {len(texts)} are shown; measure it again on this run."
             )
         # Of many documents the plane shows those that its figure is of, and knows no others.
-        memory = keep_doc_reps(run.load_memory(), texts.tolist())
+        memory = run.load_memory()
+        lie_in_it = memory.config.key_dim == 2
+        if plane is not None and lie_in_it and not torch.equal(plane.doc_reps, memory.doc_reps):
+            raise DocmemError(
+                "The map has other DocReps than this run's memory, so it is of another run; measure "
+                "it again on this one."
+            )
+        memory = keep_doc_reps(memory, texts.tolist())
         self.titles = [run.titles[index] for index in texts.tolist()]
         if plane is not None:
             plane = plane._replace(doc_reps=plane.doc_reps[texts], texts=None)
