@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound=Callable[..., Any])
 
 UNIONS = (typing.Union, types.UnionType)
-WIDER: dict[Any, Any] = {int: Integral, float: Real, Path: (str, os.PathLike)}
-"""What is as good as a type: numbers of numpy, paths as strings."""
+WIDER: dict[Any, Any] = {
+    int: Integral, float: Real, Path: (str, os.PathLike), tuple: (tuple, list),
+}  # fmt: skip
+"""What is as good as a type: numbers of numpy, paths as strings, lists."""
 BASE_LM, EVERYTHING = "(base LM)", "all entries"
 """What stands in place of a title where the LM read without memory, or with all its entries open:
 no document is called so."""
@@ -44,6 +46,7 @@ SOURCES = {
     "HiddenStateCache": "run.cache_hidden_states(lm)",
     "Hooked": "`with docmem.attach(…) as hooked`",
     "LanguageModel": "docmem.load_lm",
+    "Module": "lm.model",
     "PreTrainedTokenizerBase": "lm.tokenizer",
     "Run": "docmem.train or docmem.Run.open",
     "TrainConfig": "docmem.preset",
@@ -72,7 +75,7 @@ def checked(target: T) -> T:
 
 def _checked(function: Callable[..., Any], name: str, types_too: bool) -> Callable[..., Any]:
     signature = inspect.signature(function)
-    known = [one for one in signature.parameters if one != "self"]
+    known = [one for one in signature.parameters if one not in ("self", "cls")]
     open_ended = any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values())
 
     @functools.wraps(function)
@@ -88,7 +91,7 @@ def _checked(function: Callable[..., Any], name: str, types_too: bool) -> Callab
         hints = _hints(function) if types_too else {}
         for argument, value in given.arguments.items():
             check_type(argument, value, hints.get(argument, Any))
-            given.arguments[argument] = _plain(value)
+            given.arguments[argument] = plain(value)
         return function(*given.args, **given.kwargs)
 
     return call
@@ -108,12 +111,14 @@ def check_fields(instance: Any) -> None:
     for field in dataclasses.fields(instance):
         value = getattr(instance, field.name)
         check_type(field.name, value, hints[field.name])
-        object.__setattr__(instance, field.name, _plain(value))
+        object.__setattr__(instance, field.name, plain(value))
 
 
-def _plain(value: Any) -> Any:
-    """A number of numpy as Python's, which JSON and torch's generators take; others as they are."""
-    return value.item() if isinstance(value, Real) and hasattr(value, "item") else value
+def plain(value: Any) -> Any:
+    """A number of any kind as Python's, which JSON and torch's generators take; others as is."""
+    if not _finite(value):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def check_type(name: str, value: object, kind: Any) -> None:
@@ -123,7 +128,7 @@ def check_type(name: str, value: object, kind: Any) -> None:
     """
     if not _fits(value, kind):
         what = "choose one of" if get_origin(kind) is Literal else "it must be"
-        raise ArgumentError(f"{name} is {_shown(value)}; {what} {_words(kind)}.")
+        raise ArgumentError(f"{name} is {_misfit(value, kind)}; {what} {_words(kind)}.")
     several = get_args(kind) if get_origin(kind) in UNIONS else (kind,)
     if Path in several and str not in several and isinstance(value, str | os.PathLike):
         check_path(name, value)
@@ -145,13 +150,26 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, str) and value in args
     if kind is bool or isinstance(value, bool):
         return kind is bool and isinstance(value, bool)
-    if not isinstance(value, WIDER.get(kind) or origin or kind):
+    if not isinstance(value, WIDER.get(origin or kind) or origin or kind):
         return False
     if origin is not None and issubclass(origin, Mapping):
         return all(_fits(key, args[0]) and _fits(one, args[1]) for key, one in value.items())
     if origin is not None and issubclass(origin, Iterable):
         return not isinstance(value, str | bytes) and all(_fits(one, args[0]) for one in value)
     return True
+
+
+def _misfit(value: Any, kind: Any) -> str:
+    """What does not fit, as an error shows it: of a list or dict also what is wrong in it."""
+    for one in get_args(kind) if get_origin(kind) in UNIONS else (kind,):
+        origin, args = get_origin(one), get_args(one)
+        several = origin in (Mapping, Sequence, tuple) and not isinstance(value, str | bytes)
+        if several and isinstance(value, WIDER.get(origin) or origin):
+            rows = value.items() if origin is Mapping else zip(value, strict=True)
+            for part, wanted in (pair for row in rows for pair in zip(row, args, strict=False)):
+                if not _fits(part, wanted):
+                    return f"{_shown(value)} with {_shown(part)} in it"
+    return _shown(value)
 
 
 def _words(kind: Any) -> str:
@@ -170,14 +188,18 @@ def _words(kind: Any) -> str:
     if hasattr(kind, "dim_str"):  # jaxtyping's
         numbers = "decimal" if "float32" in kind.dtypes else "whole"
         return f"a tensor of {numbers} numbers, of shape ({kind.dim_str.strip()})"
+    if getattr(kind, "_is_protocol", False):
+        return f"an object with {' and '.join(one for one in vars(kind) if one[0] != '_')}"
     source = SOURCES.get(kind.__name__)
     return f"a {kind.__name__}" + (f" (from {source})" if source else "")
 
 
 def _shown(value: object) -> str:
     """A value as an error shows it: short."""
-    if hasattr(value, "shape") and not isinstance(value, Real):
-        return f"a {type(value).__name__} of shape {tuple(value.shape)}"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(shape := getattr(value, "shape", None), tuple) and not isinstance(value, Real):
+        return f"a {type(value).__name__} of shape {tuple(shape)}"
     if value is None or isinstance(value, str | bytes | Real):
         text = repr(value)
         return text if len(text) <= 80 else f"{text[:79]}…"
@@ -185,17 +207,16 @@ def _shown(value: object) -> str:
 
 
 def check_count(name: str, value: object, least: int = 1) -> None:
-    """Raise unless `value` is a whole number not below `least`."""
-    if not _fits(value, int) or typing.cast(int, value) < least:
-        shown = _shown(value)
-        raise DocmemError(f"{name} is {shown}; it must be a whole number, at least {least}.")
+    """Raise unless `value` is a whole number not below `least`, which torch has room for."""
+    whole = typing.cast(int, value) if _fits(value, int) else least - 1
+    if not least <= whole < 2**63:
+        limit = f"at least {least}" if whole < least else "below 2 ** 63"
+        raise DocmemError(f"{name} is {_shown(value)}; it must be a whole number, {limit}.")
 
 
 def check_seed(name: str, value: object) -> None:
     """Raise unless `value` is a whole number that torch takes as a seed."""
     check_count(name, value, 0)
-    if typing.cast(int, value) >= 2**63:
-        raise DocmemError(f"{name} is {value}; it must be a whole number below 2 ** 63.")
 
 
 def check_at_least(name: str, value: object, least: float) -> None:
@@ -219,7 +240,9 @@ def _finite(value: object) -> bool:
 
 
 def check_path(name: str, path: str | os.PathLike[str]) -> None:
-    """Raise if no file or folder can have such a path: it is too long, or has a NUL in it."""
+    """Raise if no file or folder can have such a path: it is empty, too long, or has a NUL."""
+    if path == "":  # which Path takes for the current folder
+        raise DocmemError(f"{name} is ''; give the path of a file or folder.")
     try:
         Path(path).lstat()
     except (OSError, ValueError) as error:
@@ -239,15 +262,17 @@ def check_folder(name: str, path: str | os.PathLike[str]) -> None:
             break
     if not there.is_dir():
         raise DocmemError(f"Could not write in {path}: {there} is a file. Choose another folder.")
-    if not os.access(there, os.W_OK):
+    if not os.access(there, os.W_OK | os.X_OK):
         raise DocmemError(f"Could not write in {path}: {there} is write-protected.")
 
 
 def check_file(name: str, path: str | os.PathLike[str]) -> None:
     """Raise unless a file can be written at `path`."""
+    check_path(name, path)
     check_folder(name, Path(path).parent)
-    if Path(path).is_dir():
-        raise DocmemError(f"{str(path)!r} is a folder; give the path of a file to write.")
+    if Path(path).exists() and not Path(path).is_file():
+        what = "a folder" if Path(path).is_dir() else "no file that can be replaced"
+        raise DocmemError(f"{str(path)!r} is {what}; give the path of a file to write.")
 
 
 Natural = Annotated[int, functools.partial(check_count, least=0)]
@@ -274,16 +299,22 @@ def as_doc_reps(name: str, given: Any) -> "Tensor":
     Raises:
         DocmemError: if they are no numbers, or not finite in float32.
     """
+    import numpy as np
     import torch
 
+    def tensor(one: Any) -> "Tensor":
+        if isinstance(one, np.ndarray):  # torch takes no other order, of bytes or of rows
+            one = np.array(one, one.dtype.newbyteorder("="), order="C")
+        return torch.as_tensor(one)
+
     try:
-        many = isinstance(given, Sequence)
-        if isinstance(given, bytearray) or (many and any(isinstance(one, str) for one in given)):
+        many, text = isinstance(given, Sequence), str | bytes | bytearray
+        if isinstance(given, text) or (many and any(isinstance(one, text) for one in given)):
             raise ValueError("it holds text; documents are called one at a time, by their titles")
         if many and not len(given):
             raise ValueError("there are none")
-        parts = [torch.as_tensor(one) for one in given] if many else []
-        doc_reps = torch.stack(parts) if parts else torch.as_tensor(given)
+        parts = [tensor(one) for one in given] if many else []
+        doc_reps = torch.stack(parts) if parts else tensor(given)
         if not doc_reps.numel():
             raise ValueError(f"there are none in shape {tuple(doc_reps.shape)}")
         if doc_reps.dtype == torch.bool or doc_reps.is_complex():
