@@ -96,7 +96,9 @@ def read_document(path: Path) -> Document:
         ) from error
     if not text.split():
         raise DocmemError(f"{path} is empty. Write something in it, or move it away.")
-    return Document(title_of(text, otherwise=path.stem), text)
+    title = title_of(text, otherwise=path.stem)
+    check_unicode(f"The file name {path.name!r}", title)
+    return Document(title, text)
 
 
 def read_folder(folder: Path) -> list[Document]:

@@ -226,10 +226,11 @@ def check_at_least(name: str, value: object, least: float) -> None:
         raise DocmemError(f"{name} is {_shown(value)}; it must be a finite number{limit}.")
 
 
-def check_positive(name: str, value: object) -> None:
-    """Raise unless `value` is a finite number above zero."""
-    if not _finite(value) or typing.cast(float, value) <= 0:
-        raise DocmemError(f"{name} is {_shown(value)}; it must be a finite number above 0.")
+def check_positive(name: str, value: object, most: float = math.inf) -> None:
+    """Raise unless `value` is a finite number above zero, and not above `most`."""
+    if not _finite(value) or not 0 < typing.cast(float, value) <= most:
+        limit = f", at most {most:g}" if math.isfinite(most) else ""
+        raise DocmemError(f"{name} is {_shown(value)}; it must be a finite number above 0{limit}.")
 
 
 def _finite(value: object) -> bool:
@@ -287,6 +288,8 @@ NotNegative = Annotated[float, functools.partial(check_at_least, least=0)]
 """A finite number, at least 0."""
 Positive = Annotated[float, check_positive]
 """A finite number above 0."""
+Rate = Annotated[float, functools.partial(check_positive, most=1e30)]
+"""A learning rate: also for a step, which may be larger, float32 has room."""
 OutFolder = Annotated[Path, check_folder]
 """A folder to write in; it may not be there yet."""
 OutFile = Annotated[Path, check_file]

@@ -1,6 +1,8 @@
 """Documents: where they come from, what they are called, how they are cut."""
 
+import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,15 @@ def test_error_names_the_unreadable_file(tmp_path: Path, content: bytes, complai
     (tmp_path / "good.txt").write_text("good")
     (tmp_path / "bad.txt").write_bytes(content)
     with pytest.raises(DocmemError, match=rf"bad\.txt {complaint}"):
+        load_documents(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")
+def test_error_names_the_file_whose_name_is_not_utf_8(tmp_path: Path):
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("= Title =\nits heading is its title")
+    assert [document.title for document in load_documents(tmp_path)] == ["Title"]
+    (tmp_path / os.fsdecode(b"caf\xe9.md")).write_text("no heading")
+    with pytest.raises(DocmemError, match=r"file name 'caf\\udce9.md' has '\\udce9' at place 3"):
         load_documents(tmp_path)
 
 

@@ -5,16 +5,21 @@ A line of a table is a call, and after the bar words that its sentence has to ho
 
 import copy
 import dataclasses
+import json
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from toys import DOCUMENTS, WIDTH, quick_config, toy_lm
+from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2ForSequenceClassification
 
 import docmem
 from docmem import explore, plots
@@ -25,26 +30,30 @@ from docmem.editing.add import add
 from docmem.editing.doc_reps import append_doc_rep, drop_doc_rep, keep_doc_reps
 from docmem.editing.forget import forget
 from docmem.editing.place import doc_reps_from_lm
+from docmem.errors import as_doc_reps
 from docmem.evaluation.cached import first_segments, measure, measure_plane
 from docmem.evaluation.plane import along_line, key_plane
-from docmem.evaluation.recall import completion, recognition
+from docmem.evaluation.recall import Completion, Recognition, completion, recognition
 from docmem.evaluation.search import search_descent, search_grid
 from docmem.experiments import runner
 from docmem.explore.page import write_page
 from docmem.lm.fetch import fetch
+from docmem.lm.generation import generate_text, generate_texts
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel
 from docmem.lm.pretraining import PretrainConfig
 from docmem.plots.animation import memory_selection_gif, selection_figure
-from docmem.plots.figures import draw_figures, table
+from docmem.plots.figures import Result, draw_figures, table
 from docmem.plots.style import new_figure
 from docmem.training.check import check
+from docmem.training.description import to_dict
 from docmem.training.plan import plan
 from docmem.training.run import Run
 
 CALLABLE = (
     add, along_line, append_doc_rep, check, completion, doc_reps_from_lm, draw_figures,
-    drop_doc_rep, fetch, first_segments, forget, HiddenStateCache, keep_doc_reps, key_plane,
+    drop_doc_rep, fetch, first_segments, forget, generate_text, generate_texts, HiddenStateCache,
+    keep_doc_reps, key_plane,
     measure, measure_plane, memory_selection_gif, Path, plan, PretrainConfig, recognition,
     runner.claims, runner.figure, runner.load_results, runner.redraw, runner.run_experiment,
     search_descent, search_grid, selection_figure, table, toy_lm, write_page,
@@ -129,6 +138,10 @@ load_lm("tiny", dtype="float") | dtype, float32
 load_lm("tiny", dtype=torch.int8) | dtype is 'int8'
 load_lm("tiny", dtype=32) | dtype
 load_lm("tiny", dtype=None) | dtype
+load_lm("tiny", dtype=np.float32) | dtype is the class float32
+load_lm(saved("masked")) | BertForMaskedLM, causal
+load_lm(saved("layerless")) | lacks 12 of the weights
+load_lm(saved("untokenized")) | no files of a tokenizer
 load_lm("tiny", device=0) | device
 load_lm("tiny", device="gpu") | device is 'gpu'
 load_lm("tiny", device="") | device
@@ -151,6 +164,10 @@ LanguageModel("tiny", lm.tokenizer, "tiny") | model is 'tiny'
 LanguageModel(lm.model, None, "tiny") | tokenizer is None
 LanguageModel(lm.model, lm.tokenizer, None) | name is None
 LanguageModel(lm.model, lm.tokenizer, "") | name
+LanguageModel(lm.model.gpt_neox, lm.tokenizer, "body") | GPTNeoXModel, head
+LanguageModel(classifier, lm.tokenizer, "classes") | GPT2ForSequenceClassification, head
+LanguageModel(masked, lm.tokenizer, "masked") | BertForMaskedLM, causal
+strange.tokenize(["The storm drowned Zanzibar"]) | the LM has 400, own tokenizer
 HiddenStateCache(lm, [], [], -1) | no batches
 lm.tokenize([5]) | texts
 lm.tokenize([""]) | without tokens
@@ -163,6 +180,11 @@ preset(None) | name is None
 preset(num_epochs=3) | missing a required argument, 'name'
 preset("tiny", self=3) | takes no argument 'self'
 preset("tiny", lr=10**400) | lr is 1000, finite number above 0
+preset("tiny", lr=1e300) | lr is 1e+300, at most
+preset("tiny", optimizer="muon", muon_lr=1e38) | muon_lr, at most
+preset("tiny", max_length=10**30) | max_length, below 2 ** 63
+preset("tiny", key_dim=60000) | key_dim is 60000, 21201, orthogonal
+preset("tiny", save_dir="") | save_dir is ''
 preset("tiny", lr=one) | lr is a Tensor, number
 preset(lm) | name
 preset("tiny", guidence=0.1) | 'guidence', Did you mean 'guidance'
@@ -271,6 +293,7 @@ train("tiny") | config is 'tiny', docmem.preset
 train(None) | config
 train({"lr": 1}) | config
 train(preset) | config
+train(torch.Tensor) | config is the class Tensor
 train(MemoryConfig(8, 2)) | config
 train(config, lm) | positional
 train(config, lm="tiny") | lm is 'tiny', docmem.load_lm
@@ -283,6 +306,7 @@ train(config, lm=lm, documents=["a text", "another"]) | documents
 train(config, lm=lm, documents=[{"title": "A", "text": "a"}]) | documents
 train(config, lm=lm, documents={"A": "a text"}) | documents
 train(config, lm=lm, documents=[*docs, None]) | documents
+train(config, lm=strange, documents=docs) | the LM has 400, own tokenizer
 train(config, lm=lm, documents=[[one] for one in docs]) | documents
 train(config, lm=lm, documents=(one for one in docs)) | documents
 train(config, lm=lm, documents=[*docs, Document("(base LM)", "A text")]) | '(base LM)', title
@@ -293,6 +317,8 @@ train(config, lm=lm, documents=[*docs, Document("Empty", "")]) | 'Empty'
 train(config, lm=lm, documents=[*docs, Document("White", " ")]) | 'White'
 train(config, lm=lm, documents=docs, doc_reps="places") | doc_reps
 train(config, lm=lm, documents=docs, doc_reps=5) | DocReps
+train(config, lm=lm, documents=docs, doc_reps=b"ab") | doc_reps, text
+train(config, lm=lm, documents=docs, doc_reps=[b"ab"] * 3) | doc_reps, text
 train(config, lm=lm, documents=docs, doc_reps=[]) | DocReps
 train(config, lm=lm, documents=docs, doc_reps=[[0, 1], [1, 0]]) | (2, 2), (3, 2)
 train(config, lm=lm, documents=docs, doc_reps=np.zeros((2, 3))) | (2, 3), (3, 2)
@@ -305,6 +331,7 @@ train(config, lm=lm, documents=docs, doc_reps={"A": [0, 1]}) | doc_reps
 train(config, lm=lm, documents=docs, doc_reps=[["0", "1"]] * 3) | doc_reps
 train(config, lm=lm, documents=docs, on_epoch=5) | on_epoch
 train(config, lm=lm, documents=docs, on_epoch="print") | on_epoch
+train(config, lm=lm, documents=docs, on_epoch=sleepy) | on_epoch, async
 train(config, lm=lm, documents=docs, on_epoch=lambda: None) | on_epoch, the epoch alone
 train(config, lm=lm, documents=docs, on_epoch=lambda run, epoch: None) | on_epoch, the epoch alone
 train(config, lm=lm, documents=docs, on_epoch=Watcher) | the class Watcher, Watcher()
@@ -318,7 +345,7 @@ train(config, lm=lm, docs=docs) | 'docs'
 train(replace(config, hook_memory_layer=3), lm=lm, documents=docs) | 3 blocks
 train(replace(config, key_activation="tanhh"), lm=lm, documents=docs) | 'tanhh'
 train(replace(config, hook_memory_dim=10**13), lm=lm, documents=docs) | hook_memory_dim, not fit
-train(replace(config, hook_memory_dim=10**30), lm=lm, documents=docs) | hook_memory_dim, not fit
+train(replace(config, hook_memory_dim=2**62), lm=lm, documents=docs) | hook_memory_dim, not fit
 train(replace(config, lm_name="no/such-lm"), documents=docs) | 'no/such-lm'
 train(replace(config, lm_name="no/such-lm", documents="nowhere")) | 'no/such-lm'
 train(replace(config, documents="nowhere"), lm=lm) | 'nowhere'
@@ -334,6 +361,8 @@ plan(replace(config, hook_memory_layer=9), docs) | 4 blocks
 plan(replace(config, key_activation="tanhh"), docs) | 'tanhh'
 plan(replace(config, max_length=2000, segment_length=2000)) | context of tiny, 512
 plan(config, docs[:1]) | second document
+plan(replace(config, hook_memory_dim=10**30)) | hook_memory_dim, below 2 ** 63
+plan(replace(config, hook_memory_dim=2**62)) | hook_memory_dim, No memory
 Run.open(5) | path
 Run.open(b"outputs") | path
 Run.open(None) | path
@@ -343,6 +372,7 @@ Run.open("nowhere") | nowhere
 Run.open("x" * 5000) | cannot be read
 Run.open(file) | is not a run
 Run.open() | 'path'
+Run.open("x", close=True) | takes no argument 'close'
 run.load_lm(5) | name
 run.load_lm(lm) | name
 run.load_lm("") | name is ''
@@ -461,6 +491,11 @@ generate(lm.model, lm.tokenizer, "The") | hooked
 generate(None, lm.tokenizer, "The") | hooked
 generate(hooked, lm, "The") | tokenizer is a LanguageModel, lm.tokenizer
 generate(hooked, None, "The") | tokenizer
+generate(hooked, strange.tokenizer, "The storm drowned Zanzibar") | the LM has 400
+generate_text(lm, lm.tokenizer, "The") | model is a LanguageModel, lm.model
+generate_text(lm.model.gpt_neox, lm.tokenizer, "The") | GPTNeoXModel, head
+generate_texts(lm.model, lm.tokenizer, "The", 0) | rows is 0
+generate_texts(lm.model, lm.tokenizer, "The", -1) | rows is -1
 generate(hooked, "The") | 'prompt'
 generate(hooked, lm.tokenizer, "") | prompt is empty
 generate(hooked, lm.tokenizer, None) | prompt
@@ -507,6 +542,10 @@ write(stop_strings=5) | stop_strings
 write(length_penalty=2.0) | length_penalty, num_beams
 write(early_stopping=True) | early_stopping, num_beams
 write(top_p=5.0, do_sample=True) | top_p is 5.0, 0 to 1
+write(top_p=np.float32(5), do_sample=True) | top_p is 5.0, 0 to 1
+write(top_p=True, do_sample=True) | top_p is True
+write(temperature=True, do_sample=True) | temperature is True
+write(top_k=2.0, do_sample=True) | top_k is 2.0, whole number
 write(min_p=2, do_sample=True) | min_p is 2, 0 to 1
 write(min_length=100) | min_length is 100, max_new_tokens 40
 write(min_new_tokens=4, max_new_tokens=3) | min_new_tokens is 4, max_new_tokens 3
@@ -637,6 +676,7 @@ add(cache, fewer, "New", epochs=0) | epochs
 add(cache, fewer, "New", epochs=1.5) | epochs
 add(cache, fewer, "New", lr=nan) | lr
 add(cache, fewer, "New", lr=0) | lr
+add(cache, fewer, "New", lr=1e300) | lr, at most
 add(cache, fewer, "New", guidance=-1) | alpha
 add(cache, fewer, "New", target_negative_ce=nan) | tau
 add(cache, fewer, "New", weight_decay=-1) | weight_decay
@@ -680,9 +720,11 @@ doc_reps_from_lm(cache, 3, -1) | key_dim is -1
 doc_reps_from_lm(cache, 3, 3) | span, directions
 measure("runs/a") | run is 'runs/a', docmem.Run.open
 measure(run, "tiny") | lm is 'tiny', docmem.load_lm
+measure(run, lm.model) | lm is a GPTNeoXForCausalLM, docmem.load_lm
 measure(run, toy_lm(seed=1)) | other weights
 measure_plane("runs/a") | run
 measure_plane(run, lm, 1) | points is 1
+measure_plane(run, lm.model, 3) | lm is a GPTNeoXForCausalLM
 measure_plane(run, lm, 3, 0) | tokens is 0
 measure_plane(run, toy_lm(seed=1), 3) | other weights
 first_segments("runs/a", lm) | run
@@ -699,6 +741,7 @@ draw_figures(run, "figures") | runs
 draw_figures([], "figures") | at least one run
 draw_figures([run.path], "figures") | runs
 draw_figures([run], 5) | folder
+draw_figures([run], "") | folder is ''
 draw_figures([run], "figures", lm="tiny") | lm
 draw_figures([run], "figures", points=1) | points
 draw_figures([run], "figures", points=True) | points
@@ -726,6 +769,9 @@ plots.key_plane(paper, plane, run.titles, None) | note
 plots.key_plane(paper, run, run.titles, "") | plane is a Run
 plots.key_plane("out.png", plane, run.titles, "") | figure is 'out.png'
 plots.key_plane(paper, plane, "ABC", "") | titles is 'ABC', list
+plots.key_plane(paper, plane, ["A", None, "C"], "") | titles is a list with None in it, string
+plots.losses(paper, {"a": 5}, 4.5, "") | histories is a dict with 5 in it
+plots.losses(paper, {1: run.load_history()}, 4.5, "") | histories is a dict with 1 in it
 plots.perplexity_wells(paper, plane, run.titles[:2], [0], "") | 2 titles, 3 documents
 plots.perplexity_wells(paper, plane, run.titles, [], "") | chosen is empty
 plots.perplexity_wells(paper, plane, run.titles, [3], "") | no document 3, 0 to 2
@@ -750,8 +796,14 @@ plots.plane_map(paper.subplots(), [1, 2], 1.0) | values, (2,)
 plots.square(paper, 1.0) | axes is a Figure
 table([]) | results is empty
 table([1]) | results
+table([result], "nope") | style is 'nope'
+table([result], "githab") | Did you mean 'github'
 memory_selection_gif(run.path, "x.gif") | run
 memory_selection_gif(run, 5) | path is 5
+memory_selection_gif(run, "x.mp4") | x.mp4, .gif
+memory_selection_gif(run, ".") | '.' is a folder
+memory_selection_gif(run, "") | path is ''
+memory_selection_gif(run, file / "x.gif") | a_file is a file
 memory_selection_gif(run, "x.gif", frames=0) | frames is 0
 selection_figure(run, 99) | There is no snapshot 99
 """
@@ -791,6 +843,9 @@ write_page([run], ".") | '.' is a folder
 write_page([run], "") | folder
 write_page([run], Path("/")) | '/' is a folder
 write_page([run], run.path) | is a folder
+write_page([run], "a" + chr(0)) | out, cannot be a path
+write_page([run], chr(0xD800) + ".html") | out, cannot be a path
+write_page([run], "x" * 300) | out, cannot be a path
 write_page([run], file / "page.html") | a_file is a file
 write_page([run], 5) | out
 write_page([run], "page.html", lm="tiny") | lm is 'tiny'
@@ -813,7 +868,16 @@ TABLES = {
     "experiments": EXPERIMENT_CALLS, "plots": PLOT_CALLS, "explore": EXPLORE_CALLS,
 }  # fmt: skip
 CALLS = [line for table in TABLES.values() for line in table.strip().splitlines()]
-INTERNAL = ("Traceback", "NoneType", "object at 0x", "__init__", "_fits", "beartype", "<class")
+INTERNAL = (
+    "Traceback",
+    "NoneType",
+    "object at 0x",
+    "__init__",
+    "_fits",
+    "beartype",
+    "<class",
+    "'cls'",
+)
 
 
 class Watcher:
@@ -833,6 +897,8 @@ def names(trained: tuple[LanguageModel, Run], folders: Path) -> Iterator[dict[st
     """What the calls of the tables may name."""
     lm, run = trained
     (folders / "a_file").write_text("no run")
+    masked = BertForMaskedLM(BertConfig(vocab_size=400, hidden_size=WIDTH, num_hidden_layers=2,
+                                        num_attention_heads=2, intermediate_size=64))  # fmt: skip
     memory, open_until_end = run.load_memory(), ExitStack()
     another = copy.deepcopy(lm.model)  # lm itself is measured without the memory
     hooked = open_until_end.enter_context(attach(another, memory))
@@ -850,6 +916,20 @@ def names(trained: tuple[LanguageModel, Run], folders: Path) -> Iterator[dict[st
         path.mkdir(exist_ok=True)
         (path / "config.json").write_text(config)
         return path
+
+    def saved(what: str) -> Path:
+        path, model = folders / what, masked if what == "masked" else lm.model
+        model.save_pretrained(path)
+        if what != "untokenized":
+            lm.tokenizer.save_pretrained(path)
+        if what == "layerless":
+            weights = load_file(path / "model.safetensors")
+            kept = {name: one for name, one in weights.items() if ".layers.2." not in name}
+            save_file(kept, path / "model.safetensors", {"format": "pt"})
+        return path
+
+    async def sleepy(epoch: Any) -> bool:
+        return False
 
     def write(**options: Any) -> str:
         return docmem.generate(hooked, lm.tokenizer, "The storm", **options)
@@ -870,7 +950,12 @@ def names(trained: tuple[LanguageModel, Run], folders: Path) -> Iterator[dict[st
         "fewer": drop_doc_rep(memory, 2), "one": torch.tensor(1.0), "nan": math.nan,
         "inf": math.inf, "replace": dataclasses.replace, "attached": attached, "under": under,
         "folder": folder, "write": write, "file": folders / "a_file",
-        "texts": first_segments(run, lm),
+        "texts": first_segments(run, lm), "saved": saved, "masked": masked, "sleepy": sleepy,
+        "classifier": GPT2ForSequenceClassification(GPT2Config(n_embd=WIDTH, n_layer=2, n_head=2)),
+        "strange": LanguageModel(lm.model, docmem.load_lm("tiny").tokenizer, "strange"),
+        "result": Result(
+            "a", Recognition.of_all(torch.eye(3)), Completion(1, 1, 1), torch.ones(3), 1.0, 3
+        ),
     }  # fmt: skip
     open_until_end.close()
 
@@ -905,6 +990,88 @@ def test_paths_may_be_strings(trained: tuple[LanguageModel, Run], tmp_path: Path
     assert memory_selection_gif(run, str(film), frames=1) == film and film.exists()
     assert runner.load_results("activation", empty) is None
     assert runner.redraw(empty, empty) == []
+
+
+def test_numbers_of_any_kind_are_settings_that_json_can_say() -> None:
+    config = docmem.preset("tiny", guidance=np.longdouble(0.5), lr=Fraction(1, 10))
+    assert '"guidance": 0.5, ' in json.dumps(to_dict(config))
+    assert (type(config.guidance), type(config.lr), config.lr) == (float, float, 0.1)
+
+
+def test_numbers_of_numpy_are_options_of_generate(names: dict[str, Any]) -> None:
+    def sampled(**options: Any) -> str:
+        torch.manual_seed(0)
+        return names["write"](do_sample=True, max_new_tokens=4, **options)
+
+    found = sampled(temperature=np.float32(0.5), top_k=np.int64(5), top_p=np.float32(0.5),
+                    repetition_penalty=np.float32(1.5))  # fmt: skip
+    assert found == sampled(temperature=0.5, top_k=5, top_p=0.5, repetition_penalty=1.5)
+
+
+@pytest.mark.parametrize("given", [np.eye(3, 2)[::-1][::-1], np.eye(3, 2).astype(">f4"),
+                                   np.eye(2, 3, dtype=">i2").T, [*np.eye(3, 2).astype(">f8")]],
+                         ids=["turned", "big-endian", "transposed", "list"])  # fmt: skip
+def test_arrays_in_any_order_are_doc_reps(given: Any) -> None:
+    assert as_doc_reps("doc_reps", given).tolist() == [[1, 0], [0, 1], [0, 0]]
+    assert as_doc_reps("doc_reps", given[::-1]).tolist() == [[0, 0], [0, 1], [1, 0]]
+
+
+def test_a_list_of_two_is_as_good_as_a_tuple(names: dict[str, Any]) -> None:
+    paper, line, titles = new_figure(6, 5), names["line"], names["run"].titles
+    assert plots.along_line(paper, line, titles, [0, 1], "") is paper  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+def test_what_trains_has_its_gradients_where_they_are_off(
+    without: Any, names: dict[str, Any], tmp_path: Path
+) -> None:
+    config = dataclasses.replace(quick_config(tmp_path / "run"), num_epochs=1)
+    cache, memory, fewer = names["cache"], names["memory"], names["fewer"]
+    with without():
+        run = docmem.train(config, lm=names["lm"], documents=DOCUMENTS, progress=False)
+        add(cache, fewer, "New", epochs=1)
+        forget(cache, memory, 0, epochs=1)
+    assert run.finished
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+def test_a_pipe_is_no_file_to_write(names: dict[str, Any], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(docmem.DocmemError, match="pipe' is no file that can be replaced"):
+        write_page([names["run"]], tmp_path / "pipe")
+
+
+@pytest.fixture
+def lone(names: dict[str, Any], tmp_path: Path) -> Callable[[int], Run]:
+    """Trains a run of a single document."""
+
+    def lone(key_dim: int) -> Run:
+        config = dataclasses.replace(
+            quick_config(tmp_path / "lone"), num_epochs=1, key_dim=key_dim,
+            negative_key_type="random",
+        )  # fmt: skip
+        return docmem.train(config, lm=names["lm"], documents=DOCUMENTS[:1], progress=False)
+
+    return lone
+
+
+def test_no_figure_is_drawn_of_doc_reps_that_span_no_plane(
+    lone: Callable[[int], Run], tmp_path: Path
+) -> None:
+    with pytest.raises(docmem.DocmemError, match="span no plane"):
+        draw_figures([lone(3)], tmp_path / "figures")
+    assert not (tmp_path / "figures").exists()
+
+
+def test_numbers_that_are_none_are_null_in_the_results(
+    lone: Callable[[int], Run], names: dict[str, Any], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("docmem.plots.figures.memory_selection_gif", lambda *_: None)
+    run = lone(2)
+    draw_figures([run], tmp_path, lm=names["lm"], points=2)
+    results = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+    assert results["runs"][run.config.key_activation]["margin"] is None
 
 
 COMMANDS = """

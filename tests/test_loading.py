@@ -181,9 +181,9 @@ def test_short_name_loads_its_repository(
     asked = []
 
     def loader(result):
-        def from_pretrained(repository, revision, **_):
+        def from_pretrained(repository, revision, output_loading_info=False, **_):
             asked.append((repository, revision))
-            return result
+            return (result, {"missing_keys": set()}) if output_loading_info else result
 
         return SimpleNamespace(from_pretrained=from_pretrained)
 

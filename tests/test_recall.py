@@ -45,6 +45,15 @@ def test_recognition_of_one_document_has_no_pair() -> None:
         assert math.isnan(missing)
 
 
+def test_recognition_under_the_own_doc_rep_alone_has_no_pair(
+    trained: tuple[LanguageModel, Run],
+) -> None:
+    lm, run = trained
+    known = recognition(run.cache_hidden_states(lm), run.load_memory(), doc_reps=1)
+    assert known.ce.shape == (3, 1)
+    assert all(map(math.isnan, (known.other, known.margin, known.lowest_pair.ce)))
+
+
 @pytest.mark.parametrize("layer", [-1, 0])
 @pytest.mark.parametrize("others", [3, 1])
 def test_completion_equals_token_by_token_decoding(

@@ -39,6 +39,16 @@ def test_loss_that_is_not_a_number_stops_and_keeps_the_last_checkpoint(
     assert_same(go(), whole)
 
 
+@pytest.mark.parametrize("method", ["exists", "iterdir"])
+def test_folder_that_cannot_be_read_is_a_sentence(
+    method: str, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+):
+    config.save_dir.mkdir()
+    monkeypatch.setattr(Path, method, raising(PermissionError(errno.EACCES, "Permission denied")))
+    with pytest.raises(DocmemError, match=r"run cannot be read: .*denied\. Choose"):
+        Run.find(config.save_dir, {})
+
+
 def test_document_that_spoils_a_group_of_batches_is_named(lm: LanguageModel, config: TrainConfig):
     cache = cache_hidden_states(lm, DOCUMENTS, config)
     bad = cache.doc_ids.index(1)

@@ -101,6 +101,13 @@ def test_tensorboard_writes_into_the_runs_folder(go: Any, monkeypatch: pytest.Mo
     assert library.calls[-1][0] == "close"
 
 
+@pytest.mark.parametrize("moment", ["on_start", "on_epoch", "on_end"])
+def test_what_watches_may_have_one_method_only(moment: str, go: Any) -> None:
+    heard: list[Any] = []
+    go(SimpleNamespace(**{moment: heard.append}))
+    assert len(heard) == (7 if moment == "on_epoch" else 1)
+
+
 @pytest.mark.parametrize("name", ["trackio", "wandb", "tensorboard"])
 def test_missing_library_is_a_sentence_before_anything_is_read(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

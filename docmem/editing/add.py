@@ -17,13 +17,14 @@ from torch import Tensor
 
 from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import append_doc_rep
-from docmem.errors import Count, NotNegative, Positive, checked
+from docmem.errors import Count, NotNegative, Positive, Rate, checked
 from docmem.lm.cross_entropy import check_same_documents
 from docmem.lm.forward import frozen
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.training.step import descend, guided_losses
 
 
+@torch.inference_mode(False)  # and so with gradients, also where the caller has turned them off
 @checked
 def add(
     cache: HiddenStateCache,
@@ -34,7 +35,7 @@ def add(
     rehearse: bool = True,
     guidance: float = 1.0,
     target_negative_ce: float = 4.5,
-    lr: Positive = 5e-3,
+    lr: Rate = 5e-3,
     weight_decay: NotNegative = 0.01,
     grad_clip_coeff: Positive = 5.0,
 ) -> DocumentMemory:

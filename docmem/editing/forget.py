@@ -21,7 +21,7 @@ import torch
 
 from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import plane_extent
-from docmem.errors import Count, NotNegative, Positive, Seed, check_at_least, checked
+from docmem.errors import Count, NotNegative, Positive, Rate, Seed, check_at_least, checked
 from docmem.lm.cross_entropy import base_cross_entropies, check_same_documents
 from docmem.lm.forward import frozen
 from docmem.lm.hidden_states import HiddenStateCache
@@ -32,6 +32,7 @@ from docmem.training.step import descend
 POINTS = 6
 
 
+@torch.inference_mode(False)  # and so with gradients, also where the caller has turned them off
 @checked
 def forget(
     cache: HiddenStateCache,
@@ -40,7 +41,7 @@ def forget(
     *,
     epochs: Count = 10,
     margin: float = 0.3,
-    lr: Positive = 1e-3,
+    lr: Rate = 1e-3,
     weight_decay: NotNegative = 0.01,
     extent: Positive | None = None,
     seed: Seed = 0,

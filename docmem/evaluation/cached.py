@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from docmem.core.files import load_tensors, save_tensors, tensor_digest
-from docmem.errors import Count, Several, checked
+from docmem.errors import Count, Several, check_type, checked
 from docmem.evaluation.plane import KeyPlane, key_plane
 from docmem.evaluation.recall import (
     DOC_REPS,
@@ -134,6 +134,8 @@ def measure_plane(
 
 def _loader(run: Run, lm: LanguageModel | Loader | None) -> Loader:
     """What gives the run's LM; a given LM that is another one is refused now."""
+    if isinstance(lm, nn.Module):  # which can be called, as a loader
+        check_type("lm", lm, LanguageModel)
     if isinstance(lm, LanguageModel):
         run.check_lm(lm)
 

@@ -87,7 +87,7 @@ class Recognition(NamedTuple):
         """
         others = self.others()
         row, column = divmod(int(others.argmin()), others.shape[1])
-        ce = others[row, column].item() if others.numel() > 1 else math.nan
+        ce = others[row, column].item() if others.shape[1] > 1 else math.nan
         return LowestPair(ce, int(self.texts[row]), int(self.doc_reps[row, column]))
 
     @property
@@ -96,7 +96,7 @@ class Recognition(NamedTuple):
 
         In nats per token. Above zero, every document is recognised; not a number with a single one.
         """
-        if self.ce.numel() < 2:
+        if self.ce.shape[1] < 2:
             return math.nan
         return (self.others().min(1).values - self.own_ce).min().item()
 

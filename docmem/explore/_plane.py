@@ -98,8 +98,8 @@ class KeyPlaneExplorer(Explorer):
         lie_in_it = memory.config.key_dim == 2
         if plane is not None and lie_in_it and not torch.equal(plane.doc_reps, memory.doc_reps):
             raise DocmemError(
-                "The map has other DocReps than this run's memory, so it is of another run; measure "
-                "it again on this one."
+                "The map has other DocReps than this run's memory, so it is of another run; "
+                "measure it again on this one."
             )
         memory = keep_doc_reps(memory, texts.tolist())
         self.titles = [run.titles[index] for index in texts.tolist()]

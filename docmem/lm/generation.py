@@ -18,9 +18,11 @@ from docmem.errors import (
     check_unicode,
     checked,
     did_you_mean,
+    plain,
 )
 from docmem.lm.folding import folded
 from docmem.lm.forward import without_dropout
+from docmem.lm.loading import check_causal, check_tokens
 
 # Options of transformers that do nothing unless tokens are sampled, of which some are shares, or
 # without beams; and those that docmem sets.
@@ -102,10 +104,14 @@ def generate_texts(
     """
     from transformers import PreTrainedTokenizerBase
 
+    check_type("model", model, torch.nn.Module)
+    check_causal(model)
     check_type("tokenizer", tokenizer, PreTrainedTokenizerBase)
     check_type("prompt", prompt, str)
     check_unicode("prompt", prompt)
+    check_count("rows", rows)
     check_count("max_new_tokens", max_new_tokens)
+    options = {name: plain(value) for name, value in options.items()}
     check_options(model, options)
     inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
     length = inputs["input_ids"].shape[1]
@@ -113,6 +119,7 @@ def generate_texts(
     context = getattr(text_config(model), "max_position_embeddings", needed)
     if length == 0:
         raise DocmemError("The prompt is empty; give the LM at least one word to continue.")
+    check_tokens(model, inputs["input_ids"].tolist())
     if needed > context:
         raise DocmemError(
             f"The prompt has {length} tokens and {max_new_tokens} more were asked for, "
@@ -156,12 +163,14 @@ def check_options(model: Any, options: dict[str, Any]) -> None:
                 f"{name} is {value!r}, but without do_sample=True no token is sampled, and it has "
                 "no effect. Set do_sample=True, or leave it out."
             )
+        if name in SAMPLING and value is not None:
+            check_type(name, value, int if name == "top_k" else float)
         if name in BEAMS and value is not None and options.get("num_beams", 1) == 1:
             raise DocmemError(
                 f"{name} is {value!r}, but with one beam it has no effect. Set num_beams to 2 or "
                 "more, or leave it out."
             )
-        if name in SHARES and isinstance(value, int | float) and not 0 <= value <= 1:
+        if name in SHARES and value is not None and not 0 <= value <= 1:
             raise DocmemError(f"{name} is {value!r}; it must be a number from 0 to 1.")
 
 

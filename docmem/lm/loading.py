@@ -52,7 +52,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 @checked
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal LM with its tokenizer; DocmemError if a part is something else."""
+    """A causal LM with its tokenizer; DocmemError if a part is something else.
+
+    Tokens that the LM lacks, as of another LM's tokenizer, are refused when it reads a text.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -69,6 +72,7 @@ class LanguageModel:
         for name in ("name", "origin"):
             check_type(name, getattr(self, name), str)
         check_text("name", self.name)
+        check_causal(self.model)
 
     @property
     def dtype(self) -> str:
@@ -101,7 +105,7 @@ class LanguageModel:
 
         Raises:
             DocmemError: if there is no text, or one is empty, no Unicode, or longer than the LM's
-                context.
+                context; or if the tokenizer has tokens that the LM lacks.
         """
         if not texts:
             raise DocmemError("There are no texts to read; give the LM at least one.")
@@ -113,6 +117,7 @@ class LanguageModel:
         lengths = [len(row) for row in ids]
         if min(lengths) == 0:
             raise DocmemError("A text without tokens cannot be read by the LM; give some words.")
+        check_tokens(self.model, ids)
         longest = max(lengths)
         if self.context is not None and longest > self.context:
             raise DocmemError(
@@ -127,6 +132,28 @@ class LanguageModel:
         padded = torch.tensor([[pad] * (longest - len(row)) + row for row in ids])
         mask = torch.tensor([[False] * (longest - n) + [True] * n for n in lengths])
         return TokenBatch(padded.to(self.device), mask.to(self.device))
+
+
+def check_causal(model: nn.Module) -> None:
+    """Raise unless a model writes, token by token: it is no bare body, classifier or masked LM."""
+    trained = getattr(getattr(model, "config", None), "architectures", None) or []
+    masked = any("MaskedLM" in name for name in trained)  # which transformers loads as causal
+    if masked or not getattr(model, "can_generate", bool)():
+        raise DocmemError(
+            f"{type(model).__name__}{f', trained as {trained[0]},' if masked else ''} is no causal "
+            "LM that writes; give one with its head, as docmem.load_lm or transformers' "
+            "AutoModelForCausalLM loads it."
+        )
+
+
+def check_tokens(model: Any, ids: Sequence[Sequence[int]]) -> None:
+    """Raise if a token is beyond the LM's vocabulary: then the tokenizer is another LM's."""
+    count, most = model.get_input_embeddings().weight.shape[0], max(map(max, ids))
+    if most >= count:
+        raise DocmemError(
+            f"The tokenizer gave the token {most}, but the LM has {count}, from 0. Give the LM's "
+            "own tokenizer."
+        )
 
 
 def best_device() -> str:
@@ -219,7 +246,7 @@ def load_lm(
 
     Raises:
         DocmemError: if the dtype is unknown or beyond this processor, the device or GPUs are
-            missing, or the LM cannot be loaded.
+            missing, or the LM cannot be loaded, is not whole, or is no causal LM.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -232,9 +259,14 @@ def load_lm(
     where = {"revision": revision, "cache_dir": lm_cache_dir}
     try:
         tokenizer = AutoTokenizer.from_pretrained(repository, **where)
-        model = AutoModelForCausalLM.from_pretrained(
-            repository, dtype=DTYPES[dtype], **place, **where
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            repository, dtype=DTYPES[dtype], output_loading_info=True, **place, **where
         )
+        model, found = loaded
+        if missing := sorted(found["missing_keys"]):  # which transformers would draw at random
+            raise ValueError(f"it lacks {len(missing)} of the weights, as {missing[0]}.")
+        if set(tokenizer.get_vocab()) <= {*tokenizer.all_special_tokens}:
+            raise ValueError("it has no files of a tokenizer, as tokenizer.json.")
     # The hub's client, transformers, its file formats and the file system fail each in its own way.
     except Exception as error:
         known = ", ".join(("tiny", *SHORT_NAMES))

@@ -24,7 +24,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from docmem.core.files import replacing
-from docmem.errors import Count, checked
+from docmem.errors import Count, DocmemError, OutFile, checked
 from docmem.evaluation.recall import sampled
 from docmem.plots.style import (
     CURVES,
@@ -252,7 +252,7 @@ class Film:
 
 
 @checked
-def memory_selection_gif(run: Run, path: Path, *, frames: Count = 50) -> Path:
+def memory_selection_gif(run: Run, path: OutFile, *, frames: Count = 50) -> Path:
     """Draw a run's snapshots into an animated GIF, 1060 × 700 pixels, and return its path.
 
     The same frames become an .mp4 of the same name where imageio-ffmpeg is installed; where it is
@@ -264,9 +264,12 @@ def memory_selection_gif(run: Run, path: Path, *, frames: Count = 50) -> Path:
         frames: how many snapshots to show, at most.
 
     Raises:
-        DocmemError: if the run has no snapshots, or a file cannot be written.
+        DocmemError: if the run has no snapshots, or the file cannot be written or is no .gif.
     """
-    path, snapshots = Path(path), run.load_snapshots()
+    path = Path(path)
+    if path.suffix.lower() != ".gif":  # an .mp4 would be replaced by the film
+        raise DocmemError(f"{path} does not end in .gif; give the GIF a name that does.")
+    snapshots = run.load_snapshots()
     indices = spaced_snapshots(len(snapshots.epochs), frames)
     picture = SelectionPicture(run, color_limits(snapshots, indices))
     film = Film(picture.figure.figure, picture.changing())

@@ -8,20 +8,21 @@ again is quick.
 
 import functools
 import html
+import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxtyping import Float
-from tabulate import tabulate
+from tabulate import tabulate, tabulate_formats
 from torch import Tensor
 
 from docmem import plots
 from docmem.core.files import replacing, write_json, write_text
-from docmem.errors import DocmemError, OutFolder, Several, checked
+from docmem.errors import DocmemError, OutFolder, Several, checked, did_you_mean
 from docmem.evaluation.cached import measure, measure_plane
-from docmem.evaluation.plane import KeyPlane
+from docmem.evaluation.plane import KeyPlane, plane_of
 from docmem.evaluation.recall import Completion, Recognition
 from docmem.lm.loading import LanguageModel
 from docmem.plots.animation import memory_selection_gif
@@ -89,9 +90,11 @@ def table(results: Sequence[Result], style: str = "simple") -> str:
         style: tabulate's name of the format; "github" for Markdown.
 
     Raises:
-        DocmemError: if there is no result.
+        DocmemError: if there is no result, or no such style.
     """
     check_some("results", results)
+    if style not in tabulate_formats:  # for which tabulate would take another
+        raise DocmemError(f"style is {style!r}.{did_you_mean(style, tabulate_formats)}")
     rows = [
         {
             "memory": name,
@@ -193,14 +196,12 @@ def draw_figures(
         map_tokens: tokens of each document's first segment that the map reads; None: all.
 
     Raises:
-        DocmemError: if the runs do not go together, or a file cannot be written.
+        DocmemError: if the runs do not go together, DocReps span no plane, or a file cannot be
+            written.
     """
     if not runs:
         raise DocmemError("Name at least one run to draw.")
-    if runs[-1].config.key_dim < 2:
-        raise DocmemError(
-            "DocReps of length 1 have no plane to draw; train with key_dim 2 or more."
-        )
+    plane_of(runs[-1].load_memory().doc_reps)  # raises if they span none
     if any(run.titles != runs[0].titles for run in runs):
         raise DocmemError("These runs hold different documents; draw them one at a time.")
     names, folder = names_of(runs), Path(folder)
@@ -246,13 +247,22 @@ def draw_figures(
         with replacing(folder / name) as temporary:
             temporary.write_bytes(png_bytes(figure))
     write_text(folder / "results.md", report(results, runs))
-    write_json(folder / "results.json", _numbers(runs, results, plane))
+    write_json(folder / "results.json", _finite(_numbers(runs, results, plane)))
     return results
 
 
 def _rounded(values: Tensor) -> Any:
     """A tensor as nested lists of numbers with four decimals."""
     return values.double().numpy().round(4).tolist()
+
+
+def _finite(content: Any) -> Any:
+    """The same with None in place of what is no number, as JSON has it."""
+    if isinstance(content, dict):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, list):
+        return [*map(_finite, content)]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _numbers(runs: Sequence[Run], results: Sequence[Result], plane: KeyPlane) -> dict[str, Any]:

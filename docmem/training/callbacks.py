@@ -30,17 +30,38 @@ class Callback(Protocol):
         """Called after each epoch; False stops the training."""
 
 
-OnEpoch = Callable[[Epoch], bool | None] | Callback
+@runtime_checkable
+class StartCallback(Protocol):
+    """What hears of the start, and perhaps of more."""
+
+    def on_start(self, run: Run) -> None:
+        """Called before the first epoch."""
+
+
+@runtime_checkable
+class EndCallback(Protocol):
+    """What hears of the end, and perhaps of more."""
+
+    def on_end(self, run: Run) -> None:
+        """Called after whatever ended the training."""
+
+
+OnEpoch = Callable[[Epoch], bool | None] | Callback | StartCallback | EndCallback
 MOMENTS = ("on_start", "on_epoch", "on_end")
 
 
 def check_watcher(watcher: OnEpoch | None) -> None:
     """Raise unless all that `watcher` has for a moment can be called with one argument."""
-    if isinstance(watcher, type) and hasattr(watcher, "on_epoch"):
+    if isinstance(watcher, type) and any(hasattr(watcher, moment) for moment in MOMENTS):
         name = watcher.__name__
         raise ArgumentError(f"on_epoch is the class {name}; give an object of it, as {name}().")
     for moment in MOMENTS:
         method = _method(watcher, moment)
+        if inspect.iscoroutinefunction(method):
+            raise ArgumentError(
+                f"{moment} of what watches the training is `async`, and nothing would await it; "
+                "give a plain function."
+            )
         try:
             if method is not None:
                 inspect.signature(method).bind(None)
@@ -61,7 +82,7 @@ def tell(watcher: OnEpoch | None, moment: str, what: Run | Epoch) -> Any:
 
 
 def _method(watcher: OnEpoch | None, moment: str) -> Any:
-    return getattr(watcher, moment, watcher if moment == "on_epoch" else None)
+    return getattr(watcher, moment, watcher if moment == "on_epoch" and callable(watcher) else None)
 
 
 class TensorBoard:

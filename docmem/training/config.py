@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+from torch.quasirandom import SobolEngine
 
 from docmem.core.config import KeyModule, MemoryConfig
 from docmem.core.loss import LossForm, Negative
@@ -21,6 +22,7 @@ from docmem.errors import (
     Natural,
     NotNegative,
     Positive,
+    Rate,
     Seed,
     Several,
     check_fields,
@@ -130,9 +132,9 @@ class TrainConfig:
     """Segments per step, all of one document."""
     optimizer: OptimizerName = "muon"
     """adamw, as in the paper; or muon: orthogonalised momentum on matrices, AdamW on the rest."""
-    muon_lr: Positive = 0.08
+    muon_lr: Rate = 0.08
     """Muon's learning rate, constant."""
-    lr: Positive = 4e-3
+    lr: Rate = 4e-3
     """AdamW's learning rate, constant. A command that sets it and names neither an optimizer nor a
     preset asks for the paper's procedure."""
     weight_decay: NotNegative = 0.01
@@ -167,6 +169,11 @@ class TrainConfig:
         for name in ("lm_name", "device", "documents"):
             if getattr(self, name) is not None:
                 check_text(name, getattr(self, name))
+        if self.doc_rep_init == "spread" and self.key_dim > SobolEngine.MAXDIM:
+            raise DocmemError(
+                f"key_dim is {self.key_dim}; DocReps can be spread in {SobolEngine.MAXDIM} "
+                "dimensions at most. Give fewer, or doc_rep_init orthogonal."
+            )
         self.memory_config(d_model=1, n_docs=1)  # refuses what no memory can be
 
     @property
@@ -201,7 +208,7 @@ def _plain(field: dataclasses.Field[Any], value: Any) -> Any:
     # The paper's command line writes an absent value as the word none.
     if field.default is None and str(value).lower() == "none":
         return None
-    if isinstance(value, str | os.PathLike) and Path in get_args(field.type):
+    if value != "" and isinstance(value, str | os.PathLike) and Path in get_args(field.type):
         return Path(value)
     if isinstance(value, torch.device | os.PathLike):
         return str(value)

@@ -125,8 +125,15 @@ def plan(config: TrainConfig, documents: Sequence[Document] | None = None) -> Pl
             f"{context} tokens. Give a smaller max_length or segment_length."
         )
     check_negative(config, len(lengths))
-    with torch.device("meta"):  # an activation that is none fails here
-        DocumentMemory(config.memory_config(width, len(lengths)))
+    try:
+        with torch.device("meta"):  # an activation that is none fails here
+            DocumentMemory(config.memory_config(width, len(lengths)))
+    except RuntimeError as error:
+        raise DocmemError(
+            f"No memory can have {config.hook_memory_dim} entries and a key_dim of "
+            f"{config.key_dim}: {str(error).splitlines()[0]}. Give a smaller hook_memory_dim or "
+            "key_dim."
+        ) from error
     tokens = sum(map(sum, lengths))
     blocks = find_blocks(model)
     layer = resolve_layer(config.hook_memory_layer, len(blocks))

@@ -124,8 +124,13 @@ class Run:
             DocmemError: if `path` holds a run with other settings, documents, DocReps or LM, one
                 with more epochs already, or files that are no run.
         """
-        if not (path / "run.json").exists():
-            if path.exists() and not (path.is_dir() and all(map(_is_ours, path.iterdir()))):
+        try:
+            there = (path / "run.json").exists()
+            free = not path.exists() or (path.is_dir() and all(map(_is_ours, path.iterdir())))
+        except OSError as error:
+            raise DocmemError(f"{path} cannot be read: {error}. Choose another folder.") from error
+        if not there:
+            if not free:
                 raise DocmemError(
                     f"{path} holds files that are no run of docmem; choose an empty or new folder."
                 )

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm.auto import tqdm
 
 from docmem.checkpoint import load_checkpoint, save_checkpoint
@@ -47,6 +48,7 @@ SNAPSHOTS_PER_EPOCH = 10
 """At most, whatever `snapshot_freq` says."""
 
 
+@torch.inference_mode(False)  # and so with gradients, also where the caller has turned them off
 @checked
 def train(
     config: TrainConfig,
