@@ -125,6 +125,20 @@ def test_pieces_of_another_run_are_named(run: Run, lm, config: TrainConfig, tmp_
     assert states(run.path, repair=True)["history.jsonl"] == "repaired"
 
 
+def test_another_runs_checkpoint_is_named_and_nothing_is_made_from_it(
+    run: Run, config: TrainConfig, tmp_path: Path
+):
+    other = dataclasses.replace(config, seed=2, save_dir=tmp_path / "other")
+    checkpoint = train(other, lm=toy_lm(), documents=DOCUMENTS, progress=False).checkpoint
+    shutil.copy(checkpoint, run.checkpoint)
+    before = files(run.path)
+    for repair in (False, True):
+        (found,) = (one for one in check(run.path, repair) if one.state != "whole")
+        assert found.file == run.checkpoint.name
+        assert "another config: seed was 2, now 1" in found.note
+    assert files(run.path) == before
+
+
 def test_foreign_files_are_named_and_left_and_what_a_killed_process_left_goes(run: Run):
     (run.path / "thesis.tex").write_text("precious")
     (run.path / "memory" / ".config.json.77.partial").write_text("{")

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import stat
 import sys
 from dataclasses import replace
@@ -26,6 +27,10 @@ def half(number: int) -> int:
     if number % 2:
         raise DocmemError(f"{number} is {ODD}; give an even number.")
     return number // 2
+
+
+def kill_itself(by: int) -> None:
+    os.kill(os.getpid(), by)
 
 
 def trained(folder: Path, seed: int) -> list[float]:
@@ -80,6 +85,12 @@ def test_local_pool_keeps_the_order_and_returns_errors() -> None:
     results = perform(half, [(4,), (3,), (8,)], "local:1", Path("unused"))
     assert results[0] == 2 and results[2] == 4
     assert isinstance(results[1], DocmemError) and "3 is odd" in str(results[1])
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_a_sentence() -> None:
+    with pytest.raises(DocmemError, match="One of the processes was killed"):
+        perform(kill_itself, [(signal.SIGKILL,)], "local:1", Path("unused"))
 
 
 def test_workers_share_threads_and_take_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from docmem.checkpoint import load_checkpoint
 from docmem.core.files import load_tensors, reading, tensor_digest
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError, checked
+from docmem.training.description import check_same
 from docmem.training.history import Epoch
 from docmem.training.run import CHECKPOINT, LOCK, Run, is_partial
 from docmem.training.setup import configured_documents
@@ -143,6 +144,8 @@ def _pieces(
 def _restored(run: Run) -> tuple[DocumentMemory, list[Epoch], list[str]]:
     """The memory and history in a run's checkpoint, and the snapshots that had been taken."""
     tensors, progress = load_tensors(run.checkpoint)
+    if "run" in progress:  # version 0.1 did not say
+        check_same(run.checkpoint, progress["run"], run.description)
     d_model = tensors["module/token_key.weight"].shape[1]
     memory = DocumentMemory(run.config.memory_config(d_model, len(run.titles)), run.titles)
     load_checkpoint(run.checkpoint, memory, new_optimizer(run.config, memory), {})

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,13 @@ def _local(job: _Job, arguments: Sequence[Sequence[Any]], count: int) -> list[An
         futures = [pool.submit(job, *one) for one in arguments]
         for _ in tqdm(as_completed(futures), total=len(futures), unit="job"):
             pass
-        return [future.result() for future in futures]
+        try:
+            return [future.result() for future in futures]
+        except BrokenProcessPool as error:
+            raise DocmemError(
+                "One of the processes was killed, perhaps for want of memory, and the others with "
+                "it. The same command goes on; give fewer processes if it happens again."
+            ) from error
 
 
 def begin_worker(count: int, begun: Any) -> None:
