@@ -1031,6 +1031,7 @@ def test_what_trains_has_its_gradients_where_they_are_off(
         run = docmem.train(config, lm=names["lm"], documents=DOCUMENTS, progress=False)
         add(cache, fewer, "New", epochs=1)
         forget(cache, memory, 0, epochs=1)
+        search_descent(names["texts"], memory, points=2, steps=1)
     assert run.finished
 
 

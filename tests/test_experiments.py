@@ -387,8 +387,9 @@ def test_the_command_runs_what_is_missing(
     monkeypatch.setattr(experiments, "NAMES", ("activation",))
     drawn: list[Path] = []
     monkeypatch.setattr(runner, "redraw", lambda _, out: drawn.append(out))
-    assert main(["experiment", "all", "--fast", "--out", str(folder)]) == 0
+    assert main(["experiment", "all", "--fast", "--seeds", "2", "--out", str(folder)]) == 0
     assert performed == []
+    assert not runner.is_current("activation", RunPool(fast=True, seeds=3), folder)
     assert main(["experiment", "all", "--fast", "--fresh", "--out", str(folder)]) == 0
     assert main(["experiment", "activation", "--fast", "--out", str(folder)]) == 0
     assert performed == ["activation", "activation"]

@@ -62,6 +62,12 @@ def test_losses_states_means_of_the_last_epochs_once(epochs: int, says: str) -> 
     assert figure.axes[0].transData.transform((1, max(top, 4.5)))[1] < lowest
 
 
+def test_long_titles_are_cut_at_a_space_or_where_there_is_none():
+    assert style.drawable("The Museum of Instruments", 16) == "The Museum of …"
+    assert style.drawable("x" * 50, 10) == "x" * 9 + "…"
+    assert style.drawable("short", 10) == "short"
+
+
 def test_titles_with_markup_are_drawn_as_written() -> None:
     title = "$x_1$ <b> _ 100% あ\t\\n"
     shown = style.drawable(title)

@@ -71,6 +71,7 @@ def test_a_value_given_twice_is_one_training() -> None:
         (["sweep", "--seed", "1", "--executor", "ray"], "There is no executor 'ray'"),
         (["sweep", "--seed", "1", "--executor", "local:0"], "There is no executor 'local:0'"),
         (["sweep", "--lr", "0", "--seed", "1"], "lr is 0"),
+        (["sweep", "--seed", "1", "--num_epochs", "2", "3"], "trainings are the same run"),
     ],
 )
 def test_wrong_sweeps_are_sentences(

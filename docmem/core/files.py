@@ -49,7 +49,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def _sync(path: Path) -> None:
     """Wait until a file, or a folder's list of names, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # as Windows wants it
     try:
         os.fsync(handle)
     finally:

@@ -70,6 +70,7 @@ def search_grid(
     return _search(cache, memory, plane, found)
 
 
+@torch.inference_mode(False)  # and so with gradients, also where the caller has turned them off
 @checked
 def search_descent(
     cache: HiddenStateCache,

@@ -177,7 +177,7 @@ def is_current(name: str, pool: RunPool, folder: Path) -> bool:
         DocmemError: as `load_results`.
     """
     results = load_results(name, folder)
-    if results is None or results.code != code_digest(name):
+    if results is None or results.code != code_digest(name) or results.pool.seeds < pool.seeds:
         return False
     now = to_dict(pool.config())
     return results.pool.config == {setting: now.get(setting) for setting in results.pool.config}

@@ -240,7 +240,7 @@ def pretrain(config: PretrainConfig) -> Path:
     work = config.out / "work"
     settings = {key: str(value) for key, value in asdict(config).items() if key != "out"}
     settings_path = work / "config.json"
-    if settings_path.exists() and json.loads(settings_path.read_text()) != settings:
+    if settings_path.exists() and json.loads(settings_path.read_text("utf-8")) != settings:
         raise DocmemError(
             f"{config.out} holds a pretraining with other settings. "
             "Choose another --out, or delete it to start anew."

@@ -11,6 +11,7 @@ Every file carries a digest; a damaged one is made again.
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import safetensors
@@ -92,7 +93,10 @@ def _mapped(path: Path) -> Tensor | None:
 
 def _clean(folder: Path) -> None:
     """Delete the files used longest ago, until the folder is within its budget."""
-    files = [(path.stat(), path) for path in folder.glob("*.safetensors")]
+    files = []
+    for path in folder.glob("*.safetensors"):
+        with suppress(FileNotFoundError):  # another process deletes too
+            files.append((path.stat(), path))
     size = sum(status.st_size for status, _ in files)
     for status, path in sorted(files, key=lambda one: one[0].st_mtime):
         if size <= BUDGET_GB * 1e9:

@@ -106,10 +106,11 @@ def drawable(text: str, width: int | None = None) -> str:
 
     Args:
         text: any text.
-        width: shorten it to so many characters, at a space.
+        width: shorten it to so many characters, at a space if there is one.
     """
     if width:
-        text = textwrap.shorten(text, width, placeholder=" …")
+        shortened = textwrap.shorten(text, width, placeholder=" …")
+        text = f"{text[: width - 1]}…" if shortened == "…" else shortened
     font = get_font(findfont("DejaVu Sans"))
     known = (
         " " if not c.isprintable() else c if font.get_char_index(ord(c)) else "□" for c in text

@@ -133,7 +133,8 @@ def _pieces(
         yield name, functools.partial(digest, name), weights, save_memory
         yield "memory/config.json", run.load_memory, None, save_memory  # do the two fit together?
         if "memory/README.md" in names or (memory and memory.origin):  # version 0.1 wrote none
-            yield "memory/README.md", (path / "memory/README.md").read_text, None, save_memory
+            card = functools.partial((path / "memory/README.md").read_text, "utf-8")
+            yield "memory/README.md", card, None, save_memory
     taken = {name for name in names if re.fullmatch(r"snapshots/\d+\.safetensors", name)}
     for name in sorted(taken.union(snapshots)):
         yield name, functools.partial(doc_reps, name), places

@@ -13,6 +13,7 @@ from typing import Any
 
 from docmem.errors import DocmemError
 from docmem.training.config import TrainConfig
+from docmem.training.description import RESUME_IGNORES
 from docmem.training.executors import perform
 from docmem.training.train import train
 
@@ -47,5 +48,12 @@ def sweep(configs: Sequence[TrainConfig], executor: str) -> list[Any]:
                 f"save_dir is {str(folder)!r} for {count} trainings; leave it out, and each has a "
                 "folder of its own."
             )
+    ignored = dict.fromkeys(RESUME_IGNORES)
+    runs = [str({**vars(config), **ignored}) for config in configs if config.save_dir is None]
+    if len({*runs}) < len(runs):
+        raise DocmemError(
+            "Some of these trainings are the same run, which num_epochs, a device and the like do "
+            "not change. Give one value of them, or train with a save_dir for each."
+        )
     jobs = [(config,) for config in configs]
     return perform(train_quietly, jobs, executor, Path("outputs/logs"))
