@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from docmem.core.files import load_tensors, reading, save_tensors
+from docmem.core.files import HINT, load_tensors, reading, save_tensors
 from docmem.errors import DocmemError
 
 KEPT = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum"})
@@ -49,13 +49,21 @@ def load_checkpoint(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     generators: Mapping[str, torch.Generator],
+    advice: str = HINT,
 ) -> dict[str, Any]:
     """Restore `module`, `optimizer` and `generators` in place; return the saved progress.
+
+    Args:
+        path: the file.
+        module: what was trained.
+        optimizer: what trained it.
+        generators: by name, as they were saved.
+        advice: what to do if the file cannot be read.
 
     Raises:
         DocmemError: if the file is truncated or belongs to a module of other shapes.
     """
-    tensors, progress = load_tensors(path)
+    tensors, progress = load_tensors(path, advice)
     saved = {
         name.removeprefix("module/"): tensor
         for name, tensor in tensors.items()
@@ -73,7 +81,7 @@ def load_checkpoint(
             f"{path} belongs to another configuration: missing {missing}, unknown {unexpected}."
         )
     optimizer.state.clear()
-    with reading(path):
+    with reading(path, advice):
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise ValueError(f"{name} is not all finite numbers")

@@ -18,7 +18,7 @@ import torch
 from docmem.errors import (
     Count,
     DocmemError,
-    Seed,
+    Natural,
     check_fields,
     check_text,
     check_title,
@@ -175,7 +175,7 @@ def load_documents(
     max_documents: Count | None = None,
     *,
     titles: Sequence[str] = (),
-    seed: Seed | None = None,
+    seed: Natural | None = None,
     cache_dir: Path | None = None,
 ) -> list[Document]:
     """Load documents.

@@ -214,11 +214,6 @@ def check_count(name: str, value: object, least: int = 1) -> None:
         raise DocmemError(f"{name} is {_shown(value)}; it must be a whole number, {limit}.")
 
 
-def check_seed(name: str, value: object) -> None:
-    """Raise unless `value` is a whole number that torch takes as a seed."""
-    check_count(name, value, 0)
-
-
 def check_at_least(name: str, value: object, least: float) -> None:
     """Raise unless `value` is a finite number not below `least`."""
     if not _finite(value) or typing.cast(float, value) < least:
@@ -244,6 +239,7 @@ def check_path(name: str, path: str | os.PathLike[str]) -> None:
     """Raise if no file or folder can have such a path: it is empty, too long, or has a NUL."""
     if path == "":  # which Path takes for the current folder
         raise DocmemError(f"{name} is ''; give the path of a file or folder.")
+    check_unicode(name, str(path))  # which is written into files that are UTF-8
     try:
         Path(path).lstat()
     except (OSError, ValueError) as error:
@@ -282,8 +278,6 @@ Count = Annotated[int, check_count]
 """A whole number, at least 1."""
 Several = Annotated[int, functools.partial(check_count, least=2)]
 """A whole number, at least 2."""
-Seed = Annotated[int, check_seed]
-"""A whole number that torch takes as a seed."""
 NotNegative = Annotated[float, functools.partial(check_at_least, least=0)]
 """A finite number, at least 0."""
 Positive = Annotated[float, check_positive]

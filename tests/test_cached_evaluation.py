@@ -49,6 +49,18 @@ def test_cached_results_equal_a_fresh_evaluation(mine: tuple[LanguageModel, Run]
     assert measure(run, lm).completion == first.completion
 
 
+@pytest.mark.parametrize("damage", [b"", b"not tensors"])
+def test_a_damaged_evaluation_is_measured_again(
+    mine: tuple[LanguageModel, Run], damage: bytes
+) -> None:
+    lm, run = mine
+    first, path = measure(run, lm), run.path / "measured" / "recall.safetensors"
+    good = path.read_bytes()
+    path.write_bytes(damage)
+    assert measure(run, lm).completion == first.completion
+    assert path.read_bytes() == good
+
+
 def test_measure_plane_reads_first_segments(mine: tuple[LanguageModel, Run]) -> None:
     lm, run = mine
     plane = measure_plane(run, lambda: lm, 3)

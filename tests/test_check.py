@@ -1,6 +1,7 @@
 """`docmem check`: every file read, what is wrong named, what can be made again made again."""
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from docmem.cli.main import main
 from docmem.core.files import load_tensors, save_tensors
 from docmem.errors import DocmemError
 from docmem.evaluation.cached import measure
+from docmem.lm.loading import LanguageModel
 from docmem.training.check import check
 from docmem.training.config import TrainConfig
 from docmem.training.description import describe
@@ -173,9 +175,52 @@ def test_folder_that_is_no_run_and_no_folder_is_not_whole(tmp_path: Path):
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_nothing_is_repaired_while_a_training_goes_on(go: Callable[..., Run], config: TrainConfig):
-    def repair() -> None:
+@pytest.mark.parametrize("repair", [False, True])
+def test_nothing_is_checked_while_a_training_goes_on(
+    go: Callable[..., Run], config: TrainConfig, repair: bool
+):
+    def look() -> None:
         with pytest.raises(DocmemError, match="Another process is training"):
-            check(config.save_dir, repair=True)
+            check(config.save_dir, repair)
 
-    assert go(at(4, repair)).finished
+    assert go(at(4, look)).finished
+
+
+def test_a_folder_where_a_file_should_be_is_damage(run: Run):
+    for name in ("snapshots/000003.safetensors", "measured/recall.safetensors"):
+        (run.path / name).unlink()
+        (run.path / name).mkdir()
+        assert states(run.path)[name] == "damaged"
+
+
+def test_a_log_of_tensorboard_belongs_to_a_run(run: Run):
+    (run.path / "tensorboard").mkdir()
+    (run.path / "tensorboard" / "events.out.tfevents.1").write_bytes(b"curves")
+    assert states(run.path) == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["memory/model.safetensors", "memory/config.json", "documents.json.gz", "history.jsonl"]
+)
+@pytest.mark.parametrize("damage", ["lost", "emptied"])
+def test_a_finished_training_makes_again_what_it_lost(
+    run: Run, lm: LanguageModel, config: TrainConfig, name: str, damage: str
+):
+    before, settings = files(run.path), dataclasses.replace(config, save_dir=run.path)
+    (run.path / name).unlink() if damage == "lost" else (run.path / name).write_bytes(b"")
+    train(settings, lm=lm, documents=DOCUMENTS, progress=False)
+    assert files(run.path) == before
+
+
+def test_notes_say_what_can_be_done(run: Run):
+    for name, says in {
+        "memory/config.json": "There is no file .*config.json. --repair makes it again",
+        "checkpoint.safetensors": "There is no .* can be read, but not trained on",
+        "snapshots/000003.safetensors": "Restore it from a copy, or delete it",
+        "run.json": "it has no run.json. --repair makes it again",
+    }.items():
+        good = (run.path / name).read_bytes()
+        (run.path / name).unlink()
+        note = next(one.note for one in check(run.path) if one.file == name)
+        assert re.search(says, note) and "docmem check" not in note
+        (run.path / name).write_bytes(good)

@@ -1,6 +1,8 @@
 import dataclasses
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +111,34 @@ def test_settings_of_a_file_that_have_no_effect_are_refused(
     assert main(["train", "--config", str(file)]) == 1
     assert "muon_lr is 0.5, but optimizer is adamw" in capsys.readouterr().err
     assert parsed(["train", "--config", str(file), "--optimizer", "muon"]).muon_lr == 0.5
+
+
+def test_a_file_of_settings_keeps_its_optimizer(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("seed = 2\n")
+    assert parsed(["train", "--config", str(file), "--lr", "1e-3"]).optimizer == "muon"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("deep.json", "[" * 100_000), ("deep.toml", "a = " + "[" * 100_000),
+        ("twice.json", '{"seed": 1, "seed": 2}'), ("list.json", "[]"), ("binary.toml", "\0"),
+    ],
+)  # fmt: skip
+def test_a_file_that_holds_no_settings_is_a_sentence(
+    name: str, content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text(content)
+    assert main(["train", "--config", str(tmp_path / name)]) == 1
+    assert f"{name} cannot be read as settings: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--negative_rows", "--snapshot_freq", "--num_gpus", "--save_dir"])
+def test_an_absent_value_is_written_none(flag: str) -> None:
+    for words in ([flag, "none"], [f"{flag}=none"]):
+        assert getattr(parsed(["train", *words]), flag[2:]) is None
+    assert parsed(["train", "--titles", "none"]).titles == ("none",)
 
 
 def test_a_full_gpu_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,3 +252,41 @@ def test_a_reader_that_stops_early_ends_the_command_in_silence(tmp_path: Path):
         command.stdout.close()
         said = command.stderr.read()
     assert (command.returncode, said) == (1, b"")
+
+
+HELP = "import sys; from docmem.cli.main import main; sys.exit(main(['runs', sys.argv[1]]))"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_output_that_cannot_be_written_is_a_sentence(run_folder: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", HELP, run_folder], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_output_in_another_encoding_and_closed_output_are_no_fault(
+    run_folder: Path, encoding: str, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(run_folder, tmp_path / "Łódź" / "run").parent
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(
+        [sys.executable, "-c", HELP, folder.parent], env=environment, capture_output=True,
+        encoding=encoding,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "d\\u017a/run" in done.stdout
+    closed = f"import sys; sys.stdout = sys.stderr = None; {HELP}"
+    assert subprocess.run([sys.executable, "-c", closed, folder]).returncode == 0
+
+
+def test_an_interrupt_while_the_command_is_imported_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("import os; os.kill(os.getpid(), 2); raise KeyError")
+    done = subprocess.run(
+        [sys.executable, "-m", "docmem", "runs"], capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")

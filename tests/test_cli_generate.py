@@ -43,7 +43,8 @@ def test_generate_writes_as_the_base_lm_for_document_none(
 ) -> None:
     lm, _ = trained
     expected = PROMPT + generate_text(lm.model, lm.tokenizer, PROMPT, max_new_tokens=6)
-    assert written(folder, capsys, "--document", "none") == expected.splitlines()
+    for name in ("none", "(base LM)"):
+        assert written(folder, capsys, "--document", name) == expected.splitlines()
 
 
 def test_generate_opens_all_entries_for_document_all(
@@ -52,7 +53,8 @@ def test_generate_opens_all_entries_for_document_all(
     lm, run = trained
     with attach(lm.model, run.load_memory()) as hooked, hooked.document(0):
         expected = generate(hooked, lm.tokenizer, PROMPT, ALL_ENTRIES, max_new_tokens=6)
-    assert written(folder, capsys, "--document", "all") == (PROMPT + expected).splitlines()
+    for name in ("all", "all entries"):
+        assert written(folder, capsys, "--document", name) == (PROMPT + expected).splitlines()
 
 
 def test_a_prompt_of_one_token_points_to_no_document(

@@ -844,7 +844,7 @@ write_page([run], "") | folder
 write_page([run], Path("/")) | '/' is a folder
 write_page([run], run.path) | is a folder
 write_page([run], "a" + chr(0)) | out, cannot be a path
-write_page([run], chr(0xD800) + ".html") | out, cannot be a path
+write_page([run], chr(0xD800) + ".html") | out has, no character of Unicode
 write_page([run], "x" * 300) | out, cannot be a path
 write_page([run], file / "page.html") | a_file is a file
 write_page([run], 5) | out
@@ -1094,8 +1094,19 @@ page {run} --prompts | --prompts stands without a value
 train --lm_size 1b | lm_size is 1b, tiny
 train --preset smollm2-135m --lm-size=1b | lm_size is 1b
 train --documents {file} | a_file is a file
-train --titles Thornwick --max_labels 3 | Did you mean 'Thornwick Light'
+train --titles Thornwick | Did you mean 'Thornwick Light'
+train --titles Thornwick --max_labels 3 | max_labels is 3, but titles says which documents
 train --max_labels 1 | second document
+train --lm_name pythia | 'pythia', lm_size, 1b
+train --save_dir \udcff | save_dir has, Unicode
+train --key_internal_layers 1 --key_internal_dim 8 --document_key_module_type nonlinear | no effect
+train --preset tiny --config {run}/run.json | preset tiny would have no effect
+plan --max_labels 9000000000000000000 | more memory than there is
+page {run} --points 300000 | more memory than there is
+generate {run} --prompt The --seed 3 | seed has no effect without a temperature
+attribute {run} --text {long} | exceeds the context, Shorten it.
+experiment activation --fresh | fresh is for all
+runs {long} | cannot be a path
 train --hook_memory_layer 4 | 4 blocks
 train --key_activation tanhh | tanhh
 train --device gpu | gpu
@@ -1162,7 +1173,7 @@ fetch tiny
 
 
 def command(line: str, run: Run, folders: Path) -> list[str]:
-    places = {"run": run.path, "file": folders / "a_file"}
+    places = {"run": run.path, "file": folders / "a_file", "long": "ab" * 400}
     return [word.format(**places) for word in line.split(" ")]
 
 

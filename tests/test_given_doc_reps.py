@@ -59,7 +59,7 @@ def test_other_doc_reps_in_the_same_folder_are_rejected(
     lm, config: TrainConfig, epochs: int, first, second
 ):
     before = files(trained(lm, config, first, at(epochs, lambda: False)).path)
-    with pytest.raises(DocmemError, match="holds a run with other DocReps; give those it began"):
+    with pytest.raises(DocmemError, match=r"holds a run with other DocReps\. Give those it began"):
         trained(lm, config, second)
     assert files(config.save_dir) == before
 

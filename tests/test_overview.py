@@ -36,9 +36,10 @@ def test_run_that_cannot_be_opened_is_named(
     train(quick_config(tmp_path / "good"), lm=toy_lm(), documents=DOCUMENTS, progress=False)
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "run.json").write_text("{")
-    said = lines(tmp_path, capsys)
-    assert any(line.startswith("good") for line in said)
-    assert any("bad/run.json cannot be read" in line for line in said)
+    assert main(["runs", str(tmp_path)]) == 1
+    printed, said = capsys.readouterr()
+    assert any(line.startswith("good") for line in printed.splitlines())
+    assert "bad/run.json cannot be read" in said
 
 
 @pytest.mark.parametrize("folder", ["", "nowhere"])

@@ -117,8 +117,44 @@ def test_learning_rate_warms_up_and_decays_to_almost_zero(config: PretrainConfig
 
 def test_other_settings_in_the_same_folder_are_rejected(config: PretrainConfig) -> None:
     pretrain(config)
-    with pytest.raises(DocmemError, match="other settings"):
+    with pytest.raises(DocmemError, match="another seed"):
         pretrain(dataclasses.replace(config, seed=2))
+
+
+def test_other_texts_in_the_same_folder_are_rejected(config: PretrainConfig) -> None:
+    pretrain(config)
+    (config.text / "prose.txt").rename(config.text / "again.txt")
+    with pytest.raises(DocmemError, match="a pretraining of other texts"):
+        pretrain(config)
+
+
+def test_the_same_texts_elsewhere_are_the_same_pretraining(config: PretrainConfig) -> None:
+    weights = (pretrain(config) / "model.safetensors").read_bytes()
+    moved = config.text.rename(config.text.with_name("moved"))
+    assert (
+        pretrain(dataclasses.replace(config, text=moved)) / "model.safetensors"
+    ).read_bytes() == weights
+
+
+@pytest.mark.parametrize("changes", [{"lr": 1e6}, {"weight_decay": 1e300}])
+def test_a_loss_that_is_no_number_leaves_no_lm(
+    config: PretrainConfig, changes: dict[str, float]
+) -> None:
+    with pytest.raises(DocmemError, match="so no LM was written"):
+        pretrain(dataclasses.replace(config, **changes))
+    assert not (config.out / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "\0", '{"seed": 1}'])
+def test_settings_that_were_damaged_are_a_sentence(config: PretrainConfig, content: str) -> None:
+    (config.out / "work").mkdir(parents=True)
+    (config.out / "work" / "config.json").write_text(content)
+    with pytest.raises(DocmemError, match="Choose another --out"):
+        pretrain(config)
+
+
+def test_any_seed_that_torch_takes_will_do(config: PretrainConfig) -> None:
+    batch_at(torch.arange(100), 5, 2, 10, seed=2**63 - 1)
 
 
 def test_folder_without_prose_is_rejected(config: PretrainConfig, tmp_path: Path) -> None:

@@ -28,9 +28,8 @@ from docmem.documents import Document
 from docmem.errors import DocmemError
 from docmem.lm.store import HiddenStateStore
 from docmem.training.config import TrainConfig
-from docmem.training.description import describe
 from docmem.training.processes import ALONE, join
-from docmem.training.run import Run
+from docmem.training.run import Run, locked
 from docmem.training.train import train
 from docmem.training.trainer import Trainer
 
@@ -293,7 +292,7 @@ def test_full_disk_is_the_error_of_all_and_the_same_call_goes_on(
 
 
 def test_held_lock_is_the_error_of_all(config: TrainConfig):
-    with Run(config.save_dir, describe(config, toy_lm(), DOCUMENTS)).lock():
+    with locked(config.save_dir):
         told = complaints(launched(2, training(config)))
     assert told[0] == told[1]
     assert "Another process is training in" in told[0]

@@ -4,10 +4,13 @@ import multiprocessing
 import os
 import signal
 import stat
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from toys import DOCUMENTS, quick_config, toy_lm
@@ -15,7 +18,7 @@ from toys import DOCUMENTS, quick_config, toy_lm
 from docmem.cli.commands import Sweep
 from docmem.cli.main import main, parse
 from docmem.errors import DocmemError
-from docmem.training.executors import begin_worker, perform
+from docmem.training.executors import perform, share_machine
 from docmem.training.run import Run
 from docmem.training.train import train
 
@@ -64,9 +67,17 @@ def test_a_value_given_twice_is_one_training() -> None:
     assert [one.seed for one in command.trainings] == [3, 4]
 
 
+def test_a_flag_given_twice_has_the_values_of_both() -> None:
+    command = parse(["sweep", "--seed", "3", "--key_dim", "2", "--seed", "4"])
+    assert isinstance(command, Sweep)
+    assert [one.seed for one in command.trainings] == [3, 4]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["sweep", "--seed", "1", "2", "--quiet"], "leave out --quiet"),
+        (["sweep", "--log=wandb", "--seed", "1"], "leave out --log"),
         (["sweep", "relu", "--seed", "1"], "'relu' stands without a flag"),
         (["sweep", "--seed", "1", "--executor", "ray"], "There is no executor 'ray'"),
         (["sweep", "--seed", "1", "--executor", "local:0"], "There is no executor 'local:0'"),
@@ -94,17 +105,65 @@ def test_a_killed_worker_is_a_sentence() -> None:
         perform(kill_itself, [(signal.SIGKILL,)], "local:1", Path("unused"))
 
 
+INTERRUPTED = """
+import signal, sys, threading, time
+from pathlib import Path
+from docmem.training.executors import perform
+from test_sweep import endless
+
+if __name__ == "__main__":
+    try:
+        perform(endless, [(Path(sys.argv[1]) / str(n),) for n in range(3)], "local:1", Path())
+    except KeyboardInterrupt:
+        print("stopped")
+"""
+
+
+def endless(begun: Path) -> None:
+    """What the tests interrupt: the first interrupt asks it to end, as in a training."""
+    stop: list[int] = []
+    signal.signal(signal.SIGINT, lambda *_: stop.append(1))
+    begun.touch()
+    while not stop:
+        time.sleep(0.02)
+    begun.with_suffix(".ended").touch()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("whom", ["group", "one"])
+def test_a_pool_that_is_stopped_begins_nothing_more_and_leaves_nobody_behind(
+    tmp_path: Path, how: signal.Signals, whom: str
+) -> None:
+    script = tmp_path / "interrupted.py"
+    script.write_text(INTERRUPTED)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    process = subprocess.Popen(
+        [sys.executable, script, tmp_path], env=environment, start_new_session=True,
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not (tmp_path / "0").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    (os.killpg if whom == "group" else os.kill)(process.pid, how)
+    said = process.communicate(timeout=60)[0]
+    assert psutil.wait_procs(workers, timeout=20)[1] == []
+    assert not (tmp_path / "1").exists()
+    assert (tmp_path / "0.ended").exists() == ("stopped" in said) == (how is signal.SIGINT)
+
+
 def test_workers_share_threads_and_take_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, before = multiprocessing.Value("i", 0), torch.get_num_threads()
     try:
         for threads, gpu in ((4, "3"), (2, "5")):
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
             torch.set_num_threads(2 * threads)
-            begin_worker(2, begun)
+            share_machine(2, begun)
             assert torch.get_num_threads() == threads
             assert os.environ["CUDA_VISIBLE_DEVICES"] == gpu
         torch.set_num_threads(1)
-        begin_worker(8, begun)
+        share_machine(8, begun)
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)

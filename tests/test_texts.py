@@ -18,7 +18,7 @@ from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
 from docmem.training.description import describe, description_digest
 from docmem.training.run import Run
-from docmem.training.texts import TEXTS, read_parts, what_is_read
+from docmem.training.texts import TEXTS, describe_texts, read_parts, what_is_read
 from docmem.training.train import train
 
 
@@ -44,7 +44,8 @@ def test_a_training_says_what_it_reads_and_what_changes_that(
         "max_length, 8 tokens, and end there."
     )
     batch = toy_lm().tokenize(["two words"])
-    assert what_is_read([Document("A", "two words")], config, [batch]) == (
+    told = describe_texts([Document("A", "two words")], config)
+    assert what_is_read(told["documents"], config, [batch]) == (
         "Reading 1 documents (max_labels: 10), all of their 2 words."
     )
     train(short, lm=toy_lm(), documents=DOCUMENTS, progress=False)

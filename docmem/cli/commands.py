@@ -5,11 +5,13 @@ What takes long to import is imported where it is used: transformers, figures, p
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -18,7 +20,14 @@ from tyro.conf import OmitArgPrefixes, Positional
 from docmem import experiments
 from docmem.core.files import write_text
 from docmem.core.hook import attach
-from docmem.errors import DocmemError, check_at_least, check_folder, check_seed
+from docmem.errors import (
+    BASE_LM,
+    EVERYTHING,
+    DocmemError,
+    check_at_least,
+    check_count,
+    check_folder,
+)
 from docmem.evaluation.attribution import attribute, pointed_to
 from docmem.lm.fetch import PACKAGES, fetch
 from docmem.lm.generation import ALL_ENTRIES, generate, generate_text
@@ -33,15 +42,6 @@ from docmem.training.processes import main_process, unstarted
 from docmem.training.run import Run
 from docmem.training.sweep import sweep
 from docmem.training.train import train
-
-
-@runtime_checkable
-class Command(Protocol):
-    """What every command has."""
-
-    def run(self) -> int:
-        """Do it, and return the exit status."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,18 @@ class Sweep:
     def run(self) -> int:
         """Train all, then list the runs; what failed is said at the end."""
         results = sweep(self.trainings, self.executor)
-        failed = [one for one in results if isinstance(one, DocmemError)]
+        failed = [str(one) for one in results if isinstance(one, DocmemError)]
         runs = [Run.open(one) for one in results if not isinstance(one, DocmemError)]
-        if runs:
-            print(table_of(runs, Path()))
-        for error in failed:
-            print(f"docmem: {error}", file=sys.stderr)
-        return 1 if failed else 0
+        return show_runs(*table_of(runs), failed)
+
+
+def show_runs(table: str, *faults: Sequence[str]) -> int:
+    """Print a table of runs, and what is wrong with others; exit status 1 if something is."""
+    if table:
+        print(table)
+    for fault in itertools.chain(*faults):
+        print(f"docmem: {fault}", file=sys.stderr)
+    return 1 if any(faults) else 0
 
 
 @dataclass(frozen=True)
@@ -212,9 +217,8 @@ class Runs:
     """Where to look, folders inside it included."""
 
     def run(self) -> int:
-        """Print the table."""
-        print(overview(self.folder))
-        return 0
+        """Print the table; exit status 1 if a run cannot be opened."""
+        return show_runs(*overview(self.folder))
 
 
 @dataclass(frozen=True)
@@ -257,31 +261,31 @@ class Generate:
     """Tokens to write."""
     temperature: float = 0.0
     """0 takes the likeliest token; above, tokens are sampled."""
-    seed: int = 1
-    """Seeds the sampling."""
+    seed: int | None = None
+    """Seeds the sampling; none: 1."""
     lm: str | None = None
     """Where the run's LM is now, if not under the name it had in training."""
 
     def run(self) -> int:
         """Print the continuation."""
         check_at_least("temperature", self.temperature, 0)
-        check_seed("seed", self.seed)
+        check_count("seed", self.seed or 0, 0)
+        if self.seed is not None and not self.temperature:
+            raise DocmemError("seed has no effect without a temperature: no token is sampled.")
         run = Run.open(self.path)
         lm = run.load_lm(self.lm)
-        options: dict[str, Any] = {}
-        if self.temperature:
-            options = {"do_sample": True, "temperature": self.temperature}
-        torch.manual_seed(self.seed)
+        sampling = {"do_sample": True, "temperature": self.temperature} if self.temperature else {}
+        options: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, **sampling}
+        torch.manual_seed(1 if self.seed is None else self.seed)
         memory, layer = run.load_memory(), run.config.hook_memory_layer
         document = self.document
         if document is None:
             document = pointed_to(lm, memory, layer, self.prompt)
             print(f"Recalling {document!r}, under which the prompt is most likely.")
-        options["max_new_tokens"] = self.max_new_tokens
-        if document == "none" and document not in run.titles:
+        if document == BASE_LM or (document == "none" and document not in run.titles):
             text = generate_text(lm.model, lm.tokenizer, self.prompt, **options)
         else:
-            everything = document == "all" and document not in run.titles
+            everything = document in ("all", EVERYTHING) and document not in run.titles
             with attach(lm.model, memory, layer) as hooked:
                 chosen = ALL_ENTRIES if everything else document
                 text = generate(hooked, lm.tokenizer, self.prompt, chosen, **options)
@@ -338,26 +342,30 @@ class Experiment:
 
     def run(self) -> int:
         """Perform what is asked for and not there yet, then draw all and write the claims."""
+        from docmem.experiments import runner
         from docmem.experiments.pool import RunPool
-        from docmem.experiments.runner import claims_page, is_current, redraw, run_experiment
 
+        if self.fresh and self.name != "all":
+            raise DocmemError("fresh is for all: what is named is measured again in any case.")
         pool = RunPool(self.preset, self.procedure, self.seeds, self.fast)
         out = self.out or Path("outputs/experiments") / ("fast" if self.fast else pool.label)
         check_folder("out", out)
         jobs = [
             (name, pool, out)
             for name in (experiments.NAMES if self.name == "all" else (self.name,))
-            if self.fresh or self.name != "all" or not is_current(name, pool, out)
+            if self.fresh or self.name != "all" or not runner.is_current(name, pool, out)
         ]
+        for name in {*experiments.NAMES} - {job[0] for job in jobs}:
+            runner.load_results(name, out)  # before anything is measured: all are drawn in the end
         if self.executor is None:
             for job in jobs:
-                print(f"{job[0]}: {run_experiment(*job).seconds:.0f} s")
+                print(f"{job[0]}: {runner.run_experiment(*job).seconds:.0f} s")
         else:
-            for result in perform(run_experiment, jobs, self.executor, out / "logs"):
+            for result in perform(runner.run_experiment, jobs, self.executor, out / "logs"):
                 if isinstance(result, DocmemError):
                     raise result
-        redraw(out, out)
-        write_text(out / "claims.md", claims_page({pool.label: out}))
+        runner.redraw(out, out)
+        write_text(out / "claims.md", runner.claims_page({pool.label: out}))
         print(f"Results, figures and claims.md are in {out}.")
         return 0
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import itertools
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -23,7 +25,6 @@ import docmem
 from docmem.cli.commands import (
     Attribute,
     Check,
-    Command,
     Experiment,
     Fetch,
     Figures,
@@ -59,21 +60,21 @@ def starting_settings(arguments: Sequence[str]) -> tuple[TrainConfig, list[str]]
     The names are those of the settings in that file.
 
     The authors' command sets AdamW's `--lr` and knows no other optimizer. A command that does the
-    same, and names no preset, asks for their procedure.
+    same, and names no preset and no file, asks for their procedure.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for flag in ("--preset", "--lr", "--optimizer", "--config"):
         parser.add_argument(flag, nargs="?")
     given = parser.parse_known_args(arguments)[0]
     start = PRESETS.get(given.preset, PRESETS["tiny"])
-    if given.config is not None:
-        return read_settings(Path(given.config), start)
+    if given.config is not None and arguments[0] in ("train", "plan", "sweep"):
+        return read_settings(Path(given.config), start, given.preset)
     if given.preset is None and given.optimizer is None and given.lr is not None:
         return dataclasses.replace(start, **PAPER_PROCEDURE), []
     return start, []
 
 
-def parse(arguments: Sequence[str]) -> Command:
+def parse(arguments: Sequence[str]) -> Any:
     """The command that the arguments ask for."""
     # The authors' program spells this flag so.
     misspelt = re.compile("^--max_segements(?==|$)")
@@ -81,6 +82,7 @@ def parse(arguments: Sequence[str]) -> Command:
     for flag, following in itertools.pairwise([*arguments, "--"]):
         if flag in ("--titles", "--prompts") and following.startswith("--"):
             raise DocmemError(f"{flag} stands without a value; give one or more, or leave it out.")
+    arguments = [*absent(arguments)]
     start, named = starting_settings(arguments)
     several = arguments[:1] == ["sweep"]
     options: dict[str, Any] = {"return_unknown_args": True} if several else {}
@@ -99,7 +101,19 @@ def parse(arguments: Sequence[str]) -> Command:
         flags = [one.split("=")[0] for one in arguments if one.startswith("--")]
         named += [flag[2:].replace("-", "_") for flag in flags]
         check_effect(command.config, named)
-    return cast(Command, command)
+    return command
+
+
+def absent(arguments: Sequence[str]) -> Iterator[str]:
+    """The arguments with an absent value as the help writes it, `none`, made tyro's `None`.
+
+    Of flags whose values are texts it is a text.
+    """
+    flag = ""
+    for argument in arguments:
+        flag = argument.partition("=")[0] if argument.startswith("--") else flag
+        is_text = flag in ("", "--document", "--prompt", "--prompts", "--titles", "--text")
+        yield argument if is_text else re.sub("(^|=)none$", r"\1None", argument)
 
 
 def trainings(arguments: Sequence[str]) -> tuple[TrainConfig, ...]:
@@ -113,7 +127,9 @@ def trainings(arguments: Sequence[str]) -> tuple[TrainConfig, ...]:
     for argument in arguments:
         if argument.startswith("--"):
             name, _, value = argument.partition("=")
-            values[name] = [value] if value else []
+            values.setdefault(name, []).extend([value] if value else [])
+            if name in ("--log", "--quiet", "--no_quiet"):
+                raise DocmemError(f"A sweep is quiet, and logs nowhere; leave out {name}.")
         elif values:
             values[name].append(argument)
         else:
@@ -128,30 +144,54 @@ def trainings(arguments: Sequence[str]) -> tuple[TrainConfig, ...]:
 def exit_status(job: Callable[[], int]) -> int:
     """What a job answers; 1 if something the reader can mend stopped it, 130 if Ctrl-C did."""
     try:
-        return job()
-    except (DocmemError, SystemExit, torch.cuda.OutOfMemoryError) as error:
+        status = job()
+        sys.stdout.flush()  # what fails is said here
+        return status
+    except KeyboardInterrupt:
+        if main_process():
+            print("docmem: interrupted; what was saved before is whole.", file=sys.stderr)
+        return 130
+    except (Exception, SystemExit) as error:
+        said = sentence(error)
+        if said is None and not isinstance(error, SystemExit):
+            raise
         if not main_process():
             # Of an error of all, the first process speaks and ends, and the launcher ends the rest.
             time.sleep(30)
         if isinstance(error, SystemExit):
             raise  # tyro has said why
-        said = str(error)
-        if isinstance(error, torch.cuda.OutOfMemoryError):
-            tried = said.partition(" GPU ")[0]  # numbers and torch's own advice follow
-            said = f"{tried} Give a smaller batch_size or max_length, or a smaller LM."
-        print(f"docmem: {said}", file=sys.stderr)
+        if said:
+            print(f"docmem: {said}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        if main_process():
-            print("docmem: interrupted; what was saved before is whole.", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # whoever reads the output, as `head` does, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+
+
+def sentence(error: BaseException) -> str | None:
+    """What to say of an error that the reader can act on, perhaps nothing; None of any other."""
+    if isinstance(error, DocmemError):
+        return str(error)
+    if isinstance(error, OSError):
+        with suppress(OSError, ValueError):  # nobody reads what is still to be printed
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # as `head`, which has seen enough
+            return ""
+        return f"{error.filename or 'What was to be printed'}: {error.strerror or error}."
+    said = str(error).partition("\n")[0]
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        tried = said.partition(" GPU ")[0]  # numbers and torch's own advice follow
+        return f"{tried} Give a smaller batch_size or max_length, or a smaller LM."
+    if isinstance(error, MemoryError) or re.search("allocate memory|[Oo]verflow", said):
+        tried = f" ({said})" if said else ""
+        return f"That takes more memory than there is{tried}. Give smaller numbers."
+    return None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed
+            setattr(sys, name, io.StringIO())
+    if isinstance(sys.stdout, io.TextIOWrapper):  # titles have characters that not all can show
+        sys.stdout.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given == ["--version"]:
         print(f"docmem {docmem.__version__}")

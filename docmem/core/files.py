@@ -18,6 +18,8 @@ import torch
 
 from docmem.errors import DocmemError, fault_of
 
+HINT = "Restore it from a copy; if it is a run's, `docmem check RUN` says what can be made again."
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -88,9 +90,7 @@ def save_tensors(
 
 
 @contextmanager
-def reading(
-    path: Path | str, advice: str = "Delete it and run again, or restore it from a copy."
-) -> Iterator[None]:
+def reading(path: Path | str, advice: str = HINT) -> Iterator[None]:
     """Within: whatever fails on what `path` holds becomes a DocmemError that names the file."""
     try:
         yield
@@ -102,7 +102,7 @@ def reading(
         raise DocmemError(f"{path} cannot be read: {fault_of(error)}. {advice}") from error
 
 
-def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def load_tensors(path: Path, advice: str = HINT) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote: the named tensors and the metadata.
 
     Files of version 0.1 have no digest and are read unchecked.
@@ -110,7 +110,7 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     Raises:
         DocmemError: as `reading`.
     """
-    with reading(path):
+    with reading(path, advice):
         with safetensors.safe_open(path, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             header = (opened.metadata() or {})["docmem"]

@@ -21,7 +21,7 @@ import torch
 
 from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import plane_extent
-from docmem.errors import Count, NotNegative, Positive, Rate, Seed, check_at_least, checked
+from docmem.errors import Count, Natural, NotNegative, Positive, Rate, check_at_least, checked
 from docmem.lm.cross_entropy import base_cross_entropies, check_same_documents
 from docmem.lm.forward import frozen
 from docmem.lm.hidden_states import HiddenStateCache
@@ -44,7 +44,7 @@ def forget(
     lr: Rate = 1e-3,
     weight_decay: NotNegative = 0.01,
     extent: Positive | None = None,
-    seed: Seed = 0,
+    seed: Natural = 0,
 ) -> DocumentMemory:
     """A copy of the memory that reads one document's text no better than the base LM does.
 

@@ -10,6 +10,7 @@ taken with the run's own LM on its own documents; the LM is loaded only if somet
 import dataclasses
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from docmem.core.files import load_tensors, save_tensors, tensor_digest
-from docmem.errors import Count, Several, check_type, checked
+from docmem.errors import Count, DocmemError, Several, check_type, checked
 from docmem.evaluation.plane import KeyPlane, key_plane
 from docmem.evaluation.recall import (
     DOC_REPS,
@@ -154,7 +155,7 @@ def _cached(run: Run, name: str, measure: Callable[[], dict[str, Tensor]]) -> di
     """
     path = run.path / "measured" / f"{name}.safetensors"
     memory = tensor_digest(run.load_memory().state_dict(), {"measured": VERSION})
-    if path.exists():
+    with suppress(DocmemError):  # none yet, or damaged
         results, metadata = load_tensors(path)
         if metadata.get("memory") == memory:
             return results

@@ -30,6 +30,7 @@ from docmem.experiments.pool import FIRST_TUNING_SEED, SMALL, Procedure, RunPool
 from docmem.experiments.provenance import Made, code_digest, made_now
 from docmem.plots.style import png_bytes, show
 from docmem.training.description import LIBRARIES, to_dict, version_of
+from docmem.training.texts import digest_of
 
 ASSETS = Path(__file__).parents[1] / "assets" / "experiments"
 SETS = {
@@ -143,8 +144,14 @@ def run_experiment(name: str, pool: RunPool, folder: Path) -> Results:
         time.perf_counter() - started,
         numbers,
     )
-    write_json(Path(folder) / f"{name}.json", dataclasses.asdict(results))
+    content = dataclasses.asdict(results)
+    write_json(Path(folder) / f"{name}.json", {**content, "sha256": _digest(content)})
     return results
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """The digest of a results file's content, which stands in it."""
+    return digest_of(json.dumps(content, sort_keys=True))
 
 
 @checked
@@ -160,7 +167,9 @@ def load_results(name: str, folder: Path = STORED) -> Results | None:
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = dict(json.loads(path.read_text(encoding="utf-8")))
+        if content.pop("sha256") != _digest(content):
+            raise ValueError("its content does not match its digest")
         numbers = dacite.from_dict(load_study(name).results, content["numbers"], strict)
         return dacite.from_dict(Results, {**content, "numbers": numbers}, strict)
     except (OSError, ValueError, KeyError, TypeError, dacite.DaciteError) as error:

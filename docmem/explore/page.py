@@ -98,6 +98,11 @@ def write_page(
     if text_points is None:
         text_points = 25 if small else 7
     tokens = 32 if map_tokens is None and not small else map_tokens
+    bundle = None
+    if with_lm:  # first: what cannot be packed is said before anything is measured
+        read = first_segments(runs[0], lm, tokens).batches
+        texts = [batch.input_ids[0].tolist() for batch in read]
+        bundle = lm_bundle(lm, runs[0].load_memory(), runs[0].config.hook_memory_layer, texts)
     planes = [measure_plane(run, lambda: lm, points, tokens) for run in runs]
     given = list(prompts) or prompts_for(runs[0], planes[0], lm)
     memories: list[dict[str, Any]] = [
@@ -119,10 +124,7 @@ def write_page(
     words["verbatim"] = share(memories[0]["plane"]["verbatim"])
     words["tried"] = ", as you can try above" if unread else ""
     write_text(out, page(baked, words))
-    if with_lm:
-        read = first_segments(runs[0], lm, tokens).batches
-        texts = [batch.input_ids[0].tolist() for batch in read]
-        bundle = lm_bundle(lm, runs[0].load_memory(), runs[0].config.hook_memory_layer, texts)
+    if bundle is not None:
         baked = {"memories": memories[:1], "training": {"runs": trainings[:1], "scene": scene}}
         inside = script("lm", {"bundle": bundle, "source": worker_source()})
         words["live"] = LIVE.format(len(page(baked, words, inside).encode()) / 1e6)

@@ -122,7 +122,8 @@ class LanguageModel:
         if self.context is not None and longest > self.context:
             raise DocmemError(
                 f"A text of {longest} tokens exceeds the context of {self.name}, "
-                f"{self.context} tokens. Shorten it, or give a smaller max_length."
+                f"{self.context} tokens. "
+                + ("Shorten it." if max_length is None else "Give a smaller max_length.")
             )
         pad = next(
             token

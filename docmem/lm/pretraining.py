@@ -10,6 +10,7 @@ and the token stream (8 bytes per token).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import platform
@@ -26,14 +27,14 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from docmem.checkpoint import load_checkpoint, save_checkpoint
-from docmem.core.files import write_json, write_text
+from docmem.core.files import reading, write_json, write_text
 from docmem.documents import Document, read_folder
 from docmem.errors import (
     Count,
     DocmemError,
+    Natural,
     NotNegative,
-    Positive,
-    Seed,
+    Rate,
     check_count,
     check_fields,
     check_folder,
@@ -78,7 +79,7 @@ class PretrainConfig:
     """Tokens to train on, repeats included."""
     batch_size: Count = 4
     """Sequences per step."""
-    lr: Positive = 1.2e-3
+    lr: Rate = 1.2e-3
     """Peak learning rate: 2 % warm-up, then linear to zero."""
     weight_decay: NotNegative = 0.1
     """AdamW's decay of every matrix."""
@@ -86,7 +87,7 @@ class PretrainConfig:
     """Share of the paragraphs kept for the held-out cross entropy."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Matmuls in bf16 (autocast) are faster where the processor has them."""
-    seed: Seed = 1
+    seed: Natural = 1
     """Seeds the split, the initial weights and the order of the data."""
 
     def __post_init__(self) -> None:
@@ -147,7 +148,7 @@ def batch_at(
     rows = []
     for index in range(step * batch_size, (step + 1) * batch_size):
         epoch, place = divmod(index, per_pass)
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
         offset = int(torch.randint(context, (1,), generator=generator))
         start = offset + int(torch.randperm(per_pass, generator=generator)[place]) * context
         start = min(start, len(stream) - context - 1)
@@ -238,14 +239,8 @@ def pretrain(config: PretrainConfig) -> Path:
     if (config.out / "run.json").exists():
         raise DocmemError(f"{config.out} is a run of docmem; choose another --out for the LM.")
     work = config.out / "work"
-    settings = {key: str(value) for key, value in asdict(config).items() if key != "out"}
-    settings_path = work / "config.json"
-    if settings_path.exists() and json.loads(settings_path.read_text("utf-8")) != settings:
-        raise DocmemError(
-            f"{config.out} holds a pretraining with other settings. "
-            "Choose another --out, or delete it to start anew."
-        )
     works = read_folder(config.text)
+    check_same(work / "config.json", config, works)
     training, held = split_paragraphs(read_paragraphs(works), config.held_out, config.seed)
     if not training:
         raise DocmemError(
@@ -259,11 +254,14 @@ def pretrain(config: PretrainConfig) -> Path:
             f"The text has {len(stream)} tokens, fewer than two contexts of {config.context}. "
             "Give more text."
         )
-    write_json(settings_path, settings)
     model = build_lm(config, tokenizer)
+    write_json(work / "config.json", settings_of(config, works))
     history = fit(config, model, stream, held_stream, work / "checkpoint.safetensors")
     half = model.half()
-    half.save_pretrained(config.out)
+    ce = held_out_ce(half.float(), held_stream, config.context, config.batch_size)
+    if not math.isfinite(ce):
+        raise diverged(config, ce)
+    half.half().save_pretrained(config.out)
     tokenizer.save_pretrained(config.out)
     lines = "".join(json.dumps(entry) + "\n" for entry in history)
     write_text(config.out / "pretraining.jsonl", lines)
@@ -278,7 +276,7 @@ def pretrain(config: PretrainConfig) -> Path:
         parameters=model.num_parameters(),
         training_tokens=len(stream),
         held_out_tokens=len(held_stream),
-        ce=held_out_ce(half.float(), held_stream, config.context, config.batch_size),
+        ce=ce,
         last=history[-1],
         processor=f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}",
         threads=torch.get_num_threads(),
@@ -286,6 +284,36 @@ def pretrain(config: PretrainConfig) -> Path:
     )
     write_text(config.out / "README.md", str(card))
     return config.out
+
+
+def settings_of(config: PretrainConfig, works: Sequence[Document]) -> dict[str, str]:
+    """What decides the weights: the settings and the texts, wherever they lie."""
+    settings = {name: str(value) for name, value in asdict(config).items()}
+    del settings["text"], settings["out"]
+    texts = json.dumps([(work.title, work.text) for work in works])
+    return {**settings, "texts": hashlib.sha256(texts.encode()).hexdigest()}
+
+
+def check_same(path: Path, config: PretrainConfig, works: Sequence[Document]) -> None:
+    """Raise if `path` says that other settings or texts were begun with."""
+    advice = "Choose another --out, or delete that folder to start anew."
+    if not path.exists():
+        return
+    with reading(path, advice):
+        before = dict(json.loads(path.read_text("utf-8")))
+    now = settings_of(config, works)
+    for name in sorted(now.keys() | before.keys()):
+        if before.get(name) != now.get(name):
+            what = "of other texts" if name == "texts" else f"with another {name}"
+            raise DocmemError(f"{path.parents[1]} holds a pretraining {what}. {advice}")
+
+
+def diverged(config: PretrainConfig, ce: float) -> DocmemError:
+    """What is said of a loss that is no number."""
+    return DocmemError(
+        f"The cross entropy came to {ce}, so no LM was written. Give a smaller --lr than "
+        f"{config.lr:g} (with a weight_decay of {config.weight_decay:g}), and another --out."
+    )
 
 
 def fit(
@@ -300,7 +328,8 @@ def fit(
     steps = math.ceil(config.tokens / (config.batch_size * config.context))
     progress: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": []}
     if checkpoint.exists():
-        progress = load_checkpoint(checkpoint, model, optimizer, {})
+        anew = "Delete it, and the same command begins anew."
+        progress = load_checkpoint(checkpoint, model, optimizer, {}, anew)
     started = time.perf_counter() - progress["seconds"]
     bar = tqdm(range(progress["step"], steps), initial=progress["step"], total=steps, unit="step")
     for step in bar:
@@ -310,6 +339,8 @@ def fit(
         with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
             loss = next_token_ce(model, batch)
         optimizer.zero_grad()
+        if not loss.isfinite():
+            raise diverged(config, loss.item())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -317,6 +348,8 @@ def fit(
         done = step + 1
         if done % max(1, steps // 40) == 0 or done == steps:
             held_out = held_out_ce(model, held_stream, config.context, config.batch_size)
+            if not math.isfinite(held_out):
+                raise diverged(config, held_out)
             seconds = time.perf_counter() - started
             entry = {
                 "step": done,

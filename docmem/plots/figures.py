@@ -60,8 +60,14 @@ def names_of(runs: Sequence[Run]) -> list[str]:
     """A name for each run: its activation, or its folder where that is ambiguous.
 
     Raises:
-        DocmemError: if two runs still share a name.
+        DocmemError: if two runs still share a name, or one has trained for no epoch.
     """
+    for run in runs:
+        if not run.load_history():
+            raise DocmemError(
+                f"{run.path} has no epoch in its history. Train it, or see what `docmem check` "
+                "says of it."
+            )
     for names in ([run.config.key_activation for run in runs], [run.path.name for run in runs]):
         if len(set(names)) == len(names):
             return names

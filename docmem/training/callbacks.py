@@ -19,6 +19,8 @@ from docmem.training.history import Epoch
 from docmem.training.run import Run
 
 LoggerName = Literal["tensorboard", "trackio", "wandb"]
+LOG = "tensorboard"
+"""The folder of TensorBoard's curves in a run's."""
 LOSSES = ("positive_ce", "negative_ce", "guidance")
 
 
@@ -86,14 +88,14 @@ def _method(watcher: OnEpoch | None, moment: str) -> Any:
 
 
 class TensorBoard:
-    """Losses as curves of TensorBoard, in the folder `tensorboard` of the run."""
+    """Losses as curves of TensorBoard, in a folder of the run."""
 
     def __init__(self) -> None:
         self.library = imported("torch.utils.tensorboard", "tensorboard")
 
     def on_start(self, run: Run) -> None:
         """Open the log."""
-        self.writer = self.library.SummaryWriter(str(run.path / "tensorboard"))
+        self.writer = self.library.SummaryWriter(str(run.path / LOG))
 
     def on_epoch(self, epoch: Epoch) -> None:
         """Log the losses."""

@@ -16,15 +16,23 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from docmem.checkpoint import load_checkpoint
-from docmem.core.files import load_tensors, reading, tensor_digest
+from docmem.core.files import HINT, load_tensors, reading, tensor_digest
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError, checked
-from docmem.training.description import check_same
+from docmem.training.callbacks import LOG
+from docmem.training.description import check_own
 from docmem.training.history import Epoch
-from docmem.training.run import CHECKPOINT, LOCK, Run, is_partial
+from docmem.training.run import CHECKPOINT, LOCK, Run, is_partial, locked
 from docmem.training.setup import configured_documents
 from docmem.training.texts import TEXTS, describe_texts, read_parts, read_texts, write_texts
 from docmem.training.trainer import new_optimizer
+
+ADVICE = {
+    CHECKPOINT: "Restore it from a copy; without one the run can be read, but not trained on.",
+    "snapshots": "Restore it from a copy, or delete it: figures over epochs then do without.",
+    "measured": "--repair deletes it, and what needs it measures again.",
+}
+"""What to do about files that are not made again, by their first folder."""
 
 
 class Finding(NamedTuple):
@@ -42,13 +50,20 @@ def check(path: Path, repair: bool = False) -> list[Finding]:
     """Read every file of a run's folder, and say of each whether it is whole and belongs there.
 
     Args:
-        path: the run's folder; no process should train in it meanwhile.
+        path: the run's folder.
         repair: make again what can be made again.
 
     Raises:
-        DocmemError: if files are to be made again where they cannot be, or another process trains.
+        DocmemError: if a process trains in it, or files are to be made again in a folder that
+            cannot be written.
     """
     path = Path(path)
+    there = os.access(path / LOCK, os.W_OK)  # not so in a copy, nor where nobody can train
+    with locked(path) if there or (repair and path.is_dir()) else nullcontext():
+        return _findings(path, repair)
+
+
+def _findings(path: Path, repair: bool) -> list[Finding]:
     look = functools.partial(_look, path, repair)
 
     def describe_again() -> None:
@@ -58,23 +73,24 @@ def check(path: Path, repair: bool = False) -> list[Finding]:
     if found[0].state not in ("whole", "repaired"):
         return found
     run, restored = Run.open(path), list[Any]()
-    with run.lock() if repair else nullcontext():
-        if any((path / name).exists() for name in (CHECKPOINT, "history.jsonl", "memory")):
-            found.append(look(CHECKPOINT, lambda: restored.extend(_restored(run))))
-        found += [look(*piece) for piece in _pieces(run, *restored)]
-        for name in sorted(_names(path) - {finding.file for finding in found} - {LOCK}):
-            gone = repair and is_partial(path / name)
-            if gone:
-                (path / name).unlink()
-            note = "A killed process left it." if is_partial(path / name) else "Move it away."
-            found.append(Finding(name, "repaired" if gone else "foreign", note))
+    if any((path / name).exists() for name in (CHECKPOINT, "history.jsonl", "memory")):
+        found.append(look(CHECKPOINT, lambda: restored.extend(_restored(run))))
+    found += [look(*piece) for piece in _pieces(run, *restored)]
+    for name in sorted(_names(path) - {finding.file for finding in found} - {LOCK}):
+        gone = repair and is_partial(path / name)
+        if gone:
+            (path / name).unlink()
+        note = "A killed process left it." if is_partial(path / name) else "Move it away."
+        found.append(Finding(name, "repaired" if gone else "foreign", note))
     return found
 
 
 def _names(path: Path) -> set[str]:
-    """The files in a folder, at any depth; links to nothing are files too."""
+    """The files in a folder, at any depth, and what should be one; a log of TensorBoard is not."""
     files = [file for file in path.rglob("*") if file.is_symlink() or not file.is_dir()]
-    return {file.relative_to(path).as_posix() for file in files}
+    files += [folder for folder in path.glob("*/*.safetensors") if folder.is_dir()]
+    names = {file.relative_to(path).as_posix() for file in files}
+    return {name for name in names if not name.startswith(f"{LOG}/")}
 
 
 def _look(
@@ -92,16 +108,19 @@ def _look(
                 raise ValueError("it does not belong to the checkpoint")
         return Finding(name, "whole")
     except DocmemError as error:
-        there = os.path.lexists(path / name)
-        found = Finding(name, "damaged" if there else "missing", str(error))
+        there = os.path.lexists(path / name) or isinstance(error.__cause__, PermissionError)
+        fault = str(error).removesuffix(HINT).strip()
+        otherwise = "Restore it from a copy." if make is None else "--repair makes it again."
+        advice = ADVICE.get(Path(name).parts[0], otherwise)
+        found = Finding(name, "damaged" if there else "missing", f"{fault} {advice}")
     try:
         with reading(path / name):
             if repair and make is not None:
                 make()
-                found = found._replace(state="repaired")
+                found = Finding(name, "repaired", fault)
         return found
     except DocmemError as error:
-        return found._replace(note=f"{found.note} It could not be made again: {error}")
+        return found._replace(note=f"{fault} It could not be made again: {error}")
 
 
 def _pieces(
@@ -146,7 +165,7 @@ def _restored(run: Run) -> tuple[DocumentMemory, list[Epoch], list[str]]:
     """The memory and history in a run's checkpoint, and the snapshots that had been taken."""
     tensors, progress = load_tensors(run.checkpoint)
     if "run" in progress:  # version 0.1 did not say
-        check_same(run.checkpoint, progress["run"], run.description)
+        check_own(run.checkpoint, progress["run"], run.description)
     d_model = tensors["module/token_key.weight"].shape[1]
     memory = DocumentMemory(run.config.memory_config(d_model, len(run.titles)), run.titles)
     load_checkpoint(run.checkpoint, memory, new_optimizer(run.config, memory), {})

@@ -23,7 +23,6 @@ from docmem.errors import (
     NotNegative,
     Positive,
     Rate,
-    Seed,
     Several,
     check_fields,
     check_text,
@@ -135,8 +134,8 @@ class TrainConfig:
     muon_lr: Rate = 0.08
     """Muon's learning rate, constant."""
     lr: Rate = 4e-3
-    """AdamW's learning rate, constant. A command that sets it and names neither an optimizer nor a
-    preset asks for the paper's procedure."""
+    """AdamW's learning rate, constant. A command that sets it and names no optimizer, preset or
+    file of settings asks for the paper's procedure."""
     weight_decay: NotNegative = 0.01
     """Decay of all weights, times the learning rate; the authors' program has torch's own, 0.01."""
     num_accumulation_steps: Count = 1
@@ -150,7 +149,7 @@ class TrainConfig:
     snapshot_freq: Count | None = 2
     """Steps between further snapshots, for animations of short trainings, ten an epoch at most;
     none: no further ones."""
-    seed: Seed = 1
+    seed: Natural = 1
     """Seeds the choice of WikiText pages, the initial memory and the negatives."""
     save_dir: Path | None = None
     """Folder of the run; none: one under outputs/, named after the settings."""
@@ -248,6 +247,9 @@ def check_effect(config: TrainConfig, given: Collection[str]) -> None:
     # Of the flags that the authors' command has only lm_size: the others are changed one by one.
     kind, rows = config.negative_key_type, config.negative_rows or 0
     for name, idle, why in (
+        ("max_labels", config.max_labels != len(config.titles) > 0, "titles says which documents"),
+        ("key_internal_dim", config.key_internal_layers == 1, "key_internal_layers is 1"),
+        ("key_internal_activation", config.key_internal_layers == 1, "key_internal_layers is 1"),
         ("lm_size", config.lm == config.lm_name, f"lm_name {config.lm_name} has no sizes"),
         ("negative_delta", kind != "perturb", f"negative_key_type is {kind}, not perturb"),
         ("negative_rows", rows > config.batch_size, f"batch_size is {config.batch_size}"),

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils import collect_env
 
 from docmem.core.blocks import lm_fingerprint
+from docmem.core.files import HINT
 from docmem.documents import Document
 from docmem.errors import DocmemError
 from docmem.lm.loading import LanguageModel
@@ -145,10 +146,21 @@ def read_description(file: Path) -> tuple[dict[str, Any], list[Document] | None]
 
 def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise unless both describe the same training, wherever it runs. `path`: the run's folder."""
+    if difference := _difference(before, now):
+        raise DocmemError(f"{path} holds a run {'. '.join(difference)}")
+
+
+def check_own(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise unless a checkpoint, at `path`, is of the run that lies around it."""
+    if difference := _difference(before, now):
+        raise DocmemError(f"{path} is the checkpoint of a run {difference[0]}. {HINT}")
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, str] | None:
+    """How two descriptions of trainings differ, and what to do; None if they do not."""
     if before.get("doc_reps") != now.get("doc_reps"):
-        raise DocmemError(
-            f"{path} holds a run with other DocReps; give those it began with (none, if "
-            "they were the seed's), or choose another save_dir."
+        return "with other DocReps", (
+            "Give those it began with (none, if they were the seed's), or choose another save_dir."
         )
     mine = {"config": to_dict(from_dict(before["config"])), "lm": before["lm"]}
     for part, ignored in (("config", (*RESUME_IGNORES, *NAMES)), ("lm", ("name", "origin"))):
@@ -156,10 +168,9 @@ def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) ->
             new = now[part].get(name)
             if old != new and name not in ignored:
                 choose = f"Give dtype {old} to go on, choose" if name == "dtype" else "Choose"
-                raise DocmemError(
-                    f"{path} holds a run with another {part}: {name} was {old!r}, "
-                    f"now {new!r}. {choose} another save_dir, or delete that folder to start "
-                    "anew."
+                return f"with another {part}: {name} was {old!r}, now {new!r}", (
+                    f"{choose} another save_dir, or delete that folder to start anew."
                 )
     if before["texts"] != now["texts"]:
-        raise DocmemError(f"{path} holds a run on other documents; choose another save_dir.")
+        return "on other documents", "Choose another save_dir."
+    return None

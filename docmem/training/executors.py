@@ -9,12 +9,17 @@ which sums are made depends on the number of threads.
 
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import signal
+import threading
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from tqdm.auto import tqdm
@@ -75,23 +80,98 @@ class _Job:
         return DelayedSubmission(self, *arguments)
 
 
+@dataclass(frozen=True)
+class _Interruptible:
+    """A job of a worker, which hears of Ctrl-C while it works, and only then."""
+
+    job: _Job
+    stopping: ClassVar[Any] = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            if self.stopping.is_set():
+                raise KeyboardInterrupt
+            return self.job(*arguments)
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _local(job: _Job, arguments: Sequence[Sequence[Any]], count: int) -> list[Any]:
     context = multiprocessing.get_context("spawn")
-    begin = (count, context.Value("i", 0))
-    with ProcessPoolExecutor(count, context, begin_worker, begin) as pool:
-        futures = [pool.submit(job, *one) for one in arguments]
-        for _ in tqdm(as_completed(futures), total=len(futures), unit="job"):
-            pass
+    others, stopping = {*multiprocessing.active_children()}, context.Event()
+    begin = (count, context.Value("i", 0), stopping)
+
+    def workers() -> Iterator[BaseProcess]:
+        return (child for child in multiprocessing.active_children() if child not in others)
+
+    pool = ProcessPoolExecutor(count, context, _begin, begin)
+    try:
+        return _in_turn(pool, _Interruptible(job), arguments, count)
+    except BrokenProcessPool as error:
+        raise DocmemError(
+            "One of the processes was killed, perhaps for want of memory, and the others with "
+            "it. The same command goes on; give fewer processes if it happens again."
+        ) from error
+    except KeyboardInterrupt:
+        tqdm.write("Stopping after the epochs that run now; press Ctrl-C again to stop now.")
+        stopping.set()
+        for worker in workers():
+            os.kill(typing.cast(int, worker.pid), signal.SIGINT)
+        raise
+    finally:
         try:
-            return [future.result() for future in futures]
-        except BrokenProcessPool as error:
-            raise DocmemError(
-                "One of the processes was killed, perhaps for want of memory, and the others with "
-                "it. The same command goes on; give fewer processes if it happens again."
-            ) from error
+            pool.shutdown()
+        except KeyboardInterrupt:  # the second
+            for worker in workers():
+                worker.kill()
+            raise
 
 
-def begin_worker(count: int, begun: Any) -> None:
+def _in_turn(
+    pool: Executor, job: Callable[..., Any], arguments: Sequence[Sequence[Any]], count: int
+) -> list[Any]:
+    """The results of all calls, at most `count` of them handed to the pool at a time.
+
+    So none waits there, to begin after Ctrl-C.
+    """
+    results, waiting = [None] * len(arguments), list(enumerate(arguments))[::-1]
+    running: dict[Future[Any], int] = {}
+    with tqdm(total=len(arguments), unit="job") as bar:
+        while waiting or running:
+            with _deaf_to_interrupts():
+                while waiting and len(running) < count:
+                    place, one = waiting.pop()
+                    running[pool.submit(job, *one)] = place
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                results[running.pop(future)] = future.result()
+                bar.update()
+    return results
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Within: Ctrl-C does nothing, nor in processes that begin here, until they want to hear it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+def _begin(count: int, begun: Any, stopping: Any) -> None:
+    """What a worker does first. `stopping`: an event that all share: Ctrl-C was pressed."""
+    if os.name == "posix":
+        os.setsid()  # a terminal interrupts all that it began; a worker is told in its time
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _Interruptible.stopping = stopping
+    share_machine(count, begun)
+
+
+def share_machine(count: int, begun: Any) -> None:
     """Give one of `count` processes its share of the threads, and a GPU of its own.
 
     Args:
@@ -107,6 +187,14 @@ def begin_worker(count: int, begun: Any) -> None:
     gpus = seen.split(",") if seen else [str(gpu) for gpu in range(torch.cuda.device_count())]
     if gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+
+
+def _end_with_parent() -> None:
+    """Wait until the process that began this one has ended, and end too, whatever runs."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _slurm(job: _Job, arguments: Sequence[Sequence[Any]], options: str, logs: Path) -> list[Any]:

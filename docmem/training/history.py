@@ -45,14 +45,10 @@ def read_history(path: Path) -> list[Epoch]:
         return []
     history: list[Epoch] = []
     digest = ""
-    advice = (
-        "Restore it from a copy; or delete it and train again, or run `docmem check` with "
-        "--repair: it is written anew from the checkpoint."
-    )
-    with reading(path, advice):
+    with reading(path):
         lines = path.read_bytes().splitlines()
     for number, line in enumerate(lines, start=1):
-        with reading(f"{path}, line {number},", advice):
+        with reading(f"{path}, line {number},"):
             values = json.loads(line)
             found = values.pop("digest", None)
             history.append(Epoch(**values))

@@ -5,7 +5,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from docmem.errors import DocmemError
+from docmem.errors import DocmemError, check_path
 from docmem.training.description import RESUME_IGNORES, to_dict
 from docmem.training.run import Run
 
@@ -21,6 +21,7 @@ def runs_in(folder: Path) -> tuple[list[Run], list[str]]:
     Raises:
         DocmemError: if there is no such folder, or no run in it.
     """
+    check_path("folder", folder)
     if not folder.is_dir():
         raise DocmemError(f"There is no folder {folder}. Name one in which `docmem train` wrote.")
     runs, faults = [], []
@@ -46,18 +47,19 @@ def differing(runs: list[Run]) -> list[str]:
     return [text if len(text) <= SHORT else f"{text[: SHORT - 1]}…" for text in found]
 
 
-def overview(folder: Path) -> str:
-    """A table of the runs below a folder; those that cannot be opened follow, one sentence each.
+def overview(folder: Path) -> tuple[str, list[str]]:
+    """A table of the runs below a folder, and what is wrong with others, one sentence each.
 
     Raises:
         DocmemError: as `runs_in`.
     """
-    runs, faults = runs_in(folder)
-    return "\n\n".join([table_of(runs, folder), *faults])
+    runs, unopened = runs_in(folder)
+    table, faults = table_of(runs, folder)
+    return table, [*unopened, *faults]
 
 
-def table_of(runs: list[Run], folder: Path) -> str:
-    """A table of runs, their paths below `folder`; a history that is damaged is said under it."""
+def table_of(runs: list[Run], folder: Path = Path()) -> tuple[str, list[str]]:
+    """A table of runs, with their paths below `folder`, and what is wrong with those left out."""
     rows: list[dict[str, Any]] = []
     faults = []
     for run, settings in zip(runs, differing(runs) if runs else [], strict=True):
@@ -66,10 +68,10 @@ def table_of(runs: list[Run], folder: Path) -> str:
         except DocmemError as error:
             faults.append(str(error))
             continue
-        last = history[-1] if history else None
+        last, path = history[-1] if history else None, run.path
         rows.append(
             {
-                "run": run.path.relative_to(folder),
+                "run": path.relative_to(folder) if path.is_relative_to(folder) else path,
                 "LM": Path(run.description["lm"]["name"]).name,
                 "documents": len(run.titles),
                 "epochs": f"{len(history)} of {run.config.num_epochs}",
@@ -81,4 +83,4 @@ def table_of(runs: list[Run], folder: Path) -> str:
         )
     table = tabulate(rows, "keys", disable_numparse=True)
     note = "own, negative: cross entropy in the last epoch, nats per token"
-    return "\n\n".join([f"{table}\n\n{note}", *faults])
+    return f"{table}\n\n{note}" if rows else "", faults

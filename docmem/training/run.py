@@ -31,7 +31,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from docmem.core.blocks import lm_fingerprint
-from docmem.core.files import load_tensors, reading, save_tensors, write_json
+from docmem.core.files import HINT, load_tensors, reading, save_tensors, write_json
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document
 from docmem.errors import DocmemError, checked
@@ -92,11 +92,10 @@ class Run:
         file = Path(path) / "run.json"
         with reading(file, "Give a folder that `docmem train` wrote."):
             if not file.exists():
-                raise DocmemError(
-                    f"{path} is not a run: it has no run.json. Give a folder that "
-                    "`docmem train` wrote."
-                )
-        with reading(file, "Restore it from a copy, or run `docmem check` with --repair."):
+                was = (Path(path) / CHECKPOINT).exists()
+                advice = HINT if was else "Give a folder that `docmem train` wrote."
+                raise DocmemError(f"{path} is not a run: it has no run.json. {advice}")
+        with reading(file):
             description, whole = read_description(file)
             run = cls(Path(path), description)
         if whole is not None:
@@ -167,29 +166,6 @@ class Run:
         content = {**self.description, "sha256": description_digest(self.description)}
         write_json(self.path / "run.json", content)
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Within: no other process trains in this folder.
-
-        Raises:
-            DocmemError: if another one does, or the folder cannot be written.
-        """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / LOCK, timeout=0)
-            lock.acquire()
-        except Timeout as error:
-            raise DocmemError(
-                f"Another process is training in {self.path}. Wait until it has ended, or choose "
-                "another save_dir."
-            ) from error
-        except OSError as error:
-            raise DocmemError(f"Could not write in {self.path}: {error}.") from error
-        try:
-            yield
-        finally:
-            lock.release()
-
     @property
     def titles(self) -> list[str]:
         """The documents' titles, in the order of their DocReps."""
@@ -205,6 +181,14 @@ class Run:
         """Whether the memory of the last epoch is saved."""
         saved = (self.path / "memory" / "model.safetensors").exists()
         return saved and len(self.load_history()) >= self.config.num_epochs
+
+    def is_readable(self) -> bool:
+        """Whether memory and texts are whole; if not, training writes them anew."""
+        try:
+            self.load_memory()
+            return len(self.documents) > 0
+        except DocmemError:
+            return False
 
     def load_history(self) -> list[Epoch]:
         """The losses so far, one entry per epoch.
@@ -222,6 +206,8 @@ class Run:
         """
         if not (self.path / "memory").is_dir():
             raise DocmemError(f"{self.path} has no memory yet; train it first.")
+        if not (self.path / "memory" / "config.json").exists():
+            raise DocmemError(f"There is no file {self.path / 'memory' / 'config.json'}. {HINT}")
         memory = DocumentMemory.from_pretrained(self.path / "memory")
         lm, shape = self.description["lm"], memory.config
         expected = self.config.memory_config(shape.d_model, len(self.titles)), lm["fingerprint"]
@@ -229,7 +215,7 @@ class Run:
         if (shape, fingerprint) != expected or memory.titles != self.titles:
             raise DocmemError(
                 f"{self.path / 'memory'} is of another run: run.json has other documents, another "
-                "shape or another LM. Restore it from a copy, or run `docmem check` with --repair."
+                f"shape or another LM. {HINT}"
             )
         return memory
 
@@ -334,6 +320,30 @@ class Run:
     def save_memory(self, memory: DocumentMemory) -> None:
         """Write the memory, with its origin and its model card."""
         memory.save_whole(self.path / "memory")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Within: no other process trains in this folder.
+
+    Raises:
+        DocmemError: if another one does, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK, timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise DocmemError(
+            f"Another process is training in {folder}. Wait until it has ended, or choose "
+            "another folder."
+        ) from error
+    except OSError as error:
+        raise DocmemError(f"Could not write in {folder}: {error}.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def is_partial(path: Path) -> bool:

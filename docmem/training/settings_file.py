@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import tomllib
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import dacite
 
@@ -12,26 +14,50 @@ from docmem.training.config import TrainConfig
 from docmem.training.description import from_dict
 
 
-def read_settings(path: Path, start: TrainConfig) -> tuple[TrainConfig, list[str]]:
+def read_settings(
+    path: Path, start: TrainConfig, preset: str | None = None
+) -> tuple[TrainConfig, list[str]]:
     """`start` with the settings of a TOML or JSON file, and their names.
 
     A run.json says all settings, but names none: those without effect are no mistake in it.
 
+    Args:
+        path: the file.
+        start: what a TOML file changes.
+        preset: the name of `start`, if somebody chose it.
+
     Raises:
-        DocmemError: if the file cannot be read, or a setting is unknown or cannot work.
+        DocmemError: if the file cannot be read, or a setting is unknown or cannot work; or if it
+            is a run.json, and a preset was chosen too.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        if path.suffix == ".json":
+            content = json.loads(text, object_pairs_hook=_once)
+        else:
+            content = tomllib.loads(text)
         if not isinstance(content, dict):
             raise ValueError("it holds no settings by name")
         if isinstance(content.get("config"), dict) and "versions" in content:
+            if preset is not None:
+                raise DocmemError(
+                    f"it says every setting, so the preset {preset} would have no effect. Leave "
+                    "one of the two out."
+                )
             return from_dict(content["config"]), []
         return dataclasses.replace(start, **content), [*content]
     except DocmemError as error:
         raise DocmemError(f"{path}: {error}") from error
-    except (OSError, ValueError, TypeError, KeyError, dacite.DaciteError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, dacite.DaciteError) as error:
         raise DocmemError(
             f"{path} cannot be read as settings: {error}. Give TOML with lines as `seed = 1`, "
             "or the run.json of a run."
         ) from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The pairs of a JSON object as a dict; ValueError if a name stands twice."""
+    for name, count in Counter(name for name, _ in pairs).items():
+        if count > 1:
+            raise ValueError(f"it says {name} {count} times")
+    return dict(pairs)

@@ -7,7 +7,7 @@ opens at once and the texts are read when they are asked for.
 import gzip
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,12 @@ def describe_texts(documents: Sequence[Document], config: TrainConfig) -> dict[s
 
 
 def what_is_read(
-    documents: Sequence[Document], config: TrainConfig, batches: Sequence[TokenBatch]
+    told: Sequence[Mapping[str, Any]], config: TrainConfig, batches: Sequence[TokenBatch]
 ) -> str:
-    """How much of the documents a training reads, and the settings that say so, in sentences."""
-    told = describe_texts(documents, config)["documents"]
+    """How much of the documents a training reads, and the settings that say so, in sentences.
+
+    `told`: the documents as `describe_texts` describes them.
+    """
     words, read = (sum(one[key] for one in told) for key in ("words", "read"))
     text = f"Reading {len(told)} documents (max_labels: {config.max_labels}), "
     if read == words:
@@ -83,8 +85,7 @@ def read_texts(path: Path, digest: str) -> list[Document]:
     Raises:
         DocmemError: if the file is missing or damaged, or of another run.
     """
-    advice = "Restore it from a copy; or run `docmem check` with --repair, or the training again."
-    with reading(path, advice):
+    with reading(path):
         content = gzip.decompress(path.read_bytes())
         if digest_of(content) != digest:
             raise ValueError("its content does not match the digest in run.json")

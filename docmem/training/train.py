@@ -28,11 +28,11 @@ from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import LanguageModel
 from docmem.training.callbacks import OnEpoch, check_watcher, tell
 from docmem.training.config import TrainConfig
-from docmem.training.description import check_same, describe
+from docmem.training.description import check_own, describe
 from docmem.training.history import Epoch
 from docmem.training.origin import measured
 from docmem.training.processes import join, main_process
-from docmem.training.run import Run
+from docmem.training.run import Run, locked
 from docmem.training.selection import Selection, memory_selection
 from docmem.training.setup import (
     check_documents,
@@ -96,7 +96,7 @@ def train(
         folder = config.save_dir or default_folder(config, lm, documents, doc_reps)
         description = describe(config, lm, documents, doc_reps)
         run = Run.find(folder, description)
-    finished = run is not None and run.finished
+    finished = run is not None and run.finished and run.is_readable()
     processes.check_same((description, folder, run is None, finished))
     if run is not None and finished:
         return run
@@ -105,11 +105,11 @@ def train(
             lm, documents, config, processes.deal, progress and main_process()
         )
     if progress and main_process():
-        tqdm.write(what_is_read(documents, config, cache.batches))
+        tqdm.write(what_is_read(description["documents"], config, cache.batches))
     run = run or Run(folder, description)
     watcher = on_epoch if main_process() else None
     with ExitStack() as held, frozen(lm.model), stop_after_epoch() as stop:
-        processes.alone(held.enter_context, run.lock())
+        processes.alone(held.enter_context, locked(run.path))
         processes.alone(run.begin, documents)
         trainer = Trainer(config, cache, memory.to(cache.device), processes)
         with processes.together():
@@ -165,7 +165,7 @@ def resume(trainer: Trainer, run: Run) -> bool:
     )
     with reading(run.checkpoint):
         if "run" in progress:  # version 0.1 did not say
-            check_same(run.checkpoint, progress["run"], run.description)
+            check_own(run.checkpoint, progress["run"], run.description)
         trainer.history = [Epoch(*epoch) for epoch in progress.get("history", [])]
         wrong = progress["epoch"] != len(trainer.history) and "history" in progress
         if wrong or not isinstance(progress["epoch"], int):
