@@ -99,6 +99,19 @@ def test_padded_row_under_its_doc_rep_equals_the_row_alone(family: str, memory: 
             torch.testing.assert_close(together[row][real], alone, atol=1e-5, rtol=1e-5)
 
 
+def test_a_document_can_be_entered_again_and_within_itself(
+    lm: LanguageModel, memory: DocumentMemory, batch: TokenBatch
+):
+    with attach(lm.model, memory) as hooked:
+        before, under = logits(lm.model, batch), hooked.document(1)
+        with under:
+            expected = logits(lm.model, batch)
+        for _ in range(2):
+            with under, hooked.document(0), under:
+                assert torch.equal(logits(lm.model, batch), expected)
+            assert torch.equal(logits(lm.model, batch), before)
+
+
 def test_documents_nest_and_restore_even_after_an_error(
     lm: LanguageModel, memory: DocumentMemory, batch: TokenBatch
 ):

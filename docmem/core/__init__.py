@@ -2,10 +2,6 @@
 
 Read `config` (the shape), `memory` (the module), `blocks` and `hook` (its place in the LM), `loss`
 (what trains it), `files` (how it is stored). All it needs of the rest of docmem is `errors`.
-
-    memory = DocumentMemory(MemoryConfig(d_model=384, n_docs=10))
-    with attach(model, memory, layer=-1) as hooked, hooked.document(3):
-        logits = model(**batch).logits
 """
 
 from docmem.core.config import MemoryConfig

@@ -11,8 +11,8 @@ Hidden states that the LM itself records (`output_hidden_states`) may lack the m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from numbers import Integral
 from typing import Any
 
@@ -96,15 +96,7 @@ class Hooked:
             DocmemError: as `resolve`; or if the memory is no longer attached.
         """
         _ = self.model  # refuses where nothing is attached
-        return self._under(self.resolve(document))
-
-    @contextmanager
-    def _under(self, doc_rep: Tensor | None) -> Iterator[Hooked]:
-        before, self.doc_rep = self.doc_rep, doc_rep
-        try:
-            yield self
-        finally:
-            self.doc_rep = before
+        return _Under(self, self.resolve(document))
 
     def _after_block(self, block: nn.Module, _: Any, output: Any) -> Any:
         if block.training and getattr(block, "gradient_checkpointing", False):
@@ -120,6 +112,19 @@ class Hooked:
         return (h, *output[1:]) if isinstance(output, tuple) else h
 
 
+class _Under(AbstractContextManager[Hooked]):
+    def __init__(self, hooked: Hooked, doc_rep: Tensor | None):
+        self._hooked, self._doc_rep, self._before = hooked, doc_rep, list[Tensor | None]()
+
+    def __enter__(self) -> Hooked:
+        self._before.append(self._hooked.doc_rep)
+        self._hooked.doc_rep = self._doc_rep
+        return self._hooked
+
+    def __exit__(self, *_: object) -> None:
+        self._hooked.doc_rep = self._before.pop()
+
+
 @checked
 def attach(
     model: nn.Module, memory: DocumentMemory, layer: int = -1, *, check: bool = True
@@ -133,8 +138,7 @@ def attach(
         check: False: also another LM or layer than the memory was trained on.
 
     Raises:
-        DocmemError: if there is no such block, memory and LM differ in width, or the memory was
-            trained on another LM or at another layer.
+        DocmemError: if there is no such block, widths differ, or it is another LM's or layer's.
     """
     blocks, d_model = find_blocks(model), text_config(model).hidden_size
     index, trained = resolve_layer(layer, len(blocks)), memory.origin
