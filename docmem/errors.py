@@ -381,7 +381,9 @@ def fault_of(error: Exception) -> str:
     """What is wrong where reading a file failed so: the file, or the device it should go to."""
     words = re.search("CUDA|NVIDIA|MPS|device string", str(error))
     no_device = words and isinstance(error, AssertionError | RuntimeError)  # as torch says it
-    fault = (
-        "torch cannot use that device here" if no_device else "it is damaged or not a docmem file"
-    )
+    fault = "it is damaged or not a docmem file"
+    if no_device:
+        fault = "torch cannot use that device here"
+    if isinstance(error, PermissionError):
+        fault = "you may not read it"
     return f"{fault} ({type(error).__name__}: {error})"
