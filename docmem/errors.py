@@ -240,6 +240,9 @@ def check_path(name: str, path: str | os.PathLike[str]) -> None:
     if path == "":  # which Path takes for the current folder
         raise DocmemError(f"{name} is ''; give the path of a file or folder.")
     check_unicode(name, str(path))  # which is written into files that are UTF-8
+    if Path(path).parts[:1] == ("~",):
+        whole = Path(path).expanduser()
+        raise DocmemError(f"{name} is {str(path)!r}, where ~ means nothing; write {str(whole)!r}.")
     try:
         Path(path).lstat()
     except (OSError, ValueError) as error:

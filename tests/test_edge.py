@@ -32,6 +32,7 @@ from docmem.editing.forget import forget
 from docmem.editing.place import doc_reps_from_lm
 from docmem.errors import as_doc_reps
 from docmem.evaluation.cached import first_segments, measure, measure_plane
+from docmem.evaluation.continuity import continuity
 from docmem.evaluation.plane import along_line, key_plane
 from docmem.evaluation.recall import Completion, Recognition, completion, recognition
 from docmem.evaluation.search import search_descent, search_grid
@@ -41,17 +42,20 @@ from docmem.lm.fetch import fetch
 from docmem.lm.generation import generate_text, generate_texts
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel
-from docmem.lm.pretraining import PretrainConfig
+from docmem.lm.pretraining import PretrainConfig, pretrain
 from docmem.plots.animation import memory_selection_gif, selection_figure
 from docmem.plots.figures import Result, draw_figures, table
 from docmem.plots.style import new_figure
 from docmem.training.check import check
 from docmem.training.description import to_dict
+from docmem.training.overview import overview
 from docmem.training.plan import plan
 from docmem.training.run import Run
+from docmem.training.sweep import sweep
 
 CALLABLE = (
-    add, along_line, append_doc_rep, check, completion, doc_reps_from_lm, draw_figures,
+    add, along_line, append_doc_rep, cache_hidden_states, check, completion, continuity, overview,
+    pretrain, sweep, doc_reps_from_lm, draw_figures,
     drop_doc_rep, fetch, first_segments, forget, generate_text, generate_texts, HiddenStateCache,
     keep_doc_reps, key_plane,
     measure, measure_plane, memory_selection_gif, Path, plan, PretrainConfig, recognition,
@@ -185,6 +189,7 @@ preset("tiny", optimizer="muon", muon_lr=1e38) | muon_lr, at most
 preset("tiny", max_length=10**30) | max_length, below 2 ** 63
 preset("tiny", key_dim=60000) | key_dim is 60000, 21201, orthogonal
 preset("tiny", save_dir="") | save_dir is ''
+preset("tiny", save_dir="~/runs") | save_dir, where ~ means nothing
 preset("tiny", lr=one) | lr is a Tensor, number
 preset(lm) | name
 preset("tiny", guidence=0.1) | 'guidence', Did you mean 'guidance'
@@ -384,6 +389,10 @@ run.check_lm(None) | lm
 run.check_lm(lm.model) | lm
 run.check_lm(toy_lm(seed=1)) | other weights
 run.cache_hidden_states("tiny") | lm
+cache_hidden_states("tiny", docs, config) | lm is 'tiny', docmem.load_lm
+cache_hidden_states(lm, "encyclopedia", config) | documents, list
+cache_hidden_states(lm, docs[0], config) | documents is a Document
+cache_hidden_states(lm, docs, None) | config
 run.cache_hidden_states(None) | lm
 """
 
@@ -486,6 +495,7 @@ guidance_loss(one, one, beta=1) | 'beta'
 """
 
 GENERATE_CALLS = """
+generate(hooked, lm.tokenizer, "The", generation_config=None) | no option 'generation_config'
 generate(lm, lm.tokenizer, "The") | hooked, docmem.attach
 generate(lm.model, lm.tokenizer, "The") | hooked
 generate(None, lm.tokenizer, "The") | hooked
@@ -554,6 +564,14 @@ write(_from_model_config=True) | '_from_model_config'
 """
 
 EVALUATION_CALLS = """
+continuity(cache, memory, pairs=0) | pairs is 0
+continuity(run, memory) | cache is a Run
+continuity(cache, memory, extent=0) | extent is 0
+continuity(cache, memory, seed=-1) | seed is -1
+overview(5) | folder
+sweep(["x"], "local:1") | configs
+sweep([config], 3) | executor is 3
+pretrain(5) | config is 5, PretrainConfig
 recall("outputs/run", 0) | run is 'outputs/run', docmem.Run.open
 recall(run.path, 0) | run
 recall(memory, 0) | run is a DocumentMemory

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from toys import DOCUMENTS, quick_config
+from toys import DOCUMENTS, quick_config, toy_lm
 
 from docmem import explore
 from docmem.core.config import MemoryConfig
@@ -128,6 +128,9 @@ def test_snap_moves_to_the_doc_rep_of_a_document(
         assert reading.nearest == index
     with pytest.raises(DocmemError, match="no document called"):
         explorer.snap("Cyclon")
+    explorer.plane = explorer.plane._replace(axis=explorer.plane.axis / 100)
+    with pytest.raises(DocmemError, match=r"lies beyond the map, which ends at 0\.015"):
+        explorer.snap(0)
 
 
 def test_write_equals_generate_under_the_doc_rep(
@@ -295,12 +298,18 @@ def test_longer_doc_reps_are_moved_in_their_principal_plane(
     origin, axes = plane_of(memory.doc_reps)
     expected = origin + torch.tensor([0.2, -0.4]) @ axes
     torch.testing.assert_close(explorer.rest(0.2, -0.4).doc_rep, expected)
+    explore.key_plane(run, cache=cache, plane=explorer.plane)
+    memory.doc_reps[0] *= 2
+    with pytest.raises(DocmemError, match="it is of another run"):
+        explore.key_plane(run, cache=cache, plane=explorer.plane)
 
 
 def test_key_plane_rejects_another_map_and_doc_reps_without_a_plane(
     trained: tuple[LanguageModel, Run], plane: KeyPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lm, run = trained
+    with pytest.raises(DocmemError, match="cache is of another LM than `lm`"):
+        explore.key_plane(run, lm=toy_lm(), cache=run.cache_hidden_states(lm))
     other = KeyPlane(plane.axis, plane.ce[:2], plane.doc_reps[:2])
     with pytest.raises(DocmemError, match="The map is of 2 documents, this run holds 3"):
         explore.key_plane(run, lm=lm, plane=other)

@@ -236,6 +236,7 @@ def test_frozen_blocks_run_once_and_stop_at_the_hooked_block(
     lm: LanguageModel, memory: DocumentMemory
 ):
     calls = [0] * BLOCKS
+    HiddenStateCache(lm, BATCHES, [0, 1], 1)  # the first one sees how this LM reads pads
 
     def count(index: int) -> Callable:
         def hook(*_):

@@ -68,6 +68,11 @@ def test_another_choice_of_documents_finds_them_another_lm_or_layer_does_not(
     assert len(files(shared)) == 2 * count
     cache_hidden_states(toy_lm(seed=1), DOCUMENTS, shared)
     assert len(files(shared)) == 3 * count
+    ablated = toy_lm()
+    with torch.no_grad():
+        ablated.model.gpt_neox.layers[0].mlp.dense_h_to_4h.weight[5] = 0
+    cache_hidden_states(ablated, DOCUMENTS, shared)
+    assert len(files(shared)) == 4 * count
 
 
 def test_damaged_states_are_made_again(shared: TrainConfig) -> None:

@@ -27,8 +27,8 @@ DocumentLike = str | int | Tensor | Sequence[Any] | np.ndarray | None
 
 
 def hidden_states_of(output: Any) -> Tensor:
-    """The hidden states in what a block returned: a tensor, or the first item of a tuple."""
-    return output[0] if isinstance(output, tuple) else output
+    """The hidden states in what a block returned: a tensor, or the first of several things."""
+    return output[0] if isinstance(output, tuple | list) else output
 
 
 class Hooked:
@@ -109,7 +109,7 @@ class Hooked:
         if doc_rep is not None and doc_rep.dim() == 2 and len(h) % len(doc_rep) == 0:
             doc_rep = doc_rep.repeat_interleave(len(h) // len(doc_rep), dim=0)
         h = self.read(h, doc_rep)
-        return (h, *output[1:]) if isinstance(output, tuple) else h
+        return (h, *output[1:]) if isinstance(output, tuple | list) else h
 
 
 class _Under(AbstractContextManager[Hooked]):

@@ -19,12 +19,12 @@ from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import append_doc_rep
 from docmem.errors import Count, NotNegative, Positive, Rate, checked
 from docmem.lm.cross_entropy import check_same_documents
-from docmem.lm.forward import frozen
+from docmem.lm.forward import frozen, plain_arithmetic
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.training.step import descend, guided_losses
 
 
-@torch.inference_mode(False)  # and so with gradients, also where the caller has turned them off
+@plain_arithmetic()  # and so with gradients, also where the caller has turned them off
 @checked
 def add(
     cache: HiddenStateCache,

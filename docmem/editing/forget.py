@@ -23,7 +23,7 @@ from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import plane_extent
 from docmem.errors import Count, Natural, NotNegative, Positive, Rate, check_at_least, checked
 from docmem.lm.cross_entropy import base_cross_entropies, check_same_documents
-from docmem.lm.forward import frozen
+from docmem.lm.forward import frozen, plain_arithmetic
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.training.origin import changed
 from docmem.training.step import descend
@@ -32,7 +32,7 @@ from docmem.training.step import descend
 POINTS = 6
 
 
-@torch.inference_mode(False)  # and so with gradients, also where the caller has turned them off
+@plain_arithmetic()  # and so with gradients, also where the caller has turned them off
 @checked
 def forget(
     cache: HiddenStateCache,

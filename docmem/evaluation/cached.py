@@ -30,6 +30,7 @@ from docmem.evaluation.recall import (
     sampled,
 )
 from docmem.lm.cross_entropy import base_cross_entropies, check_texts
+from docmem.lm.forward import plain_arithmetic
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel
 from docmem.training.run import Run
@@ -159,7 +160,8 @@ def _cached(run: Run, name: str, measure: Callable[[], dict[str, Tensor]]) -> di
         results, metadata = load_tensors(path)
         if metadata.get("memory") == memory:
             return results
-    results = measure()
+    with plain_arithmetic(), torch.no_grad():  # what is stored is what anybody measures
+        results = measure()
     if os.access(run.path, os.W_OK):
         save_tensors(path, results, {"memory": memory})
     return results

@@ -20,7 +20,7 @@ from docmem.documents import Document, heading, segments
 from docmem.errors import EVERYTHING, Count, DocmemError, check_count, check_type, checked
 from docmem.evaluation.attribution import BASE_LM
 from docmem.evaluation.recalled import Comparison, Recalled
-from docmem.lm.forward import check_bare, forward_inputs
+from docmem.lm.forward import check_bare, forward_inputs, without_dropout
 from docmem.lm.generation import ALL_ENTRIES, generate_text
 from docmem.lm.head import token_losses
 from docmem.lm.loading import LanguageModel
@@ -28,6 +28,8 @@ from docmem.training.run import Run
 
 NEW_TOKENS = 32
 PROMPT_WORDS = 10
+LONGEST = 40
+"""Characters of a word that a prompt is not cut in: some scripts have no spaces."""
 
 
 @checked
@@ -55,7 +57,9 @@ def opening(
         )
     title, piece = heading(document.text), pieces[segment]
     rest = piece.removeprefix(" ".join(title[0].split())) if title else piece
-    return " ".join((rest or piece).split()[:words])
+    first = (rest or piece).split()[:words]
+    cut = next((n for n, word in enumerate(first) if len(word) > LONGEST), words)
+    return " ".join(word[:LONGEST] for word in first[: cut + 1])
 
 
 @checked
@@ -105,9 +109,9 @@ def compare(
         document: title or index of the document to compare with.
         prompt: what the LM is given; None: the first words of segment `segment`.
         lm: the run's LM; None: loaded.
-        under: name of each condition to what is in force: a title, an index, a DocRep,
-            `docmem.ALL_ENTRIES` or `docmem.BASE_LM`. None: the document's
-            own DocRep, the next document's, all entries, and the base LM.
+        under: name of each condition to what is in force: a title or index of the memory, a
+            DocRep, `docmem.ALL_ENTRIES` or `docmem.BASE_LM`. None: the document's own DocRep, the
+            next document's (neither, if the memory lacks it), all entries, and the base LM.
         memory: another memory for the run's LM, such as one after forgetting; None: the run's.
         segment: index of the segment that gives the prompt, from 0.
         max_new_tokens: tokens to write.
@@ -118,18 +122,23 @@ def compare(
     """
     trained = run.load_memory()
     index = trained.index_of(document)
-    source, following = run.documents[index], (index + 1) % len(run.documents)
+    source, chosen = run.documents[index], trained if memory is None else memory
     if lm is None:
         lm = run.load_lm()
     run.check_lm(lm)
     if prompt is None:
         prompt = opening(source, segment, segment_length=run.config.segment_length)
     if under is None:
-        own, other = source.title, run.titles[following]
-        under = {own: own, other: other, EVERYTHING: ALL_ENTRIES, BASE_LM: BASE_LM}
+        known = chosen.titles or run.titles[: chosen.config.n_docs]
+        under = {}
+        if source.title in known:  # it may have been dropped
+            own = known.index(source.title)
+            following = (own + 1) % len(known)
+            under = {known[own]: own, known[following]: following}
+        under |= {EVERYTHING: ALL_ENTRIES, BASE_LM: BASE_LM}
     return continuations(
         lm,
-        trained if memory is None else memory,
+        chosen,
         run.config.hook_memory_layer,
         source,
         prompt,
@@ -176,7 +185,8 @@ def continuations(
         with _in_force(lm, memory, layer, whose):
             text = generate_text(lm.model, lm.tokenizer, prompt, max_new_tokens=max_new_tokens)
             if batch is not None:
-                logits = lm.model(**forward_inputs(lm.model, batch)).logits
+                with without_dropout(lm.model):
+                    logits = lm.model(**forward_inputs(lm.model, batch)).logits
                 losses = token_losses(logits, batch)[0, given - 1 :].cpu()
         rows.append(Recalled(document, prompt, name, text, pieces, losses))
     return Comparison(rows)
@@ -194,9 +204,12 @@ def _in_force(lm: LanguageModel, memory: DocumentMemory, layer: int, whose: Any)
 
 
 def _pieces(lm: LanguageModel, ids: list[int], given: int) -> list[str]:
-    """The text of each token from number `given` on; together they are the whole text."""
+    """The text of each token from number `given` on; together they are the whole text.
+
+    A character of several tokens is the last one's.
+    """
     texts = [
-        cast(str, lm.tokenizer.decode(ids[:count], skip_special_tokens=True))
+        cast(str, lm.tokenizer.decode(ids[:count], skip_special_tokens=True)).rstrip("\ufffd")
         for count in range(given, len(ids) + 1)
     ]
     return [longer[len(shorter) :] for shorter, longer in itertools.pairwise(texts)]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import plane_extent
+from docmem.errors import Count, Natural, Positive, checked
 from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.lm.hidden_states import HiddenStateCache
 
@@ -51,13 +52,14 @@ def selection_bound(memory: DocumentMemory) -> float | None:
 
 
 @torch.no_grad()
+@checked
 def continuity(
     cache: HiddenStateCache,
     memory: DocumentMemory,
     *,
-    pairs: int = 100,
-    extent: float | None = None,
-    seed: int = 0,
+    pairs: Count = 100,
+    extent: Positive | None = None,
+    seed: Natural = 0,
 ) -> Continuity:
     """Move DocReps in random directions, by 0.001 to 1, and measure what changes.
 

@@ -17,6 +17,7 @@ from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError, Natural, Positive, checked
 from docmem.evaluation.plane import KeyPlane, key_plane, plane_of
 from docmem.lm.cross_entropy import on_device_of
+from docmem.lm.forward import plain_arithmetic
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.training.step import SCALE
 
@@ -70,7 +71,7 @@ def search_grid(
     return _search(cache, memory, plane, found)
 
 
-@torch.inference_mode(False)  # and so with gradients, also where the caller has turned them off
+@plain_arithmetic()  # and so with gradients, also where the caller has turned them off
 @checked
 def search_descent(
     cache: HiddenStateCache,

@@ -248,7 +248,9 @@ def _table(judged: Mapping[str, Sequence[Judged]]) -> str:
 
 
 def tally(folder: Path = STORED) -> str:
-    """How many claims hold by the results of a folder, in a sentence."""
+    """How many claims hold by the results of a folder, in a sentence; DocmemError without any."""
+    if not any((folder / f"{name}.json").exists() for name in NAMES):
+        raise DocmemError(f"{folder} has no results of experiments.")
     return _count([one for name in NAMES for one in claims(name, folder)])
 
 

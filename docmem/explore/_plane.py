@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from docmem.core.hook import attach
+from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import keep_doc_reps
 from docmem.errors import DocmemError, Several, checked
 from docmem.evaluation.cached import first_segments
@@ -59,6 +60,14 @@ class _PlaneWidget(anywidget.AnyWidget):
     state = traitlets.Dict().tag(sync=True)
 
 
+def is_of(plane: KeyPlane, memory: DocumentMemory) -> bool:
+    """Whether a map has a memory's DocReps where they lie in its plane."""
+    if memory.config.key_dim == 2:
+        return torch.equal(plane.doc_reps, memory.doc_reps)
+    origin, axes = plane_of(memory.doc_reps)
+    return torch.allclose((memory.doc_reps - origin) @ axes.T, plane.doc_reps, atol=1e-4)
+
+
 class KeyPlaneExplorer(Explorer):
     """A point to drag through the DocRep plane of a run, and what is recalled there.
 
@@ -95,8 +104,7 @@ class KeyPlaneExplorer(Explorer):
             )
         # Of many documents the plane shows those that its figure is of, and knows no others.
         memory = run.load_memory()
-        lie_in_it = memory.config.key_dim == 2
-        if plane is not None and lie_in_it and not torch.equal(plane.doc_reps, memory.doc_reps):
+        if plane is not None and not is_of(plane, memory):
             raise DocmemError(
                 "The map has other DocReps than this run's memory, so it is of another run; "
                 "measure it again on this one."
@@ -106,6 +114,10 @@ class KeyPlaneExplorer(Explorer):
         if plane is not None:
             plane = plane._replace(doc_reps=plane.doc_reps[texts], texts=None)
         self.origin, self.axes = plane_of(memory.doc_reps)
+        if lm is not None and cache is not None and lm.model is not cache.lm.model:
+            raise DocmemError(
+                "The hidden-state cache is of another LM than `lm`; leave one of the two out."
+            )
         self.lm = lm_of(run, lm if cache is None else cache.lm)
         self.cache = (
             first_segments(run, self.lm, texts=texts) if cache is None else copy.copy(cache)
@@ -147,10 +159,15 @@ class KeyPlaneExplorer(Explorer):
         """Measure at a document's own DocRep.
 
         Raises:
-            DocmemError: if there is no such document.
+            DocmemError: if there is no such document, or its DocRep lies beyond the map.
         """
-        x, y = self.plane.doc_reps[self.memory.index_of(document)].tolist()
-        return self.rest(x, y)
+        point = tuple(self.plane.doc_reps[self.memory.index_of(document)].tolist())
+        if self._within(*point) != point:
+            raise DocmemError(
+                f"The DocRep of {document!r} lies beyond the map, which ends at "
+                f"{float(self.plane.axis[-1]):g}; give a map of a larger extent."
+            )
+        return self.rest(*point)
 
     @checked
     def write(self, x: float, y: float, prompt: str) -> str:

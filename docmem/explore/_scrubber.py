@@ -22,7 +22,7 @@ from docmem.plots.animation import (
     color_limits,
     panels_at,
 )
-from docmem.training.run import Run
+from docmem.training.run import Run, same_documents
 
 MAP_INCHES = 3.92  # of each heat map where several runs stand side by side, its scale included
 DPI = 115
@@ -43,8 +43,7 @@ class ScrubberExplorer(Explorer):
         self.runs = {runs.config.key_activation: runs} if isinstance(runs, Run) else dict(runs)
         if not self.runs:
             raise DocmemError("Name at least one run to scrub through.")
-        titles = [run.titles for run in self.runs.values()]
-        if any(other != titles[0] for other in titles):
+        if not same_documents([*self.runs.values()]):
             raise DocmemError("These runs hold different documents; show them one at a time.")
         self.snapshots = {name: run.load_snapshots() for name, run in self.runs.items()}
         self.limits = {

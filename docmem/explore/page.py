@@ -32,7 +32,7 @@ from docmem.explore.lm_bundle import MAX_BYTES, lm_bundle, worker_source
 from docmem.lm.loading import LanguageModel
 from docmem.plots.figures import names_of
 from docmem.plots.style import document_color
-from docmem.training.run import Run
+from docmem.training.run import Run, same_documents
 
 MODULES = (
     "draw.js", "activations.js", "tensors.js", "memory.js", "baked.js", "plane.js", "training.js",
@@ -82,7 +82,7 @@ def write_page(
     """
     if not runs:
         raise DocmemError("Name at least one run to make a page of.")
-    if any(run.titles != runs[0].titles for run in runs):
+    if not same_documents(runs):
         raise DocmemError("These runs hold different documents; make a page of each.")
     for prompt in prompts:
         check_text("A prompt", prompt)

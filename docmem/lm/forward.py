@@ -1,12 +1,15 @@
 """One forward of the frozen LM: its inputs, as far as a given module."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
+import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 from docmem.core.hook import Hooked
 from docmem.errors import DocmemError
@@ -50,6 +53,16 @@ def frozen(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+@contextmanager
+def plain_arithmetic() -> Iterator[None]:
+    """Within: no autocast and no inference mode, whatever the caller has set; also a decorator."""
+    devices = (torch.autocast(device, enabled=False) for device in ("cpu", "cuda", "mps"))
+    with torch.inference_mode(False), ExitStack() as stack:
+        for device in devices:
+            stack.enter_context(device)
+        yield
+
+
 def without_dropout(model: nn.Module) -> AbstractContextManager[None]:
     """`frozen`, where the LM is in training mode."""
     return frozen(model) if model.training else nullcontext()
@@ -80,6 +93,38 @@ def forward_inputs(model: nn.Module, batch: TokenBatch) -> dict[str, Any]:
         positions = batch.attention_mask.long().cumsum(1) - 1
         inputs["position_ids"] = positions.clamp_min(0)
     return inputs
+
+
+_CHECKED: WeakKeyDictionary[nn.Module, set[int]] = WeakKeyDictionary()
+"""LMs that were seen to read with so many pads as without."""
+
+
+@torch.no_grad()
+def check_reading(model: Any, batches: Sequence[TokenBatch]) -> None:
+    """Raise unless the LM reads a row in a batch as it reads it alone.
+
+    Recurrent LMs and decoders of encoder-decoders may read pads, and some LMs count positions
+    otherwise; then every number would be a little false.
+    """
+    first = batches[0]
+    ids = first.input_ids[first.attention_mask][None, :3]
+    pads = 0 if all(batch.attention_mask.all() for batch in batches) else 2
+    if pads in _CHECKED.setdefault(model, set()):
+        return
+    row = TokenBatch(
+        functional.pad(ids, (pads, 0), value=int(ids[0, 0])),
+        functional.pad(torch.ones_like(ids).bool(), (pads, 0), value=False),
+    )
+    alone = model(input_ids=ids, use_cache=False).logits.float()
+    read = model(**forward_inputs(model, row)).logits[:, pads:].float()
+    rounding = 1e-3 if model.dtype == torch.float32 else 0.25
+    if (read - alone).norm() > rounding * alone.norm():
+        advice = "Give batch_size 1, so that nothing is padded, or" if pads else "Give"
+        raise DocmemError(
+            f"{type(model).__name__} reads text in a batch otherwise than alone: it does not keep "
+            f"pads or positions apart as docmem needs it. {advice} another LM."
+        )
+    _CHECKED[model].add(pads)
 
 
 class _StopForward(Exception):  # noqa: N818 - a signal, not an error

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from docmem.core.blocks import text_config
 from docmem.core.hook import DocumentLike, Hooked
 from docmem.errors import (
     BASE_LM,
@@ -22,7 +21,7 @@ from docmem.errors import (
 )
 from docmem.lm.folding import folded
 from docmem.lm.forward import without_dropout
-from docmem.lm.loading import check_causal, check_tokens
+from docmem.lm.loading import check_causal, check_tokens, context_of
 
 # Options of transformers that do nothing unless tokens are sampled, of which some are shares, or
 # without beams; and those that docmem sets.
@@ -31,7 +30,9 @@ SAMPLING = {"temperature", "top_k", "top_p", "min_p", "typical_p", "top_h", "eps
 SHARES = {"top_p", "min_p", "typical_p"}
 BEAMS = {"length_penalty", "early_stopping"}
 OURS = {"inputs", "input_ids", "attention_mask", "max_length", "num_return_sequences",
-        "return_dict_in_generate", "tokenizer", "kwargs"}  # fmt: skip
+        "return_dict_in_generate", "tokenizer", "kwargs", "generation_config"}  # fmt: skip
+# What some LMs ask for by themselves: greedy means the likeliest token, of whatever LM.
+GREEDY = {"do_sample": False, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
 
 
 class _AllEntries:
@@ -75,6 +76,9 @@ def generate(
         )
     chosen = None if isinstance(document, _AllEntries) else document
     with nullcontext() if document is None else hooked.document(chosen), folded(hooked):
+        rows = hooked.doc_rep.shape[:-1].numel() if hooked.doc_rep is not None else 1
+        if rows > 1:
+            raise DocmemError(f"There is one prompt and there are {rows} DocReps; give one.")
         return generate_text(
             hooked.model, tokenizer, prompt, max_new_tokens=max_new_tokens, **options
         )
@@ -116,7 +120,7 @@ def generate_texts(
     inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
     length = inputs["input_ids"].shape[1]
     needed = length + max_new_tokens
-    context = getattr(text_config(model), "max_position_embeddings", needed)
+    context = context_of(model) or needed
     if length == 0:
         raise DocmemError("The prompt is empty; give the LM at least one word to continue.")
     check_tokens(model, inputs["input_ids"].tolist())
@@ -138,7 +142,7 @@ def generate_texts(
                 input_ids=inputs["input_ids"].expand(rows, -1),
                 attention_mask=inputs["attention_mask"].expand(rows, -1),
                 max_new_tokens=max_new_tokens,
-                **{"do_sample": False, "pad_token_id": tokenizer.pad_token_id, **options},
+                **{**GREEDY, "pad_token_id": tokenizer.pad_token_id, **options},
                 **reads_back,
             )
     except Exception as error:  # of whatever kind transformers raises
@@ -194,8 +198,8 @@ def greedy(
             past_key_values=past,
             max_new_tokens=new,
             min_new_tokens=new,
-            do_sample=False,
             pad_token_id=0,
+            **GREEDY,
         )
     return written[:, ids.shape[1] :]
 
@@ -205,10 +209,17 @@ def read_prompts(model: Any, ids: Int[Tensor, "rows given"], repeats: int) -> An
     """The KV cache of all tokens but the last, each row repeated, for `greedy`; None for one token.
 
     With the LM's own hidden states in it: it fits an LM with a memory only after the last block.
+    None also where an LM keeps more than keys and values, as recurrent ones do.
     """
+    from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
     if ids.shape[1] == 1:
         return None
     with without_dropout(model):
-        past = model(input_ids=ids[:, :-1], use_cache=True, logits_to_keep=1).past_key_values
+        given = {"input_ids": ids[:, :-1], "use_cache": True}
+        past = getattr(model(**given, logits_to_keep=1), "past_key_values", None)
+    plain_layers = (DynamicLayer, DynamicSlidingWindowLayer)
+    if type(past) is not DynamicCache or any(type(one) not in plain_layers for one in past.layers):
+        return None
     past.batch_repeat_interleave(repeats)
     return past

@@ -29,13 +29,15 @@ from docmem.core.blocks import find_blocks, lm_fingerprint, resolve_layer
 from docmem.core.hook import hidden_states_of
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, segments
-from docmem.errors import DocmemError
+from docmem.errors import DocmemError, checked
 from docmem.lm.forward import (
     TokenBatch,
     check_bare,
+    check_reading,
     forward_inputs,
     forward_until,
     frozen,
+    plain_arithmetic,
     without_dropout,
 )
 from docmem.lm.head import before_head, head_losses, plain_head, token_losses
@@ -64,9 +66,12 @@ class HiddenStateCache:
         titles: the documents', by their indices; None: not known.
 
     Raises:
-        DocmemError: if there is no batch, or no such layer; or if a memory is attached to the LM.
+        DocmemError: if there is no batch, or no such layer; if a memory is attached to the LM, or
+            it reads a row in a batch otherwise than alone.
     """
 
+    @plain_arithmetic()
+    @checked
     def __init__(
         self,
         lm: LanguageModel,
@@ -82,6 +87,10 @@ class HiddenStateCache:
     ) -> None:
         if not batches:
             raise DocmemError("There are no batches to read; give at least one.")
+        if len(doc_ids) != len(batches):
+            raise DocmemError(
+                f"There are {len(batches)} batches and {len(doc_ids)} doc_ids; give one for each."
+            )
         self.lm, self.titles = lm, titles
         self.batches = list(batches)
         self.predicted = [batch.predicted.cpu() for batch in self.batches]
@@ -97,6 +106,7 @@ class HiddenStateCache:
         states = SharedStates(shared, lm.model, self.layer) if shared else None
         bar = tqdm(self.own, desc="reading", unit="batch", delay=5, disable=not progress)
         with frozen(lm.model):
+            check_reading(lm.model, self.batches)
             for index in bar:
                 batch = self.batches[index]
                 if states is None:
@@ -113,7 +123,7 @@ class HiddenStateCache:
         """One forward up to the hooked block; what follows is not run."""
         block = self.blocks[self.layer]
         output = forward_until(self.lm.model, batch, block.register_forward_hook)
-        self.returned = len(output) if isinstance(output, tuple) else 0
+        self.returned = len(output) if isinstance(output, tuple | list) else 0
         return hidden_states_of(output).detach()
 
     @functools.cached_property
@@ -227,6 +237,7 @@ class HiddenStateCache:
             yield
 
 
+@checked
 def cache_hidden_states(
     lm: LanguageModel,
     documents: Sequence[Document],
@@ -249,6 +260,8 @@ def cache_hidden_states(
     Raises:
         DocmemError: if a document is empty, a segment too long, or the layer out of range.
     """
+    if not hasattr(config, "segment_length"):
+        raise DocmemError("config says nothing of segments; give a TrainConfig, as run.config.")
     batches, doc_ids = [], []
     for doc_id, document in enumerate(documents):
         if not document.text.split():

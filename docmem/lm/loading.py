@@ -73,6 +73,12 @@ class LanguageModel:
             check_type(name, getattr(self, name), str)
         check_text("name", self.name)
         check_causal(self.model)
+        word = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        if word and self.tokenizer("a")["input_ids"][-len(word) :] != word:
+            raise DocmemError(
+                f"The tokenizer of {self.name} adds a token to the end of every text, and nothing "
+                "could be written on from there. Set its add_eos_token to False, or give another."
+            )
 
     @property
     def dtype(self) -> str:
@@ -92,7 +98,7 @@ class LanguageModel:
     @property
     def context(self) -> int | None:
         """Tokens the LM can read at once; None where there is no limit (ALiBi)."""
-        return getattr(text_config(self.model), "max_position_embeddings", None)
+        return context_of(self.model)
 
     @property
     def device(self) -> torch.device:
@@ -133,6 +139,13 @@ class LanguageModel:
         padded = torch.tensor([[pad] * (longest - len(row)) + row for row in ids])
         mask = torch.tensor([[False] * (longest - n) + [True] * n for n in lengths])
         return TokenBatch(padded.to(self.device), mask.to(self.device))
+
+
+def context_of(model: nn.Module) -> int | None:
+    """Tokens that an LM can read at once; None where its configuration gives no limit."""
+    config = text_config(model)
+    given = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
+    return next((most for most in given if isinstance(most, int) and most > 0), None)
 
 
 def check_causal(model: nn.Module) -> None:

@@ -226,6 +226,7 @@ def build_optimizer(config: PretrainConfig, model: GPTNeoXForCausalLM) -> torch.
     )
 
 
+@checked
 def pretrain(config: PretrainConfig) -> Path:
     """Train tokenizer and LM, write the model folder, and return its path.
 

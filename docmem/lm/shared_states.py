@@ -3,7 +3,7 @@
     shared = SharedStates(Path("outputs/states"), lm.model, layer=5)
     states = shared.get(batch, read)      # from disk, or read now and kept
 
-A file is named after what determines it: the LM's fingerprint, the layer, the tokens. So another
+A file is named after what determines it: the LM's weights, the layer, the tokens. So another
 seed, another choice of the documents, another process finds it; a reading that was stopped goes on.
 Every file carries a digest; a damaged one is made again.
 """
@@ -19,7 +19,6 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from docmem.core.blocks import lm_fingerprint
 from docmem.core.files import tensor_digest
 from docmem.errors import DocmemError
 from docmem.lm.forward import TokenBatch
@@ -38,7 +37,9 @@ class SharedStates:
     """
 
     def __init__(self, folder: Path, model: nn.Module, layer: int) -> None:
-        self.folder, self.kind = folder, f"{lm_fingerprint(model)} {layer}"
+        weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+        self.folder = folder
+        self.kind = f"{type(model).__name__} {tensor_digest(weights, {})} {layer}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _clean(folder)

@@ -28,7 +28,7 @@ from docmem.lm.loading import LanguageModel
 from docmem.plots.animation import memory_selection_gif
 from docmem.plots.plane import FEW, farthest_points
 from docmem.plots.style import check_some, new_figure, png_bytes
-from docmem.training.run import Run
+from docmem.training.run import Run, same_documents
 
 NEGATIVES = {
     "other": "another document's DocRep",
@@ -208,7 +208,7 @@ def draw_figures(
     if not runs:
         raise DocmemError("Name at least one run to draw.")
     plane_of(runs[-1].load_memory().doc_reps)  # raises if they span none
-    if any(run.titles != runs[0].titles for run in runs):
+    if not same_documents(runs):
         raise DocmemError("These runs hold different documents; draw them one at a time.")
     names, folder = names_of(runs), Path(folder)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from docmem.errors import DocmemError, check_path
+from docmem.errors import DocmemError, check_path, checked
 from docmem.training.description import RESUME_IGNORES, to_dict
 from docmem.training.run import Run
 
@@ -22,6 +22,7 @@ def runs_in(folder: Path) -> tuple[list[Run], list[str]]:
         DocmemError: if there is no such folder, or no run in it.
     """
     check_path("folder", folder)
+    folder = Path(folder)
     if not folder.is_dir():
         raise DocmemError(f"There is no folder {folder}. Name one in which `docmem train` wrote.")
     runs, faults = [], []
@@ -47,6 +48,7 @@ def differing(runs: list[Run]) -> list[str]:
     return [text if len(text) <= SHORT else f"{text[: SHORT - 1]}…" for text in found]
 
 
+@checked
 def overview(folder: Path) -> tuple[str, list[str]]:
     """A table of the runs below a folder, and what is wrong with others, one sentence each.
 

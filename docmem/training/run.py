@@ -346,6 +346,14 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def same_documents(runs: Sequence[Run]) -> bool:
+    """Whether runs hold the same documents, in one order."""
+    named = [
+        [(one["title"], one["sha256"]) for one in run.description["documents"]] for run in runs
+    ]
+    return all(other == named[0] for other in named)
+
+
 def is_partial(path: Path) -> bool:
     """Whether a file is what a process killed while writing left behind."""
     return path.name.startswith(".") and path.name.endswith(".partial") and not path.is_dir()

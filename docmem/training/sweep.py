@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from docmem.errors import DocmemError
+from docmem.errors import DocmemError, checked
 from docmem.training.config import TrainConfig
 from docmem.training.description import RESUME_IGNORES
 from docmem.training.executors import perform
@@ -32,6 +32,7 @@ def train_quietly(config: TrainConfig) -> Path:
     return train(shared, progress=False).path
 
 
+@checked
 def sweep(configs: Sequence[TrainConfig], executor: str) -> list[Any]:
     """Train each configuration, as `perform` does; what is finished is not trained again.
 

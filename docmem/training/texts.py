@@ -57,19 +57,20 @@ def what_is_read(
     `told`: the documents as `describe_texts` describes them.
     """
     words, read = (sum(one[key] for one in told) for key in ("words", "read"))
-    text = f"Reading {len(told)} documents (max_labels: {config.max_labels}), "
+    most = f" (max_labels: {config.max_labels})" if len(told) <= config.max_labels else ""
+    text = f"Reading {len(told)} documents{most}, "
     if read == words:
         text += f"all of their {words:,} words."
     else:
-        most = max(told, key=lambda one: one["words"] - one["read"])
+        cut = max(told, key=lambda one: one["words"] - one["read"])
         text += (
-            f"{read:,} of their {words:,} words; of {most['title']!r} the first {most['read']:,} "
-            f"of {most['words']:,}. max_segments ({config.max_segments}) and segment_length "
+            f"{read:,} of their {words:,} words; of {cut['title']!r} the first {cut['read']:,} "
+            f"of {cut['words']:,}. max_segments ({config.max_segments}) and segment_length "
             f"({config.segment_length} words) say how many."
         )
-    cut = sum(int((one.attention_mask.sum(1) == config.max_length).sum()) for one in batches)
-    if cut:
-        text += f" {cut} segments fill max_length, {config.max_length} tokens, and end there."
+    full = sum(int((one.attention_mask.sum(1) == config.max_length).sum()) for one in batches)
+    if full:
+        text += f" {full} segments fill max_length, {config.max_length} tokens, and end there."
     return text
 
 

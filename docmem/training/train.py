@@ -16,14 +16,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm.auto import tqdm
 
 from docmem.checkpoint import load_checkpoint, save_checkpoint
 from docmem.core.files import reading
 from docmem.documents import Document
 from docmem.errors import DocmemError, as_doc_reps, checked
-from docmem.lm.forward import frozen
+from docmem.lm.forward import frozen, plain_arithmetic
 from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import LanguageModel
 from docmem.training.callbacks import OnEpoch, check_watcher, tell
@@ -48,7 +47,7 @@ SNAPSHOTS_PER_EPOCH = 10
 """At most, whatever `snapshot_freq` says."""
 
 
-@torch.inference_mode(False)  # and so with gradients, also where the caller has turned them off
+@plain_arithmetic()  # and so with gradients, also where the caller has turned them off
 @checked
 def train(
     config: TrainConfig,
