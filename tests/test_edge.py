@@ -55,7 +55,7 @@ from docmem.training.sweep import sweep
 
 CALLABLE = (
     add, along_line, append_doc_rep, cache_hidden_states, check, completion, continuity, overview,
-    pretrain, sweep, doc_reps_from_lm, draw_figures,
+    new_figure, pretrain, sweep, doc_reps_from_lm, draw_figures,
     drop_doc_rep, fetch, first_segments, forget, generate_text, generate_texts, HiddenStateCache,
     keep_doc_reps, key_plane,
     measure, measure_plane, memory_selection_gif, Path, plan, PretrainConfig, recognition,
@@ -782,6 +782,13 @@ redraw(5, "out") | folder is 5
 """
 
 PLOT_CALLS = """
+plots.square(paper.add_subplot(), nan) | extent is nan
+plots.plane_map(paper.add_subplot(), [[0, 1], [1, 0]], 0) | extent is 0
+plots.plane_map(paper.add_subplot(), [[0, 1], [1]], 1) | values must be a grid
+plots.plane_map(paper.add_subplot(), [["a", "b"], ["c", "d"]], 1) | values must be a grid
+plots.losses(paper, {"a": run.load_history()}, nan, "") | tau is nan
+new_figure(-1, 5) | width is -1
+new_figure("6", 5) | width
 plots.key_plane(paper, plane, run.titles[:2], "") | 2 titles, 3 documents
 plots.key_plane(paper, plane, run.titles, None) | note
 plots.key_plane(paper, run, run.titles, "") | plane is a Run

@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import ArrayLike
 from scipy.interpolate import RegularGridInterpolator
 
-from docmem.errors import DocmemError, check_type, checked
+from docmem.errors import DocmemError, Positive, checked
 from docmem.evaluation.plane import KeyPlane
 from docmem.evaluation.refinement import midpoints
 from docmem.plots.style import (
@@ -41,7 +40,7 @@ CONTOURS = (1.2, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
 @checked
-def square(axes: Axes, extent: float) -> None:
+def square(axes: Axes, extent: Positive) -> None:
     """Make `axes` the square [-extent, extent]² of the DocRep plane, with its labels."""
     axes.set(aspect="equal", xlim=(-extent, extent), ylim=(-extent, extent))
     axes.set(xlabel="DocRep, first coordinate", ylabel="second coordinate")
@@ -49,20 +48,24 @@ def square(axes: Axes, extent: float) -> None:
         axis.set_major_locator(MaxNLocator(3, steps=(1, 2, 5, 10)))
 
 
-def plane_map(axes: Axes, values: ArrayLike, extent: float, **options: Any) -> AxesImage:
+@checked
+def plane_map(axes: Axes, values: Any, extent: Positive, **options: Any) -> AxesImage:
     """Draw values measured on a grid over [-extent, extent]² of the DocRep plane, a cell each.
 
     Args:
         axes: where to draw.
-        values: one per grid point, [up][across]; or colours, (points, points, 3).
+        values: array_like, one per grid point, [up][across]; or colours, (points, points, 3).
         extent: half the side of the grid. The outer cells reach half a cell further.
         options: of `Axes.imshow`, such as cmap, norm, or vmin and vmax.
 
     Raises:
-        DocmemError: if the values are no grid.
+        DocmemError: if the values are no grid of numbers.
     """
-    check_type("axes", axes, Axes)
-    grid = np.asarray(values)
+    try:
+        grid = np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
+        grid = grid if grid.dtype == np.uint8 else grid.astype(float)
+    except (ValueError, TypeError) as error:
+        raise DocmemError(f"values must be a grid of numbers: {error}.") from error
     if grid.ndim < 2 or grid.shape[0] != grid.shape[1] or len(grid) < 2:
         raise DocmemError(
             f"values has the shape {grid.shape}; it must be (points, points), of 2 points or more."

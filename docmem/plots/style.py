@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
-from docmem.errors import DocmemError
+from docmem.errors import Count, DocmemError, Positive, checked
 from docmem.training.history import Epoch
 
 # Paul Tol's muted scheme, made for colour-blind readers, and an orange as the tenth.
@@ -54,7 +54,8 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def new_figure(width: float, height: float, dpi: int = 150) -> Figure:
+@checked
+def new_figure(width: Positive, height: Positive, dpi: Count = 150) -> Figure:
     """A Figure of width × height inches that belongs to no window and needs no closing."""
     return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from docmem.errors import checked
+from docmem.errors import NotNegative, checked
 from docmem.evaluation.published import EPOCHS, PublishedRun
 from docmem.plots.style import (
     CURVES,
@@ -29,7 +29,7 @@ RECENT = 5
 @checked
 @styled
 def losses(
-    figure: Figure, histories: Mapping[str, Sequence[Epoch]], tau: float, note: str
+    figure: Figure, histories: Mapping[str, Sequence[Epoch]], tau: NotNegative, note: str
 ) -> Figure:
     """Training losses by run name, one column per run, and the target `tau`.
 
