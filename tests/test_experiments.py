@@ -352,9 +352,12 @@ def test_unknown_names_and_bad_pools_are_refused(tmp_path: Path) -> None:
 
 def test_results_that_do_not_fit_their_schema_are_refused(folder: Path, tmp_path: Path) -> None:
     whole = json.loads((folder / "activation.json").read_text(encoding="utf-8"))
+    altered = json.dumps({**whole, "seconds": whole["seconds"] + 1})
+    del whole["sha256"]  # what is wrong in results without a digest is found all the same
     numbers, relu = whole["numbers"], whole["numbers"]["activations"]["relu"]
     without = {key: value for key, value in relu.items() if key != "l2"}
     for broken in (
+        altered,
         "{",
         "[]",
         json.dumps({**whole, "numbers": {}}),
