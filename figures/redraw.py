@@ -26,10 +26,12 @@ FIGURES = Path(__file__).parent / "experiments"
 CLAIMS = Path(__file__).parents[1] / "docs" / "claims.md"
 PAPER = ("activation", "plane", "length", "nonlinear", "recalling", "continuity", "guidance")
 """What the paper claims something of."""
+OTHERS = ("attribution", "routing", "together", "forgetting", "seeds", "placing")
+"""What else is measured on a real LM."""
 MEASURED = {
     "tiny": (RunPool(), NAMES),
     "tiny-paper": (RunPool(procedure="paper"), PAPER),
-    "smollm2-135m": (RunPool("smollm2-135m"), (*PAPER, "routing")),
+    "smollm2-135m": (RunPool("smollm2-135m"), (*PAPER, *OTHERS)),
     "smollm2-135m-paper": (RunPool("smollm2-135m", procedure="paper"), PAPER),
 }
 """Of each set of results that comes with docmem: its pool, and the experiments."""
