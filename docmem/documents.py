@@ -102,7 +102,9 @@ def read_document(path: Path) -> Document:
 
 
 def read_folder(folder: Path) -> list[Document]:
-    """Every .txt and .md file of a folder, in name order; .TXT and .MD are the same.
+    """Every .txt and .md file of a folder, in name order, hidden ones left out.
+
+    .TXT and .MD are the same.
 
     Raises:
         DocmemError: if the folder is missing, a file, cannot be read, or holds no such file.
@@ -118,7 +120,8 @@ def read_folder(folder: Path) -> list[Document]:
             f"There are no documents called {str(folder)!r}. Give encyclopedia, "
             f"{', '.join(WIKITEXT_CONFIGS)}, or a folder of .txt or .md files."
         )
-    named = sorted(p for p in there if p.suffix.lower() in (".txt", ".md"))
+    visible = (p for p in there if not p.name.startswith("."))  # what systems leave is not read
+    named = sorted(p for p in visible if p.suffix.lower() in (".txt", ".md"))
     paths = [p for p in named if p.is_file() or not p.exists()]  # a link to nothing is an error
     if not paths:
         raise DocmemError(f"{folder} holds no .txt or .md file; put one document in each file.")
@@ -153,12 +156,15 @@ def choose(
     """The documents named by `titles` in that order; else `count` of them, at random by `seed`.
 
     Raises:
-        DocmemError: if a title is unknown; the nearest are named.
+        DocmemError: if a title is unknown (the nearest are named), named twice or ambiguous.
     """
     if titles:
         by_title = {document.title: document for document in documents}
         for title in titles:
             check_title(title, by_title)
+        check_titles([document.title for document in documents if document.title in titles])
+        if len(set(titles)) < len(titles):
+            raise DocmemError("titles names a document twice; name each once.")
         return [by_title[title] for title in titles]
     if count is None:
         return list(documents)

@@ -14,6 +14,7 @@ from docmem.documents import (
     Document,
     choose,
     load_documents,
+    read_folder,
     segments,
     title_of,
 )
@@ -160,6 +161,17 @@ def test_max_documents_beyond_the_folder_loads_all():
 def test_first_documents_are_taken_without_a_seed():
     assert choose(LETTERS, (), 3, None) == LETTERS[:3]
     assert choose(LETTERS, (), None, None) == LETTERS
+
+
+def test_hidden_files_are_left_out_and_ambiguous_titles_refused(tmp_path: Path):
+    for name in ("intro.md", "intro.txt", "other.md", "._other.md"):
+        (tmp_path / name).write_text("some words", encoding="utf-8")
+    assert [one.title for one in read_folder(tmp_path)] == ["intro", "intro", "other"]
+    with pytest.raises(DocmemError, match="2 documents are called 'intro'"):
+        load_documents(tmp_path, titles=["intro", "other"])
+    assert len(load_documents(tmp_path, titles=["other"])) == 1
+    with pytest.raises(DocmemError, match="names a document twice"):
+        load_documents(tmp_path, titles=["other", "other"])
 
 
 def test_seed_chooses_different_documents_reproducibly():

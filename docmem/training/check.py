@@ -11,9 +11,11 @@ import functools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+
+from filelock import Timeout
 
 from docmem.checkpoint import load_checkpoint
 from docmem.core.files import HINT, load_tensors, reading, tensor_digest
@@ -59,7 +61,13 @@ def check(path: Path, repair: bool = False) -> list[Finding]:
     """
     path = Path(path)
     there = os.access(path / LOCK, os.W_OK)  # not so in a copy, nor where nobody can train
-    with locked(path) if there or (repair and path.is_dir()) else nullcontext():
+    with ExitStack() as held:
+        try:
+            if there or (repair and path.is_dir()):
+                held.enter_context(locked(path))
+        except DocmemError as error:
+            if repair or isinstance(error.__cause__, Timeout):
+                raise  # a process trains, or nothing can be made again on a read-only disk
         return _findings(path, repair)
 
 
