@@ -288,5 +288,6 @@ def test_an_interrupt_while_the_command_is_imported_says_nothing(tmp_path: Path)
     done = subprocess.run(
         [sys.executable, "-m", "docmem", "runs"], capture_output=True,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs are deaf
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")

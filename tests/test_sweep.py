@@ -112,6 +112,7 @@ from docmem.training.executors import perform
 from test_sweep import endless
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are deaf
     try:
         perform(endless, [(Path(sys.argv[1]) / str(n),) for n in range(3)], "local:1", Path())
     except KeyboardInterrupt:
