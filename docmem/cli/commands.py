@@ -5,7 +5,6 @@ What takes long to import is imported where it is used: transformers, figures, p
 
 from __future__ import annotations
 
-import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -106,16 +105,17 @@ class Sweep:
         results = sweep(self.trainings, self.executor)
         failed = [str(one) for one in results if isinstance(one, DocmemError)]
         runs = [Run.open(one) for one in results if not isinstance(one, DocmemError)]
-        return show_runs(*table_of(runs), failed)
+        table, faults = table_of(runs)
+        return show_runs(table, [*faults, *failed])
 
 
-def show_runs(table: str, *faults: Sequence[str]) -> int:
+def show_runs(table: str, faults: Sequence[str]) -> int:
     """Print a table of runs, and what is wrong with others; exit status 1 if something is."""
     if table:
         print(table)
-    for fault in itertools.chain(*faults):
+    for fault in faults:
         print(f"docmem: {fault}", file=sys.stderr)
-    return 1 if any(faults) else 0
+    return 1 if faults else 0
 
 
 @dataclass(frozen=True)

@@ -56,10 +56,9 @@ def frozen(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def plain_arithmetic() -> Iterator[None]:
     """Within: no autocast and no inference mode, whatever the caller has set; also a decorator."""
-    devices = (torch.autocast(device, enabled=False) for device in ("cpu", "cuda", "mps"))
     with torch.inference_mode(False), ExitStack() as stack:
-        for device in devices:
-            stack.enter_context(device)
+        for device in ("cpu", "cuda", "mps"):
+            stack.enter_context(torch.autocast(device, enabled=False))
         yield
 
 
