@@ -4,7 +4,7 @@
     segments(documents[0].text, segment_length=64, max_segments=4)
 
 A document comes from the embedded encyclopedia of an invented world (no LM can have read it),
-from a folder of .txt or .md files, or from WikiText at document level.
+from a folder of .txt or Markdown files, or from WikiText at document level.
 """
 
 import os
@@ -28,6 +28,11 @@ from docmem.errors import (
 )  # fmt: skip
 
 ENCYCLOPEDIA = Path(__file__).parent / "assets" / "encyclopedia"
+SUFFIXES = (".txt", ".md", ".markdown")
+# What Markdown files may begin with: settings between two lines of dashes, which are no text.
+FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?\n)?(---|\.\.\.)[ \t]*(\n|\Z)", re.S)
+NAMED = 5
+"""Files that an error names, at most."""
 WIKITEXT = "EleutherAI/wikitext_document_level"
 WIKITEXT_CONFIGS = {"wikitext-103": "wikitext-103-raw-v1", "wikitext-2": "wikitext-2-raw-v1"}
 PAPER_TITLES = (
@@ -77,11 +82,14 @@ def heading(text: str) -> re.Match[str] | None:
 def title_of(text: str, otherwise: str) -> str:
     """The title in the heading that a text begins with; else `otherwise`."""
     found = heading(text)
-    return ((found[1] or found[2]).strip() if found else "") or otherwise
+    return " ".join((found[1] or found[2]).split() if found else ()) or otherwise
 
 
 def read_document(path: Path) -> Document:
     """One text file as a document.
+
+    Its title is in the heading that it begins with, or in a Markdown file's front matter, which is
+    left out of the text; else it is the file's name.
 
     Raises:
         DocmemError: if the file cannot be read, is not UTF-8, or holds no words.
@@ -94,20 +102,25 @@ def read_document(path: Path) -> Document:
         raise DocmemError(
             f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8, or move it away."
         ) from error
+    title = path.stem.strip()
+    if path.suffix.lower() != ".txt" and (front := FRONT_MATTER.match(text)):
+        text = text[front.end() :]
+        named = re.search(r"^title:[ \t]*([\"']?)(.*\S)\1[ \t]*$", front[1] or "", re.M)
+        title = named[2] if named else title
     if not text.split():
         raise DocmemError(f"{path} is empty. Write something in it, or move it away.")
-    title = title_of(text, otherwise=path.stem)
+    title = title_of(text, otherwise=title)
     check_unicode(f"The file name {path.name!r}", title)
     return Document(title, text)
 
 
-def read_folder(folder: Path) -> list[Document]:
-    """Every .txt and .md file of a folder, in name order, hidden ones left out.
+def documents_in(folder: Path) -> tuple[list[Path], list[str]]:
+    """The files of a folder that are documents, in name order; the names of what is not read.
 
-    .TXT and .MD are the same.
+    Hidden files are neither. .TXT and .txt are the same.
 
     Raises:
-        DocmemError: if the folder is missing, a file, cannot be read, or holds no such file.
+        DocmemError: if the folder is missing, a file, or cannot be read.
     """
     try:
         there = folder.is_dir() and [*folder.iterdir()]
@@ -117,15 +130,39 @@ def read_folder(folder: Path) -> list[Document]:
         raise DocmemError(f"{folder} is a file; give the folder it lies in, which is read whole.")
     if there is False:
         raise DocmemError(
-            f"There are no documents called {str(folder)!r}. Give encyclopedia, "
-            f"{', '.join(WIKITEXT_CONFIGS)}, or a folder of .txt or .md files."
+            f"There is no folder {str(folder)!r}, and no documents are called so. Give "
+            f"encyclopedia, {', '.join(WIKITEXT_CONFIGS)}, or a folder of .txt or .md files."
         )
-    visible = (p for p in there if not p.name.startswith("."))  # what systems leave is not read
-    named = sorted(p for p in visible if p.suffix.lower() in (".txt", ".md"))
+    visible = sorted(p for p in there if not p.name.startswith("."))  # what systems leave
+    named = [p for p in visible if p.suffix.lower() in SUFFIXES]
     paths = [p for p in named if p.is_file() or not p.exists()]  # a link to nothing is an error
+    known = {*paths}
+    return paths, [p.name for p in visible if p not in known]
+
+
+def read_folder(folder: Path) -> list[Document]:
+    """Every .txt, .md and .markdown file of a folder, in name order, hidden ones left out.
+
+    Raises:
+        DocmemError: as `documents_in`; or if it holds no such file, or some cannot be read, which
+            are all named.
+    """
+    paths, _ = documents_in(folder)
     if not paths:
         raise DocmemError(f"{folder} holds no .txt or .md file; put one document in each file.")
-    return [read_document(path) for path in paths]
+    documents, faults = [], []
+    for path in paths:
+        try:
+            documents.append(read_document(path))
+        except DocmemError as error:
+            faults.append((path.name, error))
+    if faults:
+        (_, first), *others = faults
+        names = ", ".join(name for name, _ in others[:NAMED])
+        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        also = f" Nor can these be read: {names}{more}." if others else ""
+        raise DocmemError(f"{first}{also}") from first
+    return documents
 
 
 def read_wikitext(name: str, cache_dir: Path | None) -> list[Document]:
@@ -187,15 +224,16 @@ def load_documents(
     """Load documents.
 
     Args:
-        source: `encyclopedia`, `wikitext-103`, `wikitext-2`, or a folder of .txt and .md files.
+        source: `encyclopedia`, `wikitext-103`, `wikitext-2`, or a folder of .txt, .md and .markdown
+            files; folders in it are not read.
         max_documents: how many at most; None: all.
         titles: these documents, in this order, whatever `max_documents` says.
         seed: choose `max_documents` at random by this seed; None: the first ones.
         cache_dir: where downloads are kept; None: Hugging Face's own cache.
 
     Raises:
-        DocmemError: if an argument cannot be, or the source is unknown, unreadable, empty, or has
-            two pages of one title.
+        DocmemError: if an argument cannot be, or the source is unknown, unreadable, empty, or
+            has two pages of one title.
     """
     check_text("source", str(source))
     if str(source) == "encyclopedia":
@@ -204,6 +242,11 @@ def load_documents(
         documents = read_wikitext(str(source), cache_dir)
     else:
         documents = read_folder(Path(source))
+        wanted = {*titles} or {one.title for one in documents[:max_documents]}
+        files, _ = documents_in(Path(source))
+        pairs = zip(files, documents, strict=True)
+        named = {file.name: one.title for file, one in pairs if one.title in wanted}
+        check_titles([*named.values()], [*named])
     chosen = choose(documents, titles, max_documents, seed)
     check_titles([document.title for document in chosen])
     return chosen

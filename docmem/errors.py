@@ -344,11 +344,13 @@ def check_text(name: str, text: str) -> None:
         raise DocmemError(f"{name} is {text!r}; it must have something in it.")
 
 
-def check_titles(titles: Sequence[str]) -> None:
-    """Raise if a title is empty or taken, or two are alike: documents are called by title."""
+def check_titles(titles: Sequence[str], files: Sequence[str] = ()) -> None:
+    """Raise if a title is empty or taken, or two are alike, with the `files` they are from."""
     (title, count), *_ = Counter(titles).most_common(1) or [("", 0)]
     if count > 1:
-        raise DocmemError(f"{count} documents are called {title!r}; give each its own title.")
+        alike = [file for file, one in zip(files, titles, strict=False) if one == title]
+        where = f" ({', '.join(alike[:5])})" if alike else ""
+        raise DocmemError(f"{count} documents are called {title!r}{where}; give each its own.")
     for title in titles:
         check_text("A document's title", title)
     for kept in {BASE_LM, EVERYTHING}.intersection(titles):
@@ -372,6 +374,11 @@ def check_index(name: str, index: int, count: int, otherwise: str) -> int:
         ends = f"0 to {count - 1}, or -{count} to -1 counted from the end."
         raise DocmemError(f"{otherwise} {ends}")
     return int(index) % count
+
+
+def counted(count: int, thing: str) -> str:
+    """A number of things in words: 1 document, 1,000 documents."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def did_you_mean(title: str, titles: Iterable[str]) -> str:

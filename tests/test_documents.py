@@ -104,7 +104,7 @@ def test_empty_folder_is_rejected(tmp_path: Path):
 
 def test_load_documents_rejects_unknown_source():
     with pytest.raises(
-        DocmemError, match=r"no documents called 'wikitext'.*encyclopedia, wikitext"
+        DocmemError, match=r"no folder 'wikitext', and no documents are called so.*wikitext-103"
     ):
         load_documents("wikitext")
 
@@ -119,6 +119,33 @@ def test_error_names_the_unreadable_file(tmp_path: Path, content: bytes, complai
         load_documents(tmp_path)
 
 
+def test_all_unreadable_files_are_named_at_once(tmp_path: Path):
+    for number in range(9):
+        (tmp_path / f"{number}.txt").write_bytes(b"\xff" if number % 2 else b"good")
+    (tmp_path / "8.txt").write_text("")
+    with pytest.raises(DocmemError, match=r"1\.txt is not UTF-8.*Nor .*: 3\.txt, 5\.txt, 7\.txt, 8"):
+        load_documents(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "title", "kept"),
+    [
+        ("---\ntitle: The Lamp\ntags: [a]\n---\n\nIt burns.", "The Lamp", "\nIt burns."),
+        ("---\ntitle: 'Quoted: lamp'\n---\nIt burns.", "Quoted: lamp", "It burns."),
+        ("---\ndate: 1\n...\n# Heading\n\nIt burns.", "Heading", "# Heading\n\nIt burns."),
+        ("---\n---\nIt burns.", "lamp", "It burns."),
+        ("---\nno end of it", "lamp", "---\nno end of it"),
+        ("a line\n---\ntitle: x\n---\n", "lamp", "a line\n---\ntitle: x\n---\n"),
+        ("#  Two\t words \n\nIt burns.", "Two words", "#  Two\t words \n\nIt burns."),
+    ],
+)
+def test_front_matter_of_markdown_is_no_text(tmp_path: Path, text: str, title: str, kept: str):
+    (tmp_path / "lamp.markdown").write_text(text, encoding="utf-8")
+    assert load_documents(tmp_path) == [Document(title, kept)]
+    (tmp_path / "lamp.markdown").rename(tmp_path / "lamp.txt")
+    assert load_documents(tmp_path)[0].text == text
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")
 def test_error_names_the_file_whose_name_is_not_utf_8(tmp_path: Path):
     (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("= Title =\nits heading is its title")
@@ -131,8 +158,10 @@ def test_error_names_the_file_whose_name_is_not_utf_8(tmp_path: Path):
 def test_load_documents_rejects_equal_titles(tmp_path: Path):
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text(" = Same = \n\ntext")
-    with pytest.raises(DocmemError, match="2 documents are called 'Same'"):
+    (tmp_path / "0.txt").write_text("another")
+    with pytest.raises(DocmemError, match=r"2 documents are called 'Same' \(a\.txt, b\.txt\)"):
         load_documents(tmp_path)
+    assert [one.title for one in load_documents(tmp_path, 1)] == ["0"]
     with pytest.raises(DocmemError, match="called 'x'"):
         check_titles(["x", "y", "x"])
 

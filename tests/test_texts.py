@@ -39,17 +39,53 @@ def test_a_training_says_what_it_reads_and_what_changes_that(
     short = replace(config, max_segments=1, max_length=8, num_epochs=1)
     train(short, lm=toy_lm(), documents=DOCUMENTS)
     assert capsys.readouterr().out.strip() == (
-        "Reading 3 documents (max_labels: 10), 36 of their 92 words; of 'Cyclone Odalys' the first "
+        "Reading 3 documents, 36 of their 92 words; of 'Cyclone Odalys' the first "
         "12 of 43. max_segments (1) and segment_length (12 words) say how many. 3 segments fill "
         "max_length, 8 tokens, and end there."
     )
-    batch = toy_lm().tokenize(["two words"])
-    told = describe_texts([Document("A", "two words")], config)
-    assert what_is_read(told["documents"], config, [batch]) == (
-        "Reading 1 documents (max_labels: 10), all of their 2 words."
-    )
     train(short, lm=toy_lm(), documents=DOCUMENTS, progress=False)
     assert not capsys.readouterr().out
+
+
+def read_by(config: TrainConfig, documents: list[Document], named: bool = False) -> str:
+    """What a training of these documents says that it reads."""
+    told = describe_texts(documents, config)["documents"]
+    return what_is_read(documents, told, config, [toy_lm().tokenize(["two words"])], named)
+
+
+def test_texts_that_are_read_alike_are_named(config: TrainConfig):
+    one, two = Document("A", "two words"), Document("B", " two\nwords")
+    assert read_by(config, [one]) == "Reading 1 document, all of their 2 words."
+    assert "'A', 'B' have the same words as far as they are read" in read_by(config, [one, two])
+    longer = [Document("A", "two words only"), Document("B", "two words more")]
+    assert "the same" not in read_by(config, longer)
+    assert "the same" in read_by(replace(config, segment_length=2, max_segments=1), longer)
+
+
+def test_what_else_lies_in_the_folder_is_named(config: TrainConfig, tmp_path: Path):
+    for name in ("a.txt", "b.rst", ".hidden"):
+        (tmp_path / name).write_text("two words")
+    (tmp_path / "more").mkdir()
+    folder = replace(config, documents=str(tmp_path))
+    documents = [Document("a", "two words")]
+    said = read_by(folder, documents, named=True)
+    assert said.startswith("Reading 1 document (max_labels: 10), all")
+    assert said.endswith(" Not read, since no .txt or .md files: b.rst, more (2 in all).")
+    assert "Not read" not in read_by(folder, documents)
+
+
+@pytest.mark.parametrize("title", [" x", "x\n", "a\nb", "a\x1b[31mb", "a\u2028b"])
+def test_titles_are_one_line(config: TrainConfig, title: str):
+    with pytest.raises(DocmemError, match="a title is one line"):
+        train(config, lm=toy_lm(), documents=[Document(title, "words"), *DOCUMENTS])
+
+
+def test_titles_that_name_other_documents_than_those_given_are_refused(go, config: TrainConfig):
+    named = replace(config, titles=("Nobody",))
+    with pytest.raises(DocmemError, match="titles names other documents than those given"):
+        train(named, lm=toy_lm(), documents=DOCUMENTS)
+    named = replace(config, titles=tuple(one.title for one in DOCUMENTS))
+    assert train(named, lm=toy_lm(), documents=DOCUMENTS, progress=False).finished
 
 
 def test_run_json_has_titles_digests_and_counts_but_no_text(whole: Run):

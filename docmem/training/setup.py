@@ -1,6 +1,7 @@
 """What a configuration stands for: its documents, its LM, its untrained memory, its folder."""
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from docmem.training.description import RESUME_IGNORES, to_dict
 from docmem.training.doc_reps import spread_doc_reps
 from docmem.training.origin import origin_of
 from docmem.training.texts import digest_of
+
+LINES = ("Cc", "Zl", "Zp")
+"""What Unicode calls control characters, and ends of lines and paragraphs."""
 
 
 def configured_documents(config: TrainConfig) -> list[Document]:
@@ -58,14 +62,26 @@ def configured_lm(config: TrainConfig) -> LanguageModel:
 def check_documents(config: TrainConfig, documents: Sequence[Document]) -> None:
     """Raise if these documents cannot be memorised.
 
-    There is none, a title is not unique, a text is empty, or a single document cannot have another
-    as its negative.
+    There is none, a title is not unique or not one line, a text is empty, `titles` names others, or
+    a single document cannot have another as its negative.
     """
     if not documents:
         raise DocmemError("There are no documents to train on; give at least one.")
+    titles = [document.title for document in documents]
     for document in documents:
         check_text(f"The text of the document {document.title!r}", document.text)
-    check_titles([document.title for document in documents])
+        title = document.title
+        if title != title.strip() or any(unicodedata.category(c) in LINES for c in title):
+            raise DocmemError(
+                f"A document is called {title!r}; a title is one line, with no white space around "
+                "it and no control character in it."
+            )
+    check_titles(titles)
+    if config.titles and titles != [*config.titles]:
+        raise DocmemError(
+            "titles names other documents than those given; leave titles out, or give the "
+            "documents that it names, in its order."
+        )
     check_negative(config, len(documents))
 
 

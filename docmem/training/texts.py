@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from docmem.core.files import reading, replacing
-from docmem.documents import Document, as_read
+from docmem.documents import WIKITEXT_CONFIGS, Document, as_read, documents_in
+from docmem.errors import counted
 from docmem.lm.forward import TokenBatch
 from docmem.training.config import TrainConfig
 
@@ -50,15 +51,26 @@ def describe_texts(documents: Sequence[Document], config: TrainConfig) -> dict[s
 
 
 def what_is_read(
-    told: Sequence[Mapping[str, Any]], config: TrainConfig, batches: Sequence[TokenBatch]
+    documents: Sequence[Document],
+    told: Sequence[Mapping[str, Any]],
+    config: TrainConfig,
+    batches: Sequence[TokenBatch],
+    named: bool,
 ) -> str:
     """How much of the documents a training reads, and the settings that say so, in sentences.
 
-    `told`: the documents as `describe_texts` describes them.
+    And what else lies in their folder; and texts so alike that no memory can tell them apart.
+
+    Args:
+        documents: what is memorised.
+        told: the same as `describe_texts` describes them.
+        config: how much of each is read.
+        batches: their segments.
+        named: whether the configuration names the documents, or they were given.
     """
     words, read = (sum(one[key] for one in told) for key in ("words", "read"))
-    most = f" (max_labels: {config.max_labels})" if len(told) <= config.max_labels else ""
-    text = f"Reading {len(told)} documents{most}, "
+    most = f" (max_labels: {config.max_labels})" if named and not config.titles else ""
+    text = f"Reading {counted(len(told), 'document')}{most}, "
     if read == words:
         text += f"all of their {words:,} words."
     else:
@@ -70,7 +82,28 @@ def what_is_read(
         )
     full = sum(int((one.attention_mask.sum(1) == config.max_length).sum()) for one in batches)
     if full:
-        text += f" {full} segments fill max_length, {config.max_length} tokens, and end there."
+        fill = "fills" if full == 1 else "fill"
+        ends = "ends" if full == 1 else "end"
+        text += (
+            f" {counted(full, 'segment')} {fill} max_length, {config.max_length} tokens, and "
+            f"{ends} there."
+        )
+    if named and config.source not in ("encyclopedia", *WIKITEXT_CONFIGS):
+        _, others = documents_in(Path(config.source))
+        if others:
+            shown = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
+            text += f" Not read, since no .txt or .md files: {shown} ({len(others)} in all)."
+    alike: dict[str, list[str]] = {}
+    for part in read_parts(documents, config):
+        alike.setdefault(" ".join(part.text.split()), []).append(part.title)
+    for titles in alike.values():
+        if len(titles) > 1:
+            first, second, *more = titles
+            also = f" and {len(more)} more" if more else ""
+            text += (
+                f" {first!r}, {second!r}{also} have the same words as far as they are read: "
+                "nothing can tell them apart."
+            )
     return text
 
 

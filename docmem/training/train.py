@@ -84,6 +84,7 @@ def train(
     processes = join(config)
     placed = processes.placed(config) if lm is None else config
     config = replace(config, num_accumulation_steps=config.num_accumulation_steps * processes.count)
+    named = documents is None
     with processes.together():
         if documents is not None:
             check_documents(config, documents)
@@ -104,7 +105,8 @@ def train(
             lm, documents, config, processes.deal, progress and main_process()
         )
     if progress and main_process():
-        tqdm.write(what_is_read(description["documents"], config, cache.batches))
+        told = description["documents"]
+        tqdm.write(what_is_read(documents, told, config, cache.batches, named))
     run = run or Run(folder, description)
     watcher = on_epoch if main_process() else None
     with ExitStack() as held, frozen(lm.model), stop_after_epoch() as stop:
