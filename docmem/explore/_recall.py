@@ -8,14 +8,16 @@ from typing import Any
 
 import ipywidgets
 import torch
+from matplotlib.figure import Figure
 
+from docmem import plots
 from docmem.errors import DocmemError, checked
 from docmem.evaluation.attribution import BASE_LM
 from docmem.evaluation.continuations import continuations, opening
 from docmem.evaluation.recalled import Comparison, Source
 from docmem.explore._explorer import Explorer, lm_of, reporting
 from docmem.lm.loading import LanguageModel
-from docmem.plots.style import document_color
+from docmem.plots.style import document_color, new_figure
 from docmem.training.run import Run
 
 NEW_TOKENS = 40
@@ -127,13 +129,20 @@ class RecallExplorer(Explorer):
 
     def html(self) -> str:
         """The table: for each condition what the LM writes, and the true continuation's losses."""
-        return self.rows.html(
-            [
-                Source(f"{index + 1}  {document.title}", document_color(index), document.text)
-                for index in dict.fromkeys((self.document, self.other))
-                for document in [self.documents[index]]
-            ]
-        )
+        return self.rows.html(self.sources)
+
+    def figure(self) -> Figure:
+        """What the LM wrote, as a figure: the table without the true continuation."""
+        return plots.recalled(new_figure(9, 6), self.rows, "", self.sources)
+
+    @property
+    def sources(self) -> list[Source]:
+        """The two documents whose words are marked."""
+        return [
+            Source(f"{index + 1}  {document.title}", document_color(index), document.text)
+            for index in dict.fromkeys((self.document, self.other))
+            for document in [self.documents[index]]
+        ]
 
 
 recall = RecallExplorer

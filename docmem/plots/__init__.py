@@ -14,6 +14,7 @@ from docmem.plots.plane import (
     square,
     territories,
 )
+from docmem.plots.recalled import recalled
 from docmem.plots.training import losses, open_entries, published_curves
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "perplexity_wells",
     "plane_map",
     "published_curves",
+    "recalled",
     "square",
     "territories",
 ]

@@ -36,6 +36,7 @@ from docmem.plots.style import (
     draw_history,
     drawable,
     frame_palette,
+    shortened,
     stride,
     styled,
 )
@@ -197,7 +198,7 @@ def heat_map(
 
     `titles` are those of the rows, by the documents' indices.
     """
-    n_docs, shown = len(titles), [drawable(title, 34) for title in titles.values()]
+    n_docs, shown = len(titles), shortened(titles.values(), 34)
     named = range(0, n_docs, stride(n_docs, LABELS))
     image = axes.imshow(
         values, aspect="auto", interpolation="nearest", cmap=SIGNED,

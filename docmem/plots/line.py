@@ -16,9 +16,9 @@ from docmem.plots.style import (
     badge,
     check_documents,
     document_color,
-    drawable,
     headline,
     plain_log_ticks,
+    shortened,
     styled,
 )
 
@@ -75,7 +75,7 @@ def along_line(
     strip.set_xlabel("share of the way from the first DocRep to the second")
     for place, index, values in ((0, ends[0], perplexity), (-1, ends[1], perplexity)):
         badge(axes, share[place], float(values[index, place]), index, clip_on=False)
-    first, second = (drawable(titles[index], 26) for index in ends)
+    first, second = shortened([titles[index] for index in ends], 26)
     headline(
         figure,
         f"Perplexity from {first} to {second}",

@@ -1,6 +1,5 @@
 """Drawings of the DocRep plane: which document is recalled where, and how well."""
 
-import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from scipy.interpolate import RegularGridInterpolator
 
-from docmem.errors import DocmemError, Positive, checked
+from docmem.errors import DocmemError, Positive, checked, counted
 from docmem.evaluation.plane import KeyPlane
 from docmem.evaluation.refinement import midpoints
 from docmem.plots.style import (
@@ -26,6 +25,7 @@ from docmem.plots.style import (
     drawable,
     headline,
     plain_log_ticks,
+    shortened,
     styled,
 )
 
@@ -196,20 +196,22 @@ def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str)
             "Darkness: perplexity of the document recalled best there. Points: documents; white: "
             f"the {len(plane.ce)} whose texts were read; numbers: {FEW} of these. {note}"
         )
-    for row, index in enumerate(named):
+    shown = shortened([titles[index] for index in named], 24, lines=2)
+    for row, (index, title) in enumerate(zip(named, shown, strict=True)):
         across, up = plane.doc_reps[index].tolist()
         badge(axes, across, up, index, n_docs=len(named))
         y = 0.97 - row * 0.96 / max(10, len(named))
         badge(axes, 1.06, y, index, n_docs=len(named), transform=axes.transAxes, clip_on=False)
-        lines = textwrap.wrap(drawable(titles[index]), 24, max_lines=2, placeholder=" …")
         axes.text(
-            1.1, y, "\n".join(lines), transform=axes.transAxes, fontsize=10.5, va="center",
+            1.1, y, title, transform=axes.transAxes, fontsize=10.5, va="center",
             linespacing=1.0,
         )  # fmt: skip
     nearest, read = plane.nearest.numpy(), plane.documents.tolist()
     own = sum(int(value_at(plane, nearest, index) == index) for index in read)
-    where = "recalled best at the grid point nearest their DocRep"
-    headline(figure, f"{own} of {len(read)} documents are {where}", note)
+    whose = "its" if len(read) == 1 else "their"
+    where = f"recalled best at the grid point nearest {whose} DocRep"
+    are = "is" if len(read) == 1 else "are"
+    headline(figure, f"{own} of {counted(len(read), 'document')} {are} {where}", note)
     return figure
 
 
@@ -238,9 +240,13 @@ def perplexity_wells(
     perplexity = torch.stack([plane.ce_of(index) for index in chosen]).exp().numpy()
     limits = perplexity_limits(perplexity)
     norm = LogNorm(*limits)
-    grid = figure.add_gridspec(len(chosen), 2, width_ratios=(1.9, 1))
-    maps = [figure.add_subplot(grid[row, 1]) for row in range(len(chosen))]
-    for axes, index, values in zip(maps, chosen, perplexity, strict=True):
+    # Room for three maps at least: one or two, in the middle, would grow into the surface.
+    rows, first = 2 * max(3, len(chosen)), max(3, len(chosen)) - len(chosen)
+    grid = figure.add_gridspec(rows, 2, width_ratios=(1.9 if first == 0 else 1.7, 1))
+    places = [slice(start, start + 2) for start in range(first, rows - first, 2)]
+    maps = [figure.add_subplot(grid[place, 1]) for place in places]
+    shown = shortened([titles[index] for index in chosen], 24)
+    for axes, index, title, values in zip(maps, chosen, shown, perplexity, strict=True):
         image = plane_map(axes, values, float(plane.axis[-1]), cmap="magma", norm=norm)
         axes.set(ylabel="", xlabel=axes.get_xlabel() if axes is maps[-1] else "")
         x, y = plane.doc_reps[index].tolist()
@@ -248,7 +254,7 @@ def perplexity_wells(
         axes.plot(x, y, "o", ms=13, mfc="none", mec=document_color(index), mew=1.6)
         own = value_at(plane, values, index)
         axes.set_title(
-            f"{index + 1}  {drawable(titles[index], 24)}\n"
+            f"{index + 1}  {title}\n"
             f"at the ring {own:,.1f}, lowest {values.min():,.1f}", fontsize=9,
         )  # fmt: skip
     perplexity_bar(figure, image, maps, pad=0.17)
@@ -256,7 +262,8 @@ def perplexity_wells(
     surface.set_in_layout(False)  # matplotlib 3.10 takes it for wider than the figure
     draw_wells(surface, plane, perplexity, chosen, limits)
     numbers = ", ".join(str(index + 1) for index in chosen)
-    headline(figure, f"Perplexity over the DocRep plane, documents {numbers}", note)
+    of = "document" if len(chosen) == 1 else "documents"
+    headline(figure, f"Perplexity over the DocRep plane, {of} {numbers}", note)
     return figure
 
 

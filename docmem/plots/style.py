@@ -8,6 +8,7 @@ import base64
 import html
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Sequence, Sized
 from io import BytesIO
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
+from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
@@ -36,8 +37,26 @@ ACTIVATION_COLORS = {
     "sigmoid": "#997700", "relu": "#004488", "tanh": "#BB5566", "swiglu": "#6699CC",
 }  # fmt: skip
 SIGNED = "RdBu_r"
+# What draws the scripts of East Asia on Linux, macOS and Windows, and emoji, where installed.
+OTHER_SCRIPTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Noto Sans JP", "Noto Sans KR",
+    "Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback",
+    "IPAexGothic", "NanumGothic", "PingFang SC", "Hiragino Sans GB", "Hiragino Sans",
+    "Apple SD Gothic Neo", "Arial Unicode MS", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic",
+    "Noto Emoji", "Segoe UI Emoji", "Symbola",
+)  # fmt: skip
+
+
+def installed(fonts: Iterable[str]) -> list[str]:
+    """Those fonts that this machine has, in their order."""
+    here = {one.name for one in fontManager.ttflist}
+    return [name for name in fonts if name in here]
+
+
+FONTS = ["DejaVu Sans", *installed(OTHER_SCRIPTS)]
+"""What a letter is drawn with: the first that has it. The first comes with matplotlib."""
 STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
+    "font.family": FONTS,
     "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": FAINT,
@@ -102,8 +121,8 @@ def ink_on(color: str) -> str:
 def drawable(text: str, width: int | None = None) -> str:
     r"""A text from data, such as a title, that matplotlib draws as it is written.
 
-    No formula is read into it (`$` becomes `\$`, which is drawn as `$`), and what the font has
-    no glyph for becomes a space or a box instead of a warning. Applied twice, it changes nothing.
+    No formula is read into it (`$` becomes `\$`, which is drawn as `$`), and what no font has a
+    glyph for becomes a space or a box instead of a warning. Applied twice, it changes nothing.
 
     Args:
         text: any text.
@@ -112,11 +131,34 @@ def drawable(text: str, width: int | None = None) -> str:
     if width:
         shortened = textwrap.shorten(text, width, placeholder=" …")
         text = f"{text[: width - 1]}…" if shortened == "…" else shortened
-    font = get_font(findfont("DejaVu Sans"))
-    known = (
-        " " if not c.isprintable() else c if font.get_char_index(ord(c)) else "□" for c in text
-    )
-    return re.sub(r"(?<!\\)\$", r"\$", "".join(known))
+    fonts = [get_font(findfont(name)) for name in FONTS]
+
+    def glyph(c: str) -> str:
+        known = c.isascii() or any(font.get_char_index(ord(c)) for font in fonts)
+        return " " if not c.isprintable() else c if known else "□"
+
+    return re.sub(r"(?<!\\)\$", r"\$", "".join(map(glyph, text)))
+
+
+def shortened(titles: Iterable[str], width: int, lines: int = 1) -> list[str]:
+    """The titles as `drawable`, each in so many lines of at most so many characters.
+
+    Where two would look alike since they begin alike, they are shortened in the middle.
+    """
+
+    def cut(title: str) -> str:
+        if lines == 1:
+            return drawable(title, width)
+        return "\n".join(textwrap.wrap(drawable(title), width, max_lines=lines, placeholder=" …"))
+
+    def ends(title: str) -> str:
+        room = int((0.44 if lines == 1 else 0.36) * width * lines)  # lines end at words
+        first, last = title[:room], title[-room:]
+        return f"{first.rpartition(' ')[0] or first} … {last.partition(' ')[2] or last}"
+
+    titles = list(titles)
+    times = Counter(map(cut, titles))
+    return [cut(title if times[cut(title)] == 1 else ends(title)) for title in titles]
 
 
 def headline(figure: Figure, title: str, subtitle: str) -> None:
