@@ -123,7 +123,9 @@ def test_all_unreadable_files_are_named_at_once(tmp_path: Path):
     for number in range(9):
         (tmp_path / f"{number}.txt").write_bytes(b"\xff" if number % 2 else b"good")
     (tmp_path / "8.txt").write_text("")
-    with pytest.raises(DocmemError, match=r"1\.txt is not UTF-8.*Nor .*: 3\.txt, 5\.txt, 7\.txt, 8"):
+    with pytest.raises(
+        DocmemError, match=r"1\.txt is not UTF-8.*Nor .*: 3\.txt, 5\.txt, 7\.txt, 8"
+    ):
         load_documents(tmp_path)
 
 

@@ -10,9 +10,12 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from docmem import plots
+from docmem.documents import Document
+from docmem.errors import DocmemError
 from docmem.evaluation.continuity import Continuity
 from docmem.evaluation.plane import KeyPlane, Line
 from docmem.evaluation.published import EPOCHS, RUNS
+from docmem.evaluation.recalled import MARK, Comparison, Recalled
 from docmem.experiments.studies import activation
 from docmem.plots import style
 from docmem.plots.plane import VIEW, contour_levels, pole, smooth
@@ -68,6 +71,60 @@ def test_long_titles_are_cut_at_a_space_or_where_there_is_none():
     assert style.drawable("short", 10) == "short"
 
 
+def test_titles_that_begin_alike_keep_their_ends():
+    volumes = [f"Proceedings of the society for lamps, volume {n}" for n in (1, 2)]
+    shown = style.shortened([*volumes, "The Museum of Instruments", "short"], 20)
+    assert shown == ["Proceedi … volume 1", "Proceedi … volume 2", "The Museum of …", "short"]
+    for title, lines in zip(volumes, style.shortened(volumes, 24, lines=2), strict=True):
+        assert lines.endswith(title[-8:])
+        assert max(map(len, lines.split("\n"))) <= 24
+
+
+def test_a_letter_is_drawn_by_the_first_font_that_has_it(monkeypatch: pytest.MonkeyPatch):
+    assert style.installed(["No Such Font", "DejaVu Sans Mono"]) == ["DejaVu Sans Mono"]
+    monkeypatch.setattr(style, "FONTS", ["STIXSizeOneSym"])
+    assert style.drawable("я") == "□"
+    monkeypatch.setattr(style, "FONTS", ["STIXSizeOneSym", "DejaVu Sans"])
+    assert style.drawable("я") == "я"
+
+
+def test_recalled_marks_the_words_of_its_sources() -> None:
+    document = Document("A title", "one two three four five six seven")
+    texts = ["so one two three four and on", "not at all " * 20, ""]
+    rows = Comparison(
+        Recalled(document, "the prompt", f"under {n}", text, ["one"] * n, torch.full((n,), 2.0))
+        for n, text in enumerate(texts)
+    )
+    figure = plots.recalled(new_figure(1, 1), rows, "note")
+    style.png_bytes(figure)
+    drawn = [text.get_text() for text in figure.axes[0].texts]
+    assert drawn[:2] == ["under 0", "so"]
+    assert drawn.count("not") == 20
+    assert "2.00 nats per token" in drawn
+    (marked,) = {tint.get_facecolor()[:3] for tint in figure.axes[0].patches}
+    assert marked == to_rgb(MARK)
+    ends = [(tint.get_x(), tint.get_x() + tint.get_width()) for tint in figure.axes[0].patches]
+    assert ends == [(3, 6), (6, 10), (10, 16), (16, 21)]  # one two three four, without a gap
+    assert figure.get_suptitle().startswith("What the LM writes after “the prompt”")
+    with pytest.raises(DocmemError, match="rows is empty"):
+        plots.recalled(new_figure(1, 1), Comparison(), "note")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_wells_of_few_documents_leave_the_surface_its_room(count: int) -> None:
+    titles, chosen = list("abcd")[:count], list(range(count))
+    figure = plots.perplexity_wells(new_figure(11, 7.4), plane(count), titles, chosen, "n")
+    style.png_bytes(figure)
+    maps = [axes for axes in figure.axes if axes.get_title(loc="left")]
+    (surface,) = (axes for axes in figure.axes if hasattr(axes, "get_zlim"))
+    label = surface.zaxis.label.get_window_extent()
+    for axes in maps:
+        box = axes.get_tightbbox()
+        assert not (box.x0 < label.x1 and box.y0 < label.y1 and label.y0 < box.y1)
+    documents = "documents 1, 2" if count > 1 else "document 1"
+    assert figure.get_suptitle().startswith(f"Perplexity over the DocRep plane, {documents}")
+
+
 def test_titles_with_markup_are_drawn_as_written() -> None:
     title = "$x_1$ <b> _ 100% あ\t\\n"
     shown = style.drawable(title)
@@ -86,7 +143,9 @@ def test_every_figure_draws_titles_with_markup() -> None:
     snapshots = Snapshots([0], torch.ones(1, 2, 4), torch.ones(1, 2, 4), torch.zeros(1, 2, 2))
     line = Line(torch.linspace(0, 1, 3), torch.rand(4, 3) + 1)
     bad = titles[2]
+    row = Recalled(Document(bad, "some words"), bad, bad, bad, [], torch.zeros(0))
     for figure in (
+        plots.recalled(new_figure(8, 6), Comparison([row]), bad),
         plots.key_plane(new_figure(6, 5), plane(), titles, bad),
         plots.perplexity_wells(new_figure(8, 6), plane(), titles, [0, 2], bad),
         plots.losses(new_figure(8, 5), {bad: HISTORY}, 4.5, bad),

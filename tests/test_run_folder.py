@@ -119,8 +119,19 @@ def test_moved_run_resumes(go, lm, whole: Run, config: TrainConfig, tmp_path: Pa
     [
         ({"lr": 0.02}, 0, DOCUMENTS, r"another config: lr was 0\.01, now 0\.02"),
         ({}, 1, DOCUMENTS, "another lm: fingerprint was"),
-        ({}, 0, DOCUMENTS[::-1], "run on other documents"),
-        ({}, 0, [Document("Cyclone Odalys", "New text ."), *DOCUMENTS[1:]], "other documents"),
+        ({}, 0, DOCUMENTS[::-1], "other documents: they were in another order"),
+        (
+            {},
+            0,
+            [Document("Cyclone Odalys", "New text ."), *DOCUMENTS[1:]],
+            "other documents: the text of 'Cyclone Odalys' was another",
+        ),
+        (
+            {},
+            0,
+            [*DOCUMENTS[:2], Document("New", "New text .")],
+            "documents: 'Quillon Engine' was among them, 'New' was not",
+        ),
     ],
 )
 def test_another_training_in_the_same_folder_is_rejected(

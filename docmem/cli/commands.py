@@ -152,14 +152,13 @@ class Figures:
 
     def run(self) -> int:
         """Measure, draw, print."""
-        from docmem.plots.figures import draw_figures, table
+        from docmem.plots.figures import draw_figures, no_map, table
 
         runs = [Run.open(path) for path in self.runs]
         lm = runs[0].load_lm(self.lm) if runs and self.lm is not None else None
-        results = draw_figures(
-            runs, self.out, lm=lm, points=self.points, map_tokens=self.map_tokens
-        )
-        print(f"\n{table(results)}\n\nThe figures are in {self.out}.")
+        options: dict[str, Any] = {"points": self.points, "map_tokens": self.map_tokens}
+        results = draw_figures(runs, self.out, lm=lm, **options)
+        print(f"\n{table(results)}\n\nThe figures are in {self.out}. {no_map(runs[-1])}".rstrip())
         return 0
 
 
@@ -190,7 +189,7 @@ class Page:
     def run(self) -> int:
         """Measure, write the file, say how large it is."""
         try:
-            from docmem.explore.page import write_page
+            from docmem.explore.page import live_page, write_page
         except ImportError as error:  # docmem.explore says what to install
             raise DocmemError(str(error)) from error
 
@@ -205,7 +204,8 @@ class Page:
             prompts=self.prompts,
             with_lm=self.with_lm,
         )
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB. Open it in a browser.")
+        for one in (path, live_page(path)) if self.with_lm else (path,):
+            print(f"{one}: {one.stat().st_size / 1e6:.1f} MB. Open it in a browser.")
         return 0
 
 

@@ -76,10 +76,12 @@ def count_attributions(
 
 
 def pointed_to(lm: LanguageModel, memory: DocumentMemory, layer: int, prompt: str) -> str:
-    """The title of the document under which a prompt is most likely.
+    """The title of the document under which a prompt is most likely; of a single one, its title.
 
     Raises:
         DocmemError: as `attribute`.
     """
+    if memory.config.n_docs == 1 and memory.titles:
+        return memory.titles[0]
     ranked = attribute(lm, memory, layer, prompt)
     return next(one.title for one in ranked if one.title != BASE_LM)

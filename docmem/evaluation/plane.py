@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import plane_extent
-from docmem.errors import DocmemError, NotNegative, Positive, Several, as_doc_reps, checked
+from docmem.errors import DocmemError, NotNegative, Positive, Several, as_doc_reps, checked, counted
 from docmem.evaluation.refinement import Refined, refine
 from docmem.lm.cross_entropy import (
     check_readable,
@@ -117,8 +117,8 @@ def plane_of(doc_reps: Float[Tensor, "n_docs key_dim"]) -> tuple[Tensor, Tensor]
         return torch.zeros(2), torch.eye(2)
     if min(n_docs, key_dim) < 2:
         raise DocmemError(
-            f"{n_docs} DocReps of length {key_dim} span no plane; "
-            "it takes two documents and a key_dim of 2 or more."
+            f"{counted(n_docs, 'DocRep')} of length {key_dim} cannot span a plane; it takes a "
+            "key_dim of 2, or a larger one and two documents."
         )
     from sklearn.decomposition import PCA
 

@@ -87,9 +87,8 @@ def write_page(
     for prompt in prompts:
         check_text("A prompt", prompt)
     names, out = names_of(runs), Path(out)
-    live = out.with_stem(f"{out.stem}_lm")
     if with_lm:
-        check_file("out", live)
+        check_file("out", live_page(out))
     lm = lm or runs[0].load_lm()
     small = sum(parameter.numel() for parameter in lm.model.parameters()) <= SMALL
     many = len(runs[0].titles) > MANY
@@ -134,8 +133,13 @@ def write_page(
                 f"With the LM the page would have {len(text.encode()) / 1e6:.1f} MB, at most "
                 f"{MAX_BYTES / 1e6:.0f} are allowed. Fewer text_points or prompts make it smaller."
             )
-        write_text(live, text)
+        write_text(live_page(out), text)
     return out
+
+
+def live_page(out: Path) -> Path:
+    """Where the page with the LM in it lies, beside `out`."""
+    return out.with_stem(f"{out.stem}_lm")
 
 
 def script(name: str, content: Any) -> str:

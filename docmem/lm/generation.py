@@ -117,7 +117,7 @@ def generate_texts(
     check_count("max_new_tokens", max_new_tokens)
     options = {name: plain(value) for name, value in options.items()}
     check_options(model, options)
-    inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
+    inputs = tokenizer(prompt, return_tensors="pt", verbose=False).to(model.device)
     length = inputs["input_ids"].shape[1]
     needed = length + max_new_tokens
     context = context_of(model) or needed

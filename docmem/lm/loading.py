@@ -117,9 +117,9 @@ class LanguageModel:
             raise DocmemError("There are no texts to read; give the LM at least one.")
         for text in texts:
             check_unicode("A text", text)
-        ids = self.tokenizer(list(texts), truncation=max_length is not None, max_length=max_length)[
-            "input_ids"
-        ]
+        ids = self.tokenizer(
+            list(texts), truncation=max_length is not None, max_length=max_length, verbose=False
+        )["input_ids"]
         lengths = [len(row) for row in ids]
         if min(lengths) == 0:
             raise DocmemError("A text without tokens cannot be read by the LM; give some words.")

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxtyping import Float
+from matplotlib.figure import Figure
 from tabulate import tabulate, tabulate_formats
 from torch import Tensor
 
 from docmem import plots
 from docmem.core.files import replacing, write_json, write_text
-from docmem.errors import DocmemError, OutFolder, Several, checked, did_you_mean
+from docmem.errors import DocmemError, OutFolder, Several, checked, counted, did_you_mean
 from docmem.evaluation.cached import measure, measure_plane
 from docmem.evaluation.plane import KeyPlane, plane_of
 from docmem.evaluation.recall import Completion, Recognition
@@ -81,7 +82,7 @@ def describe(run: Run) -> str:
     where = "from 0" if layer >= 0 else "from the end"
     block = "the last block" if layer == -1 else f"block {layer} ({where})"
     return (
-        f"{len(run.titles)} documents, LM {Path(run.description['lm']['name']).name}, "
+        f"{counted(len(run.titles), 'document')}, LM {Path(run.description['lm']['name']).name}, "
         f"{config.hook_memory_dim} memory entries after {block}, "
         f"negative: {NEGATIVES[config.negative_key_type]}, seed {config.seed}"
     )
@@ -104,24 +105,31 @@ def table(results: Sequence[Result], style: str = "simple") -> str:
     rows = [
         {
             "memory": name,
-            "base CE": f"{base.mean():.2f}",
-            "own CE": f"{known.own:.2f}",
-            "other CE": f"{known.other:.2f}",
-            "lowest": f"{known.lowest_pair.ce:.2f}",
-            "margin": f"{known.margin:.2f}",
+            "base CE": number(base.mean().item()),
+            "own CE": number(known.own),
+            "other CE": number(known.other),
+            "lowest": number(known.lowest_pair.ce),
+            "margin": number(known.margin),
             "recognised": f"{known.recognised} of {len(known.texts)}",
-            "completion": f"{accuracy.own:.0%}",
-            "by other": f"{accuracy.other:.0%}",
-            "by none": f"{accuracy.none:.0%}",
+            "completion": number(accuracy.own, ".0%"),
+            "by other": number(accuracy.other, ".0%"),
+            "by none": number(accuracy.none, ".0%"),
             "seconds": f"{seconds:.0f}",
         }
         for name, known, accuracy, base, seconds, _ in results
     ]
     align = ("left", *["right"] * (len(rows[0]) - 1))
     cells = tabulate(rows, "keys", style, colalign=align, disable_numparse=True)
-    read, under = results[-1].recognition.ce.shape
-    sample = SAMPLE.format(read=read, others=under - 1) if under < results[-1].n_docs else ""
-    return f"{cells}\n\n{textwrap.fill(NOTE + sample, 96)}"
+    (read, under), n_docs = results[-1].recognition.ce.shape, results[-1].n_docs
+    note = NOTE + (SAMPLE.format(read=read) if read < n_docs else "")
+    note += NEAREST.format(others=under - 1) if under < n_docs else ""
+    note += ABSENT if "–" in cells else ""
+    return f"{cells}\n\n{textwrap.fill(note, 96)}"
+
+
+def number(value: float, style: str = ".2f") -> str:
+    """A number in a table; a dash where there is none."""
+    return format(value, style) if math.isfinite(value) else "–"
 
 
 COLOURED = (
@@ -137,9 +145,11 @@ NOTE = (
     "generation writes after the first 16 of a training segment: under the own DocRep, under "
     "another document's, and by the LM without memory."
 )
-SAMPLE = (
-    " A sample: the texts of {read} documents, drawn at random, each read under its own DocRep and "
-    "the {others} nearest, which `other` is the mean of."
+SAMPLE = " A sample: the texts of {read} documents, drawn at random."
+NEAREST = " Each text is read under its own DocRep and the {others} nearest, whose mean `other` is."
+ABSENT = (
+    " –: there is none: a single document has no other, and a text of fewer than 32 tokens is not "
+    "completed."
 )
 
 
@@ -147,10 +157,11 @@ def report(results: Sequence[Result], runs: Sequence[Run]) -> str:
     """The results as a Markdown page: table, settings, versions."""
     libraries = runs[-1].description["versions"].items()
     versions = ", ".join(f"{name} {version}" for name, version in libraries if version[0].isdigit())
+    why = f"{no_map(runs[-1])}\n\n".lstrip()
     return (
         f"# What these figures were drawn from\n\n{table(results, 'github')}\n\n"
         "One run each, one seed. Every number drawn is in `results.json`.\n\n"
-        f"{by_document(results[-1], runs[-1].titles)}\n\n"
+        f"{by_document(results[-1], runs[-1].titles)}\n\n{why}"
         f"{describe(runs[-1])}. {versions}. Written by `docmem figures` or `make demo`.\n"
     )
 
@@ -165,7 +176,11 @@ def by_document(result: Result, titles: Sequence[str]) -> str:
     known = result.recognition
     lowest, where = known.others().min(1)
     rows = [
-        (markdown_cell(titles[text]), base, own, low, markdown_cell(titles[whose]))
+        (
+            markdown_cell(titles[text]),
+            *map(number, (base, own, low)),
+            markdown_cell(titles[whose]) if math.isfinite(low) else "–",
+        )
         for text, base, own, low, whose in zip(
             known.texts.tolist(),
             result.base_ce.tolist(),
@@ -176,7 +191,8 @@ def by_document(result: Result, titles: Sequence[str]) -> str:
         )
     ]
     columns = [f"document ({result.name})", "base CE", "own CE", "lowest other CE", "under"]
-    return str(tabulate(rows, columns, "github", floatfmt=".2f"))
+    align = ("left", "right", "right", "right", "left")
+    return str(tabulate(rows, columns, "github", colalign=align, disable_numparse=True))
 
 
 @checked
@@ -191,8 +207,8 @@ def draw_figures(
     """Measure runs on one LM and the same documents, and write all figures into `folder`.
 
     Writes memory_selection_NAME.gif for each run, and the .mp4 where imageio-ffmpeg is installed;
-    losses.png; key_plane.png and perplexity_wells.png of the last run; results.json with every
-    number, results.md with the table.
+    losses.png; key_plane.png and perplexity_wells.png of the last run, if its DocReps span a plane
+    (`no_map` says why not); results.json with every number, results.md with the table.
 
     Args:
         runs: on the same documents.
@@ -202,12 +218,10 @@ def draw_figures(
         map_tokens: tokens of each document's first segment that the map reads; None: all.
 
     Raises:
-        DocmemError: if the runs do not go together, DocReps span no plane, or a file cannot be
-            written.
+        DocmemError: if the runs do not go together, or a file cannot be written.
     """
     if not runs:
         raise DocmemError("Name at least one run to draw.")
-    plane_of(runs[-1].load_memory().doc_reps)  # raises if they span none
     if not same_documents(runs):
         raise DocmemError("These runs hold different documents; draw them one at a time.")
     names, folder = names_of(runs), Path(folder)
@@ -228,33 +242,45 @@ def draw_figures(
     for name, run in zip(names, runs, strict=True):
         memory_selection_gif(run, folder / f"memory_selection_{name}.gif")
     last, note = runs[-1], describe(runs[-1])
-    plane = measure_plane(last, load, points, map_tokens)
+    plane = None if no_map(last) else measure_plane(last, load, points, map_tokens)
     histories = {name: run.load_history() for name, run in zip(names, runs, strict=True)}
     tau = last.config.target_negative_ce
-    read = "first segments" if map_tokens is None else f"first {map_tokens} tokens"
-    segment = f"{names[-1]} memory, {read}"
-    figures = {
-        "losses.png": plots.losses(new_figure(max(10, 3.6 * len(runs)), 5.6), histories, tau, note),
-        "key_plane.png": plots.key_plane(
-            new_figure(9, 6.6),
-            plane,
-            last.titles,
-            f"{COLOURED if len(last.titles) <= FEW else ''}{segment}",
-        ),
-        "perplexity_wells.png": plots.perplexity_wells(
-            new_figure(11, 7.4),
-            plane,
-            last.titles,
-            farthest_points(plane, 3),
-            f"The surface is the lowest of them, a pole at each DocRep. {segment}",
-        ),
-    }
+    width = max(10, 3.6 * len(runs))
+    figures = {"losses.png": plots.losses(new_figure(width, 5.6), histories, tau, note)}
+    if plane is None:
+        for name in MAPS:  # of another run, drawn here before
+            (folder / name).unlink(missing_ok=True)
+    else:
+        read = "first segments" if map_tokens is None else f"first {map_tokens} tokens"
+        figures |= draw_maps(plane, last.titles, f"{names[-1]} memory, {read}")
     for name, figure in figures.items():
         with replacing(folder / name) as temporary:
             temporary.write_bytes(png_bytes(figure))
     write_text(folder / "results.md", report(results, runs))
     write_json(folder / "results.json", _finite(_numbers(runs, results, plane)))
     return results
+
+
+MAPS = ("key_plane.png", "perplexity_wells.png")
+
+
+def draw_maps(plane: KeyPlane, titles: Sequence[str], segment: str) -> dict[str, Figure]:
+    """The two figures of the DocRep plane; `segment` says what was read of which memory."""
+    coloured = COLOURED if len(titles) <= FEW else ""
+    lowest = "The surface is the lowest of them, a pole at each DocRep."
+    key_plane = plots.key_plane(new_figure(9, 6.6), plane, titles, f"{coloured}{segment}")
+    chosen, size = farthest_points(plane, 3), new_figure(11, 7.4)
+    wells = plots.perplexity_wells(size, plane, titles, chosen, f"{lowest} {segment}")
+    return dict(zip(MAPS, (key_plane, wells), strict=True))
+
+
+def no_map(run: Run) -> str:
+    """Why a run has no map of its DocRep plane, in a sentence; empty if it has one."""
+    try:
+        plane_of(run.load_memory().doc_reps)
+    except DocmemError as error:
+        return f"No map is drawn: {error}"
+    return ""
 
 
 def _rounded(values: Tensor) -> Any:
@@ -271,7 +297,9 @@ def _finite(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def _numbers(runs: Sequence[Run], results: Sequence[Result], plane: KeyPlane) -> dict[str, Any]:
+def _numbers(
+    runs: Sequence[Run], results: Sequence[Result], plane: KeyPlane | None
+) -> dict[str, Any]:
     """Every number drawn, with the settings and library versions behind it."""
     return {
         "runs": {
@@ -294,7 +322,8 @@ def _numbers(runs: Sequence[Run], results: Sequence[Result], plane: KeyPlane) ->
             for run, result in zip(runs, results, strict=True)
         },
         "titles": runs[-1].titles,
-        "key_plane": {
+        "key_plane": plane
+        and {
             "axis": _rounded(plane.axis),
             "ce": _rounded(plane.ce),
             "texts": plane.documents.tolist(),

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -15,7 +15,7 @@ from docmem.plots.style import FONTS, INK, check_some, drawable, headline, style
 COLUMNS, NAMES = 84, 27
 # A letter's width and a line's height, inches: all letters of this font are as wide.
 LETTER, LINE = 0.0815, 0.22
-FONT = {"family": ["DejaVu Sans Mono", *FONTS], "fontsize": 9.7}
+FONT: dict[str, Any] = {"family": ["DejaVu Sans Mono", *FONTS], "fontsize": 9.7}
 
 
 class Word(NamedTuple):

@@ -153,8 +153,9 @@ def shortened(titles: Iterable[str], width: int, lines: int = 1) -> list[str]:
 
     def ends(title: str) -> str:
         room = int((0.44 if lines == 1 else 0.36) * width * lines)  # lines end at words
-        first, last = title[:room], title[-room:]
-        return f"{first.rpartition(' ')[0] or first} … {last.partition(' ')[2] or last}"
+        first = title[: room + 1].rpartition(" ")[0] or title[:room]
+        last = title[-room - 1 :].partition(" ")[2] or title[-room:]
+        return f"{first} … {last}"
 
     titles = list(titles)
     times = Counter(map(cut, titles))

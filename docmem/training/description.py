@@ -172,5 +172,25 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str,
                     f"{choose} another save_dir, or delete that folder to start anew."
                 )
     if before["texts"] != now["texts"]:
-        return "on other documents", "Choose another save_dir."
+        return f"on other documents: {_other(before, now)}", "Choose another save_dir."
     return None
+
+
+def _other(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """How the documents of two descriptions differ, in words."""
+    old, new = (
+        {one["title"]: one["sha256"] for one in part["documents"]} for part in (before, now)
+    )
+    gone, added = ([t for t in one if t not in other] for one, other in ((old, new), (new, old)))
+    said = [f"{some(gone)} {'was' if len(gone) == 1 else 'were'} among them"] if gone else []
+    said += [f"{some(added)} {'was' if len(added) == 1 else 'were'} not"] if added else []
+    changed = [title for title in old if new.get(title, old[title]) != old[title]]
+    said += [f"the text of {some(changed)} was another"] if changed else []
+    same = "more or less of them was read" if [*old] == [*new] else "they were in another order"
+    return ", ".join(said) or same
+
+
+def some(titles: Sequence[str]) -> str:
+    """The first three titles, and how many more there are."""
+    more = f" and {len(titles) - 3} more" if len(titles) > 3 else ""
+    return f"{', '.join(map(repr, titles[:3]))}{more}"
