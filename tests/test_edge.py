@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -641,7 +641,7 @@ key_plane(cache, memory, tolerance=-1.0) | tolerance
 key_plane(cache, memory, tolerance=nan) | tolerance
 key_plane(cache, memory, progress=1) | progress
 key_plane(cache, memory, 25) | positional
-key_plane(cache, flat, points=3) | no plane
+key_plane(cache, flat, points=3) | cannot span a plane
 key_plane(cache, fewer, points=3) | 'Quillon Engine', no more documents
 key_plane(cache, turned, points=3) | 'Cyclone Odalys', 'Quillon Engine', order
 key_plane(cache, memory, texts=[0, 1, 2]) | texts, whole numbers
@@ -1065,39 +1065,6 @@ def test_a_pipe_is_no_file_to_write(names: dict[str, Any], tmp_path: Path) -> No
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(docmem.DocmemError, match="pipe' is no file that can be replaced"):
         write_page([names["run"]], tmp_path / "pipe")
-
-
-@pytest.fixture
-def lone(names: dict[str, Any], tmp_path: Path) -> Callable[[int], Run]:
-    """Trains a run of a single document."""
-
-    def lone(key_dim: int) -> Run:
-        config = dataclasses.replace(
-            quick_config(tmp_path / "lone"), num_epochs=1, key_dim=key_dim,
-            negative_key_type="random",
-        )  # fmt: skip
-        return docmem.train(config, lm=names["lm"], documents=DOCUMENTS[:1], progress=False)
-
-    return lone
-
-
-def test_no_figure_is_drawn_of_doc_reps_that_span_no_plane(
-    lone: Callable[[int], Run], tmp_path: Path
-) -> None:
-    with pytest.raises(docmem.DocmemError, match="span no plane"):
-        draw_figures([lone(3)], tmp_path / "figures")
-    assert not (tmp_path / "figures").exists()
-
-
-def test_numbers_that_are_none_are_null_in_the_results(
-    lone: Callable[[int], Run], names: dict[str, Any], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setattr("docmem.plots.figures.memory_selection_gif", lambda *_: None)
-    run = lone(2)
-    draw_figures([run], tmp_path, lm=names["lm"], points=2)
-    results = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
-    assert results["runs"][run.config.key_activation]["margin"] is None
 
 
 COMMANDS = """

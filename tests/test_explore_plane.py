@@ -317,12 +317,12 @@ def test_key_plane_rejects_another_map_and_doc_reps_without_a_plane(
         explore.key_plane(run, lm=lm, plane=plane._replace(doc_reps=-plane.doc_reps))
     thin = DocumentMemory(MemoryConfig(d_model=32, n_docs=3, memory_dim=24, key_dim=1))
     monkeypatch.setattr(Run, "load_memory", lambda _: thin)
-    with pytest.raises(DocmemError, match="span no plane"):
+    with pytest.raises(DocmemError, match="cannot span a plane"):
         explore.key_plane(run, lm=lm)
 
 
 def test_first_title_is_cut_to_what_the_lm_can_go_on_from(lm: LanguageModel, tmp_path: Path):
-    documents = [Document("harbour master " * 20, "A text ."), *DOCUMENTS]
+    documents = [Document("harbour master " * 20 + "again", "A text ."), *DOCUMENTS]
     config = dataclasses.replace(quick_config(tmp_path), num_epochs=1)
     run = train(config, lm=lm, documents=documents, progress=False)
     explorer = explore.key_plane(run, 2, lm=lm)

@@ -115,7 +115,7 @@ def test_key_plane_with_key_dim_4(trained: tuple[LanguageModel, Run]) -> None:
 
 
 def test_doc_reps_of_length_one_span_no_plane() -> None:
-    with pytest.raises(DocmemError, match="span no plane"):
+    with pytest.raises(DocmemError, match="cannot span a plane"):
         plane_of(torch.randn(4, 1))
 
 

@@ -54,6 +54,9 @@ def test_a_single_document_has_dashes_where_there_is_no_other(
     assert "\n1 document, LM" in page
     (row,) = (line for line in page.splitlines() if line.startswith("| Cyclone Odalys"))
     assert [cell.strip() for cell in row.split("|")[4:6]] == ["–", "–"]
+    results = (tmp_path / "out" / "results.json").read_text()
+    numbers = json.loads(results, parse_constant=pytest.fail)["runs"]["tanh"]
+    assert numbers["margin"] is None is numbers["completion"]["other"]
     title = run.titles[0]
     assert pointed_to(lm, run.load_memory(), -1, "a") == title  # one token names no document
 
