@@ -236,10 +236,10 @@ def load_documents(
             has two pages of one title.
     """
     check_text("source", str(source))
-    if str(source) == "encyclopedia":
+    if source == "encyclopedia":  # a Path of this name is a folder
         documents = read_folder(ENCYCLOPEDIA)
-    elif str(source) in WIKITEXT_CONFIGS:
-        documents = read_wikitext(str(source), cache_dir)
+    elif isinstance(source, str) and source in WIKITEXT_CONFIGS:
+        documents = read_wikitext(source, cache_dir)
     else:
         documents = read_folder(Path(source))
         wanted = {*titles} or {one.title for one in documents[:max_documents]}

@@ -2,7 +2,8 @@
 
 import copy
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from docmem.editing.forget import forget
 from docmem.errors import DocmemError
 from docmem.evaluation.cached import measure
 from docmem.evaluation.continuations import compare, opening, recall
+from docmem.evaluation.plane import along_line, key_plane
 from docmem.evaluation.recall import completion
 from docmem.evaluation.search import search_descent
 from docmem.lm.generation import generate, generate_text, read_prompts
@@ -115,16 +117,33 @@ def test_dropout_is_off_in_recall(tmp_path: Path) -> None:
     assert lm.model.training
 
 
-def test_autocast_around_a_training_changes_nothing(
-    config: TrainConfig, whole: Run, tmp_path: Path
-) -> None:
+@contextmanager
+def float64_by_default() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(
+    "setting", [lambda: torch.autocast("cpu", dtype=torch.bfloat16), float64_by_default]
+)
+def test_arithmetic_that_the_caller_has_set_changes_nothing(
+    setting: Callable[[], AbstractContextManager[None]],
+    config: TrainConfig, whole: Run, tmp_path: Path,
+) -> None:  # fmt: skip
     plain = Run.open(shutil.copytree(whole.path, tmp_path / "plain"))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        run = train(config, lm=toy_lm(), documents=DOCUMENTS, progress=False)
-        found = measure(run, toy_lm())
+    lm, cache, memory = toy_lm(), whole.cache_hidden_states(toy_lm()), whole.load_memory()
+    with setting():
+        run = train(config, lm=lm, documents=DOCUMENTS, progress=False)
+        found, plane = measure(run, lm), key_plane(cache, memory, points=3)
+        line = along_line(cache, memory, [0, 1], [1, 0], 3)
     mine, theirs = run.load_memory().state_dict(), whole.load_memory().state_dict()
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
-    assert torch.equal(found.recognition.ce, measure(plain, toy_lm()).recognition.ce)
+    assert torch.equal(found.recognition.ce, measure(plain, lm).recognition.ce)
+    assert torch.equal(plane.ce, key_plane(cache, memory, points=3).ce)
+    assert torch.equal(line.ce, along_line(cache, memory, [0, 1], [1, 0], 3).ce)
 
 
 @pytest.mark.parametrize("edit", [lambda c, m: forget(c, m, 0, epochs=1), search_descent])

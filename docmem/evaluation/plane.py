@@ -28,6 +28,7 @@ from docmem.lm.cross_entropy import (
     cross_entropies_of,
     on_device_of,
 )
+from docmem.lm.forward import plain_arithmetic
 from docmem.lm.hidden_states import HiddenStateCache
 
 # Largest error at a cell's centre, in nats per token, where a map is left to interpolation.
@@ -127,6 +128,7 @@ def plane_of(doc_reps: Float[Tensor, "n_docs key_dim"]) -> tuple[Tensor, Tensor]
     return as_tensor(np.asarray(fitted.mean_)), as_tensor(np.asarray(fitted.components_))
 
 
+@plain_arithmetic()
 @checked
 def key_plane(
     cache: HiddenStateCache,
@@ -197,6 +199,7 @@ class Line(NamedTuple):
         return self.ce.argmin(0)
 
 
+@plain_arithmetic()
 @checked
 def along_line(
     cache: HiddenStateCache,

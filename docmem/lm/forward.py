@@ -55,8 +55,13 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def plain_arithmetic() -> Iterator[None]:
-    """Within: no autocast and no inference mode, whatever the caller has set; also a decorator."""
+    """Within: float32 by default, no autocast, no inference mode, whatever the caller has set.
+
+    Also a decorator.
+    """
     with torch.inference_mode(False), ExitStack() as stack:
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
         for device in ("cpu", "cuda", "mps"):
             stack.enter_context(torch.autocast(device, enabled=False))
         yield
