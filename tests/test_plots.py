@@ -90,7 +90,7 @@ def test_a_letter_is_drawn_by_the_first_font_that_has_it(monkeypatch: pytest.Mon
 
 def test_recalled_marks_the_words_of_its_sources() -> None:
     document = Document("A title", "one two three four five six seven")
-    texts = ["so one two three four and on", "not at all " * 20, ""]
+    texts = ["so one two three four, and on", "not at all " * 20, "", "京都" * 60]
     rows = Comparison(
         Recalled(document, "the prompt", f"under {n}", text, ["one"] * n, torch.full((n,), 2.0))
         for n, text in enumerate(texts)
@@ -100,6 +100,9 @@ def test_recalled_marks_the_words_of_its_sources() -> None:
     drawn = [text.get_text() for text in figure.axes[0].texts]
     assert drawn[:2] == ["under 0", "so"]
     assert drawn.count("not") == 20
+    places = {text.get_text(): text.get_position()[0] for text in figure.axes[0].texts}
+    assert places[","] == places["four"] + 4
+    assert max(figure.axes[0].texts, key=lambda text: len(text.get_text())).get_text() == "□" * 42
     assert "2.00 nats per token" in drawn
     (marked,) = {tint.get_facecolor()[:3] for tint in figure.axes[0].patches}
     assert marked == to_rgb(MARK)

@@ -1,6 +1,7 @@
 """What the LM wrote after one prompt under several conditions, with a document's words marked."""
 
 import textwrap
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -30,17 +31,26 @@ class Word(NamedTuple):
     """Whether the word before, in the same line, is of the same part."""
 
 
+def columns(text: str) -> int:
+    """How many letters wide a text is: those of East Asia are twice as wide."""
+    return len(text) + sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+
+
 def words_of(text: str, sources: Sequence[Source]) -> Iterator[Word]:
     """The words of a text, wrapped at COLUMNS."""
     line = column = 0
+    apart = True
     for piece, source in marked_pieces(text, sources):
-        goes_on = False
+        if column and not apart and not piece[0].isspace():
+            column -= 1  # the piece goes on within a word
+        goes_on, apart = False, piece[-1].isspace()
         for word in piece.split():
-            for part in textwrap.wrap(drawable(word), COLUMNS):
-                if column + len(part) > COLUMNS:
+            longest = COLUMNS if columns(word) == len(word) else COLUMNS // 2
+            for part in textwrap.wrap(drawable(word), longest):
+                if column + columns(part) > COLUMNS:
                     line, column, goes_on = line + 1, 0, False
                 yield Word(part, line, column, source, goes_on)
-                column, goes_on = column + len(part) + 1, True
+                column, goes_on = column + columns(part) + 1, True
 
 
 @checked
@@ -87,7 +97,7 @@ def recalled(figure: Figure, rows: Comparison, note: str, sources: Sequence[Sour
             y = at + word.line + 0.75
             if word.source is not None:
                 start = word.column - word.goes_on
-                size = (word.column + len(word.text) - start, 0.92)
+                size = (word.column + columns(word.text) - start, 0.92)
                 tint = Rectangle((start, y - 0.48), *size, fc=word.source.color, alpha=0.22, lw=0)
                 axes.add_patch(tint)
             axes.text(word.column, y, word.text, va="center", color=INK, **FONT)
