@@ -99,6 +99,16 @@ def test_compare_takes_other_conditions_and_another_memory(
     assert rows[0].text == rows[1].text
 
 
+def test_the_truth_follows_the_prompt_where_it_stands_as_words(lm: LanguageModel, whole: Run):
+    document = Document("H", "harbours are far . The harbour is near . Nobody sees the harbour")
+    memory, base = whole.load_memory(), {"base": docmem.BASE_LM}
+    for prompt, truth in (("harbour", " is near ."), ("sees the harbour", ""), ("sea", "")):
+        rows = continuations.continuations(lm, memory, -1, document, prompt, base)
+        assert rows[0].truth.startswith(truth) if truth else rows[0].truth == ""
+        assert bool(truth) == ("nats per token" in repr(rows))
+        assert "nan" not in str(rows) + repr(rows) + rows.html()
+
+
 @pytest.mark.parametrize("prompt", ["Quillon columns", "Cyclone Odalys"])
 def test_prompt_outside_the_document_has_no_true_continuation(
     trained: tuple[LanguageModel, Run], prompt: str
@@ -107,7 +117,7 @@ def test_prompt_outside_the_document_has_no_true_continuation(
     recalled = docmem.recall(run, "Thornwick Light", prompt, lm=lm, max_new_tokens=4)
     assert recalled.truth == ""
     assert recalled.losses.numel() == 0
-    assert "no true continuation" in recalled._repr_html_()
+    assert "No true continuation: nothing follows this prompt" in recalled._repr_html_()
 
 
 def test_prompt_that_ends_inside_a_token_has_no_true_continuation(

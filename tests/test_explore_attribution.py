@@ -58,6 +58,11 @@ def test_picture_shows_bars_base_lm_map_and_point(explorer: AttributionExplorer)
     assert set(bars.lines[0].get_xdata()) == {found.base}
     assert plane.lines[-1].get_xydata()[0].tolist() == found.search.points[0].tolist()
     np.testing.assert_array_equal(plane.images[0].get_array(), found.search.plane.ce[0])
+    outside = found.search._replace(points=torch.tensor([[-0.2, -1.6]]))
+    explorer.explanation = found._replace(search=outside)
+    axes = explorer.figure().axes[1]
+    explorer.explanation = found
+    assert axes.get_ylim()[0] < -1.6 < 1.6 < axes.get_ylim()[1]
     assert "Thornwick Light" in explorer.alt
     assert TEXT in explorer.alt
 

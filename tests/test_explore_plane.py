@@ -18,6 +18,7 @@ from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document
 from docmem.errors import DocmemError
+from docmem.evaluation.cached import first_segments, measure_plane
 from docmem.evaluation.plane import KeyPlane, key_plane, plane_of
 from docmem.explore import KeyPlaneExplorer
 from docmem.lm.cross_entropy import cross_entropies_at
@@ -26,6 +27,7 @@ from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
 from docmem.plots import key_plane as draw_key_plane
 from docmem.plots.style import document_color, new_figure
+from docmem.training.config import TrainConfig
 from docmem.training.run import Run
 from docmem.training.train import train
 
@@ -302,6 +304,28 @@ def test_longer_doc_reps_are_moved_in_their_principal_plane(
     memory.doc_reps[0] *= 2
     with pytest.raises(DocmemError, match="it is of another run"):
         explore.key_plane(run, cache=cache, plane=explorer.plane)
+
+
+def test_snap_reads_the_own_doc_rep_also_off_the_plane(
+    lm: LanguageModel, config: TrainConfig
+) -> None:
+    documents = [*DOCUMENTS, Document("Fourth", "Nothing that stands in the others .")]
+    long = dataclasses.replace(config, key_dim=3, num_epochs=2)
+    run = train(long, lm=lm, documents=documents, progress=False)
+    measured = measure_plane(run, lm, 3)
+    assert measured.away is not None and measured.away.max() > 0.1
+    assert torch.equal(measure_plane(run, lm, 3).away, measured.away)
+    explorer = explore.key_plane(run, lm=lm, plane=measured)
+    memory = run.load_memory()
+    for index in range(4):
+        reading = explorer.snap(index)
+        expected = cross_entropies_at(first_segments(run, lm), memory, memory.doc_reps)[:, index]
+        torch.testing.assert_close(reading.ce, expected)
+        assert torch.equal(reading.doc_rep, memory.doc_reps[index])
+    assert "The DocRep of Fourth, shown at" in explorer.figure().texts[-1].get_text()
+    explorer.rest(0.1, 0.1)
+    assert "Point of the plane (0.10, 0.10)" in explorer.figure().texts[-1].get_text()
+    explorer.close()
 
 
 def test_key_plane_rejects_another_map_and_doc_reps_without_a_plane(

@@ -75,6 +75,18 @@ def test_changed_control_makes_a_new_table_and_errors_are_sentences(
         explorer.recall(0, "Quillon", 1, mix=2)
 
 
+def test_a_document_beside_itself_has_two_rows(explorer: RecallExplorer) -> None:
+    rows = explorer.recall(1, PROMPT, 1)
+    assert [row.under for row in rows] == ["2  its own DocRep", "no memory: the base LM"]
+    assert "under 2 conditions" in explorer.alt
+
+
+def test_recalled_is_a_figure_too(explorer: RecallExplorer) -> None:
+    written = {text.get_text() for text in explorer.figure().axes[0].texts}
+    assert {row.under for row in explorer.rows} <= written
+    assert {*explorer.rows[0].text.split()} <= written
+
+
 def test_mix_is_a_doc_rep_between_the_two(
     explorer: RecallExplorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from docmem.evaluation import recall
 from docmem.evaluation.cached import measure, measure_plane
 from docmem.evaluation.plane import key_plane
 from docmem.evaluation.recall import completion, recognition, sampled
+from docmem.explore.page import write_page
 from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import LanguageModel
 from docmem.plots.animation import SelectionPicture, color_limits, panels_at
@@ -71,6 +74,21 @@ def test_recognition_of_a_sample_is_the_nearest_part_of_the_whole(
     assert document in texts and document != doc_rep
     assert whole.ce[document, doc_rep].item() == pytest.approx(low)
     assert part.other == pytest.approx(part.ce[~part.is_own].mean().item())
+
+
+@pytest.mark.slow
+def test_page_and_explorer_of_many_documents_say_how_many_they_show(
+    lm: LanguageModel, run: Run, tmp_path: Path
+) -> None:
+    run = Run.open(shutil.copytree(run.path, tmp_path / "run"))
+    page = write_page([run], tmp_path / "page.html", lm=lm, points=3, text_points=2)
+    assert " of 60 documents by the passages" in " ".join(page.read_text().split())
+    explorer = explore.key_plane(run, 2, lm=lm)
+    assert explorer.alt.startswith("The DocRep plane of 60 of 70 documents")
+    unread = next(title for title in run.titles if title not in explorer.titles)
+    with pytest.raises(DocmemError, match="is not shown: of 70 documents the plane shows 60"):
+        explorer.snap(unread)
+    explorer.close()
 
 
 def test_documents_that_share_a_doc_rep_are_read_under_their_own(

@@ -18,8 +18,9 @@ from docmem.evaluation.published import EPOCHS, RUNS
 from docmem.evaluation.recalled import MARK, Comparison, Recalled
 from docmem.experiments.studies import activation
 from docmem.plots import style
-from docmem.plots.plane import VIEW, contour_levels, pole, smooth
+from docmem.plots.plane import contour_levels, outlines, smooth
 from docmem.plots.style import new_figure
+from docmem.plots.wells import VIEW, pole
 from docmem.training.history import Epoch
 from docmem.training.selection import Snapshots
 
@@ -74,6 +75,7 @@ def test_long_titles_are_cut_at_a_space_or_where_there_is_none():
 def test_titles_that_begin_alike_keep_their_ends():
     volumes = [f"Proceedings of the society for lamps, volume {n}" for n in (1, 2)]
     shown = style.shortened([*volumes, "The Museum of Instruments", "short"], 20)
+    assert style.shortened(volumes[:1] * 2, 20) == ["Proceedings of the …"] * 2
     assert shown == ["Proceedi … volume 1", "Proceedi … volume 2", "The Museum of …", "short"]
     for title, lines in zip(volumes, style.shortened(volumes, 24, lines=2), strict=True):
         assert lines.endswith(title[-8:])
@@ -376,3 +378,40 @@ def test_published_curves_match_the_records() -> None:
     assert list(top.lines[2].get_ydata()) == [epoch.positive_ce for epoch in HISTORY]
     names = [text.get_text() for text in top.get_legend().get_texts()]
     assert names == [*(f"paper: {run.name}" for run in RUNS[:2]), "here: mine"]
+
+
+def test_documents_off_the_plane_are_said_to_be() -> None:
+    flat = plane()
+    for measured, label in (
+        (flat, "DocRep, first coordinate"),
+        (flat._replace(away=torch.full((4,), 0.5)), "widest direction of the DocReps"),
+    ):
+        for figure in (
+            plots.key_plane(new_figure(9, 6.6), measured, list("abcd"), "note"),
+            plots.perplexity_wells(new_figure(11, 7.4), measured, list("abcd"), [0, 3], "note"),
+        ):
+            assert label in {axes.get_xlabel() for axes in figure.axes}
+            said = " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
+            assert ("0.50 from its DocRep on average" in said) is (measured is not flat)
+
+
+def test_borders_are_those_of_the_texts_that_were_read() -> None:
+    measured = plane()._replace(texts=torch.tensor([1, 4, 7, 9]), doc_reps=torch.rand(10, 2))
+    all_read, axes = plane(), new_figure(4, 4).subplots(1, 2)
+    for one, on in zip((measured, all_read), axes, strict=True):
+        outlines(on, smooth(one))
+    paths = [
+        [path.vertices for lines in on.collections for path in lines.get_paths()] for on in axes
+    ]
+    assert len(paths[0]) == len(paths[1]) > 0
+    for one, other in zip(*paths, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-9)
+
+
+def test_legend_of_four_memories_stays_in_the_figure() -> None:
+    taken = Snapshots([0, 5], *(torch.ones(2, 2, 4) for _ in range(2)), torch.zeros(2, 2, 2))
+    names = ("sigmoid", "relu", "tanh", "swiglu")
+    figure = plots.open_entries(new_figure(10, 6.6), dict.fromkeys(names, taken), 0.1, "note")
+    style.png_bytes(figure)
+    box = figure.axes[0].get_legend().get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1

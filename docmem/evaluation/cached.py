@@ -128,9 +128,12 @@ def measure_plane(
     def results() -> dict[str, Tensor]:
         texts, memory = sampled(len(run.titles), TEXTS), run.load_memory()
         cache = first_segments(run, load(), tokens, texts)
-        return key_plane(cache, memory, points=points, texts=texts, progress=True)._asdict()
+        plane = key_plane(cache, memory, points=points, texts=texts, progress=True)._asdict()
+        return {part: values for part, values in plane.items() if values is not None}
 
-    name = f"key_plane_{points}" + (f"_{tokens}" if tokens else "")
+    # What lies off the plane was once not said: such maps are measured again.
+    kind = "key_plane" if run.config.key_dim == 2 else "projection"
+    name = f"{kind}_{points}" + (f"_{tokens}" if tokens else "")
     return KeyPlane(**_cached(run, name, results))
 
 

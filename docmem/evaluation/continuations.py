@@ -8,6 +8,7 @@ for word in the document, and the cross entropy of the document's true continuat
 """
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
@@ -20,7 +21,7 @@ from docmem.documents import Document, heading, segments
 from docmem.errors import EVERYTHING, Count, DocmemError, check_count, check_type, checked
 from docmem.evaluation.attribution import BASE_LM
 from docmem.evaluation.recalled import Comparison, Recalled
-from docmem.lm.forward import check_bare, forward_inputs, without_dropout
+from docmem.lm.forward import TokenBatch, check_bare, forward_inputs, without_dropout
 from docmem.lm.generation import ALL_ENTRIES, generate_text
 from docmem.lm.head import token_losses
 from docmem.lm.loading import LanguageModel
@@ -170,14 +171,7 @@ def continuations(
         raise DocmemError("under names no condition; name at least one, or give None.")
     prompt = " ".join(prompt.split())
     source = " ".join(document.text.split())  # words with one space between, as segments are read
-    batch, given = None, 0
-    if (at := f" {source}".find(f" {prompt}")) >= 0 and prompt:
-        given = lm.tokenize([prompt]).input_ids.shape[1]
-        longest = min(given + max_new_tokens, lm.context or given + max_new_tokens)
-        rest = source[at + len(prompt) :].split(" ")[: max_new_tokens + 1]
-        batch = lm.tokenize([prompt + " ".join(rest)], longest)
-        if not torch.equal(batch.input_ids[:, :given], lm.tokenize([prompt]).input_ids):
-            batch = None  # the prompt ends within a token
+    batch, given = _with_truth(lm, source, prompt, max_new_tokens)
     pieces = [] if batch is None else _pieces(lm, batch.input_ids[0].tolist(), given)
     rows = []
     for name, whose in under.items():
@@ -190,6 +184,28 @@ def continuations(
                 losses = token_losses(logits, batch)[0, given - 1 :].cpu()
         rows.append(Recalled(document, prompt, name, text, pieces, losses))
     return Comparison(rows)
+
+
+def _with_truth(
+    lm: LanguageModel, source: str, prompt: str, most: int
+) -> tuple[TokenBatch | None, int]:
+    """A prompt and what follows it in a text, at most so many tokens; and the prompt's tokens.
+
+    Where it stands as whole words, there; else where it begins a word. None if nothing follows
+    that has tokens of its own.
+    """
+    if not prompt:
+        return None, 0
+    found = list(re.finditer(rf"(?<!\S){re.escape(prompt)}", source))
+    own = lm.tokenize([prompt]).input_ids
+    given = own.shape[1]
+    longest = min(given + most, lm.context or given + most)
+    for one in sorted(found, key=lambda match: source[match.end() : match.end() + 1].isalnum()):
+        rest = source[one.end() :].split(" ")[: most + 1]
+        batch = lm.tokenize([prompt + " ".join(rest)], longest)
+        if batch.input_ids.shape[1] > given and torch.equal(batch.input_ids[:, :given], own):
+            return batch, given
+    return None, given
 
 
 @contextmanager

@@ -51,6 +51,9 @@ class KeyPlane(NamedTuple):
     """The largest error of interpolation at points held out, over all documents, nats per token."""
     texts: Int[Tensor, " texts"] | None = None
     """Whose texts were read; None: those of all documents, in their order."""
+    away: Float[Tensor, " n_docs"] | None = None
+    """How far each DocRep lies from the plane, where its length is above 2: its point is the
+    nearest one. None: all lie in the plane."""
 
     @property
     def documents(self) -> Int[Tensor, " texts"]:
@@ -177,7 +180,10 @@ def key_plane(
     error = torch.tensor(max(errors))
     if texts is None:
         texts = torch.arange(len(ce))
-    return KeyPlane(axis, torch.stack(ce), doc_reps, torch.stack(measured), error, texts)
+    away = None
+    if memory.config.key_dim > 2:
+        away = (memory.doc_reps.cpu() - origin - doc_reps @ axes).norm(dim=1)
+    return KeyPlane(axis, torch.stack(ce), doc_reps, torch.stack(measured), error, texts, away)
 
 
 class Line(NamedTuple):

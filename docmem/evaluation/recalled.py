@@ -86,7 +86,8 @@ class Comparison(tuple[Recalled, ...]):
     def __repr__(self) -> str:
         """What a notebook keeps beside the table: the numbers, without what the LM wrote."""
         rows = [
-            f"{row.under}: {verbatim_share([row]):.0%} verbatim, {row.ce:.2f} nats per token"
+            f"{row.under}: {verbatim_share([row]):.0%} verbatim"
+            + (f", {row.ce:.2f} nats per token" if row.pieces else "")
             for row in self
         ]
         return f"After “{self[0].prompt}”, {'; '.join(rows)}."
@@ -94,7 +95,12 @@ class Comparison(tuple[Recalled, ...]):
     def __str__(self) -> str:
         first = self[0]
         table = [
-            (row.under, row.text.strip(), f"{verbatim_share([row]):.0%}", f"{row.ce:.2f}")
+            (
+                row.under,
+                row.text.strip(),
+                f"{verbatim_share([row]):.0%}",
+                f"{row.ce:.2f}" if row.pieces else "–",
+            )
             for row in self
         ]
         truth = [(f"{first.document.title} itself", first.truth.strip(), "", "")]
@@ -204,7 +210,7 @@ def _shade(text: str, loss: float) -> str:
 def _shaded(row: Recalled) -> str:
     """The true continuation, each token shaded by its loss."""
     if not row.pieces:
-        return _grey("The prompt is not in this document, so it has no true continuation.", FAINT)
+        return _grey("No true continuation: nothing follows this prompt in the document.", FAINT)
     tokens = zip(row.pieces, row.losses.tolist(), strict=True)
     return f"{''.join(_shade(*token) for token in tokens)}<br>" + _grey(
         f"{row.ce:.2f} nats per token"

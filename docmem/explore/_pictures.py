@@ -4,6 +4,7 @@ import heapq
 import textwrap
 from collections.abc import Sequence
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
@@ -11,7 +12,7 @@ from matplotlib.ticker import LogLocator
 from docmem.evaluation.plane import KeyPlane
 from docmem.evaluation.search import Search
 from docmem.explore._readings import Explanation, PlaneReading
-from docmem.plots.plane import plane_map, territories
+from docmem.plots.plane import name_axes, plane_map, territories
 from docmem.plots.style import (
     FAINT,
     INK,
@@ -39,7 +40,8 @@ def _bars(axes: Axes, values: Sequence[float], start: float, titles: Sequence[st
         color=[document_color(index) for index in shown],
     )  # fmt: skip
     axes.set_ylim(len(shown) - 0.6, -0.8)
-    axes.set_yticks([])
+    axes.set_yticks(range(len(shown)), [" " * 6] * len(shown))  # room for the badges
+    axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     for row, index in enumerate(shown):
         badge(axes, -0.045, row, index, transform=axes.get_yaxis_transform(), clip_on=False)
@@ -108,10 +110,16 @@ def plane_reading(
     text = figure.add_subplot(grid[2, :])
     text.axis("off")
     text.text(0, 0.9, textwrap.fill(drawable(written), 125), va="top", style="italic", fontsize=9.5)
+    name_axes(axes, plane)
+    what, own = "DocRep", (plane.doc_reps == torch.tensor(point)).all(1).nonzero()
+    if plane.away is not None:  # a point is no whole DocRep
+        what = (
+            f"The DocRep of {titles[int(own[0])]}, shown at" if len(own) else "Point of the plane"
+        )
     headline(
         figure,
         f"Recalled best here: {titles[reading.nearest]}",
-        f"DocRep ({point[0]:.2f}, {point[1]:.2f}). Perplexity of each document there, "
+        f"{what} ({point[0]:.2f}, {point[1]:.2f}). Perplexity of each document there, "
         f"{'measured' if reading.measured else 'interpolated in the map'}.{rest}",
     )
     return figure
@@ -155,6 +163,9 @@ def _draw_text_map(axes: Axes, search: Search) -> None:
     bar.set_label("cross entropy of the text (nats per token)", fontsize=8.5)
     bar.outline.set_visible(False)
     _draw_badges(axes, search.plane)
+    name_axes(axes, search.plane)
     x, y = search.points[0].tolist()
     _draw_point(axes, x, y)
+    reach = max(axes.get_xlim()[1], 1.08 * abs(x), 1.08 * abs(y))  # refined, it may lie outside
+    axes.set(xlim=(-reach, reach), ylim=(-reach, reach))
     axes.set_title(f"Lowest at the ring: {search.ce[0]:.2f} at ({x:.2f}, {y:.2f})", fontsize=9.5)

@@ -22,7 +22,7 @@ from torch import Tensor
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import keep_doc_reps
-from docmem.errors import DocmemError, Several, checked
+from docmem.errors import DocmemError, Several, checked, counted
 from docmem.evaluation.cached import first_segments
 from docmem.evaluation.plane import KeyPlane, plane_of
 from docmem.evaluation.plane import key_plane as measure
@@ -111,8 +111,10 @@ class KeyPlaneExplorer(Explorer):
             )
         memory = keep_doc_reps(memory, texts.tolist())
         self.titles = [run.titles[index] for index in texts.tolist()]
+        self.unread = {*run.titles} - {*self.titles}
         if plane is not None:
-            plane = plane._replace(doc_reps=plane.doc_reps[texts], texts=None)
+            away = None if plane.away is None else plane.away[texts]
+            plane = plane._replace(doc_reps=plane.doc_reps[texts], texts=None, away=away)
         self.origin, self.axes = plane_of(memory.doc_reps)
         if lm is not None and cache is not None and lm.model is not cache.lm.model:
             raise DocmemError(
@@ -161,6 +163,11 @@ class KeyPlaneExplorer(Explorer):
         Raises:
             DocmemError: if there is no such document, or its DocRep lies beyond the map.
         """
+        if document in self.unread:
+            raise DocmemError(
+                f"{document!r} is not shown: of {len(self.titles) + len(self.unread)} documents "
+                f"the plane shows {len(self.titles)}, drawn at random."
+            )
         point = tuple(self.plane.doc_reps[self.memory.index_of(document)].tolist())
         if self._within(*point) != point:
             raise DocmemError(
@@ -191,19 +198,26 @@ class KeyPlaneExplorer(Explorer):
         low, high = float(self.plane.axis[0]), float(self.plane.axis[-1])
         return float(min(max(x, low), high)), float(min(max(y, low), high))
 
-    def _doc_rep(self, points: Float[Tensor, "*points 2"]) -> Float[Tensor, "*points key_dim"]:
-        """The DocReps of points of the plane, on the memory's device."""
-        return (self.origin + points @ self.axes).to(self.memory.doc_reps)
+    def _doc_rep(self, point: Point) -> Float[Tensor, " key_dim"]:
+        """The DocRep at a point of the plane, on the memory's device.
+
+        At a document's point it is the document's own, which may lie off the plane.
+        """
+        place = torch.tensor(point)
+        own = (self.plane.doc_reps == place).all(1).nonzero()
+        if len(own):
+            return self.memory.doc_reps[int(own[0])]
+        return (self.origin + place @ self.axes).to(self.memory.doc_reps)
 
     @torch.no_grad()
     def _read(self, point: Point, ce: Float[Tensor, " n_docs"], measured: bool) -> PlaneReading:
         """A reading with given cross entropies."""
-        doc_rep = self._doc_rep(torch.tensor(point))
+        doc_rep = self._doc_rep(point)
         return PlaneReading(doc_rep.cpu(), ce, self.memory.select(doc_rep).cpu(), measured)
 
     def _measured(self, point: Point) -> PlaneReading:
         """A reading whose cross entropies are measured at the point."""
-        doc_rep = self._doc_rep(torch.tensor(point))
+        doc_rep = self._doc_rep(point)
         with self._lm_in_use:
             ce = cross_entropies_at(self.cache, self.memory, doc_rep[None])[:, 0]
         return self._read(point, ce, True)
@@ -219,7 +233,7 @@ class KeyPlaneExplorer(Explorer):
 
     def _written(self, point: Point, prompt: str) -> str:
         """What the LM writes at a point."""
-        doc_rep = self._doc_rep(torch.tensor(point))
+        doc_rep = self._doc_rep(point)
         with self._lm_in_use, attach(self.lm.model, self.memory, self.cache.layer) as hooked:
             return generate(hooked, self.lm.tokenizer, prompt, doc_rep, max_new_tokens=NEW_TOKENS)
 
@@ -318,10 +332,15 @@ class KeyPlaneExplorer(Explorer):
         best, (x, y) = self.reading.nearest, self.point
         how = "measured" if self.reading.measured else "interpolated"
         return (
-            f"The DocRep plane of {len(self.titles)} documents with a point at ({x:.2f}, {y:.2f}). "
+            f"The DocRep plane of {self._documents()} with a point at ({x:.2f}, {y:.2f}). "
             f"Recalled best there: {self.titles[best]}, perplexity "
             f"{float(self.reading.perplexity[best]):.2f} ({how}). {self._writes()}"
         ).strip()
+
+    def _documents(self) -> str:
+        """How many documents are shown."""
+        of = f"{len(self.titles)} of " if self.unread else ""
+        return of + counted(len(self.titles) + len(self.unread), "document")
 
     def _writes(self) -> str:
         """The text in a sentence; empty if it was written elsewhere."""

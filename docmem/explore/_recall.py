@@ -52,6 +52,8 @@ class RecallExplorer(Explorer):
     ) -> Comparison:
         """Continue `prompt` under the DocRep of `document`, of `other`, a mix, and by the base LM.
 
+        With a document and itself, under its own DocRep and by the base LM.
+
         Args:
             document: whose text it is compared with.
             prompt: what the LM is given.
@@ -71,6 +73,8 @@ class RecallExplorer(Explorer):
             f"{1 - mix:.0%} of {one + 1}, {mix:.0%} of {two + 1}": torch.lerp(own, others, mix),
             "no memory: the base LM": BASE_LM,
         }
+        if one == two:  # there is no other, and nothing to mix
+            under = {name: under[name] for name in (f"{one + 1}  its own DocRep", [*under][-1])}
         self.rows = continuations(
             self.lm, self.memory, self.layer, self.documents[one], prompt, under,
             max_new_tokens=NEW_TOKENS,
@@ -125,7 +129,8 @@ class RecallExplorer(Explorer):
     def alt(self) -> str:
         """What the table shows, in words."""
         rows = "; ".join(f"{row.under}: “{row.text.strip()}”" for row in self.rows)
-        return f"After the prompt “{self.prompt}” the LM writes under four conditions. {rows}."
+        conditions = f"{len(self.rows)} conditions"
+        return f"After the prompt “{self.prompt}” the LM writes under {conditions}. {rows}."
 
     def html(self) -> str:
         """The table: for each condition what the LM writes, and the true continuation's losses."""

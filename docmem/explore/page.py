@@ -196,6 +196,11 @@ def words_of(
             if config.key_dim == 2
             else "The plane below goes through these addresses along their two widest directions"
         ),
+        "disc": (
+            "its own address"
+            if plane.away is None
+            else "the place nearest its own address, which lies off this plane"
+        ),
         "memories": " and ".join(names),
         "beginning": (
             f"All documents begin with “{prompts[0]}”: this prompt does not say which one is meant."
@@ -216,7 +221,7 @@ def words_of(
         "base": perplexity(base.mean().item()),
         "own": perplexity(known.own),
         "other": perplexity(known.other),
-        "recognised": f"{known.recognised} of {n_docs}",
+        "recognised": f"{known.recognised} of {len(known.texts)}",
         "right": share(shares.own),
         "right_other": share(shares.other),
         "right_none": share(shares.none),

@@ -5,17 +5,10 @@ trained, and returns the figure. `titles` are the documents'. Cross entropies ar
 """
 
 from docmem.plots.line import along_line, continuity
-from docmem.plots.plane import (
-    draw_wells,
-    forgetting,
-    key_plane,
-    perplexity_wells,
-    plane_map,
-    square,
-    territories,
-)
+from docmem.plots.plane import forgetting, key_plane, plane_map, square, territories
 from docmem.plots.recalled import recalled
 from docmem.plots.training import losses, open_entries, published_curves
+from docmem.plots.wells import draw_wells, perplexity_wells
 
 __all__ = [
     "along_line",

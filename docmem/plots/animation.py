@@ -105,7 +105,7 @@ class SelectionPicture:
     ) -> None:
         self.figure = figure or Figure(figsize=(10.6, 7.0), dpi=100)
         self.labelled = labelled
-        self.name = drawable(name or run.config.key_activation, 40)
+        self.name = drawable(name or run.config.key_activation, 24)
         self.history = run.load_history()
         self.epochs = run.config.num_epochs
         self.shown = sampled(len(run.titles), ROWS).tolist()

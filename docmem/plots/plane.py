@@ -9,9 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
-from scipy.interpolate import RegularGridInterpolator
 
 from docmem.errors import DocmemError, Positive, checked, counted
 from docmem.evaluation.plane import KeyPlane
@@ -33,8 +31,6 @@ from docmem.plots.style import (
 PIXELS = 240
 # Documents that have a colour and a title each; of more, so many are named.
 FEW = 12
-# Elevation and azimuth that surfaces are seen from, degrees.
-VIEW = (36, -62)
 # Perplexities that contour lines are drawn at.
 CONTOURS = (1.2, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 
@@ -128,7 +124,7 @@ def smooth(plane: KeyPlane) -> KeyPlane:
         ce = torch.stack([midpoints(one) for one in ce]).clamp_min(0)
     reach = plane.axis[-1].item()
     axis = torch.linspace(-reach, reach, ce.shape[1])
-    return KeyPlane(axis, ce, plane.doc_reps, texts=plane.texts)
+    return KeyPlane(axis, ce, plane.doc_reps, texts=plane.texts, away=plane.away)
 
 
 def value_at(plane: KeyPlane, values: np.ndarray, index: int) -> Any:
@@ -146,9 +142,9 @@ def outlines(axes: Axes, plane: KeyPlane) -> None:
     """
     ce, axis = plane.ce, plane.axis.numpy()
     best, second = ce.topk(min(2, len(ce)), 0, largest=False).values[[0, -1]].numpy()
-    nearest = plane.nearest.numpy()
-    for index in np.unique(nearest) if (nearest != nearest[0, 0]).any() else ():
-        ahead = np.where(nearest == index, second - best, best - ce[index].numpy())
+    nearest = ce.argmin(0).numpy()  # rows: of many documents only some were read
+    for row in np.unique(nearest) if (nearest != nearest[0, 0]).any() else ():
+        ahead = np.where(nearest == row, second - best, best - ce[row].numpy())
         axes.contour(axis, axis, ahead, [0], colors="white", linewidths=1.6, zorder=2)
     levels, steps = np.exp(contour_levels(plane)), np.arange(len(axis))
     from_edge = np.minimum(steps, steps[::-1])
@@ -164,6 +160,22 @@ def outlines(axes: Axes, plane: KeyPlane) -> None:
             )  # fmt: skip
             if numbered:
                 axes.clabel(lines, fmt="%g", fontsize=7.5, inline_spacing=2)
+
+
+def name_axes(axes: Axes, plane: KeyPlane) -> None:
+    """Say what the axes are where DocReps lie off the plane."""
+    if plane.away is not None:
+        axes.set(xlabel="widest direction of the DocReps", ylabel="second widest")
+
+
+def noted(plane: KeyPlane, note: str) -> str:
+    """A note, after a sentence on where documents stand if their DocReps lie off the plane."""
+    if plane.away is None:
+        return note
+    return (
+        "DocReps have more than two numbers: each document stands at the nearest point of this "
+        f"plane, {plane.away.mean():.2f} from its DocRep on average. {note}"
+    )
 
 
 @checked
@@ -210,8 +222,13 @@ def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str)
     own = sum(int(value_at(plane, nearest, index) == index) for index in read)
     whose = "its" if len(read) == 1 else "their"
     where = f"recalled best at the grid point nearest {whose} DocRep"
+    name_axes(axes, plane)
     are = "is" if len(read) == 1 else "are"
-    headline(figure, f"{own} of {counted(len(read), 'document')} {are} {where}", note)
+    headline(
+        figure,
+        f"{own} of {counted(len(read), 'document')} {are} {where}",
+        noted(plane, note),
+    )
     return figure
 
 
@@ -223,48 +240,6 @@ def farthest_points(plane: KeyPlane, count: int) -> list[int]:
     while len(chosen) < min(count, len(points)):
         chosen.append(int(distance[:, chosen].min(1).values.argmax()))
     return sorted(plane.documents[chosen].tolist())
-
-
-@checked
-@styled
-def perplexity_wells(
-    figure: Figure, plane: KeyPlane, titles: Sequence[str], chosen: Sequence[int], note: str
-) -> Figure:
-    """Perplexity of the `chosen` documents over the plane: a heat map each, and one 3-d surface.
-
-    Raises:
-        DocmemError: if none is chosen, one is not in the map, or a document has no title.
-    """
-    check_some("chosen", chosen)
-    check_documents(titles, len(plane.doc_reps), chosen)
-    perplexity = torch.stack([plane.ce_of(index) for index in chosen]).exp().numpy()
-    limits = perplexity_limits(perplexity)
-    norm = LogNorm(*limits)
-    # Room for three maps at least: one or two, in the middle, would grow into the surface.
-    rows, first = 2 * max(3, len(chosen)), max(3, len(chosen)) - len(chosen)
-    grid = figure.add_gridspec(rows, 2, width_ratios=(1.9 if first == 0 else 1.7, 1))
-    places = [slice(start, start + 2) for start in range(first, rows - first, 2)]
-    maps = [figure.add_subplot(grid[place, 1]) for place in places]
-    shown = shortened([titles[index] for index in chosen], 24)
-    for axes, index, title, values in zip(maps, chosen, shown, perplexity, strict=True):
-        image = plane_map(axes, values, float(plane.axis[-1]), cmap="magma", norm=norm)
-        axes.set(ylabel="", xlabel=axes.get_xlabel() if axes is maps[-1] else "")
-        x, y = plane.doc_reps[index].tolist()
-        axes.plot(x, y, "o", ms=13, mfc="none", mec="white", mew=3.2)
-        axes.plot(x, y, "o", ms=13, mfc="none", mec=document_color(index), mew=1.6)
-        own = value_at(plane, values, index)
-        axes.set_title(
-            f"{index + 1}  {title}\n"
-            f"at the ring {own:,.1f}, lowest {values.min():,.1f}", fontsize=9,
-        )  # fmt: skip
-    perplexity_bar(figure, image, maps, pad=0.17)
-    surface = figure.add_subplot(grid[:, 0], projection="3d", computed_zorder=False)
-    surface.set_in_layout(False)  # matplotlib 3.10 takes it for wider than the figure
-    draw_wells(surface, plane, perplexity, chosen, limits)
-    numbers = ", ".join(str(index + 1) for index in chosen)
-    of = "document" if len(chosen) == 1 else "documents"
-    headline(figure, f"Perplexity over the DocRep plane, {of} {numbers}", note)
-    return figure
 
 
 def perplexity_limits(perplexity: np.ndarray) -> tuple[float, float]:
@@ -282,77 +257,6 @@ def perplexity_bar(
     )
     plain_log_ticks(bar.ax.yaxis)
     bar.ax.minorticks_off()
-
-
-def draw_wells(
-    surface: Any,
-    plane: KeyPlane,
-    perplexity: np.ndarray,
-    chosen: Sequence[int],
-    limits: tuple[float, float],
-) -> None:
-    """The lowest of some documents' perplexities as a surface, coloured by whose it is.
-
-    Args:
-        surface: 3-d Axes.
-        plane: what was measured.
-        perplexity: of the chosen documents, (chosen, points, points).
-        chosen: their indices.
-        limits: lowest and highest perplexity on the axis.
-    """
-    across, up = np.meshgrid(plane.axis.numpy(), plane.axis.numpy())
-    bottom, top = np.log10(limits)
-    lowest = np.log10(np.minimum(perplexity.min(0), limits[1]))
-    colors = np.array([to_rgb(document_color(index)) for index in chosen])
-    depth = np.clip((top - lowest) / (top - bottom), 0, 1)[..., None]
-    ink = (0.06 + 0.86 * depth) * (1 - colors[perplexity.argmin(0)])
-    surface.plot_surface(
-        across, up, lowest, facecolors=1 - ink,
-        rstride=1, cstride=1, linewidth=0.3, edgecolor="#00000018", shade=False, antialiased=True,
-    )  # fmt: skip
-    rise = top - bottom
-    for index in chosen:
-        x, y = plane.doc_reps[index].tolist()
-        color = document_color(index)
-        foot, seen = pole(plane.axis.numpy(), lowest, (x, y), rise)
-        surface.plot([x, x], [y, y], [seen, top + 0.04 * rise], color=color, lw=1.8)
-        surface.plot([x, x], [y, y], [foot, seen], color=INK, lw=1, ls=":")
-        surface.plot([x], [y], [foot], "o", ms=5, color=color, mec="white", mew=0.8)
-        surface.text(
-            x, y, top + 0.08 * rise, str(index + 1), color=color, fontweight="bold", ha="center",
-            fontsize=13, path_effects=[withStroke(linewidth=2.5, foreground="white")],
-        )  # fmt: skip
-    surface.set_proj_type("ortho")
-    surface.set_box_aspect((1.9, 1.9, 1.0), zoom=1.2)
-    surface.view_init(*VIEW)
-    surface.set(xlabel="DocRep, first coordinate", ylabel="second coordinate", zlabel="perplexity")
-    surface.set_zlim(bottom, top)
-    for axis in (surface.xaxis, surface.yaxis):
-        axis.set_major_locator(MaxNLocator(3, steps=(1, 2, 5, 10)))
-    leads = (1, 2, 5) if rise < 3.5 else (1,)  # more would lie on top of each other
-    round_numbers = [lead * 10**power for power in range(7) for lead in leads]
-    marks = [mark for mark in round_numbers if limits[0] <= mark <= limits[1]]
-    surface.set_zticks(np.log10(marks), [f"{mark:,}" for mark in marks])
-    for axis in (surface.xaxis, surface.yaxis, surface.zaxis):
-        axis.pane.set_facecolor("white")
-        axis._axinfo["grid"]["color"] = "#E4E4E4"
-
-
-def pole(
-    axis: np.ndarray, height: np.ndarray, place: tuple[float, float], rise: float
-) -> tuple[float, float]:
-    """Where a pole at `place` meets the surface `height`, and from where up it is in full view.
-
-    `rise` is the height of the box, whose sides are those that `draw_wells` sets.
-    """
-    elevation, azimuth = np.radians(VIEW)
-    ahead = np.linspace(0, 3 * axis[-1], 200)  # over the ground, towards the viewer
-    start = np.clip(place, axis[0], axis[-1])
-    path = start + ahead[:, None] * (np.cos(azimuth), np.sin(azimuth))
-    between = RegularGridInterpolator((axis, axis), height, bounds_error=False, fill_value=-np.inf)
-    along = between(path[:, ::-1])
-    sight = ahead * np.tan(elevation) * rise * 1.9 / (2 * axis[-1])
-    return float(along[0]), float((along - sight).max())
 
 
 @checked

@@ -158,7 +158,7 @@ def shortened(titles: Iterable[str], width: int, lines: int = 1) -> list[str]:
         return f"{first} … {last}"
 
     titles = list(titles)
-    times = Counter(map(cut, titles))
+    times = Counter(map(cut, {*titles}))
     return [cut(title if times[cut(title)] == 1 else ends(title)) for title in titles]
 
 

@@ -122,7 +122,8 @@ def open_entries(
     figure.colorbar(image, ax=maps, aspect=18, label="cosine of their selections")
     entries = last.shape[-1]
     counts.legend(
-        loc="lower right", bbox_to_anchor=(1, 1), ncols=len(snapshots), frameon=False,
+        loc="lower right", bbox_to_anchor=(1, 1), frameon=False,
+        ncols=len(snapshots) if len(snapshots) < 4 else 2,  # more in a row are too wide
         labelcolor="linecolor", prop={"weight": "bold"}, handlelength=1.4,
     )  # fmt: skip
     counts.set(ylim=(0, 1.06 * entries), xlabel="epoch", ylabel=f"open entries of {entries}")

@@ -26,8 +26,8 @@ from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import above, alike, below, highest, more, spreads, values_of
 from docmem.experiments.study import Study, columns
 from docmem.lm.cross_entropy import cross_entropies_at
-from docmem.plots.plane import draw_wells
 from docmem.plots.style import document_color
+from docmem.plots.wells import draw_wells
 from docmem.training.run import Run
 
 NONLINEAR = ("tanh, 2 layers", "tanh, 3 layers")

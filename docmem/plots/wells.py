@@ -1,0 +1,152 @@
+"""Perplexity over the DocRep plane as a landscape: a well at each document's DocRep."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.colors import LogNorm, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+from scipy.interpolate import RegularGridInterpolator
+
+from docmem.errors import checked
+from docmem.evaluation.plane import KeyPlane
+from docmem.plots.plane import (
+    name_axes,
+    noted,
+    perplexity_bar,
+    perplexity_limits,
+    plane_map,
+    value_at,
+)
+from docmem.plots.style import (
+    INK,
+    check_documents,
+    check_some,
+    document_color,
+    headline,
+    shortened,
+    styled,
+)
+
+# Elevation and azimuth that surfaces are seen from, degrees.
+VIEW = (36, -62)
+
+
+@checked
+@styled
+def perplexity_wells(
+    figure: Figure, plane: KeyPlane, titles: Sequence[str], chosen: Sequence[int], note: str
+) -> Figure:
+    """Perplexity of the `chosen` documents over the plane: a heat map each, and one 3-d surface.
+
+    Raises:
+        DocmemError: if none is chosen, one is not in the map, or a document has no title.
+    """
+    check_some("chosen", chosen)
+    check_documents(titles, len(plane.doc_reps), chosen)
+    perplexity = torch.stack([plane.ce_of(index) for index in chosen]).exp().numpy()
+    limits = perplexity_limits(perplexity)
+    norm = LogNorm(*limits)
+    # Room for three maps at least: one or two, in the middle, would grow into the surface.
+    rows, first = 2 * max(3, len(chosen)), max(3, len(chosen)) - len(chosen)
+    grid = figure.add_gridspec(rows, 2, width_ratios=(1.9 if first == 0 else 1.7, 1))
+    places = [slice(start, start + 2) for start in range(first, rows - first, 2)]
+    maps = [figure.add_subplot(grid[place, 1]) for place in places]
+    shown = shortened([titles[index] for index in chosen], 24)
+    for axes, index, title, values in zip(maps, chosen, shown, perplexity, strict=True):
+        image = plane_map(axes, values, float(plane.axis[-1]), cmap="magma", norm=norm)
+        name_axes(axes, plane)
+        axes.set(ylabel="", xlabel=axes.get_xlabel() if axes is maps[-1] else "")
+        axes.tick_params(labelbottom=len(maps) < 4 or axes is maps[-1])
+        x, y = plane.doc_reps[index].tolist()
+        axes.plot(x, y, "o", ms=13, mfc="none", mec="white", mew=3.2)
+        axes.plot(x, y, "o", ms=13, mfc="none", mec=document_color(index), mew=1.6)
+        own = value_at(plane, values, index)
+        axes.set_title(
+            f"{index + 1}  {title}\n"
+            f"at the ring {own:,.1f}, lowest {values.min():,.1f}", fontsize=9,
+        )  # fmt: skip
+    # Of many, the maps are smaller and their titles wider.
+    perplexity_bar(figure, image, maps, pad=0.17 + 0.1 * max(0, len(maps) - 3))
+    surface = figure.add_subplot(grid[:, 0], projection="3d", computed_zorder=False)
+    surface.set_in_layout(False)  # matplotlib 3.10 takes it for wider than the figure
+    draw_wells(surface, plane, perplexity, chosen, limits)
+    numbers = ", ".join(str(index + 1) for index in chosen)
+    of = "document" if len(chosen) == 1 else "documents"
+    headline(figure, f"Perplexity over the DocRep plane, {of} {numbers}", noted(plane, note))
+    return figure
+
+
+def draw_wells(
+    surface: Any,
+    plane: KeyPlane,
+    perplexity: np.ndarray,
+    chosen: Sequence[int],
+    limits: tuple[float, float],
+) -> None:
+    """The lowest of some documents' perplexities as a surface, coloured by whose it is.
+
+    Args:
+        surface: 3-d Axes.
+        plane: what was measured.
+        perplexity: of the chosen documents, (chosen, points, points).
+        chosen: their indices.
+        limits: lowest and highest perplexity on the axis.
+    """
+    across, up = np.meshgrid(plane.axis.numpy(), plane.axis.numpy())
+    bottom, top = np.log10(limits)
+    lowest = np.log10(np.minimum(perplexity.min(0), limits[1]))
+    colors = np.array([to_rgb(document_color(index)) for index in chosen])
+    depth = np.clip((top - lowest) / (top - bottom), 0, 1)[..., None]
+    ink = (0.06 + 0.86 * depth) * (1 - colors[perplexity.argmin(0)])
+    surface.plot_surface(
+        across, up, lowest, facecolors=1 - ink,
+        rstride=1, cstride=1, linewidth=0.3, edgecolor="#00000018", shade=False, antialiased=True,
+    )  # fmt: skip
+    rise = top - bottom
+    for index in chosen:
+        x, y = plane.doc_reps[index].tolist()
+        color = document_color(index)
+        foot, seen = pole(plane.axis.numpy(), lowest, (x, y), rise)
+        surface.plot([x, x], [y, y], [seen, top + 0.04 * rise], color=color, lw=1.8)
+        surface.plot([x, x], [y, y], [foot, seen], color=INK, lw=1, ls=":")
+        surface.plot([x], [y], [foot], "o", ms=5, color=color, mec="white", mew=0.8)
+        surface.text(
+            x, y, top + 0.08 * rise, str(index + 1), color=color, fontweight="bold", ha="center",
+            fontsize=13, path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        )  # fmt: skip
+    surface.set_proj_type("ortho")
+    surface.set_box_aspect((1.9, 1.9, 1.0), zoom=1.2)
+    surface.view_init(*VIEW)
+    surface.set(xlabel="DocRep, first coordinate", ylabel="second coordinate", zlabel="perplexity")
+    name_axes(surface, plane)
+    surface.set_zlim(bottom, top)
+    for axis in (surface.xaxis, surface.yaxis):
+        axis.set_major_locator(MaxNLocator(3, steps=(1, 2, 5, 10)))
+    leads = (1, 2, 5) if rise < 3.5 else (1,)  # more would lie on top of each other
+    round_numbers = [lead * 10**power for power in range(7) for lead in leads]
+    marks = [mark for mark in round_numbers if limits[0] <= mark <= limits[1]]
+    surface.set_zticks(np.log10(marks), [f"{mark:,}" for mark in marks])
+    for axis in (surface.xaxis, surface.yaxis, surface.zaxis):
+        axis.pane.set_facecolor("white")
+        axis._axinfo["grid"]["color"] = "#E4E4E4"
+
+
+def pole(
+    axis: np.ndarray, height: np.ndarray, place: tuple[float, float], rise: float
+) -> tuple[float, float]:
+    """Where a pole at `place` meets the surface `height`, and from where up it is in full view.
+
+    `rise` is the height of the box, whose sides are those that `draw_wells` sets.
+    """
+    elevation, azimuth = np.radians(VIEW)
+    ahead = np.linspace(0, 3 * axis[-1], 200)  # over the ground, towards the viewer
+    start = np.clip(place, axis[0], axis[-1])
+    path = start + ahead[:, None] * (np.cos(azimuth), np.sin(azimuth))
+    between = RegularGridInterpolator((axis, axis), height, bounds_error=False, fill_value=-np.inf)
+    along = between(path[:, ::-1])
+    sight = ahead * np.tan(elevation) * rise * 1.9 / (2 * axis[-1])
+    return float(along[0]), float((along - sight).max())
