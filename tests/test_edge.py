@@ -811,6 +811,7 @@ plots.losses(paper, {}, 4.5, "") | histories is empty
 plots.losses(paper, {"a": []}, 4.5, "") | history of 'a' is empty
 plots.losses(paper, run.load_history(), 4.5, "") | histories is a list, dict
 plots.losses(paper, {"a": run.load_history()}, "4.5", "") | tau
+plots.losses(paper, {"a": run.load_history()}, 4.5, "", "others") | negative, other, random
 plots.open_entries(paper, {}, 0.1, "") | snapshots is empty
 plots.open_entries(paper, {"a": run}, 0.1, "") | snapshots
 plots.published_curves(paper, [1], {}, "") | published

@@ -26,7 +26,14 @@ from docmem.lm.generation import generate_texts
 from docmem.lm.loading import LanguageModel
 from docmem.plots.animation import color_limits, panels_at, spaced_snapshots
 from docmem.plots.plane import farthest_points, outlines, smooth, square, territories
-from docmem.plots.style import DOCUMENT_COLORS, document_color, ink_on, new_figure
+from docmem.plots.style import (
+    DOCUMENT_COLORS,
+    NEGATIVE_LABELS,
+    after_own,
+    document_color,
+    ink_on,
+    new_figure,
+)
 from docmem.training.run import Run
 from docmem.training.setup import configured_documents
 from docmem.training.texts import digest_of
@@ -303,6 +310,7 @@ def training_of_run(run: Run, name: str) -> dict[str, Any]:
         "entries": snapshots.token.shape[-1],
         "epochs": [snapshots.epochs[frame] for frame in frames],
         "tau": run.config.target_negative_ce,
+        "negative": after_own(NEGATIVE_LABELS[run.config.negative_key_type]),
         "history": [
             (round(epoch.positive_ce, 3), round(epoch.negative_ce, 3))
             for epoch in run.load_history()

@@ -22,6 +22,7 @@ from docmem.plots.animation import (
     color_limits,
     panels_at,
 )
+from docmem.plots.style import after_own
 from docmem.training.run import Run, same_documents
 
 MAP_INCHES = 3.92  # of each heat map where several runs stand side by side, its scale included
@@ -118,10 +119,11 @@ class ScrubberExplorer(Explorer):
     def alt(self) -> str:
         """What the picture shows, in words."""
         losses = []
-        for name, run in self.runs.items():
+        for (name, run), picture in zip(self.runs.items(), self._pictures, strict=True):
             done = run.load_history()[: int(self.epoch)]
             losses.append(
-                f"{name}: own {done[-1].positive_ce:.2f}, another's {done[-1].negative_ce:.2f} nats"
+                f"{name}: own {done[-1].positive_ce:.2f}, "
+                f"{after_own(picture.negative)} {done[-1].negative_ce:.2f} nats"
                 if done
                 else f"{name}: before training"
             )

@@ -26,7 +26,15 @@ from docmem.explore._explorer import (
     with_own_modules,
 )
 from docmem.lm.loading import LanguageModel
-from docmem.plots.style import NEGATIVE, OWN, draw_history, headline, styled
+from docmem.plots.style import (
+    NEGATIVE,
+    NEGATIVE_LABELS,
+    OWN,
+    after_own,
+    draw_history,
+    headline,
+    styled,
+)
 from docmem.training.config import TrainConfig
 from docmem.training.history import Epoch
 from docmem.training.run import Run
@@ -48,7 +56,8 @@ class _Curve:
     def __init__(self, config: TrainConfig) -> None:
         self.figure = Figure(figsize=(8.2, 3.7), dpi=130, layout="constrained")
         self.axes, tau = self.figure.subplots(), config.target_negative_ce
-        self.curves = draw_history(self.axes, [], tau)
+        self.negative = after_own(NEGATIVE_LABELS[config.negative_key_type])
+        self.curves = draw_history(self.axes, [], tau, config.negative_key_type)
         self.axes.set(xlim=(0, config.num_epochs), ylim=(0, 1.3 * max(tau, 1)))
         self.axes.set(xlabel="epoch", ylabel="cross entropy (nats per token)")
         self.labels = [
@@ -61,7 +70,7 @@ class _Curve:
         headline(
             self.figure,
             f"{config.key_activation} memory, {config.num_epochs} epochs",
-            "Cross entropy of the documents under their own DocRep, and under another's. "
+            f"Cross entropy of the documents under their own DocRep, and under {self.negative}. "
             f"Dashed: target τ = {tau:g}.",
         )
 
@@ -69,7 +78,7 @@ class _Curve:
         """Draw the losses so far."""
         epochs = [epoch.epoch for epoch in history]
         losses = {
-            "another's": [epoch.negative_ce for epoch in history],
+            self.negative: [epoch.negative_ce for epoch in history],
             "own": [epoch.positive_ce for epoch in history],
         }
         for curve, label, (whose, values) in zip(
@@ -241,7 +250,7 @@ class TrainingExplorer(Explorer):
         return (
             f"Both losses over epochs 1 to {last.epoch} of {self.config.num_epochs}: at the end "
             f"{last.positive_ce:.2f} nats per token under the own DocRep, "
-            f"{last.negative_ce:.2f} under another's."
+            f"{last.negative_ce:.2f} under {self._curve.negative}."
         )
 
     def figure(self) -> Figure:

@@ -30,8 +30,8 @@ from docmem.explore._baked import (
 from docmem.explore._static import joined, read
 from docmem.explore.lm_bundle import MAX_BYTES, lm_bundle, worker_source
 from docmem.lm.loading import LanguageModel
-from docmem.plots.figures import names_of
-from docmem.plots.style import document_color
+from docmem.plots.figures import names_of, negative_of
+from docmem.plots.style import NEGATIVE_LABELS, after_own, document_color
 from docmem.training.run import Run, same_documents
 
 MODULES = (
@@ -122,6 +122,9 @@ def write_page(
     unread = any(one["kind"].endswith("never memorised") for one in memories[0]["passages"])
     words["verbatim"] = share(memories[0]["plane"]["verbatim"])
     words["tried"] = ", as you can try above" if unread else ""
+    negative = negative_of(runs)
+    words["negative"] = after_own(NEGATIVE_LABELS[negative]).replace("'", "’")
+    words["away"] = "the address of another" if negative == "other" else words["negative"]
     write_text(out, page(baked, words))
     if bundle is not None:
         baked = {"memories": memories[:1], "training": {"runs": trainings[:1], "scene": scene}}

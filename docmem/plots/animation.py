@@ -30,8 +30,10 @@ from docmem.plots.style import (
     CURVES,
     INK,
     NEGATIVE,
+    NEGATIVE_LABELS,
     OWN,
     SIGNED,
+    after_own,
     document_color,
     draw_history,
     drawable,
@@ -107,6 +109,7 @@ class SelectionPicture:
         self.labelled = labelled
         self.name = drawable(name or run.config.key_activation, 24)
         self.history = run.load_history()
+        self.negative = NEGATIVE_LABELS[run.config.negative_key_type]
         self.epochs = run.config.num_epochs
         self.shown = sampled(len(run.titles), ROWS).tolist()
         self._build(run, limits)
@@ -142,7 +145,7 @@ class SelectionPicture:
         curve.set_ylabel("nats per token" if self.labelled else "", fontsize=8)
         curve.set_xlabel("epoch", labelpad=1)
         curve.tick_params(labelsize=8)
-        self.curves = draw_history(curve, [], tau)
+        self.curves = draw_history(curve, [], tau, run.config.negative_key_type)
         self.cursor = curve.axvline(0, color=INK, lw=1)
         headline = f"{self.name} memory"
         if figure is figure.figure:
@@ -156,7 +159,7 @@ class SelectionPicture:
         words = {
             "cross entropy": INK,
             "own DocRep": OWN,
-            "another's DocRep": NEGATIVE,
+            self.negative: NEGATIVE,
             f"target τ = {tau:g}": "#555555",
         }
         for line, (text, color) in enumerate(words.items() if self.labelled else ()):
@@ -180,7 +183,8 @@ class SelectionPicture:
         self.cursor.set_xdata([done, done])
         self.epoch.set_text(f"epoch {done:.4g} of {self.epochs}")
         self.losses.set_text(
-            f"own {history[-1].positive_ce:.2f}   another's {history[-1].negative_ce:.2f}"
+            f"own {history[-1].positive_ce:.2f}   "
+            f"{after_own(self.negative)} {history[-1].negative_ce:.2f}"
             if history
             else "before training"
         )

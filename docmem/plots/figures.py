@@ -21,6 +21,7 @@ from torch import Tensor
 
 from docmem import plots
 from docmem.core.files import replacing, write_json, write_text
+from docmem.core.loss import Negative
 from docmem.errors import DocmemError, OutFolder, Several, checked, counted, did_you_mean
 from docmem.evaluation.cached import measure, measure_plane
 from docmem.evaluation.plane import KeyPlane, plane_of
@@ -28,16 +29,8 @@ from docmem.evaluation.recall import Completion, Recognition
 from docmem.lm.loading import LanguageModel
 from docmem.plots.animation import memory_selection_gif
 from docmem.plots.plane import FEW, farthest_points
-from docmem.plots.style import check_some, new_figure, png_bytes
+from docmem.plots.style import NEGATIVES, check_some, new_figure, png_bytes
 from docmem.training.run import Run, same_documents
-
-NEGATIVES = {
-    "other": "another document's DocRep",
-    "random": "a random DocRep",
-    "zero": "the origin",
-    "perturb": "the own DocRep, perturbed",
-}
-"""The negatives in words, by the setting's values."""
 
 
 class Result(NamedTuple):
@@ -73,6 +66,12 @@ def names_of(runs: Sequence[Run]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     raise DocmemError("Two runs have the same folder name; draw them one at a time.")
+
+
+def negative_of(runs: Sequence[Run]) -> Negative | None:
+    """The negative of the runs' trainings; None if they differ in it."""
+    kinds = {run.config.negative_key_type for run in runs}
+    return kinds.pop() if len(kinds) == 1 else None
 
 
 def describe(run: Run) -> str:
@@ -246,7 +245,8 @@ def draw_figures(
     histories = {name: run.load_history() for name, run in zip(names, runs, strict=True)}
     tau = last.config.target_negative_ce
     width = max(10, 3.6 * len(runs))
-    figures = {"losses.png": plots.losses(new_figure(width, 5.6), histories, tau, note)}
+    losses = plots.losses(new_figure(width, 5.6), histories, tau, note, negative_of(runs))
+    figures = {"losses.png": losses}
     if plane is None:
         for name in MAPS:  # of another run, drawn here before
             (folder / name).unlink(missing_ok=True)

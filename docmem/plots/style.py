@@ -23,6 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
+from docmem.core.loss import Negative
 from docmem.errors import Count, DocmemError, Positive, checked
 from docmem.training.history import Epoch
 
@@ -230,18 +231,37 @@ def frame_palette() -> np.ndarray:
     return np.round(np.concatenate([signed, faded, greys, [[1, 1, 1]]]) * 255).astype(np.uint8)
 
 
+NEGATIVES: dict[Negative | None, str] = {
+    "other": "another document's DocRep",
+    "random": "a random DocRep",
+    "zero": "the origin",
+    "perturb": "the own DocRep, perturbed",
+    None: "the negative DocRep",
+}
+"""The negatives in words, by the setting's values; None: of runs that differ in it."""
+NEGATIVE_LABELS = NEGATIVES | {"other": "another's DocRep", "perturb": "a perturbed DocRep"}
+"""The same in a few words, for beside "own DocRep"."""
+
+
+def after_own(words: str) -> str:
+    """Words for a negative where "own DocRep" was just said: another's, or a random one."""
+    return words.replace("'s DocRep", "'s").replace("DocRep", "one")
+
+
 CURVES = ("negative_ce", "positive_ce")
 """What `draw_history` draws, in this order."""
 
 
-def draw_history(axes: Axes, history: Sequence[Epoch], tau: float) -> list[Line2D]:
+def draw_history(
+    axes: Axes, history: Sequence[Epoch], tau: float, negative: Negative | None
+) -> list[Line2D]:
     """Draw both cross entropies over epochs and τ as a dashed line; returns the two curves."""
     epochs = [epoch.epoch for epoch in history]
     axes.axhline(tau, color=FAINT, lw=1, ls=(0, (4, 3)))
     whole_epochs(axes)
     curves = []
     for name, color, label in zip(
-        CURVES, (NEGATIVE, OWN), ("another's DocRep", "own DocRep"), strict=True
+        CURVES, (NEGATIVE, OWN), (NEGATIVE_LABELS[negative], "own DocRep"), strict=True
     ):
         values = [getattr(epoch, name) for epoch in history]
         marker = "o" if len(history) == 1 else None  # one point makes no line

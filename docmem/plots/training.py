@@ -4,13 +4,16 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
+from docmem.core.loss import Negative
 from docmem.errors import NotNegative, checked
 from docmem.evaluation.published import EPOCHS, PublishedRun
 from docmem.plots.style import (
     CURVES,
     GUIDANCE,
+    NEGATIVES,
     SIGNED,
     activation_color,
+    after_own,
     check_some,
     draw_history,
     drawable,
@@ -29,11 +32,16 @@ RECENT = 5
 @checked
 @styled
 def losses(
-    figure: Figure, histories: Mapping[str, Sequence[Epoch]], tau: NotNegative, note: str
+    figure: Figure,
+    histories: Mapping[str, Sequence[Epoch]],
+    tau: NotNegative,
+    note: str,
+    negative: Negative | None = "other",
 ) -> Figure:
     """Training losses by run name, one column per run, and the target `tau`.
 
-    The numbers are means of the last five epochs.
+    The numbers are means of the last five epochs. `negative` is the runs' negative_key_type; None:
+    they differ in it.
 
     Raises:
         DocmemError: if there is no run, or one has no epoch yet.
@@ -51,14 +59,13 @@ def losses(
     taken = min(RECENT, *(len(history) for history in histories.values()))
     for (top, bottom), (name, history) in zip(panels.T, histories.items(), strict=True):
         recent = history[-taken:]
-        curves = draw_history(top, history, tau)
-        for curve, key, whose in zip(curves, CURVES, ("another's", "own"), strict=True):
+        curves = draw_history(top, history, tau, negative)
+        for curve, key in zip(curves, CURVES, strict=True):
             mean = sum(getattr(epoch, key) for epoch in recent) / len(recent)
-            curve.set_label(f"{whose} DocRep: {mean:.2f}")
-        target, negative, own = top.lines
-        target.set_label(f"target τ = {tau:g}")
+            curve.set_label(f"{curve.get_label()}: {mean:.2f}")
+        top.lines[0].set_label(f"target τ = {tau:g}")
         top.legend(
-            handles=[target, negative, own], loc="upper right", frameon=False, borderpad=0,
+            handles=[*top.lines], loc="upper right", frameon=False, borderpad=0,
             labelcolor="linecolor", fontsize=9.5, handlelength=1.4,
         )  # fmt: skip
         top.set_title(drawable(name, 40))
@@ -74,7 +81,7 @@ def losses(
     means = f"means of the last {taken} epochs" if taken > 1 else "the last epoch"
     headline(
         figure,
-        "Cross entropy under the own DocRep and under another document's",
+        f"Cross entropy under the own DocRep and under {after_own(NEGATIVES[negative])}",
         f"Numbers: {means}. {note}",
     )
     return figure

@@ -33,14 +33,14 @@ export function openers(selection, entries, entry) {
 }
 
 /** The losses with a cursor; returns a function that moves it. */
-function drawLosses(parent, { history, tau, epochs }, name, highest) {
+function drawLosses(parent, { history, tau, negative, epochs }, name, highest) {
   const svg = draw(parent, "svg", {
     viewBox: `0 0 ${CURVE_WIDTH} ${CURVE_HEIGHT}`,
     class: "docmem-losses",
     role: "img",
     "aria-label":
       `Cross entropy over the epochs, ${name}: under the own DocRep from ` +
-      `${signed(history[0][0])} to ${signed(history.at(-1)[0])}, under another's from ` +
+      `${signed(history[0][0])} to ${signed(history.at(-1)[0])}, under ${negative} from ` +
       `${signed(history[0][1])} to ${signed(history.at(-1)[1])} nats per token`,
   });
   const last = epochs.at(-1) || 1;
@@ -129,7 +129,7 @@ function drawRun(parent, run, scene, highest, onFocus) {
       dark = asksFor("color-scheme: dark");
     const done = run.history[Math.floor(run.epochs[tick]) - 1];
     own.textContent = done ? `own address ${signed(done[0])}` : "before training";
-    others.textContent = done ? `another’s ${signed(done[1])}` : "";
+    others.textContent = done ? `${run.negative.replace("'", "’")} ${signed(done[1])}` : "";
     moveCursor(run.epochs[tick]);
     for (const { canvas, column, bar, values } of panels) {
       drawCells(
