@@ -125,7 +125,7 @@ class ScrubberExplorer(Explorer):
                 f"{name}: own {done[-1].positive_ce:.2f}, "
                 f"{after_own(picture.negative)} {done[-1].negative_ce:.2f} nats"
                 if done
-                else f"{name}: before training"
+                else f"{name}: {'in the first epoch' if self.epoch else 'before training'}"
             )
         return (
             f"Token selection, document selection and their product as heat maps, documents down "

@@ -186,6 +186,8 @@ class SelectionPicture:
             f"own {history[-1].positive_ce:.2f}   "
             f"{after_own(self.negative)} {history[-1].negative_ce:.2f}"
             if history
+            else "in the first epoch"
+            if done
             else "before training"
         )
         return self.figure
