@@ -128,7 +128,7 @@ function drawRun(parent, run, scene, highest, onFocus) {
     const tick = tickOf(run.epochs, epoch),
       dark = asksFor("color-scheme: dark");
     const done = run.history[Math.floor(run.epochs[tick]) - 1];
-    const begun = run.epochs[tick] > 0 ? "in the first epoch" : now > 0 ? "in the first epoch" : "before training";
+    const begun = run.epochs[tick] > 0 ? "in the first epoch" : "before training";
     own.textContent = done ? `own address ${signed(done[0])}` : begun;
     others.textContent = done ? `${run.negative.replace("'", "’")} ${signed(done[1])}` : "";
     moveCursor(run.epochs[tick]);
