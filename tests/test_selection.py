@@ -61,3 +61,5 @@ def test_distance_correlation_of_selections_that_turn_with_the_doc_rep() -> None
     assert snapshots.distance_correlation() < -0.95
     alike = Snapshots([0], torch.ones(1, 4, 2), torch.ones(1, 4, 2), doc_reps)
     assert math.isnan(alike.distance_correlation())
+    two = Snapshots([0], torch.ones(1, 2, 2), doc_reps[:, :2], doc_reps[:, :2])
+    assert math.isnan(two.distance_correlation())  # of one pair, and no warning of torch

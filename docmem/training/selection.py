@@ -7,6 +7,7 @@
 each (n_docs, memory_dim): documents down, memory entries across.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -84,10 +85,12 @@ class Snapshots:
         """Does closeness of DocReps go with likeness of selections?
 
         The correlation, over all pairs of documents, of the distance between their DocReps and
-        the cosine between their document selections.
+        the cosine between their document selections; not a number with fewer than three documents.
         """
         index = self._index(index)
         pairs = torch.ones(self.doc_reps.shape[1], self.doc_reps.shape[1]).triu(1).bool()
+        if pairs.sum() < 2:
+            return math.nan
         unit = torch.nn.functional.normalize(self.document[index], dim=1)
         distance = torch.cdist(self.doc_reps[index], self.doc_reps[index])
         both = torch.stack([distance[pairs], (unit @ unit.T)[pairs]])
