@@ -140,8 +140,23 @@ def documents_in(folder: Path) -> tuple[list[Path], list[str]]:
     return paths, [p.name for p in visible if p not in known]
 
 
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
+
+
 def read_folder(folder: Path) -> list[Document]:
     """Every .txt, .md and .markdown file of a folder, in name order, hidden ones left out.
+
+    Raises:
+        DocmemError: as `read_files`.
+    """
+    return [*read_files(folder).values()]
+
+
+def read_files(folder: Path) -> dict[str, Document]:
+    """The same, by the names of the files.
 
     Raises:
         DocmemError: as `documents_in`; or if it holds no such file, or some cannot be read, which
@@ -150,19 +165,22 @@ def read_folder(folder: Path) -> list[Document]:
     paths, _ = documents_in(folder)
     if not paths:
         raise DocmemError(f"{folder} holds no .txt or .md file; put one document in each file.")
-    documents, faults = [], []
+    documents, faults = {}, {}
     for path in paths:
         try:
-            documents.append(read_document(path))
+            documents[path.name] = read_document(path)
         except DocmemError as error:
-            faults.append((path.name, error))
+            faults[path.name] = error
     if faults:
-        (_, first), *others = faults
-        names = ", ".join(name for name, _ in others[:NAMED])
-        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
-        also = f" Nor can these be read: {names}{more}." if others else ""
+        (_, *others), first = faults, next(iter(faults.values()))
+        also = f" Nor can these be read: {listed(others, NAMED)}." if others else ""
         raise DocmemError(f"{first}{also}") from first
     return documents
+
+
+def is_folder(source: str) -> bool:
+    """Whether a setting of documents names a folder, and not what docmem knows by name."""
+    return source not in ("encyclopedia", *WIKITEXT_CONFIGS)
 
 
 def read_wikitext(name: str, cache_dir: Path | None) -> list[Document]:
@@ -241,11 +259,10 @@ def load_documents(
     elif isinstance(source, str) and source in WIKITEXT_CONFIGS:
         documents = read_wikitext(source, cache_dir)
     else:
-        documents = read_folder(Path(source))
+        files = read_files(Path(source))
+        documents = [*files.values()]
         wanted = {*titles} or {one.title for one in documents[:max_documents]}
-        files, _ = documents_in(Path(source))
-        pairs = zip(files, documents, strict=True)
-        named = {file.name: one.title for file, one in pairs if one.title in wanted}
+        named = {file: one.title for file, one in files.items() if one.title in wanted}
         check_titles([*named.values()], [*named])
     chosen = choose(documents, titles, max_documents, seed)
     check_titles([document.title for document in chosen])

@@ -393,6 +393,8 @@ def test_documents_off_the_plane_are_said_to_be() -> None:
             assert label in {axes.get_xlabel() for axes in figure.axes}
             said = " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
             assert ("0.50 from its DocRep on average" in said) is (measured is not flat)
+        forgotten = plots.forgetting(new_figure(6, 5), {"gone": measured}, 0, "note")
+        assert label in {axes.get_xlabel() for axes in forgotten.axes}
 
 
 def test_borders_are_those_of_the_texts_that_were_read() -> None:

@@ -75,6 +75,11 @@ class KeyPlane(NamedTuple):
             )
         return self.ce[int(rows[0])]
 
+    def document_at(self, point: tuple[float, float]) -> int | None:
+        """The index of the document that stands exactly at a point, if one does."""
+        there = (self.doc_reps == torch.tensor(point)).all(1).nonzero()
+        return int(there[0]) if len(there) else None
+
     @property
     def readings(self) -> int:
         """How many values are measured, over all documents."""
@@ -119,16 +124,21 @@ def plane_of(doc_reps: Float[Tensor, "n_docs key_dim"]) -> tuple[Tensor, Tensor]
     n_docs, key_dim = doc_reps.shape
     if key_dim == 2:
         return torch.zeros(2), torch.eye(2)
-    if min(n_docs, key_dim) < 2:
-        raise DocmemError(
-            f"{counted(n_docs, 'DocRep')} of length {key_dim} cannot span a plane; it takes a "
-            "key_dim of 2, or a larger one and two documents."
-        )
+    check_plane(n_docs, key_dim)
     from sklearn.decomposition import PCA
 
     fitted = PCA(n_components=2).fit(doc_reps.numpy())
     as_tensor = torch.from_numpy
     return as_tensor(np.asarray(fitted.mean_)), as_tensor(np.asarray(fitted.components_))
+
+
+def check_plane(n_docs: int, key_dim: int) -> None:
+    """Raise if so many DocReps of such a length span no plane."""
+    if key_dim != 2 and min(n_docs, key_dim) < 2:
+        raise DocmemError(
+            f"{counted(n_docs, 'DocRep')} of length {key_dim} cannot span a plane; it takes a "
+            "key_dim of 2, or a larger one and two documents."
+        )
 
 
 @plain_arithmetic()

@@ -4,7 +4,6 @@ import heapq
 import textwrap
 from collections.abc import Sequence
 
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
@@ -111,11 +110,10 @@ def plane_reading(
     text.axis("off")
     text.text(0, 0.9, textwrap.fill(drawable(written), 125), va="top", style="italic", fontsize=9.5)
     name_axes(axes, plane)
-    what, own = "DocRep", (plane.doc_reps == torch.tensor(point)).all(1).nonzero()
+    what = "DocRep"
     if plane.away is not None:  # a point is no whole DocRep
-        what = (
-            f"The DocRep of {titles[int(own[0])]}, shown at" if len(own) else "Point of the plane"
-        )
+        own = plane.document_at(point)
+        what = "Point of the plane" if own is None else f"The DocRep of {titles[own]}, shown at"
     headline(
         figure,
         f"Recalled best here: {titles[reading.nearest]}",

@@ -203,11 +203,10 @@ class KeyPlaneExplorer(Explorer):
 
         At a document's point it is the document's own, which may lie off the plane.
         """
-        place = torch.tensor(point)
-        own = (self.plane.doc_reps == place).all(1).nonzero()
-        if len(own):
-            return self.memory.doc_reps[int(own[0])]
-        return (self.origin + place @ self.axes).to(self.memory.doc_reps)
+        own = self.plane.document_at(point)
+        if own is not None:
+            return self.memory.doc_reps[own]
+        return (self.origin + torch.tensor(point) @ self.axes).to(self.memory.doc_reps)
 
     @torch.no_grad()
     def _read(self, point: Point, ce: Float[Tensor, " n_docs"], measured: bool) -> PlaneReading:

@@ -24,7 +24,7 @@ from docmem.core.files import replacing, write_json, write_text
 from docmem.core.loss import Negative
 from docmem.errors import DocmemError, OutFolder, Several, checked, counted, did_you_mean
 from docmem.evaluation.cached import measure, measure_plane
-from docmem.evaluation.plane import KeyPlane, plane_of
+from docmem.evaluation.plane import KeyPlane, check_plane
 from docmem.evaluation.recall import Completion, Recognition
 from docmem.lm.loading import LanguageModel
 from docmem.plots.animation import memory_selection_gif
@@ -277,7 +277,7 @@ def draw_maps(plane: KeyPlane, titles: Sequence[str], segment: str) -> dict[str,
 def no_map(run: Run) -> str:
     """Why a run has no map of its DocRep plane, in a sentence; empty if it has one."""
     try:
-        plane_of(run.load_memory().doc_reps)
+        check_plane(len(run.titles), run.config.key_dim)
     except DocmemError as error:
         return f"No map is drawn: {error}"
     return ""

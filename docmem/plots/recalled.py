@@ -72,9 +72,8 @@ def recalled(figure: Figure, rows: Comparison, note: str, sources: Sequence[Sour
     sources = sources or [Source(first.document.title, MARK, first.document.text)]
     paragraphs = [[*words_of(row.text, sources)] for row in rows]
     names = [
-        [*textwrap.wrap(drawable(row.under), NAMES - 2), f"{row.ce:.2f} nats per token"]
-        if row.pieces
-        else textwrap.wrap(drawable(row.under), NAMES - 2)
+        textwrap.wrap(drawable(row.under), NAMES - 2)
+        + ([f"{row.ce:.2f} nats per token"] if row.pieces else [])
         for row in rows
     ]
     heights = [

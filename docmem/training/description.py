@@ -18,7 +18,7 @@ from torch.utils import collect_env
 
 from docmem.core.blocks import lm_fingerprint
 from docmem.core.files import HINT
-from docmem.documents import Document
+from docmem.documents import Document, listed
 from docmem.errors import DocmemError
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import PAPER_PROCEDURE, TrainConfig
@@ -181,16 +181,13 @@ def _other(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     old, new = (
         {one["title"]: one["sha256"] for one in part["documents"]} for part in (before, now)
     )
-    gone, added = ([t for t in one if t not in other] for one, other in ((old, new), (new, old)))
-    said = [f"{some(gone)} {'was' if len(gone) == 1 else 'were'} among them"] if gone else []
-    said += [f"{some(added)} {'was' if len(added) == 1 else 'were'} not"] if added else []
-    changed = [title for title in old if new.get(title, old[title]) != old[title]]
-    said += [f"the text of {some(changed)} was another"] if changed else []
+    gone, added = (
+        [repr(title) for title in one if title not in other]
+        for one, other in ((old, new), (new, old))
+    )
+    said = [f"{listed(gone)} {'was' if len(gone) == 1 else 'were'} among them"] if gone else []
+    said += [f"{listed(added)} {'was' if len(added) == 1 else 'were'} not"] if added else []
+    changed = [repr(title) for title in old if new.get(title, old[title]) != old[title]]
+    said += [f"the text of {listed(changed)} was another"] if changed else []
     same = "more or less of them was read" if [*old] == [*new] else "they were in another order"
     return ", ".join(said) or same
-
-
-def some(titles: Sequence[str]) -> str:
-    """The first three titles, and how many more there are."""
-    more = f" and {len(titles) - 3} more" if len(titles) > 3 else ""
-    return f"{', '.join(map(repr, titles[:3]))}{more}"

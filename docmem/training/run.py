@@ -33,7 +33,7 @@ from torch import Tensor
 from docmem.core.blocks import lm_fingerprint
 from docmem.core.files import HINT, load_tensors, reading, save_tensors, write_json
 from docmem.core.memory import DocumentMemory
-from docmem.documents import Document
+from docmem.documents import Document, listed
 from docmem.errors import DocmemError, checked
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel, load_lm, usable
@@ -56,11 +56,10 @@ class Run:
 
     def _facts(self) -> dict[str, str]:
         """What the run is and how far it has come, in words."""
-        shown = [title if len(title) <= 40 else f"{title[:39]}…" for title in self.titles[:5]]
-        more = f" and {len(self.titles) - 5} more" if len(self.titles) > 5 else ""
+        shown = [title if len(title) <= 40 else f"{title[:39]}…" for title in self.titles]
         facts = {
             "LM": Path(self.description["lm"]["name"]).name,
-            "documents": f"{len(self.titles)}: {', '.join(shown)}{more}",
+            "documents": f"{len(self.titles)}: {listed(shown, 5)}",
         }
         try:
             history = self.load_history()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from docmem.core.blocks import lm_fingerprint
 from docmem.core.memory import DocumentMemory
-from docmem.documents import PAPER_TITLES, WIKITEXT_CONFIGS, Document, load_documents
+from docmem.documents import PAPER_TITLES, Document, is_folder, load_documents
 from docmem.errors import DocmemError, check_text, check_titles
 from docmem.lm.loading import LanguageModel, load_lm
 from docmem.training.config import TrainConfig
@@ -152,7 +152,7 @@ def default_folder(
     if "/" in lm_name or Path(lm_name).is_dir():
         lm_name = lm_fingerprint(lm.model)
         settings |= {"lm_name": None, "lm_size": None}
-    if config.source not in ("encyclopedia", *WIKITEXT_CONFIGS):
+    if is_folder(config.source):
         settings["documents"] = None
     content: list[Any] = [settings, lm_name, [document.text for document in documents]]
     if doc_reps is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from docmem.core.files import reading, replacing
-from docmem.documents import WIKITEXT_CONFIGS, Document, as_read, documents_in
+from docmem.documents import Document, as_read, documents_in, is_folder, listed
 from docmem.errors import counted
 from docmem.lm.forward import TokenBatch
 from docmem.training.config import TrainConfig
@@ -88,7 +88,7 @@ def what_is_read(
             f" {counted(full, 'segment')} {fill} max_length, {config.max_length} tokens, and "
             f"{ends} there."
         )
-    if named and config.source not in ("encyclopedia", *WIKITEXT_CONFIGS):
+    if named and is_folder(config.source):
         _, others = documents_in(Path(config.source))
         if others:
             shown = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
@@ -98,10 +98,8 @@ def what_is_read(
         alike.setdefault(" ".join(part.text.split()), []).append(part.title)
     for titles in alike.values():
         if len(titles) > 1:
-            first, second, *more = titles
-            also = f" and {len(more)} more" if more else ""
             text += (
-                f" {first!r}, {second!r}{also} have the same words as far as they are read: "
+                f" {listed([*map(repr, titles)], 2)} have the same words as far as they are read: "
                 "nothing can tell them apart."
             )
     return text
