@@ -4,9 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from docmem.cli.main import main
 from docmem.core.hook import attach
+from docmem.evaluation import attribution
 from docmem.lm.generation import ALL_ENTRIES, generate, generate_text
 from docmem.lm.loading import LanguageModel
 from docmem.training.run import Run
@@ -35,7 +37,16 @@ def test_generate_names_and_recalls_the_document_of_the_prompt(
 ) -> None:
     named, text = written(folder, capsys)
     assert "'Thornwick Light'" in named
+    assert "base LM" not in named
     assert [text] == written(folder, capsys, "--document", "Thornwick Light")
+
+
+def test_generate_says_where_the_base_lm_reads_a_prompt_better(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attribution, "base_cross_entropies", lambda _: torch.zeros(1))
+    named, *_ = written(folder, capsys)
+    assert "the base LM alone reads it better (--document none)" in named
 
 
 def test_generate_writes_as_the_base_lm_for_document_none(

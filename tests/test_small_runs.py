@@ -8,6 +8,7 @@ import pytest
 import torch
 from toys import DOCUMENTS, toy_lm
 
+from docmem import explore
 from docmem.cli.main import main
 from docmem.documents import Document
 from docmem.evaluation.attribution import pointed_to
@@ -57,8 +58,13 @@ def test_a_single_document_has_dashes_where_there_is_no_other(
     results = (tmp_path / "out" / "results.json").read_text()
     numbers = json.loads(results, parse_constant=pytest.fail)["runs"]["tanh"]
     assert numbers["margin"] is None is numbers["completion"]["other"]
+    found = explore.attribution(run, lm=lm).explanation
+    assert found.search is not None  # two numbers are a plane, for one document too
     title = run.titles[0]
-    assert pointed_to(lm, run.load_memory(), -1, "a") == title  # one token names no document
+    assert pointed_to(lm, run.load_memory(), -1, "a") == (
+        title,
+        False,
+    )  # one token names no document
 
 
 def result(texts: int, doc_reps: int, n_docs: int) -> Result:

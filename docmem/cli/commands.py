@@ -280,8 +280,9 @@ class Generate:
         memory, layer = run.load_memory(), run.config.hook_memory_layer
         document = self.document
         if document is None:
-            document = pointed_to(lm, memory, layer, self.prompt)
-            print(f"Recalling {document!r}, under which the prompt is most likely.")
+            document, nobodys = pointed_to(lm, memory, layer, self.prompt)
+            base = "; the base LM alone reads it better (--document none)" if nobodys else ""
+            print(f"Recalling {document!r}, under which the prompt is most likely{base}.")
         if document == BASE_LM or (document == "none" and document not in run.titles):
             text = generate_text(lm.model, lm.tokenizer, self.prompt, **options)
         else:
@@ -307,9 +308,8 @@ class Attribute:
     def run(self) -> int:
         """Print the ranking, the likeliest document first."""
         run = Run.open(self.path)
-        ranking = attribute(
-            run.load_lm(self.lm), run.load_memory(), run.config.hook_memory_layer, self.text
-        )
+        lm, memory = run.load_lm(self.lm), run.load_memory()
+        ranking = attribute(lm, memory, run.config.hook_memory_layer, self.text)
         print("nats per token")
         for one in ranking:
             print(f"{one.ce:12.3f}  {one.title}")

@@ -75,13 +75,17 @@ def count_attributions(
     return AttributionCounts(right, len(found) - right - base_lm, base_lm)
 
 
-def pointed_to(lm: LanguageModel, memory: DocumentMemory, layer: int, prompt: str) -> str:
-    """The title of the document under which a prompt is most likely; of a single one, its title.
+def pointed_to(
+    lm: LanguageModel, memory: DocumentMemory, layer: int, prompt: str
+) -> tuple[str, bool]:
+    """The title of the document under which a prompt is most likely, and is it none's?
+
+    None's: the base LM reads it better than under any. Of a single document nothing is read.
 
     Raises:
         DocmemError: as `attribute`.
     """
     if memory.config.n_docs == 1 and memory.titles:
-        return memory.titles[0]
-    ranked = attribute(lm, memory, layer, prompt)
-    return next(one.title for one in ranked if one.title != BASE_LM)
+        return memory.titles[0], False
+    ranked = [one.title for one in attribute(lm, memory, layer, prompt)]
+    return next(title for title in ranked if title != BASE_LM), ranked[0] == BASE_LM

@@ -132,9 +132,14 @@ def plane_of(doc_reps: Float[Tensor, "n_docs key_dim"]) -> tuple[Tensor, Tensor]
     return as_tensor(np.asarray(fitted.mean_)), as_tensor(np.asarray(fitted.components_))
 
 
+def spans_plane(n_docs: int, key_dim: int) -> bool:
+    """Whether so many DocReps of such a length span a plane."""
+    return key_dim == 2 or min(n_docs, key_dim) > 1
+
+
 def check_plane(n_docs: int, key_dim: int) -> None:
     """Raise if so many DocReps of such a length span no plane."""
-    if key_dim != 2 and min(n_docs, key_dim) < 2:
+    if not spans_plane(n_docs, key_dim):
         raise DocmemError(
             f"{counted(n_docs, 'DocRep')} of length {key_dim} cannot span a plane; it takes a "
             "key_dim of 2, or a larger one and two documents."

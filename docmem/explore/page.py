@@ -189,7 +189,7 @@ def words_of(
             f"perplexity of {perplexity(worst.ce)}."
         )
     return {
-        "documents": counted(n_docs, "document"),
+        "documents": in_words(n_docs, "document"),
         "lm": Path(run.description["lm"]["name"]).name,
         "parameters": f"{parameters / 1e6:,.1f}",
         "entries": str(config.hook_memory_dim),
@@ -220,7 +220,7 @@ def words_of(
             if len(names) > 1
             else ""
         ),
-        "epochs": counted(len(run.load_history()), "epoch"),
+        "epochs": in_words(len(run.load_history()), "epoch"),
         "base": perplexity(base.mean().item()),
         "own": perplexity(known.own),
         "other": perplexity(known.other),
@@ -235,7 +235,7 @@ def words_of(
     }
 
 
-def counted(count: int, what: str) -> str:
+def in_words(count: int, what: str) -> str:
     """A number with its noun, in words up to ten."""
     number = NUMBERS[count] if count < len(NUMBERS) else str(count)
     return f"{number} {what}{'' if count == 1 else 's'}"
