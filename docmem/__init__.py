@@ -40,31 +40,22 @@ if TYPE_CHECKING:  # `as` tells type checkers that a name is public
 
     __version__: str
 
-_MODULES = {
-    "ALL_ENTRIES": "lm.generation",
-    "BASE_LM": "evaluation.attribution",
-    "DocmemError": "errors",
-    "Document": "documents",
-    "DocumentMemory": "core.memory",
-    "LanguageModel": "lm.loading",
-    "MemoryConfig": "core.config",
-    "Run": "training.run",
-    "TrainConfig": "training.config",
-    "attach": "core.hook",
-    "attribute": "evaluation.attribution",
-    "compare": "evaluation.continuations",
-    "generate": "lm.generation",
-    "guidance_loss": "core.loss",
-    "load_documents": "documents",
-    "load_lm": "lm.loading",
-    "opening": "evaluation.continuations",
-    "preset": "training.config",
-    "preset_for": "training.config",
-    "recall": "evaluation.continuations",
-    "segments": "documents",
-    "train": "training.train",
+_NAMES = {
+    "core.config": "MemoryConfig",
+    "core.hook": "attach",
+    "core.loss": "guidance_loss",
+    "core.memory": "DocumentMemory",
+    "documents": "Document load_documents segments",
+    "errors": "DocmemError",
+    "evaluation.attribution": "BASE_LM attribute",
+    "evaluation.continuations": "compare opening recall",
+    "lm.generation": "ALL_ENTRIES generate",
+    "lm.loading": "LanguageModel load_lm",
+    "training.config": "TrainConfig preset preset_for",
+    "training.run": "Run",
+    "training.train": "train",
 }
-
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = [*_MODULES, "__version__"]
 
 

@@ -20,8 +20,13 @@ from docmem.errors import DocmemError
 from docmem.evaluation.plane import KeyPlane
 from docmem.explore import _explorer
 from docmem.explore._explorer import WIDGET_VIEW, Explorer, note, with_own_modules
-from docmem.explore._pictures import MOST_BARS, explanation, plane_reading
-from docmem.explore._readings import Explanation, PlaneReading
+from docmem.explore._pictures import (
+    MOST_BARS,
+    Explanation,
+    PlaneReading,
+    explanation,
+    plane_reading,
+)
 from docmem.lm.forward import forward_inputs
 from docmem.lm.loading import LanguageModel
 from docmem.plots.style import new_figure, png_bytes

@@ -17,11 +17,7 @@ def text_config(model: nn.Module) -> Any:
 
 
 def find_blocks(model: nn.Module) -> nn.ModuleList:
-    """The LM's blocks: its one outermost ModuleList as long as `num_hidden_layers`.
-
-    Raises:
-        DocmemError: if there is no such list, or more than one.
-    """
+    """The LM's blocks: its one outermost ModuleList of `num_hidden_layers`; DocmemError if none."""
     count = text_config(model).num_hidden_layers
     found = [
         name
@@ -41,6 +37,14 @@ def resolve_layer(layer: int, n_blocks: int) -> int:
     """The index from 0 of a layer given from either end; DocmemError if there is no such block."""
     otherwise = f"Layer {layer} is out of range: this LM has {n_blocks} blocks, so give"
     return check_index("layer", layer, n_blocks, otherwise)
+
+
+def check_width(model: nn.Module, d_model: int) -> None:
+    """Raise if a memory for hidden states of width `d_model` is made for another LM."""
+    if (width := text_config(model).hidden_size) != d_model:
+        raise DocmemError(
+            f"The memory is made for hidden states of width {d_model}, but this LM's have {width}."
+        )
 
 
 def lm_fingerprint(model: nn.Module) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from docmem.core.blocks import find_blocks, lm_fingerprint, resolve_layer, text_config
+from docmem.core.blocks import check_width, find_blocks, lm_fingerprint, resolve_layer
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError, as_doc_reps, checked
 
@@ -140,13 +140,9 @@ def attach(
     Raises:
         DocmemError: if there is no such block, widths differ, or it is another LM's or layer's.
     """
-    blocks, d_model = find_blocks(model), text_config(model).hidden_size
+    blocks = find_blocks(model)
     index, trained = resolve_layer(layer, len(blocks)), memory.origin
-    if d_model != memory.config.d_model:
-        raise DocmemError(
-            f"The memory is made for hidden states of width {memory.config.d_model}, "
-            f"but this LM's have {d_model}."
-        )
+    check_width(model, memory.config.d_model)
     if check and trained:
         here = {"layer": index, "fingerprint": lm_fingerprint(model)}
         if here != {name: trained.get(name) for name in here}:

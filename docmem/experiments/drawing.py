@@ -1,6 +1,6 @@
 """What the experiments' figures share: numbers with their spread over seeds, always shown."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
-from matplotlib.image import AxesImage
 
 from docmem.experiments.stats import values_of
 from docmem.plots.plane import plane_map
@@ -113,21 +112,11 @@ def plane_maps(
     figure.colorbar(image, ax=panels, label=label, aspect=14, pad=0.01)
 
 
-def cell_texts(axes: Axes, image: AxesImage, text: Callable[[float], str], size: float) -> None:
-    """The number of each cell of a heat map, in the middle of it.
-
-    Args:
-        axes: where the heat map is.
-        image: the heat map; its colours say whether a number is white or black.
-        text: from a value to what is written.
-        size: of the letters, points.
-    """
-    for (row, column), value in np.ndenumerate(np.asarray(image.get_array())):
-        luminance = np.dot(image.cmap(image.norm(value))[:3], (0.299, 0.587, 0.114))
-        axes.text(
-            column, row, text(value), ha="center", va="center", fontsize=size, zorder=4,
-            color="white" if luminance < 0.5 else "black",
-        )  # fmt: skip
+def dot_rows(axes: Axes, rows: Sequence[Sequence[float]], color: str = INK) -> None:
+    """A row for each of several things: one dot per seed and a bar at their mean."""
+    for place, values in enumerate(rows):
+        axes.plot(values, [place] * len(values), "o", ms=5, color=color, alpha=0.35, mew=0)
+        axes.plot([np.mean(values)] * 2, [place - 0.3, place + 0.3], color=color, lw=2)
 
 
 def level(axes: Axes, y: float, text: str, side: str = "left", **style: Any) -> None:

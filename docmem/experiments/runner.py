@@ -204,17 +204,12 @@ def figure(name: str, folder: Path = STORED) -> Figure:
     return load_study(name).figure(results.numbers, results.note)
 
 
-def show_results(name: str, folder: Path = STORED) -> None:
-    """Show an experiment's figure and, under it, its claims; for notebooks.
-
-    Raises:
-        DocmemError: if there are no results.
-    """
+def show_results(name: str) -> None:
+    """Show an experiment's figure and, under it, its claims; for notebooks."""
     from IPython.display import Markdown, display
 
-    show(figure(name, folder), load_study(name).alt)
-    folders = FOLDERS if folder == STORED else {str(folder): folder}
-    display(Markdown(claims_table(name, folders)))
+    show(figure(name), load_study(name).alt)
+    display(Markdown(claims_table(name)))
 
 
 def claims(name: str, folder: Path = STORED) -> list[Judged]:

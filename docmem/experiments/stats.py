@@ -111,29 +111,23 @@ class Part:
 
     def p_shown(self) -> float:
         """The p-value of its mean lying in the range: above the low end and below the high one."""
-        inside = {self.low: self._p_above, self.high: self._p_below}
-        return max(inside[end](end) for end in self._ends)
+        return max(self._p(end, 1 if end == self.low else -1) for end in self._ends)
 
     def p_refuted(self) -> float:
         """The p-value of the opposite: beyond an end of the range, or no difference from it."""
-        outside = {self.low: self._p_below, self.high: self._p_above}
-        beyond = min(1.0, len(self._ends) * min(outside[end](end) for end in self._ends))
-        return min(beyond, self.p_same())
+        beyond = min(self._p(end, -1 if end == self.low else 1) for end in self._ends)
+        return min(1.0, len(self._ends) * beyond, self.p_same())
 
     def p_same(self) -> float:
         """The p-value of no difference from the end of its range; 1 without a margin."""
         if self.margin is None:
             return 1.0
         (end,) = self._ends
-        return max(self._p_above(end - self.margin), self._p_below(end + self.margin))
+        return max(self._p(end - self.margin, 1), self._p(end + self.margin, -1))
 
-    def _p_above(self, limit: float) -> float:
-        """One-sided, of the mean being above a limit."""
-        return _p_greater([x - limit for x in self.effect])
-
-    def _p_below(self, limit: float) -> float:
-        """One-sided, of the mean being below a limit."""
-        return _p_greater([limit - x for x in self.effect])
+    def _p(self, limit: float, side: int) -> float:
+        """One-sided, of the mean being above a limit (side 1) or below it (-1)."""
+        return _p_greater([side * (x - limit) for x in self.effect])
 
 
 def _p_greater(values: Sequence[float]) -> float:

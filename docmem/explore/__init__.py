@@ -22,8 +22,8 @@ except ImportError as error:
     ) from error
 
 from docmem.explore._attribution import AttributionExplorer, attribution
+from docmem.explore._pictures import Explanation, PlaneReading
 from docmem.explore._plane import KeyPlaneExplorer, key_plane
-from docmem.explore._readings import Explanation, PlaneReading
 from docmem.explore._recall import RecallExplorer, recall
 from docmem.explore._scrubber import ScrubberExplorer, scrubber
 from docmem.explore._training import TrainingExplorer, training

@@ -9,8 +9,7 @@ from docmem.evaluation.attribution import BASE_LM, attribute
 from docmem.evaluation.plane import spans_plane
 from docmem.evaluation.search import search_grid
 from docmem.explore._explorer import Explorer, lm_of, reporting
-from docmem.explore._pictures import explanation
-from docmem.explore._readings import Explanation
+from docmem.explore._pictures import Explanation, explanation
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
 from docmem.plots.style import new_figure, png_bytes

@@ -34,8 +34,7 @@ from docmem.explore._explorer import (
     lm_of,
     png_url,
 )
-from docmem.explore._pictures import plane_reading
-from docmem.explore._readings import PlaneReading
+from docmem.explore._pictures import PlaneReading, plane_reading
 from docmem.explore._scene import plane_scene, selection_limit
 from docmem.explore._static import joined, read
 from docmem.lm.cross_entropy import check_same_documents, cross_entropies_at

@@ -23,7 +23,7 @@ from docmem.plots.animation import (
     panels_at,
 )
 from docmem.plots.style import after_own
-from docmem.training.run import Run, same_documents
+from docmem.training.run import Run, check_together
 
 MAP_INCHES = 3.92  # of each heat map where several runs stand side by side, its scale included
 DPI = 115
@@ -42,10 +42,7 @@ class ScrubberExplorer(Explorer):
     @checked
     def __init__(self, runs: Run | Mapping[str, Run]) -> None:
         self.runs = {runs.config.key_activation: runs} if isinstance(runs, Run) else dict(runs)
-        if not self.runs:
-            raise DocmemError("Name at least one run to scrub through.")
-        if not same_documents([*self.runs.values()]):
-            raise DocmemError("These runs hold different documents; show them one at a time.")
+        check_together([*self.runs.values()])
         self.snapshots = {name: run.load_snapshots() for name, run in self.runs.items()}
         self.limits = {
             name: color_limits(taken, list(range(len(taken.epochs))))

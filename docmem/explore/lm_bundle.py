@@ -14,11 +14,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from docmem.core.blocks import resolve_layer
+from docmem.core.blocks import check_width, resolve_layer
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError
 from docmem.explore._static import joined
-from docmem.lm.cross_entropy import check_width
 from docmem.lm.loading import TINY, LanguageModel
 
 MODULES = ("activations", "tensors", "tokenizer", "memory", "gpt_neox", "lm", "lm_worker")
@@ -44,7 +43,7 @@ def lm_bundle(
             f"{lm.name} is of the kind {kind}, but only a GPT-NeoX, as the embedded LM is one, "
             "can run in a page. Make the page without the LM."
         )
-    check_width(lm, memory)
+    check_width(lm.model, memory.config.d_model)
     tokenizer = _tokenizer(lm)
     numbers = [p.numel() for module in (lm.model, memory) for p in module.parameters()]
     size = sum(numbers) * 2  # what zlib saves, base64 adds again

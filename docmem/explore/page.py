@@ -32,7 +32,7 @@ from docmem.explore.lm_bundle import MAX_BYTES, lm_bundle, worker_source
 from docmem.lm.loading import LanguageModel
 from docmem.plots.figures import names_of, negative_of
 from docmem.plots.style import NEGATIVE_LABELS, after_own, document_color
-from docmem.training.run import Run, same_documents
+from docmem.training.run import Run, check_together
 
 MODULES = (
     "draw.js", "activations.js", "tensors.js", "memory.js", "baked.js", "plane.js", "training.js",
@@ -80,10 +80,7 @@ def write_page(
             or their DocReps span no plane; if the LM cannot run in a page or is too large for one;
             if an argument cannot be, or the file cannot be written.
     """
-    if not runs:
-        raise DocmemError("Name at least one run to make a page of.")
-    if not same_documents(runs):
-        raise DocmemError("These runs hold different documents; make a page of each.")
+    check_together(runs)
     for prompt in prompts:
         check_text("A prompt", prompt)
     names, out = names_of(runs), Path(out)

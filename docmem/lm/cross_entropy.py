@@ -8,12 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from docmem.core.blocks import text_config
+from docmem.core.blocks import check_width, text_config
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError
 from docmem.lm.head import chunk_bytes
 from docmem.lm.hidden_states import HiddenStateCache
-from docmem.lm.loading import LanguageModel
 
 
 @torch.no_grad()
@@ -40,18 +39,9 @@ def document_means(
     return torch.stack([document_mean(cache, doc_id, read) for doc_id in range(n_docs)])
 
 
-def check_width(lm: LanguageModel, memory: DocumentMemory) -> None:
-    """Raise if the memory is made for an LM of another width."""
-    if memory.config.d_model != lm.d_model:
-        raise DocmemError(
-            f"The memory is made for hidden states of width {memory.config.d_model}, "
-            f"but those of the LM {lm.name} have {lm.d_model}."
-        )
-
-
 def check_fits(cache: HiddenStateCache, memory: DocumentMemory) -> None:
     """Raise if the memory was trained at another layer than the cache's, or on another LM."""
-    check_width(cache.lm, memory)
+    check_width(cache.lm.model, memory.config.d_model)
     trained = memory.origin
     if trained and trained["layer"] != cache.layer:
         raise DocmemError(

@@ -30,7 +30,7 @@ from docmem.lm.loading import LanguageModel
 from docmem.plots.animation import memory_selection_gif
 from docmem.plots.plane import FEW, farthest_points
 from docmem.plots.style import NEGATIVES, check_some, new_figure, png_bytes
-from docmem.training.run import Run, same_documents
+from docmem.training.run import Run, check_together
 
 
 class Result(NamedTuple):
@@ -219,10 +219,7 @@ def draw_figures(
     Raises:
         DocmemError: if the runs do not go together, or a file cannot be written.
     """
-    if not runs:
-        raise DocmemError("Name at least one run to draw.")
-    if not same_documents(runs):
-        raise DocmemError("These runs hold different documents; draw them one at a time.")
+    check_together(runs)
     names, folder = names_of(runs), Path(folder)
 
     @functools.cache

@@ -114,7 +114,7 @@ def activation_color(name: str, place: int) -> str:
     return ACTIVATION_COLORS.get(name, others[place % len(others)])
 
 
-def ink_on(color: str) -> str:
+def ink_on(color: Any) -> str:
     """The ink that is read on a document's colour: white on dark ones."""
     return "#ffffff" if np.dot(to_rgb(color), (0.299, 0.587, 0.114)) < 0.55 else INK
 

@@ -139,7 +139,7 @@ def _in_turn(
     running: dict[Future[Any], int] = {}
     with tqdm(total=len(arguments), unit="job") as bar:
         while waiting or running:
-            with _deaf_to_interrupts():
+            with on_interrupt(signal.SIG_IGN):  # nor in processes that begin here
                 while waiting and len(running) < count:
                     place, one = waiting.pop()
                     running[pool.submit(job, *one)] = place
@@ -150,12 +150,12 @@ def _in_turn(
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Within: Ctrl-C does nothing, nor in processes that begin here, until they want to hear it."""
+def on_interrupt(handler: Any) -> Iterator[None]:
+    """Within: Ctrl-C calls a handler. In other threads, which do not hear of it: nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    usual = signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:
@@ -204,6 +204,7 @@ def _slurm(job: _Job, arguments: Sequence[Sequence[Any]], options: str, logs: Pa
         raise DocmemError(
             "The executor slurm needs submitit: pip install 'docmem[slurm]'."
         ) from error
+    failed = submitit.core.utils.FailedJobError
     given = [option.partition("=") for option in options.split(",") if option]
     if bad := [name for name, _, value in given if not value]:
         raise DocmemError(
@@ -217,12 +218,6 @@ def _slurm(job: _Job, arguments: Sequence[Sequence[Any]], options: str, logs: Pa
         )
         with queue.batch():
             jobs = [queue.submit(job, *one) for one in arguments]
-    except (
-        RuntimeError,
-        TypeError,
-        NameError,
-        OSError,
-        submitit.core.utils.FailedJobError,
-    ) as error:
+    except (RuntimeError, TypeError, NameError, OSError, failed) as error:
         raise DocmemError(f"Slurm did not take the jobs: {error}") from error
     return [one.result() for one in tqdm(jobs, unit="job")]

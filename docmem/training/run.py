@@ -345,12 +345,13 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def same_documents(runs: Sequence[Run]) -> bool:
-    """Whether runs hold the same documents, in one order."""
-    named = [
-        [(one["title"], one["sha256"]) for one in run.description["documents"]] for run in runs
-    ]
-    return all(other == named[0] for other in named)
+def check_together(runs: Sequence[Run]) -> None:
+    """Raise unless there is a run, and all hold the same documents, in one order."""
+    if not runs:
+        raise DocmemError("Name at least one run.")
+    held = [[(one["title"], one["sha256"]) for one in run.description["documents"]] for run in runs]
+    if any(other != held[0] for other in held):
+        raise DocmemError("These runs hold different documents; take one at a time.")
 
 
 def is_partial(path: Path) -> bool:

@@ -28,6 +28,7 @@ from docmem.lm.loading import LanguageModel
 from docmem.training.callbacks import OnEpoch, check_watcher, tell
 from docmem.training.config import TrainConfig
 from docmem.training.description import check_own, describe
+from docmem.training.executors import on_interrupt
 from docmem.training.history import Epoch
 from docmem.training.origin import measured
 from docmem.training.processes import join, main_process
@@ -129,11 +130,7 @@ def train(
 @contextmanager
 def stop_after_epoch() -> Iterator[threading.Event]:
     """Within: the first Ctrl-C sets the event, a second one interrupts as usual."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    usual = signal.getsignal(signal.SIGINT)
+    stop, usual = threading.Event(), signal.getsignal(signal.SIGINT)
 
     def request_stop(*_: object) -> None:
         stop.set()
@@ -141,11 +138,8 @@ def stop_after_epoch() -> Iterator[threading.Event]:
         if main_process():
             tqdm.write("Stopping after this epoch; press Ctrl-C again to stop now.")
 
-    signal.signal(signal.SIGINT, request_stop)
-    try:
+    with on_interrupt(request_stop):
         yield stop
-    finally:
-        signal.signal(signal.SIGINT, usual)
 
 
 def resume(trainer: Trainer, run: Run) -> bool:

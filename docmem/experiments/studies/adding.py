@@ -165,16 +165,11 @@ class Adding(Study[Results]):
     def _claims(self, results: Results) -> Claims:
         trained, added, anew = (results.ways[name] for name in ("trained", "added", "anew"))
         before, eleven = trained.of_others, len(added.own[0])
+        gap = differences(added.of_new, before)
         yield Claim(
             f"A document added to a trained memory is as well known as those it held, to "
             f"{OWN_MARGIN:g} nats",
-            [
-                below(
-                    "own cross entropy, its minus theirs",
-                    differences(added.of_new, before),
-                    OWN_MARGIN,
-                )
-            ],
+            [below("own cross entropy, its minus theirs", gap, OWN_MARGIN)],
             note=f"its {spread(added.of_new)}; {spread(added.recognised)} of {eleven} recognised",
             own=before,
             exploratory=True,
@@ -192,13 +187,10 @@ class Adding(Study[Results]):
             own=before,
         )
         every, gold = (np.mean(way.own, axis=1).tolist() for way in (added, anew))
+        more = differences(every, gold)
         yield Claim(
             f"Adding is no worse than training on all of them anew, to {OWN_MARGIN:g} nats",
-            [
-                below(
-                    "mean own cross entropy, added minus anew", differences(every, gold), OWN_MARGIN
-                )
-            ],
+            [below("mean own cross entropy, added minus anew", more, OWN_MARGIN)],
             note=f"anew {spread(gold)}; {added.readings[0]:,} batches read, anew "
             f"{anew.readings[0]:,}",
             own=before,

@@ -116,6 +116,7 @@ class Layers(Study[Results]):
 
     def _claims(self, results: Results) -> Claims:
         times = ", ".join(f"{n}: {min(one.epoch_s):.2f}" for n, one in results.layers.items())
+        part = "own cross entropy, best earlier layer - last, nats"
         for unit, own, end in (
             ("seconds", results.at_equal_seconds(), f"; seconds per epoch {times}"),
             ("epochs", results.at_equal_epochs(), ""),
@@ -124,11 +125,7 @@ class Layers(Study[Results]):
             best = [min(each) for each in zip(*earlier, strict=True)]
             yield Claim(
                 f"After as many {unit}, the memory after the last block has learned most",
-                [
-                    more(
-                        "own cross entropy, best earlier layer - last, nats", best, last, OWN_MARGIN
-                    )
-                ],
+                [more(part, best, last, OWN_MARGIN)],
                 published="last block only",
                 exploratory=True,
                 note=f"own cross entropy, by layer {spreads(own)}{end}",

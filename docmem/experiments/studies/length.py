@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Int
 from matplotlib.axes import Axes
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from docmem.documents import Document, segments
 from docmem.experiments.claims import Claim, Claims
-from docmem.experiments.drawing import stacked
+from docmem.experiments.drawing import dot_rows, stacked
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import above, correlation, highest, spreads
 from docmem.experiments.studies.activation import OPEN
@@ -151,10 +150,7 @@ class Length(Study[Results]):
 def draw_correlations(axes: Axes, one: Lengths, activation: str) -> None:
     """Every size's correlation with length, one dot per seed, and the published one."""
     labels = {**SIZES, **CONTROLS}
-    for place, key in enumerate(labels):
-        values = one.correlations(key)
-        axes.plot(values, [place] * len(values), "o", ms=5, color=INK, alpha=0.35, mew=0)
-        axes.plot([np.mean(values)] * 2, [place - 0.25, place + 0.25], color=INK, lw=2)
+    dot_rows(axes, [one.correlations(key) for key in labels])
     axes.axhline(len(READINGS) - 0.5, color=INK, lw=0.8)
     axes.axvline(0, color="#CCCCCC", lw=1, zorder=0)
     published = PUBLISHED[activation]

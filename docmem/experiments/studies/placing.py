@@ -175,7 +175,7 @@ class Placing(Study[Results]):
     def _claims(self, results: Results) -> Claims:
         usual, lm, shuffled = (results.placings[name] for name in PLACINGS)
         controls = {"usual": usual, "shuffled": shuffled}
-        chance = 1 / len(results.titles)
+        chance, gap = 1 / len(results.titles), differences(lm.own, usual.own)
         yield Claim(
             "Where the LM places them, documents alike in their words become neighbours",
             [above("rank correlation of likeness with nearness", lm.near, ALIKE)],
@@ -190,13 +190,7 @@ class Placing(Study[Results]):
         )
         yield Claim(
             f"They are memorised as well, to {OWN_MARGIN:g} nats",
-            [
-                below(
-                    "own cross entropy, LM's minus usual",
-                    differences(lm.own, usual.own),
-                    OWN_MARGIN,
-                )
-            ],
+            [below("own cross entropy, LM's minus usual", gap, OWN_MARGIN)],
             note=f"{spread(lm.recognised)} of {len(results.titles)} recognised",
             exploratory=True,
         )

@@ -21,12 +21,12 @@ from torch import Tensor
 from docmem.evaluation.cached import first_segments
 from docmem.evaluation.plane import KeyPlane
 from docmem.experiments.claims import Claim, Claims
-from docmem.experiments.drawing import cell_texts, dot_panels, stacked
+from docmem.experiments.drawing import dot_panels, stacked
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import above, alike, below, highest, more, spreads, values_of
 from docmem.experiments.study import Study, columns
 from docmem.lm.cross_entropy import cross_entropies_at
-from docmem.plots.style import document_color
+from docmem.plots.style import document_color, ink_on
 from docmem.plots.wells import draw_wells
 from docmem.training.run import Run
 
@@ -286,7 +286,9 @@ def draw_grid(axes: Axes, grids: Grids, document: int, limits: tuple[float, floa
     image = axes.imshow(
         perplexity, origin="lower", cmap="magma", norm=LogNorm(*limits), aspect="auto"
     )
-    cell_texts(axes, image, lambda value: f"{value:.{int(value < 9.95)}f}", 7.5)
+    for (row, column), value in np.ndenumerate(perplexity):
+        ink, number = ink_on(image.cmap(image.norm(value))), f"{value:.{int(value < 9.95)}f}"
+        axes.text(column, row, number, ha="center", va="center", fontsize=7.5, zorder=4, color=ink)
     last = len(perplexity) - 1
     x, y = ((place + 1) / 2 * last for place in grids.doc_reps[document])
     for color, width in (("white", 3.4), (document_color(document), 1.8)):

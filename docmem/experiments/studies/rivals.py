@@ -9,18 +9,17 @@ encyclopedia that the seed did not draw: nothing here was trained on them.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from docmem.errors import DocmemError
 from docmem.experiments.claims import LEARNED, Claim, Claims
-from docmem.experiments.drawing import level, stacked
+from docmem.experiments.drawing import dot_rows, level, stacked
 from docmem.experiments.pool import FIRST_TUNING_SEED, RunPool
 from docmem.experiments.rivals import Memory, Rival, UngatedMemory, train_in_turns
 from docmem.experiments.rivals_lora import LoRA, PerDocumentLoRA
@@ -238,7 +237,7 @@ class Rivals(Study[Results]):
         for axes, (label, measures) in zip(panels, PANELS.items(), strict=True):
             for key in measures:
                 rows = [getattr(one, key) for one in results.rivals.values()]
-                draw_rows(axes, rows, color_of(key))
+                dot_rows(axes, rows, color_of(key))
             axes.set_xlabel(label, fontsize=9)
         for axes in panels[:5]:
             axes.set_xlim(0)
@@ -327,13 +326,6 @@ class Rivals(Study[Results]):
 def color_of(measure: str) -> str:
     """The colour of a measure: its address's, if it has one."""
     return ADDRESSES.get(measure.removeprefix("completed_"), ("", INK))[1]
-
-
-def draw_rows(axes: Axes, rows: Sequence[Sequence[float]], color: str) -> None:
-    """A row for each rival: one dot per seed and a bar at their mean."""
-    for place, values in enumerate(rows):
-        axes.plot(values, [place] * len(values), "o", ms=5, color=color, alpha=0.35, mew=0)
-        axes.plot([np.mean(values)] * 2, [place - 0.3, place + 0.3], color=color, lw=2)
 
 
 def search(pool: RunPool) -> dict[str, list[Tried]]:

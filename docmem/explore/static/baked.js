@@ -46,13 +46,8 @@ export function bilinear(grid, axis, [x, y]) {
 
 /** The index of the place nearest to a point. @param {ArrayLike<number>} places x, y, x, y, … */
 export function nearest(places, [x, y]) {
-  let best = 0,
-    least = Infinity;
-  for (let index = 0; 2 * index < places.length; index++) {
-    const away = (places[2 * index] - x) ** 2 + (places[2 * index + 1] - y) ** 2;
-    if (away < least) [best, least] = [index, away];
-  }
-  return best;
+  const away = (_, at) => (places[2 * at] - x) ** 2 + (places[2 * at + 1] - y) ** 2;
+  return lowest(Array.from({ length: places.length / 2 }, away));
 }
 
 /** A model for plane.js: answers at once from what `baked` holds; an LM writes and measures live. */

@@ -70,13 +70,8 @@ export const colorOf = (palette, share, dark = false) => {
 };
 
 /** One pixel per value; CSS makes them large. */
-export function drawCells(
-  canvas,
-  palette,
-  values,
-  width,
-  { limit = 1, dark = false, fade = null },
-) {
+export function drawCells(canvas, palette, values, width, options) {
+  const { limit = 1, dark = false, fade = null } = options;
   const pixels = new ImageData(width, values.length / width);
   values.forEach((value, index) => {
     const color = colorOf(palette, value / limit, dark);

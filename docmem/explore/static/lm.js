@@ -19,16 +19,12 @@ function turns(signal) {
   };
 }
 
+const largest = (x) => x.reduce((most, one) => Math.max(most, one));
+
 /** The cross entropy of token `id` under these logits, in nats. */
 function crossEntropy(logits, id) {
-  const highest = logits.reduce((most, x) => Math.max(most, x));
-  return highest - logits[id] + Math.log(logits.reduce((sum, x) => sum + Math.exp(x - highest), 0));
-}
-
-function argmax(x) {
-  let best = 0;
-  for (let at = 1; at < x.length; at++) if (x[at] > x[best]) best = at;
-  return best;
+  const most = largest(logits);
+  return most - logits[id] + Math.log(logits.reduce((sum, x) => sum + Math.exp(x - most), 0));
 }
 
 /**
@@ -122,7 +118,8 @@ export async function loadLM({ config, tensors, tokenizer, memory, layer, texts 
     for (let at = 0; ids.length < all; at++) {
       const h = read(ids[at]);
       if (at === ids.length - 1) {
-        const next = argmax(lm.head(h));
+        const scores = lm.head(h);
+        const next = scores.indexOf(largest(scores));
         ids.push(next);
         onPart?.(written());
         if (config.eos.includes(next)) break;

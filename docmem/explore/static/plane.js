@@ -100,25 +100,11 @@ function drawMap(map, scene, { extent, toPage }) {
     const [x, y] = toPage(place);
     const fill = scene.colors[index];
     draw(map, "circle", { cx: x, cy: y, r, fill, stroke: PLATE, "stroke-width": 1.6 });
-    draw(
-      map,
-      "text",
-      {
-        x,
-        y,
-        dy: "0.35em",
-        "text-anchor": "middle",
-        "font-weight": 700,
-        style: `fill: ${scene.inks[index]}; font-size: ${1.05 * r}px`,
-      },
-      index + 1,
-    );
+    const style = `fill: ${scene.inks[index]}; font-size: ${1.05 * r}px; font-weight: 700`;
+    draw(map, "text", { x, y, dy: "0.35em", "text-anchor": "middle", style }, index + 1);
   });
   const ring = draw(map, "g", { fill: "none" });
-  for (const [stroke, width] of [
-    [PLATE, 6],
-    ["currentColor", 2.6],
-  ]) {
+  for (const [stroke, width] of Object.entries({ [PLATE]: 6, currentColor: 2.6 })) {
     draw(ring, "circle", { r: 12.5, stroke, "stroke-width": width });
   }
   return ring;
@@ -195,9 +181,8 @@ export function render({ model, el }) {
   const show = (state) => {
     shown = state;
     const best = state.nearest;
-    part("coordinates").textContent = `DocRep (${state.doc_rep
-      .map((value) => signed(value))
-      .join(", ")}) recalls best`;
+    const place = state.doc_rep.map((value) => signed(value)).join(", ");
+    part("coordinates").textContent = `DocRep (${place}) recalls best`;
     how.textContent = state.measured ? "measured" : "interpolated";
     how.dataset.measured = state.measured;
     bars.classList.toggle("docmem-plane__moving", !state.measured);
@@ -287,10 +272,8 @@ export function render({ model, el }) {
 
   const placeOf = (event) => {
     // of the pointer, in the SVG
-    const box = map.getBoundingClientRect();
-    return [event.clientX - box.left, event.clientY - box.top].map(
-      (pixels) => (pixels * WIDTH) / box.width,
-    );
+    const { left, top, width } = map.getBoundingClientRect();
+    return [event.clientX - left, event.clientY - top].map((pixels) => (pixels * WIDTH) / width);
   };
   const distance = (one, two) => Math.hypot(one[0] - two[0], one[1] - two[1]);
   const nearestBadge = (place) => {

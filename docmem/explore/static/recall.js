@@ -17,10 +17,8 @@ function choice(parent, label, options) {
 function writeShaded(parent, tokens, losses) {
   tokens.forEach((token, index) => {
     const shaded = add(parent, "span", "docmem-token", token);
-    shaded.style.setProperty(
-      "--docmem-share",
-      `${Math.min(1, Math.max(0, losses[index] / DARKEST_NATS))}`,
-    );
+    const share = Math.min(1, Math.max(0, losses[index] / DARKEST_NATS));
+    shaded.style.setProperty("--docmem-share", `${share}`);
     shaded.title = `${signed(losses[index])} nats`;
   });
 }

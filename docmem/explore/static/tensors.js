@@ -47,14 +47,7 @@ export function linear(out, { weight, bias }, x) {
   const n = x.length;
   let row = 0;
   for (; row + 8 <= out.length; row += 8) {
-    let a = 0,
-      b = 0,
-      c = 0,
-      d = 0,
-      e = 0,
-      f = 0,
-      g = 0,
-      h = 0;
+    let [a, b, c, d, e, f, g, h] = [0, 0, 0, 0, 0, 0, 0, 0];
     for (let column = 0, at = row * n; column < n; column++, at++) {
       const factor = x[column];
       a += weight[at] * factor;
@@ -66,14 +59,7 @@ export function linear(out, { weight, bias }, x) {
       g += weight[at + 6 * n] * factor;
       h += weight[at + 7 * n] * factor;
     }
-    out[row] = a;
-    out[row + 1] = b;
-    out[row + 2] = c;
-    out[row + 3] = d;
-    out[row + 4] = e;
-    out[row + 5] = f;
-    out[row + 6] = g;
-    out[row + 7] = h;
+    out.set([a, b, c, d, e, f, g, h], row);
   }
   for (; row < out.length; row++) {
     let sum = 0;

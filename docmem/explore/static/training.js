@@ -5,37 +5,28 @@ import { unpack } from "./baked.js";
 
 const FRAME_MS = 110;
 const OPEN = 0.5; // an entry is open above this share of the document's largest selection
-const [CURVE_WIDTH, CURVE_HEIGHT, CURVE_LEFT, CURVE_TOP, CURVE_BOTTOM] = [420, 128, 28, 8, 22];
+const SCALE = Array.from({ length: 33 }, (_, at) => at / 16 - 1);
 
-/** The last of some ascending epochs that is not after `epoch`. */
+/** The last of some ascending epochs that is not after `epoch`; else the first. */
 export const tickOf = (epochs, epoch) =>
-  Math.max(
-    0,
-    epochs.findLastIndex((one) => one <= epoch),
-  );
+  epochs.findLastIndex((one, at) => one <= epoch || at === 0);
 
 /** Which documents open an entry: indices, the largest selection first.
  * @param {ArrayLike<number>} selection documents × entries @param {number} entries */
 export function openers(selection, entries, entry) {
-  const count = selection.length / entries;
-  const sizes = Array.from({ length: count }, (_, index) =>
-    Math.abs(selection[index * entries + entry]),
-  );
-  const largest = Array.from({ length: count }, (_, index) =>
-    Math.max(
-      ...Array.from({ length: entries }, (_, at) => Math.abs(selection[index * entries + at])),
-    ),
-  );
-  return sizes
-    .map((_, index) => index)
-    .filter((index) => largest[index] > 0 && sizes[index] > OPEN * largest[index])
-    .sort((one, two) => sizes[two] - sizes[one]);
+  const row = (_, index) => Array.from({ length: entries }, (_, at) => size(index * entries + at));
+  const size = (at) => Math.abs(selection[at]);
+  const rows = Array.from({ length: selection.length / entries }, row);
+  return [...rows.keys()]
+    .filter((index) => rows[index][entry] > OPEN * Math.max(...rows[index]))
+    .sort((one, two) => rows[two][entry] - rows[one][entry]);
 }
 
 /** The losses with a cursor; returns a function that moves it. */
 function drawLosses(parent, { history, tau, negative, epochs }, name, highest) {
+  const [width, height, left, top, bottom] = [420, 128, 28, 8, 22];
   const svg = draw(parent, "svg", {
-    viewBox: `0 0 ${CURVE_WIDTH} ${CURVE_HEIGHT}`,
+    viewBox: `0 0 ${width} ${height}`,
     class: "docmem-losses",
     role: "img",
     "aria-label":
@@ -44,38 +35,22 @@ function drawLosses(parent, { history, tau, negative, epochs }, name, highest) {
       `${signed(history[0][1])} to ${signed(history.at(-1)[1])} nats per token`,
   });
   const last = epochs.at(-1) || 1;
-  const across = (epoch) => CURVE_LEFT + ((CURVE_WIDTH - CURVE_LEFT - 4) * epoch) / last;
-  const up = (loss) =>
-    CURVE_HEIGHT - CURVE_BOTTOM - ((CURVE_HEIGHT - CURVE_TOP - CURVE_BOTTOM) * loss) / highest;
+  const across = (epoch) => left + ((width - left - 4) * epoch) / last;
+  const up = (loss) => height - bottom - ((height - top - bottom) * loss) / highest;
   for (let loss = 0; loss <= highest; loss += 2) {
-    draw(svg, "line", {
-      x1: CURVE_LEFT,
-      x2: CURVE_WIDTH,
-      y1: up(loss),
-      y2: up(loss),
-      class: "grid",
-    });
-    draw(svg, "text", { x: CURVE_LEFT - 6, y: up(loss), dy: "0.35em", "text-anchor": "end" }, loss);
+    draw(svg, "line", { x1: left, x2: width, y1: up(loss), y2: up(loss), class: "grid" });
+    draw(svg, "text", { x: left - 6, y: up(loss), dy: "0.35em", "text-anchor": "end" }, loss);
   }
   for (const epoch of [0, Math.round(last / 2), last]) {
     const anchor = epoch === last ? "end" : "middle";
-    draw(svg, "text", { x: across(epoch), y: CURVE_HEIGHT - 6, "text-anchor": anchor }, epoch);
+    draw(svg, "text", { x: across(epoch), y: height - 6, "text-anchor": anchor }, epoch);
   }
-  draw(svg, "line", { x1: CURVE_LEFT, x2: CURVE_WIDTH, y1: up(tau), y2: up(tau), class: "target" });
-  [
-    ["negative", 1],
-    ["own", 0],
-  ].forEach(([kind, at]) =>
-    draw(svg, "polyline", {
-      class: kind,
-      points: history.map((losses, index) => `${across(index + 1)},${up(losses[at])}`).join(" "),
-    }),
-  );
-  const cursor = draw(svg, "line", {
-    y1: CURVE_TOP,
-    y2: CURVE_HEIGHT - CURVE_BOTTOM,
-    class: "cursor",
-  });
+  draw(svg, "line", { x1: left, x2: width, y1: up(tau), y2: up(tau), class: "target" });
+  for (const [kind, at] of Object.entries({ negative: 1, own: 0 })) {
+    const points = history.map((losses, index) => `${across(index + 1)},${up(losses[at])}`);
+    draw(svg, "polyline", { class: kind, points: points.join(" ") });
+  }
+  const cursor = draw(svg, "line", { y1: top, y2: height - bottom, class: "cursor" });
   return (epoch) => cursor.setAttribute("transform", `translate(${across(epoch)} 0)`);
 }
 
@@ -98,10 +73,8 @@ function drawRun(parent, run, scene, highest, onFocus) {
     const cells = add(frame, "div", "docmem-cells");
     const canvas = add(cells, "canvas");
     canvas.setAttribute("role", "img");
-    canvas.setAttribute(
-      "aria-label",
-      `${name}, ${run.name} memory: documents down, ${run.entries} memory entries across`,
-    );
+    const shown = `${name}, ${run.name} memory: documents down, ${run.entries} memory entries across`;
+    canvas.setAttribute("aria-label", shown);
     const column = add(cells, "div", "docmem-column");
     const cellOf = (event) => {
       const box = canvas.getBoundingClientRect();
@@ -116,10 +89,8 @@ function drawRun(parent, run, scene, highest, onFocus) {
     for (const type of ["pointermove", "pointerdown"]) {
       canvas.addEventListener(type, (event) => onFocus(cellOf(event)));
     }
-    canvas.addEventListener(
-      "pointerleave",
-      (event) => event.pointerType === "mouse" && onFocus(null),
-    );
+    const leave = (event) => event.pointerType === "mouse" && onFocus(null);
+    canvas.addEventListener("pointerleave", leave);
     return { canvas, column, bar, limit, values: unpack(values) };
   });
   const moveCursor = drawLosses(root, run, run.name, highest);
@@ -132,30 +103,20 @@ function drawRun(parent, run, scene, highest, onFocus) {
     own.textContent = done ? `own address ${signed(done[0])}` : begun;
     others.textContent = done ? `${run.negative.replace("'", "’")} ${signed(done[1])}` : "";
     moveCursor(run.epochs[tick]);
+    const fade = (row) => (!focus || focus.index === row ? 1 : 0.3);
     for (const { canvas, column, bar, values } of panels) {
-      drawCells(
-        canvas,
-        scene.signed,
-        values.subarray(tick * size, (tick + 1) * size),
-        run.entries,
-        { limit: 127, dark, fade: (row) => (!focus || focus.index === row ? 1 : 0.3) },
-      );
-      drawCells(
-        bar,
-        scene.signed,
-        Array.from({ length: 33 }, (_, at) => at / 16 - 1),
-        33,
-        { dark },
-      );
+      const cells = values.subarray(tick * size, (tick + 1) * size);
+      drawCells(canvas, scene.signed, cells, run.entries, { limit: 127, dark, fade });
+      drawCells(bar, scene.signed, SCALE, SCALE.length, { dark });
       column.hidden = focus?.run !== run;
       column.style.left = `${(100 * (focus?.entry ?? 0)) / run.entries}%`;
       column.style.width = `${100 / run.entries}%`;
     }
-    return panels.map(
+    const reader =
       ({ values, limit }) =>
-        (at) =>
-          (values[tick * size + at] / 127) * limit,
-    );
+      (at) =>
+        (values[tick * size + at] / 127) * limit;
+    return panels.map(reader);
   };
 }
 
@@ -164,11 +125,9 @@ export function mountTraining(parent, { runs, scene }) {
   const clock = [...new Set(runs.flatMap((run) => run.epochs))].sort((one, two) => one - two);
   const controls = add(parent, "div", "docmem-controls");
   const play = add(controls, "button", "", "▶ Play");
-  const [back, slider, on] = [
-    add(controls, "button", "", "‹"),
-    add(controls, "input"),
-    add(controls, "button", "", "›"),
-  ];
+  const back = add(controls, "button", "", "‹");
+  const slider = add(controls, "input");
+  const on = add(controls, "button", "", "›");
   back.setAttribute("aria-label", "one snapshot back");
   on.setAttribute("aria-label", "one snapshot on");
   slider.type = "range";
