@@ -226,7 +226,7 @@ def choose(
     if seed is None:
         return list(documents[:count])
     generator = torch.Generator().manual_seed(seed)
-    picked = torch.randperm(len(documents), generator=generator)[:count]
+    picked = torch.randperm(len(documents), generator=generator, device="cpu")[:count]
     return [documents[index] for index in picked.tolist()]
 
 

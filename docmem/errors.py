@@ -303,7 +303,8 @@ def as_doc_reps(name: str, given: Any) -> "Tensor":
     import torch
 
     def tensor(one: Any) -> "Tensor":
-        if isinstance(one, np.ndarray):  # torch takes no other order, of bytes or of rows
+        if hasattr(one, "__array__") and not isinstance(one, torch.Tensor):
+            one = np.asarray(one)  # torch takes no other order, of bytes or of rows
             one = np.array(one, one.dtype.newbyteorder("="), order="C")
         return torch.as_tensor(one)
 

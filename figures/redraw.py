@@ -26,7 +26,9 @@ FIGURES = Path(__file__).parent / "experiments"
 CLAIMS = Path(__file__).parents[1] / "docs" / "claims.md"
 PAPER = ("activation", "plane", "length", "nonlinear", "recalling", "continuity", "guidance")
 """What the paper claims something of."""
-OTHERS = ("attribution", "routing", "together", "forgetting", "seeds", "placing", "procedure")
+OTHERS = (
+    "attribution", "routing", "together", "forgetting", "seeds", "placing", "procedure", "capacity",
+)  # fmt: skip
 """What else is measured on a real LM."""
 MEASURED = {
     "tiny": (RunPool(), NAMES),

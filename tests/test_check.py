@@ -172,6 +172,7 @@ def test_folder_that_is_no_run_and_no_folder_is_not_whole(tmp_path: Path):
     for path in (tmp_path, tmp_path / "nowhere"):
         assert states(path, repair=True) == {"run.json": "missing"}
         assert main(["check", str(path)]) == 1
+        assert "--repair" not in check(path)[0].note  # from what?
     assert not (tmp_path / "nowhere").exists()
 
 

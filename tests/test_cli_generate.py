@@ -54,7 +54,7 @@ def test_generate_writes_as_the_base_lm_for_document_none(
 ) -> None:
     lm, _ = trained
     expected = PROMPT + generate_text(lm.model, lm.tokenizer, PROMPT, max_new_tokens=6)
-    for name in ("none", "(base LM)"):
+    for name in ("none", "None", "(base LM)"):
         assert written(folder, capsys, "--document", name) == expected.splitlines()
 
 

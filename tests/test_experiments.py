@@ -316,6 +316,16 @@ def test_the_digest_is_of_code_that_measures(
         assert same != text
         study.write_text(same, encoding="utf-8")
         assert code_digest("activation") == before
+    study.write_text(text, encoding="utf-8")
+    memory = copy / "core" / "memory.py"
+    method = memory.read_text(encoding="utf-8")
+    memory.write_text(
+        method.replace("def save_pretrained(self", "def save_pretrained(me"), encoding="utf-8"
+    )
+    assert code_digest("activation") == before
+    memory.write_text(method.replace("def select(self", "def select(me"), encoding="utf-8")
+    assert code_digest("activation") != before
+    memory.write_text(method, encoding="utf-8")
     study.write_text(text.replace("OPEN = 0.01", "OPEN = 0.02"), encoding="utf-8")
     changed = code_digest("activation")
     assert changed != before

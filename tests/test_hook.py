@@ -1,11 +1,15 @@
 """The memory inside the LM: right while attached, gone without a trace afterwards."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from toys import BLOCKS, FAMILIES, WIDTH, toy_batch, toy_lm
 
+from docmem.core.blocks import lm_fingerprint
 from docmem.core.config import MemoryConfig
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
@@ -234,6 +238,7 @@ def test_hooked_lm_cannot_be_used_outside_its_with(lm, memory: DocumentMemory, e
         lambda: generate(hooked, lm.tokenizer, "The tower"),
         lambda: generate(hooked, lm.tokenizer, "The tower", 0),
         lambda: hooked.document(0).__enter__(),
+        lambda: hooked.__exit__(None, None, None),
     ):
         with pytest.raises(DocmemError, match="not attached: its `with attach"):
             use()
@@ -283,3 +288,36 @@ def test_nothing_is_measured_through_a_memory_that_is_attached(lm, memory, measu
         pytest.raises(DocmemError, match=r"Leave the `with attach\(…\)` first"),
     ):
         measure(lm, memory)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickle.dumps])
+def test_an_lm_with_a_memory_in_it_is_not_copied(lm, memory: DocumentMemory, copied):
+    with attach(lm.model, memory) as hooked, pytest.raises(DocmemError, match="before you copy it"):
+        copied(hooked.model)
+    copied(lm.model)
+
+
+def test_a_memory_may_change_its_number_format_under_a_document(lm, memory: DocumentMemory, batch):
+    with attach(lm.model, memory) as hooked, hooked.document(0):
+        expected = logits(hooked.model, batch)
+        memory.double()
+        found = logits(hooked.model, batch)
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_a_document_that_was_never_left_is_not_in_force_when_attached_again(
+    lm, memory: DocumentMemory
+):
+    hooked = attach(lm.model, memory)
+    with hooked:
+        hooked.document(0).__enter__()
+    with hooked:
+        assert hooked.doc_rep is None
+
+
+def test_a_memory_attaches_to_a_compiled_lm(trained):
+    lm, run = trained
+    compiled = torch.compile(lm.model, backend="eager")
+    assert lm_fingerprint(compiled) == lm_fingerprint(lm.model)
+    with attach(compiled, run.load_memory()) as hooked:
+        assert hooked.layer == len(lm.blocks) - 1

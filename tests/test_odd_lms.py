@@ -16,16 +16,17 @@ from toys import CONTEXT, DOCUMENTS, WIDTH, quick_config, toy_lm, toy_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import docmem
+from docmem import explore
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document
-from docmem.editing.doc_reps import drop_doc_rep
+from docmem.editing.doc_reps import drop_doc_rep, farthest_free_doc_rep
 from docmem.editing.forget import forget
 from docmem.errors import DocmemError
 from docmem.evaluation.cached import measure
 from docmem.evaluation.continuations import compare, opening, recall
 from docmem.evaluation.plane import along_line, key_plane
-from docmem.evaluation.recall import completion
+from docmem.evaluation.recall import completion, sampled
 from docmem.evaluation.search import search_descent
 from docmem.lm.generation import generate, generate_text, read_prompts
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
@@ -146,6 +147,16 @@ def test_arithmetic_that_the_caller_has_set_changes_nothing(
     assert torch.equal(line.ce, along_line(cache, memory, [0, 1], [1, 0], 3).ce)
 
 
+def test_a_default_device_of_the_caller_changes_nothing(config: TrainConfig, whole: Run) -> None:
+    lm, memory = toy_lm(), whole.load_memory()
+    with torch.device("meta"):  # what is made there has no numbers
+        run = train(config, lm=lm, documents=DOCUMENTS, progress=False)
+        drawn = sampled(9, 3), farthest_free_doc_rep(memory.doc_reps)
+    mine, theirs = run.load_memory().state_dict(), whole.load_memory().state_dict()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert {one.device.type for one in drawn} == {"cpu"}
+
+
 @pytest.mark.parametrize("edit", [lambda c, m: forget(c, m, 0, epochs=1), search_descent])
 def test_states_read_in_inference_mode_can_be_trained_with(
     edit: Callable[..., object], whole: Run, config: TrainConfig
@@ -194,6 +205,33 @@ def test_a_text_without_spaces_is_recalled_by_its_first_characters(tmp_path: Pat
     lm = docmem.load_lm("tiny")
     run = train(config, lm=lm, documents=documents, progress=False)
     assert recall(run, 0, lm=lm, max_new_tokens=8).losses.isfinite().all()
+    passage = explore.attribution(run, lm=lm).area.value  # as much of it as was read at once
+    assert passage
+    assert len(lm.tokenizer(passage)["input_ids"]) <= CONTEXT
+
+
+def test_an_lm_of_two_stacks_is_refused() -> None:
+    lm = toy_lm()
+    lm.model.config.is_encoder_decoder = True
+    with pytest.raises(DocmemError, match="is no causal LM that writes"):
+        LanguageModel(lm.model, lm.tokenizer, "two stacks")
+
+
+def test_hidden_states_of_another_shape_are_refused(config: TrainConfig) -> None:
+    lm = toy_lm()
+    lm.blocks[-1].register_forward_hook(lambda _, __, output: output.transpose(0, 1))
+    norm = lm.model.gpt_neox.final_layer_norm
+    norm.register_forward_pre_hook(lambda _, given: (given[0].transpose(0, 1),))
+    with pytest.raises(DocmemError, match=r"it takes \(batch, seq, d_model\)"):
+        cache_hidden_states(lm, DOCUMENTS, config)
+
+
+def test_blocks_that_need_earlier_ones_are_not_resumed(config: TrainConfig) -> None:
+    lm = toy_lm()
+    lm.model.config.num_kv_shared_layers = 1
+    cache_hidden_states(lm, DOCUMENTS, config)
+    with pytest.raises(DocmemError, match=r"The last 1 blocks .* give layer -1"):
+        cache_hidden_states(lm, DOCUMENTS, replace(config, hook_memory_layer=0))
 
 
 def test_a_memory_without_the_document_is_compared_all_the_same(whole: Run) -> None:

@@ -144,6 +144,7 @@ def test_lm_is_loaded_again_by_its_name(lm: LanguageModel, config: TrainConfig, 
 
 def test_untrained_run_has_no_memory_and_no_snapshots(lm: LanguageModel, config: TrainConfig):
     run = Run(config.save_dir, describe(config, lm, DOCUMENTS))
+    run.path.mkdir()
     assert run.load_history() == []
     assert not run.finished
     with pytest.raises(DocmemError, match="has no memory yet; train it first"):
@@ -184,3 +185,11 @@ def test_setting_that_cannot_be_is_named_with_its_file(run: Run):
     file.write_text(json.dumps(content))
     with pytest.raises(DocmemError, match=r"run\.json: num_epochs is -2"):
         Run.open(run.path)
+
+
+def test_a_run_whose_folder_has_gone_says_so(run: Run):
+    shutil.move(run.path, run.path.with_name("elsewhere"))
+    for read in (run.load_history, run.load_memory, run.snapshots, lambda: run.finished):
+        with pytest.raises(DocmemError, match=r"There is no folder .*copy now: it was moved"):
+            read()
+    assert "it was moved" in repr(run)

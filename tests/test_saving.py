@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from docmem.core import files
 from docmem.core.config import MemoryConfig
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError
@@ -71,3 +72,41 @@ def test_from_pretrained_rejects_misspelt_options(tmp_path: Path):
     with pytest.raises(TypeError, match="revison"):
         DocumentMemory.from_pretrained(tmp_path, revison="main")
     assert DocumentMemory.from_pretrained(tmp_path, revision="main", local_files_only=True)
+
+
+def test_a_disk_that_is_full_leaves_the_memory_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    first = make()
+    first.save_pretrained(tmp_path)
+
+    def full(*_, **__) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(files.safetensors.torch, "save_file", full)
+    with pytest.raises(DocmemError, match=r"Could not write .* Nothing there was changed"):
+        make().save_pretrained(tmp_path)
+    kept = DocumentMemory.from_pretrained(tmp_path)
+    assert all(torch.equal(kept.state_dict()[k], v) for k, v in first.state_dict().items())
+
+
+@pytest.mark.parametrize("option", [{"pushh": 1}, {"repo_id": "a/b"}, {"config": {"a": 1}}])
+def test_saving_rejects_options_without_effect(tmp_path: Path, option: dict):
+    (name,) = option
+    with pytest.raises(DocmemError, match=f"{name} has no effect without push_to_hub=True"):
+        make().save_pretrained(tmp_path / "memory", **option)
+    assert not (tmp_path / "memory").exists()
+
+
+@pytest.mark.parametrize("options", [{}, {"privat": True}])
+def test_pushing_fails_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for push in (
+        lambda: make().push_to_hub("me/memory", **options),
+        lambda: make().save_pretrained(tmp_path, push_to_hub=True, repo_id="me/memory", **options),
+    ):
+        with pytest.raises(DocmemError, match="Could not push to 'me/memory': "):
+            push()
+    DocumentMemory.from_pretrained(tmp_path)  # it was written before

@@ -254,7 +254,7 @@ class Generate:
     """Folder that `docmem train` wrote."""
     prompt: str
     """What to go on from."""
-    document: str | None = None
+    document: str = ""
     """Title of the document to recall; `none`: the base LM; `all`: every memory entry open; left
     out: the document that the prompt points to, under which it is most likely."""
     max_new_tokens: int = 40
@@ -279,11 +279,11 @@ class Generate:
         torch.manual_seed(1 if self.seed is None else self.seed)
         memory, layer = run.load_memory(), run.config.hook_memory_layer
         document = self.document
-        if document is None:
+        if not document:
             document, nobodys = pointed_to(lm, memory, layer, self.prompt)
             base = "; the base LM alone reads it better (--document none)" if nobodys else ""
             print(f"Recalling {document!r}, under which the prompt is most likely{base}.")
-        if document == BASE_LM or (document == "none" and document not in run.titles):
+        if document == BASE_LM or (document.lower() == "none" and document not in run.titles):
             text = generate_text(lm.model, lm.tokenizer, self.prompt, **options)
         else:
             everything = document in ("all", EVERYTHING) and document not in run.titles

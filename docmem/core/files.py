@@ -25,8 +25,7 @@ HINT = "Restore it from a copy; if it is a run's, `docmem check RUN` says what c
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path`, or delete it after an error.
 
-    Raises:
-        DocmemError: if the file cannot be written (disk full, no permission); `path` is untouched.
+    DocmemError if it cannot be written (disk full, no permission); `path` is then untouched.
     """
     temporary = path.parent / f".{path.name}.{os.getpid()}.partial"
     try:
@@ -105,10 +104,7 @@ def reading(path: Path | str, advice: str = HINT) -> Iterator[None]:
 def load_tensors(path: Path, advice: str = HINT) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote: the named tensors and the metadata.
 
-    Files of version 0.1 have no digest and are read unchecked.
-
-    Raises:
-        DocmemError: as `reading`.
+    Files of version 0.1 have no digest and are read unchecked. DocmemError as of `reading`.
     """
     with reading(path, advice):
         with safetensors.safe_open(path, framework="pt") as opened:

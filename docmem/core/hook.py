@@ -52,16 +52,16 @@ class Hooked:
         return self
 
     def __exit__(self, *_: object) -> None:
+        _ = self.model  # refuses where nothing is attached
         self._handle.remove()
-        self._handle = None
+        self._handle = self.doc_rep = None
+
+    def __reduce_ex__(self, _: Any) -> Any:
+        raise DocmemError("A memory is attached to this LM: leave its `with` before you copy it.")
 
     @property
     def model(self) -> Any:
-        """The LM with the memory in it.
-
-        Raises:
-            DocmemError: outside the `with`, where the LM has no memory in it.
-        """
+        """The LM with the memory in it; DocmemError outside the `with`, where it has none."""
         if self._handle is None:
             raise DocmemError(
                 "The memory is not attached: its `with attach(…)` has not begun, or has ended, and "
@@ -105,7 +105,7 @@ class Hooked:
                 "under another document. The LM is frozen: call model.eval()."
             )
         h = hidden_states_of(output)  # (batch, seq, d_model)
-        doc_rep = self.doc_rep
+        doc_rep = None if self.doc_rep is None else self.doc_rep.to(self.memory.doc_reps)
         if doc_rep is not None and doc_rep.dim() == 2 and len(h) % len(doc_rep) == 0:
             doc_rep = doc_rep.repeat_interleave(len(h) // len(doc_rep), dim=0)
         h = self.read(h, doc_rep)

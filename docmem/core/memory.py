@@ -166,11 +166,7 @@ class DocumentMemory(nn.Module, ModelHubMixin):
         return self.residual_update(h, key)
 
     def index_of(self, document: str | int) -> int:
-        """The index of a document called by title or index.
-
-        Raises:
-            DocmemError: if there is no such document; the nearest titles are named.
-        """
+        """The index of a document by title or index; DocmemError, with the nearest titles."""
         check_type("document", document, str | int)
         if not isinstance(document, str):
             otherwise = f"There is no document {document}: this memory holds {self.config.n_docs},"
@@ -226,27 +222,33 @@ class DocumentMemory(nn.Module, ModelHubMixin):
             memory.origin = dict(metadata.get("origin", {}))
         return memory
 
-    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
-        """Write the memory and a model card; options are huggingface_hub's. DocmemError if not."""
-        check_type("save_directory", save_directory, Path)
-        try:
-            return super().save_pretrained(save_directory, **options)
-        except OSError as error:
-            raise DocmemError(f"Could not write {save_directory}: {error}.") from error
+    @checked
+    def save_pretrained(
+        self, save_directory: str | Path, *, push_to_hub: bool = False, **options: Any
+    ) -> str | None:
+        """Write weights, config and model card, each whole or not at all, over those there are.
 
-    def save_whole(self, folder: Path) -> None:
-        """Write weights, config and model card over those in `folder`, each whole or not at all."""
-        self._save_pretrained(folder)
+        With `push_to_hub` also to the hub: options are that method's; repo_id is else the folder's
+        name. DocmemError if a file cannot be written, or an option has no effect.
+        """
+        folder, shape = Path(save_directory), asdict(self.config)
+        if given := [name for name, one in options.items() if one is not None and not push_to_hub]:
+            raise DocmemError(f"{given[0]} has no effect without push_to_hub=True; leave it out.")
+        metadata = {"titles": self.titles, "config": shape, "origin": self.origin}
+        save_tensors(folder / WEIGHTS, self.state_dict(), metadata)
+        write_json(folder / CONFIG, shape)
         write_text(folder / "README.md", str(self.generate_model_card()))
+        return self.push_to_hub(**{"repo_id": folder.name, **options}) if push_to_hub else None
+
+    @checked
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload what `save_pretrained` writes; options are huggingface_hub's. DocmemError else."""
+        try:
+            return super().push_to_hub(repo_id, **options)
+        except Exception as error:  # of the network, the hub, or a misspelt option
+            raise DocmemError(f"Could not push to {repo_id!r}: {error}") from error
 
     def generate_model_card(self, *_: Any, **__: Any) -> ModelCard:
         """The README.md beside the weights: what the memory is, how to load it, how well it did."""
         data = ModelCardData(library_name="docmem", tags=["document-memory"])
         return ModelCard.from_template(data, str(CARD), memory=self)
-
-    def _save_pretrained(self, save_directory: Path) -> None:
-        """Called by `save_pretrained`, which also writes a model card."""
-        shape = asdict(self.config)
-        metadata = {"titles": self.titles, "config": shape, "origin": self.origin}
-        save_tensors(save_directory / WEIGHTS, self.state_dict(), metadata)
-        write_json(save_directory / CONFIG, shape)

@@ -54,9 +54,9 @@ def farthest_free_doc_rep(doc_reps: Float[Tensor, "n_docs key_dim"]) -> Float[Te
     """
     key_dim = doc_reps.shape[1]
     generator = torch.Generator().manual_seed(0)
-    direction = torch.randn(TRIED, key_dim, generator=generator)
+    direction = torch.randn(TRIED, key_dim, generator=generator, device="cpu")
     direction /= direction.norm(dim=1, keepdim=True)
-    out = torch.rand(TRIED, 1, generator=generator) ** (1 / key_dim)
+    out = torch.rand(TRIED, 1, generator=generator, device="cpu") ** (1 / key_dim)
     known = doc_reps.cpu()
     places = known.norm(dim=1).max() * out * direction
     return places[torch.cdist(places, known).min(1).values.argmax()].to(doc_reps)

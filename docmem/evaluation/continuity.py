@@ -69,8 +69,8 @@ def continuity(
     generator = torch.Generator().manual_seed(seed)
     key_dim = memory.config.key_dim
     reach = plane_extent(memory.doc_reps) if extent is None else extent
-    first = reach * (2 * torch.rand(pairs, key_dim, generator=generator) - 1)
-    direction = torch.randn(pairs, key_dim, generator=generator)
+    first = reach * (2 * torch.rand(pairs, key_dim, generator=generator, device="cpu") - 1)
+    direction = torch.randn(pairs, key_dim, generator=generator, device="cpu")
     distance = torch.logspace(-3, 0, pairs)
     second = first + distance[:, None] * direction / direction.norm(dim=1, keepdim=True)
     both = torch.cat([first, second])

@@ -113,7 +113,7 @@ class Recognition(NamedTuple):
 
 def sampled(n_docs: int, most: int) -> Int[Tensor, " texts"]:
     """Indices of the documents that are read: all, or `most` of them, the same in every call."""
-    drawn = torch.randperm(n_docs, generator=torch.Generator().manual_seed(0))
+    drawn = torch.randperm(n_docs, generator=torch.Generator().manual_seed(0), device="cpu")
     return drawn[:most].sort().values
 
 

@@ -3,7 +3,8 @@
     code_digest("activation")           # changes when what it measures may have changed
 
 The digest is of the syntax of the study, of what it uses of the other experiments, and of the
-method itself; not of comments, docstrings, drawings, or what is claimed of the numbers.
+method itself; not of comments, docstrings, drawings, what is claimed of the numbers, or how a
+memory is written to files.
 """
 
 import ast
@@ -27,6 +28,10 @@ METHOD = (
 TOLD = {"_draw", "_claims", "title", "size", "alt", "shown", "finding", "needs", "caption", "SMALL"}
 """Names that only tell of numbers, as functions do that begin with `draw`; and the settings of each
 set of results, which results carry."""
+SAVING = {
+    "save_pretrained", "push_to_hub", "save_whole", "_save_pretrained", "generate_model_card",
+}  # fmt: skip
+"""Methods of a memory that write files: what they write is checked where it is read."""
 TELLING = {"drawing", "stats", "claims", "study"}
 """Modules of the experiments that measure nothing."""
 
@@ -116,4 +121,4 @@ def _tells(node: ast.stmt) -> bool:
         names = [target.id for target in node.targets if isinstance(target, ast.Name)]
     elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
         names = [node.target.id]
-    return any(name in TOLD or name.startswith("draw") for name in names)
+    return any(name in TOLD | SAVING or name.startswith("draw") for name in names)

@@ -37,7 +37,7 @@ class AttributionExplorer(Explorer):
         if text is None:
             document = run.documents[min(2, len(run.documents) - 1)]
             words = segments(document.text, run.config.segment_length, 1)[0].split()
-            text = " ".join(words[len(words) // 2 :])
+            text = self.lm.beginning(" ".join(words[len(words) // 2 :]), run.config.max_length)
         self.area = ipywidgets.Textarea(
             value=text, rows=4, layout={"width": "auto"}, continuous_update=False
         )

@@ -282,7 +282,8 @@ def passages_of_run(run: Run, lm: LanguageModel, plane: KeyPlane) -> list[dict[s
         if unread := [text for text in every[learned + 1 :] if "=" not in text]:
             chosen["same document, never memorised"] = unread[0]
         for kind, text in chosen.items():
-            passages.append((kind, index, " ".join(text.split()[:PASSAGE_WORDS])))
+            passage = " ".join(text.split()[:PASSAGE_WORDS])
+            passages.append((kind, index, lm.beginning(passage, config.max_length)))
     passages.append(("everyday", -1, EVERYDAY))
     found = []
     for kind, index, text in passages:

@@ -222,12 +222,8 @@ class KeyPlaneExplorer(Explorer):
 
     def _first_title(self) -> str:
         """The first document's title, cut so that the LM can go on from it."""
-        title, context = self.titles[0], self.lm.context
-        while (
-            title and context and len(self.lm.tokenizer(title)["input_ids"]) + NEW_TOKENS > context
-        ):
-            title = title[: len(title) * 3 // 4]
-        return title
+        context = self.lm.context
+        return self.lm.beginning(self.titles[0], context and max(1, context - NEW_TOKENS))
 
     def _written(self, point: Point, prompt: str) -> str:
         """What the LM writes at a point."""

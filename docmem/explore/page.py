@@ -84,8 +84,10 @@ def write_page(
     for prompt in prompts:
         check_text("A prompt", prompt)
     names, out = names_of(runs), Path(out)
-    if with_lm:
-        check_file("out", live_page(out))
+    for file in (out, live_page(out)) if with_lm else (out,):
+        check_file("out", file)
+        if file.exists() and file.read_bytes()[:15].lower() != b"<!doctype html>":
+            raise DocmemError(f"{file} is there already, and no page; choose another name.")
     lm = lm or runs[0].load_lm()
     small = sum(parameter.numel() for parameter in lm.model.parameters()) <= SMALL
     many = len(runs[0].titles) > MANY

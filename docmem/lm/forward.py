@@ -55,13 +55,15 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def plain_arithmetic() -> Iterator[None]:
-    """Within: float32 by default, no autocast, no inference mode, whatever the caller has set.
+    """Within: float32 on the CPU by default, no autocast, no inference mode, whatever was set.
 
     Also a decorator.
     """
     with torch.inference_mode(False), ExitStack() as stack:
         stack.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
+        if torch.get_default_device().type != "cpu":  # each call would ask for it
+            stack.enter_context(torch.device("cpu"))
         for device in ("cpu", "cuda", "mps"):
             stack.enter_context(torch.autocast(device, enabled=False))
         yield

@@ -30,7 +30,8 @@ SAMPLING = {"temperature", "top_k", "top_p", "min_p", "typical_p", "top_h", "eps
 SHARES = {"top_p", "min_p", "typical_p"}
 BEAMS = {"length_penalty", "early_stopping"}
 OURS = {"inputs", "input_ids", "attention_mask", "max_length", "num_return_sequences",
-        "return_dict_in_generate", "tokenizer", "kwargs", "generation_config"}  # fmt: skip
+        "return_dict_in_generate", "tokenizer", "kwargs", "generation_config", "custom_generate",
+        "assistant_early_exit"}  # fmt: skip
 # What some LMs ask for by themselves: greedy means the likeliest token, of whatever LM.
 GREEDY = {"do_sample": False, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
 

@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from docmem.core.blocks import find_blocks, lm_fingerprint, resolve_layer
+from docmem.core.blocks import find_blocks, lm_fingerprint, resolve_layer, text_config
 from docmem.core.hook import hidden_states_of
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, segments
@@ -100,6 +100,12 @@ class HiddenStateCache:
         self.blocks = find_blocks(lm.model)
         check_bare(self.blocks)
         self.layer = resolve_layer(layer, len(self.blocks))
+        sharing = getattr(text_config(lm.model), "num_kv_shared_layers", 0)
+        if sharing and self.layer < len(self.blocks) - 1:
+            raise DocmemError(
+                f"The last {sharing} blocks of {lm.name} use keys and values of earlier blocks, "
+                "which are not run again after the memory; give layer -1."
+            )
         self.device = next(self.blocks[self.layer].parameters()).device
         self.store = HiddenStateStore(gpu_gb, cpu_gb)
         self.returned = 0  # how many things a block returns in a tuple; 0: no tuple
@@ -124,7 +130,13 @@ class HiddenStateCache:
         block = self.blocks[self.layer]
         output = forward_until(self.lm.model, batch, block.register_forward_hook)
         self.returned = len(output) if isinstance(output, tuple | list) else 0
-        return hidden_states_of(output).detach()
+        states = hidden_states_of(output).detach()
+        if states.shape[:2] != batch.input_ids.shape:
+            raise DocmemError(
+                f"The blocks of {self.lm.name} give {tuple(states.shape)} for tokens of shape "
+                f"{tuple(batch.input_ids.shape)}; it takes (batch, seq, d_model). Give another LM."
+            )
+        return states
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -140,6 +140,12 @@ class LanguageModel:
         mask = torch.tensor([[False] * (longest - n) + [True] * n for n in lengths])
         return TokenBatch(padded.to(self.device), mask.to(self.device))
 
+    def beginning(self, text: str, most: int | None) -> str:
+        """The beginning of a text, of at most so many tokens; None: all of it."""
+        while most and text and len(self.tokenizer(text, verbose=False)["input_ids"]) > most:
+            text = text[: len(text) * 3 // 4]
+        return text
+
 
 def context_of(model: nn.Module) -> int | None:
     """Tokens that an LM can read at once; None where its configuration gives no limit."""
@@ -150,9 +156,11 @@ def context_of(model: nn.Module) -> int | None:
 
 def check_causal(model: nn.Module) -> None:
     """Raise unless a model writes, token by token: it is no bare body, classifier or masked LM."""
-    trained = getattr(getattr(model, "config", None), "architectures", None) or []
+    config = getattr(model, "config", None)
+    trained = getattr(config, "architectures", None) or []
     masked = any("MaskedLM" in name for name in trained)  # which transformers loads as causal
-    if masked or not getattr(model, "can_generate", bool)():
+    two_stacks = getattr(config, "is_encoder_decoder", False)  # its encoder would see what follows
+    if masked or two_stacks or not getattr(model, "can_generate", bool)():
         raise DocmemError(
             f"{type(model).__name__}{f', trained as {trained[0]},' if masked else ''} is no causal "
             "LM that writes; give one with its head, as docmem.load_lm or transformers' "

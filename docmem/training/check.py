@@ -77,7 +77,8 @@ def _findings(path: Path, repair: bool) -> list[Finding]:
     def describe_again() -> None:
         Run(path, load_tensors(path / CHECKPOINT)[1]["run"]).save_description()
 
-    found = [look("run.json", lambda: Run.open(path), None, describe_again)]
+    again = describe_again if (path / CHECKPOINT).exists() else None
+    found = [look("run.json", lambda: Run.open(path), None, again)]
     if found[0].state not in ("whole", "repaired"):
         return found
     run, restored = Run.open(path), list[Any]()

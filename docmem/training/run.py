@@ -179,7 +179,15 @@ class Run:
     def finished(self) -> bool:
         """Whether the memory of the last epoch is saved."""
         saved = (self.path / "memory" / "model.safetensors").exists()
-        return saved and len(self.load_history()) >= self.config.num_epochs
+        return len(self.load_history()) >= self.config.num_epochs and saved
+
+    def check_there(self) -> None:
+        """Raise if the run's folder has gone."""
+        if not self.path.is_dir():
+            raise DocmemError(
+                f"There is no folder {self.path} now: it was moved, or the working folder has "
+                "changed. Open the run where it is."
+            )
 
     def is_readable(self) -> bool:
         """Whether memory and texts are whole; if not, training writes them anew."""
@@ -195,6 +203,7 @@ class Run:
         Raises:
             DocmemError: if the file is damaged.
         """
+        self.check_there()
         return read_history(self.path / "history.jsonl")
 
     def load_memory(self) -> DocumentMemory:
@@ -203,6 +212,7 @@ class Run:
         Raises:
             DocmemError: if training has not saved one yet, or it is damaged.
         """
+        self.check_there()
         if not (self.path / "memory").is_dir():
             raise DocmemError(f"{self.path} has no memory yet; train it first.")
         if not (self.path / "memory" / "config.json").exists():
@@ -220,6 +230,7 @@ class Run:
 
     def snapshots(self) -> list[str]:
         """The files of snapshots, in the order of the epochs."""
+        self.check_there()
         files = sorted((self.path / "snapshots").glob("*.safetensors"))
         return [f"snapshots/{file.name}" for file in files]
 
@@ -318,7 +329,7 @@ class Run:
 
     def save_memory(self, memory: DocumentMemory) -> None:
         """Write the memory, with its origin and its model card."""
-        memory.save_whole(self.path / "memory")
+        memory.save_pretrained(self.path / "memory")
 
 
 @contextmanager
