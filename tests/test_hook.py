@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from toys import BLOCKS, FAMILIES, WIDTH, toy_batch, toy_lm
 
-from docmem.core.blocks import lm_fingerprint
 from docmem.core.config import MemoryConfig
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
@@ -313,11 +312,3 @@ def test_a_document_that_was_never_left_is_not_in_force_when_attached_again(
         hooked.document(0).__enter__()
     with hooked:
         assert hooked.doc_rep is None
-
-
-def test_a_memory_attaches_to_a_compiled_lm(trained):
-    lm, run = trained
-    compiled = torch.compile(lm.model, backend="eager")
-    assert lm_fingerprint(compiled) == lm_fingerprint(lm.model)
-    with attach(compiled, run.load_memory()) as hooked:
-        assert hooked.layer == len(lm.blocks) - 1

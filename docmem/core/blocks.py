@@ -49,7 +49,6 @@ def check_width(model: nn.Module, d_model: int) -> None:
 
 def lm_fingerprint(model: nn.Module) -> str:
     """A short digest of an LM's architecture, number format and a sample of its weights."""
-    model = getattr(model, "_orig_mod", model)  # inside what torch.compile made
     digest = hashlib.sha256(type(model).__name__.encode())
     for name, parameter in model.named_parameters():
         sample = parameter.detach().flatten()[:16].float().cpu().numpy().tobytes()
