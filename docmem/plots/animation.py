@@ -319,5 +319,6 @@ def write_film(path: Path, pictures: list[np.ndarray]) -> None:
         iio.imwrite(
             temporary, [picture[:height, :width] for picture in pictures + held],
             plugin="FFMPEG", extension=".mp4", fps=1000 / FRAME_MILLISECONDS, codec="libx264",
-            pixelformat="yuv420p", quality=7, macro_block_size=2, output_params=["-f", "mp4"],
+            pixelformat="yuv420p", quality=7, macro_block_size=2,
+            output_params=["-preset", "veryfast", "-f", "mp4"],
         )  # fmt: skip

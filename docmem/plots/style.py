@@ -193,7 +193,7 @@ def png_bytes(figure: Figure) -> bytes:
     """
     whole, small = BytesIO(), BytesIO()
     with mpl.rc_context(STYLE):
-        figure.savefig(whole, format="png")
+        figure.savefig(whole, format="png", pil_kwargs={"compress_level": 0})  # read at once
     with Image.open(whole) as opened:
         rgb = opened.convert("RGB")
     few = rgb.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
