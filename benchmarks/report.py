@@ -207,7 +207,9 @@ def render(results: Numbers) -> str:
             if name.startswith("leaderboard, ") and name != BOARD
         },
         "The same in bfloat16": leaderboard(parts.get("bfloat16", [])),
-        "The same processor with AVX-512 and without it": leaderboard(parts.get("avx2", [])),
+        "The same processor with AVX-512 and without it, beside other work": leaderboard(
+            parts.get("avx2", [])
+        ),
         "Rates of AdamW for LoRA, on a seed of its own": leaderboard(parts.get("rates", [])),
         "Epochs": [row for c in compared for row in training(c)],
         "Lower bound on the FLOPs per epoch": [roofline(c) for c in compared],

@@ -152,8 +152,9 @@ def test_only_the_embedded_lm_by_its_preset_has_many(
 def test_capacity_figure_shows_the_measured_values(results: dict[str, Any]) -> None:
     found = results["capacity"]
     panels = drawn("capacity", found).axes
-    for groups, row in ((found.counts, panels[:4]), (found.sizes, panels[4:])):
-        for axes, key in zip(row, capacity.MEASURES, strict=True):
+    measures = ("own", "lowest_pair", "margin", "completed", "seconds")
+    for groups, row in ((found.counts, panels[:5]), (found.sizes, panels[5:])):
+        for axes, key in zip(row, measures, strict=True):
             assert marks(axes) == [ce for one in groups.values() for ce in getattr(one, key)]
 
 

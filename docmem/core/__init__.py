@@ -1,7 +1,7 @@
 """The method: a document memory, its hook into a frozen LM, and the guidance loss.
 
-Read `config` (the shape), `memory` (the module), `blocks` and `hook` (its place in the LM), `loss`
-(what trains it), `files` (how it is stored). All it needs of the rest of docmem is `errors`.
+Read `config`, then `memory` down to `forward`, `loss`, and in `hook` `Hooked._after_block`: that is
+the method. The rest finds blocks, guards, and stores. It needs nothing of docmem but `errors`.
 """
 
 from docmem.core.config import MemoryConfig

@@ -38,7 +38,7 @@ class MemoryConfig:
     key_internal_activation: str | None = None
     """Activation inside a nonlinear g; None: relu."""
     key_internal_layers: Count | None = None
-    """Hidden layers n of a nonlinear g, 1 being the linear case; None: 2."""
+    """Hidden layers n of a nonlinear g; 1 is the linear case, as in that program; None: 2."""
 
     def __post_init__(self) -> None:
         check_fields(self)

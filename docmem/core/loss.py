@@ -28,7 +28,7 @@ def guidance_term(
 ) -> Float[Tensor, ""]:
     """What guidance adds to L⁺: α · min((L⁻ - τ)², L⁺), or α · |τ - L⁻|.
 
-    Where the min clamps, the gradient is that of L⁺.
+    Where the min clamps, the term is α · L⁺: no gradient comes from L⁻.
 
     Raises:
         DocmemError: if α or τ is negative or not a number, or the form is unknown.

@@ -2,13 +2,13 @@
 
 One block's output h becomes (section 3 of the paper)
 
-    k_tok = act_lm(W_u h + b_u)          token key: what the token asks for, entry by entry
-    k_doc = act_key(g(𝒦))                document key: which entries the document opens
+    k_tok = act_lm(W_u h + b_u)          token_key: what the token asks for, entry by entry
+    k_doc = act_key(g(𝒦))                document_key: which entries the document opens
     m     = W_d (k_tok ⊙ k_doc) + b_d    values
     out   = h + act_lm(W_o m + b_o)      output, added to the block's own
 
 with 𝒦 the document's DocRep, a short vector that is fixed and never trained, and g the key
-generator. Without a DocRep, k_doc is left out: all entries are open.
+generator. Without a DocRep, k_doc is left out: all entries are open, which is not the LM alone.
 """
 
 import json

@@ -40,6 +40,11 @@ class Claim:
     """Whether it must be so, by a theorem or by what a word means: a check of the program, which
     every seed has to pass, and no finding."""
 
+    @property
+    def is_papers(self) -> bool:
+        """Whether the paper says anything of it, and so no check."""
+        return not self.check and not self.published.startswith(("left open", "not "))
+
 
 @dataclass(frozen=True)
 class Judged:

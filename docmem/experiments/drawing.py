@@ -12,7 +12,7 @@ from matplotlib.gridspec import SubplotSpec
 
 from docmem.experiments.stats import values_of
 from docmem.plots.plane import plane_map
-from docmem.plots.style import INK, badge
+from docmem.plots.style import FAINT, INK, badge
 
 
 def stacked(figure: Figure, *heights: float) -> Any:
@@ -27,7 +27,7 @@ def dots(
     label: str | None = None,
     **settings: Any,
 ) -> None:
-    """One dot per seed and a bar at their mean, for each named group along the x axis.
+    """One dot per seed and a bar at the mean of several, for each named group along the x axis.
 
     Args:
         axes: where to draw.
@@ -40,7 +40,8 @@ def dots(
         axes.plot(
             [place] * len(values), values, "o", ms=5, color=color, alpha=0.35, mew=0, clip_on=False
         )
-        axes.plot([place - 0.25, place + 0.25], [np.mean(values)] * 2, color=color, lw=2)
+        if len(values) > 1:
+            axes.plot([place - 0.25, place + 0.25], [np.mean(values)] * 2, color=color, lw=2)
     if label is not None:
         axes.plot([], [], color=color, lw=2, label=label)
     axes.set_xticks(range(len(groups)), list(groups))
@@ -61,6 +62,8 @@ def dot_panels(
         values = values_of(groups, key)
         lowest = min(map(min, values.values()))
         dots(axes, values, ylabel=label, ylim=(0 if lowest >= 0 else None, None))
+        if lowest < 0:
+            axes.axhline(0, color=FAINT, lw=1, zorder=0)
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,7 @@ class Adding(Study[Results]):
         "Read in turn with the others' texts, a new document is learned and the old ones stay known"
     )
     needs = ("holds", "holds", "holds")
+    caption = f"Changes of more than {2 * ALLOWED:g} nats are on a logarithmic scale."
 
     def measure(self, pool: RunPool) -> Results:
         """Make every memory; measure how well it knows each document, and what it took."""

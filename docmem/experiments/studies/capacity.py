@@ -78,15 +78,18 @@ class Capacity(Study[Results]):
     results = Results
     size = (13, 6.8)
     alt = (
-        "Two rows of four panels: cross entropy under the own DocRep, the lowest under another's, "
-        "share of tokens completed, seconds per document; above by number of documents, below by "
+        "Two rows of five panels: cross entropy under the own DocRep, the lowest under another's, "
+        "worst margin, share of tokens completed, seconds per document; above by number of "
+        "documents, below by "
         "entries of the memory and dimensions of DocReps, one dot per seed."
     )
     shown = "What a memory knows, by its documents and its size"
     finding = "Many documents are further apart with DocReps of eight dimensions"
     needs = (None, None, "holds")
     caption = (
-        "Below: {results.crowd} documents in memories of other sizes. One segment per document."
+        "Below: {results.crowd} documents in memories of other sizes. One segment per document. "
+        "Margin: from the own cross entropy to the lowest under another's, of the worst document; "
+        "below zero another's reads it better. Seconds: epochs times the fastest epoch's."
     )
 
     def measure(self, pool: RunPool) -> Results:
@@ -106,15 +109,17 @@ class Capacity(Study[Results]):
 
     def _draw(self, figure: Figure, results: Results) -> None:
         upper, lower = stacked(figure, 1, 1)
-        panels = upper.subplots(1, len(MEASURES))
-        dot_panels(panels, MEASURES, results.counts)
+        (own, pair, *rest), margin = MEASURES.items(), "worst margin\n(nats per token)"
+        measures = dict([own, pair, ("margin", margin), *rest])
+        panels = upper.subplots(1, len(measures))
+        dot_panels(panels, measures, results.counts)
         for axes in panels:
             axes.set_xlabel("documents")
-        sizes = {name.replace(" ", "\n"): one for name, one in results.sizes.items()}
-        panels = lower.subplots(1, len(MEASURES))
-        dot_panels(panels, MEASURES, sizes)
+        sizes = {name.split()[0]: one for name, one in results.sizes.items()}
+        panels = lower.subplots(1, len(measures))
+        dot_panels(panels, measures, sizes)
         for axes in panels:
-            axes.tick_params(axis="x", labelsize=9)
+            axes.set_xlabel("entries, or DocReps of 8-D")
 
     def _claims(self, results: Results) -> Claims:
         crowd, (least, few) = results.crowd, next(iter(results.counts.items()))
@@ -131,7 +136,8 @@ class Capacity(Study[Results]):
             f"In the plane {crowd} documents are told apart worse than {least}",
             [more(f"lowest pair, {least} documents - {crowd}, nats", few.lowest_pair,
                   usual.lowest_pair, 0.25)],
-            note=f"by documents {spreads(values_of(results.counts, 'lowest_pair'), ' ')}",
+            note=f"by documents {spreads(values_of(results.counts, 'lowest_pair'), ' ')}; worst "
+            f"margin {spreads(values_of(results.counts, 'margin'), ' ')}",
             own=highest([few.own, usual.own]),
         )  # fmt: skip
         yield Claim(
@@ -149,6 +155,8 @@ class Capacity(Study[Results]):
             f"In as many epochs 512 entries learn as much of {crowd} documents as 128 do, within "
             "0.25 nats",
             [alike("own cross entropy, 512 - 128, nats", large.own, usual.own, 0.25)],
+            note=f"lowest pair {spreads(values_of(results.sizes, 'lowest_pair'), ' ')}; worst "
+            f"margin {spreads(values_of(results.sizes, 'margin'), ' ')}",
         )
 
 

@@ -106,8 +106,8 @@ class Layers(Study[Results]):
             axes.set(xlim=(0, None), ylim=(0, None))
         left.legend(frameon=False)
         panels = {
-            "own cross entropy after\nas many epochs": results.at_equal_epochs(),
-            "own cross entropy after\nas many seconds": results.at_equal_seconds(),
+            "own after as many\nepochs (nats per token)": results.at_equal_epochs(),
+            "own after as many\nseconds (nats per token)": results.at_equal_seconds(),
             "seconds per epoch\n(fastest)": values_of(results.layers, "epoch_s"),
         }
         for column, (label, groups) in enumerate(panels.items()):
@@ -118,7 +118,11 @@ class Layers(Study[Results]):
         times = ", ".join(f"{n}: {min(one.epoch_s):.2f}" for n, one in results.layers.items())
         part = "own cross entropy, best earlier layer - last, nats"
         for unit, own, end in (
-            ("seconds", results.at_equal_seconds(), f"; seconds per epoch {times}"),
+            (
+                "seconds",
+                results.at_equal_seconds(),
+                f"; seconds per epoch, of the fastest seed {times}",
+            ),
             ("epochs", results.at_equal_epochs(), ""),
         ):
             *earlier, last = own.values()
