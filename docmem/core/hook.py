@@ -39,6 +39,7 @@ class Hooked:
         self._handle: Any = None  # of the hook, while attached
         self.memory, self.layer = memory, layer
         self.doc_rep: Tensor | None = None  # in force; None: all entries
+        # What adds the memory's output; a quicker one while a text is written (lm/folding.py).
         self.read: Callable[[Tensor, Tensor | None], Tensor] = memory
 
     def __enter__(self) -> Hooked:
