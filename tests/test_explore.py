@@ -171,7 +171,9 @@ def test_pictures_of_sixty_documents_say_how_many_bars_they_leave_out() -> None:
     titles = [f"{ODD} {index}" for index in range(60)]
     plane, reading = many(60)
     figures = [
-        plane_reading(new_figure(11, 6.6), plane, titles, reading, (0, 0), 1.0, ODD),
+        plane_reading(
+            new_figure(11, 6.6), plane, titles, reading, (0, 0), 1.0, ODD, range(len(titles))
+        ),
         explanation(new_figure(11, 5.6), Explanation(ODD, reading.ce.tolist(), 6, None), titles),
     ]
     kept = reading.ce.argsort()[:MOST_BARS].sort().values.tolist()
@@ -184,6 +186,6 @@ def test_pictures_of_sixty_documents_say_how_many_bars_they_leave_out() -> None:
         assert "48 documents with higher values are not shown" in subtitle
         png_bytes(figure)  # draws; warnings about glyphs or formulas are errors
     few, reading = many(3)
-    figure = plane_reading(new_figure(11, 6.6), few, titles[:3], reading, (0, 0), 1.0, "")
+    figure = plane_reading(new_figure(11, 6.6), few, titles[:3], reading, (0, 0), 1.0, "", range(3))
     assert len(figure.axes[1].patches) == 3
     assert "not shown" not in figure.texts[-1].get_text()

@@ -25,7 +25,7 @@ from docmem.lm.loading import LanguageModel
 from docmem.plots.animation import SelectionPicture, color_limits, panels_at
 from docmem.plots.figures import Result, table
 from docmem.plots.plane import farthest_points
-from docmem.plots.style import new_figure
+from docmem.plots.style import document_color, new_figure
 from docmem.training import train as training
 from docmem.training.run import Run
 from docmem.training.train import train
@@ -85,6 +85,9 @@ def test_page_and_explorer_of_many_documents_say_how_many_they_show(
     assert " of 60 documents by the passages" in " ".join(page.read_text().split())
     explorer = explore.key_plane(run, 2, lm=lm)
     assert explorer.alt.startswith("The DocRep plane of 60 of 70 documents")
+    scene = explorer.widget.scene  # numbered and coloured as in the run
+    assert [run.titles[number - 1] for number in scene["numbers"]] == scene["titles"]
+    assert scene["colors"] == [document_color(number - 1) for number in scene["numbers"]]
     unread = next(title for title in run.titles if title not in explorer.titles)
     with pytest.raises(DocmemError, match="is not shown: of 70 documents the plane shows 60"):
         explorer.snap(unread)

@@ -187,7 +187,7 @@ def plane_of_run(
             found.append(which)
     pieces = [pieces_of(text, sources) for text in known]
     shares = [verbatim_characters(pieces[index]) for index in found[0][:-n_docs]]
-    scene = plane_scene(plane, run.titles, selection_limit(plane, memory))
+    scene = plane_scene(plane, run.titles, selection_limit(plane, memory), range(len(run.titles)))
     colors = [index % len(DOCUMENT_COLORS) for index in range(n_docs)]
     return {
         "scene": scene

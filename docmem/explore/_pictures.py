@@ -70,23 +70,30 @@ class Explanation(NamedTuple):
         return self.ce.index(min(self.ce))
 
 
-def _bars(axes: Axes, values: Sequence[float], start: float, titles: Sequence[str]) -> str:
+def _bars(
+    axes: Axes,
+    values: Sequence[float],
+    start: float,
+    titles: Sequence[str],
+    documents: Sequence[int],
+) -> str:
     """One bar per document from `start`, with its colour, number, value and title.
 
-    Of many documents only those with the lowest values are drawn; returns a sentence about the
-    others, or nothing.
+    `documents` are their indices in the run. Of many only those with the lowest values are drawn;
+    returns a sentence about the others, or nothing.
     """
     shown = sorted(heapq.nsmallest(MOST_BARS, range(len(values)), key=values.__getitem__))
     axes.barh(
         range(len(shown)), [values[index] - start for index in shown], left=start, height=0.3,
-        color=[document_color(index) for index in shown],
+        color=[document_color(documents[index]) for index in shown],
     )  # fmt: skip
     axes.set_ylim(len(shown) - 0.6, -0.8)
     axes.set_yticks(range(len(shown)), [" " * 6] * len(shown))  # room for the badges
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     for row, index in enumerate(shown):
-        badge(axes, -0.045, row, index, transform=axes.get_yaxis_transform(), clip_on=False)
+        across = axes.get_yaxis_transform()
+        badge(axes, -0.045, row, documents[index], transform=across, clip_on=False)
         axes.annotate(
             f"{values[index]:,.2f}  {drawable(titles[index], 40)}",
             (start, row - 0.2), (0, 2), textcoords="offset points", fontsize=8, va="bottom",
@@ -102,9 +109,9 @@ def _draw_point(axes: Axes, x: float, y: float) -> None:
     axes.plot(x, y, "o", ms=17, mfc="none", mec=INK, mew=2.2, zorder=8)
 
 
-def _draw_badges(axes: Axes, plane: KeyPlane) -> None:
+def _draw_badges(axes: Axes, plane: KeyPlane, documents: Sequence[int]) -> None:
     """The number of every document at its own DocRep."""
-    for index, (x, y) in enumerate(plane.doc_reps.tolist()):
+    for index, (x, y) in zip(documents, plane.doc_reps.tolist(), strict=True):
         badge(axes, x, y, index, n_docs=len(plane.doc_reps))
 
 
@@ -117,6 +124,7 @@ def plane_reading(
     point: tuple[float, float],
     limit: float,
     written: str,
+    documents: Sequence[int],
 ) -> Figure:
     """The map with a point, the perplexities there, the memory selection, and what is written.
 
@@ -128,15 +136,17 @@ def plane_reading(
         point: where it is.
         limit: the selection drawn darkest.
         written: prompt and continuation.
+        documents: their indices in the run, by which they are numbered and coloured.
     """
     grid = figure.add_gridspec(3, 2, width_ratios=(1, 0.85), height_ratios=(1, 0.075, 0.13))
     axes = figure.add_subplot(grid[0, 0])
-    plane_map(axes, territories(plane, len(titles)), float(plane.axis[-1]))
-    _draw_badges(axes, plane)
+    drawn = territories(plane, len(titles), color_of=lambda row: document_color(documents[row]))
+    plane_map(axes, drawn, float(plane.axis[-1]))
+    _draw_badges(axes, plane, documents)
     _draw_point(axes, *point)
     perplexity = reading.perplexity.tolist()
     bars = figure.add_subplot(grid[0, 1])
-    rest = _bars(bars, perplexity, 1, titles)
+    rest = _bars(bars, perplexity, 1, titles, documents)
     bars.set(xscale="log", xlim=(1, 1.1 * max(2.0, bars.dataLim.xmax)), xlabel="perplexity")
     plain_log_ticks(bars.xaxis)
     bars.xaxis.set_major_locator(LogLocator(10))  # perplexities may span four decades
@@ -176,7 +186,7 @@ def explanation(figure: Figure, found: Explanation, titles: list[str]) -> Figure
         titles: the documents'.
     """
     bars, *maps = figure.subplots(1, 1 if found.search is None else 2, squeeze=False)[0]
-    rest = _bars(bars, found.ce, 0, titles)
+    rest = _bars(bars, found.ce, 0, titles, range(len(titles)))
     bars.set(
         xlim=(0, 1.06 * max(found.base, bars.dataLim.xmax)), xlabel="cross entropy (nats per token)"
     )
@@ -203,7 +213,7 @@ def _draw_text_map(axes: Axes, search: Search) -> None:
     bar = axes.figure.colorbar(image, ax=axes, pad=0.02, aspect=35, shrink=0.85)
     bar.set_label("cross entropy of the text (nats per token)", fontsize=8.5)
     bar.outline.set_visible(False)
-    _draw_badges(axes, search.plane)
+    _draw_badges(axes, search.plane, range(len(search.plane.doc_reps)))
     name_axes(axes, search.plane)
     x, y = search.points[0].tolist()
     _draw_point(axes, x, y)

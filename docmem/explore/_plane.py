@@ -42,7 +42,7 @@ from docmem.lm.generation import generate
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
 from docmem.plots import territories
-from docmem.plots.style import INK, new_figure
+from docmem.plots.style import INK, document_color, new_figure
 from docmem.training.run import Run
 
 NEW_TOKENS = 28
@@ -108,8 +108,9 @@ class KeyPlaneExplorer(Explorer):
                 "The map has other DocReps than this run's memory, so it is of another run; "
                 "measure it again on this one."
             )
-        memory = keep_doc_reps(memory, texts.tolist())
-        self.titles = [run.titles[index] for index in texts.tolist()]
+        self.documents = texts.tolist()
+        memory = keep_doc_reps(memory, self.documents)
+        self.titles = [run.titles[index] for index in self.documents]
         self.unread = {*run.titles} - {*self.titles}
         if plane is not None:
             away = None if plane.away is None else plane.away[texts]
@@ -241,12 +242,16 @@ class KeyPlaneExplorer(Explorer):
 
     def _scene(self) -> dict[str, Any]:
         """What stays: the map, its documents, the scales, the colours."""
-        colors = territories(self.plane, len(self.titles))
+        colors = territories(self.plane, len(self.titles), color_of=self._color)
         return {
-            **plane_scene(self.plane, self.titles, self.selection_limit),
+            **plane_scene(self.plane, self.titles, self.selection_limit, self.documents),
             "ink": INK,
             "map": png_url(colors[::-1]),  # one pixel per cell, the top row first
         }
+
+    def _color(self, row: int) -> str:
+        """The colour of a document by its place among those shown."""
+        return document_color(self.documents[row])
 
     def _state(self) -> dict[str, Any]:
         """The point and its reading, as the page draws them."""
@@ -351,6 +356,7 @@ class KeyPlaneExplorer(Explorer):
             self.point,
             self.selection_limit,
             self._writes(),
+            self.documents,
         )
 
 

@@ -27,11 +27,17 @@ def signed_palette() -> list[list[int]]:
     return np.round(255 * signed).astype(int).tolist()
 
 
-def plane_scene(plane: KeyPlane, titles: Sequence[str], limit: float) -> dict[str, Any]:
-    """The documents with their colours and places, and the scales of what is read at a point."""
-    colors = [document_color(index) for index in range(len(titles))]
+def plane_scene(
+    plane: KeyPlane, titles: Sequence[str], limit: float, documents: Sequence[int]
+) -> dict[str, Any]:
+    """The documents with their colours and places, and the scales of what is read at a point.
+
+    `documents` are their indices in the run, which numbers and colours go by.
+    """
+    colors = [document_color(index) for index in documents]
     return {
         "titles": list(titles),
+        "numbers": [index + 1 for index in documents],
         "colors": colors,
         "inks": [ink_on(color) for color in colors],
         "axis": plane.axis.tolist(),

@@ -114,7 +114,8 @@ def write_page(
     ]
     trainings = [training_of_run(run, name) for run, name in zip(runs, names, strict=True)]
     scene = {
-        name: memories[0]["plane"]["scene"][name] for name in ("titles", "colors", "inks", "signed")
+        name: memories[0]["plane"]["scene"][name]
+        for name in ("titles", "numbers", "colors", "inks", "signed")
     }
     baked = {"memories": memories, "training": {"runs": trainings, "scene": scene}}
     words = words_of(runs[0], names, lm, planes[0], text_points, given)

@@ -28,8 +28,8 @@ export const draw = (parent, tag, attributes, text = "") => {
 };
 
 /** Make `badge` the number of a document on its colour. */
-export const markAs = (badge, index, { colors, inks }) => {
-  badge.textContent = index + 1;
+export const markAs = (badge, index, { numbers, colors, inks }) => {
+  badge.textContent = numbers[index];
   badge.style.background = colors[index];
   badge.style.color = inks[index];
   return badge;

@@ -101,7 +101,7 @@ function drawMap(map, scene, { extent, toPage }) {
     const fill = scene.colors[index];
     draw(map, "circle", { cx: x, cy: y, r, fill, stroke: PLATE, "stroke-width": 1.6 });
     const style = `fill: ${scene.inks[index]}; font-size: ${1.05 * r}px; font-weight: 700`;
-    draw(map, "text", { x, y, dy: "0.35em", "text-anchor": "middle", style }, index + 1);
+    draw(map, "text", { x, y, dy: "0.35em", "text-anchor": "middle", style }, scene.numbers[index]);
   });
   const ring = draw(map, "g", { fill: "none" });
   for (const [stroke, width] of Object.entries({ [PLATE]: 6, currentColor: 2.6 })) {
@@ -145,7 +145,7 @@ export function render({ model, el }) {
 
   const rows = scene.titles.map((title, index) => {
     for (const select of [from, to]) {
-      add(select, "option", "", `${index + 1}  ${title}`).value = index;
+      add(select, "option", "", `${scene.numbers[index]}  ${title}`).value = index;
     }
     const { row, badge, bar, number } = addBar(bars, title, scene.colors[index]);
     markAs(badge, index, scene);
