@@ -28,6 +28,7 @@ PAPER = ("activation", "plane", "length", "nonlinear", "recalling", "continuity"
 """What the paper claims something of."""
 OTHERS = (
     "attribution", "routing", "together", "forgetting", "seeds", "placing", "procedure", "capacity",
+    "layers",
 )  # fmt: skip
 """What else is measured on a real LM."""
 MEASURED = {

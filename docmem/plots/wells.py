@@ -52,7 +52,7 @@ def perplexity_wells(
     norm = LogNorm(*limits)
     # Room for three maps at least: one or two, in the middle, would grow into the surface.
     rows, first = 2 * max(3, len(chosen)), max(3, len(chosen)) - len(chosen)
-    grid = figure.add_gridspec(rows, 2, width_ratios=(1.9 if first == 0 else 1.7, 1))
+    grid = figure.add_gridspec(rows, 2, width_ratios=(1.75 if first == 0 else 1.7, 1))
     places = [slice(start, start + 2) for start in range(first, rows - first, 2)]
     maps = [figure.add_subplot(grid[place, 1]) for place in places]
     shown = shortened([titles[index] for index in chosen], 24)
