@@ -112,8 +112,10 @@ def test_a_figure_is_drawn_from_results_alone(folder: Path) -> None:
     assert runner.redraw(folder, folder) == ["activation"]
     assert picture.read_bytes() == before
     numbers = stored(folder).numbers
-    drawn = Activation().figure(numbers, "note").axes[0].images[0].get_array()
-    np.testing.assert_allclose(drawn, numbers.activations["sigmoid"].selection)
+    axes = Activation().figure(numbers, "note").axes[0]
+    selection = np.array(numbers.activations["sigmoid"].selection)
+    np.testing.assert_allclose(axes.images[0].get_array(), selection / abs(selection).max())
+    assert axes.get_title() == f"sigmoid, ±{abs(selection).max():.2f}"
 
 
 def made_up(sigmoid: float, relu: float, negative: float) -> Results:

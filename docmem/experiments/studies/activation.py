@@ -63,6 +63,7 @@ class Activation(Study[Results]):
         "is positive, blue where it is negative; below, share of active entries, norm, distance "
         "and cross entropy, one dot per seed."
     )
+    caption = "Above, the first seed; each activation on a scale of its own, to ± the number above."
     shown = "Which entries a document opens, by activation"
     finding = "Sigmoid opens every entry, relu fewer, tanh with both signs"
     needs = ("as it must be", None, None, "holds")
@@ -78,17 +79,17 @@ class Activation(Study[Results]):
 
     def _draw(self, figure: Figure, results: Results) -> None:
         above, below = figure.subplots(2, 4, height_ratios=(1, 1.05))
-        largest = max(np.abs(one.selection).max() for one in results.activations.values())
         for axes, (name, one) in zip(above, results.activations.items(), strict=True):
+            largest = np.abs(one.selection).max()
             image = axes.imshow(
-                one.selection, aspect="auto", cmap=SIGNED, vmin=-largest, vmax=largest,
+                np.divide(one.selection, largest or 1), aspect="auto", cmap=SIGNED, vmin=-1, vmax=1,
                 interpolation="nearest",
             )  # fmt: skip
-            axes.set(title=name, xlabel="memory entry")
+            axes.set(title=f"{name}, ±{largest:.2f}", xlabel="memory entry")
             places = range(len(one.selection))
             axes.set_yticks(places, [str(index + 1) for index in places], fontsize=7)
         above[0].set_ylabel("document")
-        figure.colorbar(image, ax=above, label="k_doc", aspect=12, pad=0.01)
+        figure.colorbar(image, ax=above, label="k_doc, share of the scale", aspect=12, pad=0.01)
         dot_panels(below, MEASURES, results.activations)
 
     def _claims(self, results: Results) -> Claims:

@@ -94,7 +94,7 @@ class Continuity(Study[Results]):
     needs = ("as it must be", "as it must be", "as it must be")
     caption = (
         f"Cross entropies of the first {TOKENS} tokens. Above, the first line of the first seed, "
-        "bold: the two documents that it joins; below, the steepest of all lines."
+        "bold: the two documents that it joins, thin: the others; below, the steepest of all lines."
     )
 
     def measure(self, pool: RunPool) -> Results:
@@ -140,6 +140,12 @@ class Continuity(Study[Results]):
                     torch.linspace(0, 1, len(values)), values, ".-", ms=3.5,
                     color=document_color(index), lw=2.2 if ends else 0.9, alpha=1 if ends else 0.6,
                 )  # fmt: skip
+                if ends:  # named where its own DocRep is
+                    axes.annotate(
+                        str(index + 1), (index, values[-index]), (4 - 8 * index, 5),
+                        textcoords="offset points", color=document_color(index), fontweight="bold",
+                        ha="right" if index else "left",
+                    )  # fmt: skip
             axes.set(xlabel="share of the way from DocRep 1 to 2", xlim=(0, 1))
             axes.set_title(name, color=activation_color(name, 0))
             axes.set_ylim(0)
