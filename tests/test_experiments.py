@@ -115,7 +115,7 @@ def test_a_figure_is_drawn_from_results_alone(folder: Path) -> None:
     axes = Activation().figure(numbers, "note").axes[0]
     selection = np.array(numbers.activations["sigmoid"].selection)
     np.testing.assert_allclose(axes.images[0].get_array(), selection / abs(selection).max())
-    assert axes.get_title() == f"sigmoid, ±{abs(selection).max():.2f}"
+    assert axes.get_title(loc="left") == f"sigmoid, ±{abs(selection).max():.2f}"
 
 
 def made_up(sigmoid: float, relu: float, negative: float) -> Results:
