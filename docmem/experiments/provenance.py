@@ -28,9 +28,7 @@ METHOD = (
 TOLD = {"_draw", "_claims", "title", "size", "alt", "shown", "finding", "needs", "caption", "SMALL"}
 """Names that only tell of numbers, as functions do that begin with `draw`; and the settings of each
 set of results, which results carry."""
-SAVING = {
-    "save_pretrained", "push_to_hub", "save_whole", "_save_pretrained", "generate_model_card",
-}  # fmt: skip
+SAVING = {"save_pretrained", "push_to_hub", "generate_model_card"}
 """Methods of a memory that write files: what they write is checked where it is read."""
 TELLING = {"drawing", "stats", "claims", "study"}
 """Modules of the experiments that measure nothing."""
