@@ -18,7 +18,7 @@ from docmem.evaluation.published import EPOCHS, RUNS
 from docmem.evaluation.recalled import MARK, Comparison, Recalled
 from docmem.experiments.studies import activation
 from docmem.plots import style
-from docmem.plots.plane import contour_levels, outlines, smooth
+from docmem.plots.plane import contour_levels, number_spots, outlines, smooth
 from docmem.plots.style import new_figure
 from docmem.plots.wells import VIEW, pole
 from docmem.training.history import Epoch
@@ -304,18 +304,40 @@ def test_show_attaches_alt_text(monkeypatch: pytest.MonkeyPatch) -> None:
     assert film["text/plain"] == 'red & "blue"'
 
 
-def test_png_with_256_colours_is_smaller_and_looks_the_same() -> None:
+def test_number_of_a_contour_stands_in_each_region_away_from_borders_edges_and_badges() -> None:
+    axis = torch.linspace(-1, 1, 41)
+    plane = KeyPlane(axis, torch.zeros(2, 41, 41), torch.tensor([[-0.5, 0.0], [0.5, 0.0]]))
+    nearest = (axis > 0).int().expand(41, 41).numpy()  # the left half, and the right one
+    across = np.stack((axis, torch.full((41,), 0.5)), 1)
+    along = np.stack((torch.zeros(41), axis), 1)  # the border itself
+    spots = number_spots(plane, nearest, [across, along])
+    assert len(spots) == 2
+    for (x, y), middle in zip(spots, (-0.5, 0.5), strict=True):
+        assert abs(x - middle) <= 0.1
+        assert y == 0.5
+    at_badge = np.array([[-0.5, 0.0], [-0.45, 0.0]])
+    assert number_spots(plane, nearest, [at_badge]) == []
+
+
+def test_png_of_256_colours_is_smaller_and_keeps_the_colour_of_areas() -> None:
     figure = new_figure(3, 2, dpi=60)
-    figure.subplots().imshow(np.linspace(0, 1, 4000).reshape(40, 100), cmap="magma")
+    left, right = figure.subplots(1, 2)
+    left.imshow(np.random.default_rng(0).random((40, 40, 3)))  # 1,600 colours
+    right.imshow(np.array([[[168, 168, 83]], [[171, 167, 90]]], np.uint8), aspect="auto")
     whole = io.BytesIO()
-    figure.savefig(whole, format="png")
+    with mpl.rc_context(style.STYLE):
+        figure.savefig(whole, format="png")
     small = style.png_bytes(figure)
     assert len(small) < 0.6 * len(whole.getvalue())
-    pixels = [
+    before, after = (
         np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
         for png in (whole.getvalue(), small)
-    ]
-    assert np.abs(pixels[0] - pixels[1]).max() <= 24
+    )
+    for color in (168, 168, 83), (171, 167, 90), (255, 255, 255):
+        area = (before == color).all(-1)
+        assert area.sum() > 500
+        assert (after[area] == color).all()
+    assert np.abs(before - after).max() <= 90  # of noise, as far as 64 colours reach
 
 
 def test_along_line_shows_every_document_and_the_best_at_each_point() -> None:
@@ -398,7 +420,8 @@ def test_documents_off_the_plane_are_said_to_be() -> None:
 
 
 def test_borders_are_those_of_the_texts_that_were_read() -> None:
-    measured = plane()._replace(texts=torch.tensor([1, 4, 7, 9]), doc_reps=torch.rand(10, 2))
+    places = plane().doc_reps[[0, 0, 1, 1, 1, 2, 2, 2, 3, 3]]
+    measured = plane()._replace(texts=torch.tensor([1, 4, 7, 9]), doc_reps=places)
     all_read, axes = plane(), new_figure(4, 4).subplots(1, 2)
     for one, on in zip((measured, all_read), axes, strict=True):
         outlines(on, smooth(one))

@@ -14,6 +14,9 @@ from docmem.experiments.stats import values_of
 from docmem.plots.plane import plane_map
 from docmem.plots.style import FAINT, INK, badge
 
+MARKS = "o^sD"
+"""Of the series that share a panel, in their order."""
+
 
 def stacked(figure: Figure, *heights: float) -> Any:
     """Figures one below the other, of these heights."""
@@ -24,7 +27,9 @@ def dots(
     axes: Axes,
     groups: Mapping[str, Sequence[float]],
     color: str = INK,
-    label: str | None = None,
+    mark: str = "o",
+    shift: float = 0,
+    half: float = 0.25,
     **settings: Any,
 ) -> None:
     """One dot per seed and a bar at the mean of several, for each named group along the x axis.
@@ -33,19 +38,38 @@ def dots(
         axes: where to draw.
         groups: numbers, one per seed.
         color: of dots and bars.
-        label: for the legend.
+        mark: matplotlib's letter for the shape of a dot.
+        shift: to the right of the group's tick, which are 1 apart.
+        half: of the length of a bar.
         settings: of the Axes, such as title and ylabel.
     """
-    for place, values in enumerate(groups.values()):
+    for tick, values in enumerate(groups.values()):
+        place = tick + shift
         axes.plot(
-            [place] * len(values), values, "o", ms=5, color=color, alpha=0.35, mew=0, clip_on=False
-        )
+            [place] * len(values), values, mark, ms=5, color=color, alpha=0.45, mew=0,
+            clip_on=False,
+        )  # fmt: skip
         if len(values) > 1:
-            axes.plot([place - 0.25, place + 0.25], [np.mean(values)] * 2, color=color, lw=2)
-    if label is not None:
-        axes.plot([], [], color=color, lw=2, label=label)
+            axes.plot([place - half, place + half], [np.mean(values)] * 2, color=color, lw=2)
     axes.set_xticks(range(len(groups)), list(groups))
     axes.set(xlim=(-0.6, len(groups) - 0.4), **settings)
+
+
+def dot_series(
+    axes: Axes, series: Mapping[str, tuple[str, Mapping[str, Sequence[float]]]], **settings: Any
+) -> None:
+    """`dots` of several series, side by side in each group: told apart by place, mark and colour.
+
+    Args:
+        axes: where to draw.
+        series: colour and groups of each, by its name in the legend.
+        settings: of the Axes, such as title and ylabel.
+    """
+    width = 0.8 / len(series)
+    for turn, (label, (color, groups)) in enumerate(series.items()):
+        shift, mark = (turn - (len(series) - 1) / 2) * width, MARKS[turn]
+        dots(axes, groups, color, mark, shift, min(0.25, 0.42 * width), **settings)
+        axes.plot([], [], mark, ls="-", lw=2, ms=5, color=color, label=label)
 
 
 def dot_panels(
@@ -115,10 +139,12 @@ def plane_maps(
     figure.colorbar(image, ax=panels, label=label, aspect=14, pad=0.01)
 
 
-def dot_rows(axes: Axes, rows: Sequence[Sequence[float]], color: str = INK) -> None:
+def dot_rows(
+    axes: Axes, rows: Sequence[Sequence[float]], color: str = INK, mark: str = "o"
+) -> None:
     """A row for each of several things: one dot per seed and a bar at their mean."""
     for place, values in enumerate(rows):
-        axes.plot(values, [place] * len(values), "o", ms=5, color=color, alpha=0.35, mew=0)
+        axes.plot(values, [place] * len(values), mark, ms=5, color=color, alpha=0.45, mew=0)
         axes.plot([np.mean(values)] * 2, [place - 0.3, place + 0.3], color=color, lw=2)
 
 

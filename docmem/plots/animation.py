@@ -259,6 +259,7 @@ class Film:
 
 
 @checked
+@styled
 def memory_selection_gif(run: Run, path: OutFile, *, frames: Count = 50) -> Path:
     """Draw a run's snapshots into an animated GIF, 1060 × 700 pixels, and return its path.
 

@@ -1,6 +1,7 @@
 """Drawings of the DocRep plane: which document is recalled where, and how well."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
+from scipy.ndimage import distance_transform_edt
 
 from docmem.errors import DocmemError, Positive, checked, counted
 from docmem.evaluation.plane import KeyPlane
@@ -146,20 +148,43 @@ def outlines(axes: Axes, plane: KeyPlane) -> None:
     for row in np.unique(nearest) if (nearest != nearest[0, 0]).any() else ():
         ahead = np.where(nearest == row, second - best, best - ce[row].numpy())
         axes.contour(axis, axis, ahead, [0], colors="white", linewidths=1.6, zorder=2)
-    levels, steps = np.exp(contour_levels(plane)), np.arange(len(axis))
-    from_edge = np.minimum(steps, steps[::-1])
-    from_edge, near = np.minimum.outer(from_edge, from_edge), len(axis) // 16
-    # Numbers only in the middle: at the border they would be cut.
-    for hidden, numbered in ((from_edge > near, False), (from_edge < near, True)):
-        part = np.ma.array(np.exp(best), mask=hidden)
-        here = levels[(levels > part.min()) & (levels < part.max())]
-        if len(here):
-            lines = axes.contour(
-                axis, axis, part, here, colors=INK, linewidths=0.7, alpha=0.75, zorder=3,
-                corner_mask=False,
-            )  # fmt: skip
-            if numbered:
-                axes.clabel(lines, fmt="%g", fontsize=7.5, inline_spacing=2)
+    levels = np.exp(contour_levels(plane))
+    if len(levels):
+        lines = axes.contour(
+            axis, axis, np.exp(best), levels, colors=INK, linewidths=0.7, alpha=0.75, zorder=3
+        )
+        spots = number_spots(plane, nearest, itertools.chain.from_iterable(lines.allsegs))
+        axes.clabel(lines, fmt="%g", fontsize=7.5, inline_spacing=2, manual=spots)
+
+
+def number_spots(
+    plane: KeyPlane, nearest: np.ndarray, contours: Iterable[np.ndarray]
+) -> list[np.ndarray]:
+    """Where contours (points, 2) have room for their number, in each region that they cross.
+
+    That is farthest from the region's border, the map's edge and every badge; none where all of it
+    is close to one of them.
+    """
+    places = len(plane.axis)
+    free = np.zeros((places, places), bool)
+    free[1:-1, 1:-1] = (nearest[1:-1, 1:-1] == nearest[2:, 1:-1]) & (
+        nearest[1:-1, 1:-1] == nearest[1:-1, 2:]
+    )
+    reach = plane.axis[-1].item()
+
+    def cells(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        across, up = ((points / reach + 1) / 2 * (places - 1)).round().astype(int).T
+        return up.clip(0, places - 1), across.clip(0, places - 1)
+
+    free[cells(plane.doc_reps.numpy())] = False
+    room, spots = distance_transform_edt(free), []
+    for contour in contours:
+        at = cells(contour)
+        for region in np.unique(nearest[at]):
+            inside = np.where(nearest[at] == region, room[at], 0)
+            if inside.max() > places / 20:
+                spots.append(contour[inside.argmax()])
+    return spots
 
 
 def name_axes(axes: Axes, plane: KeyPlane) -> None:

@@ -19,7 +19,7 @@ from docmem.editing.doc_reps import append_doc_rep, plane_extent
 from docmem.evaluation.plane import key_plane
 from docmem.evaluation.recall import recognition
 from docmem.experiments.claims import Claim, Claims
-from docmem.experiments.drawing import PlaneMap, dots, plane_maps
+from docmem.experiments.drawing import PlaneMap, dot_series, plane_maps
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import OWN_MARGIN, above, below, differences, spread, values_of
 from docmem.experiments.studies.forgetting import ALLOWED, draw_costs, worst
@@ -147,8 +147,11 @@ class Adding(Study[Results]):
             "lowest cross entropy of any\ndocument - base LM's",
         )  # fmt: skip
         left, right = figure.add_subplot(grid[1, :3]), figure.add_subplot(grid[1, 3:])
-        dots(left, values_of(ways, "of_new"), GUIDANCE, "the new document")
-        dots(left, values_of(ways, "of_others"), OWN, "mean of the others")
+        known = {
+            "the new document": (GUIDANCE, values_of(ways, "of_new")),
+            "mean of the others": (OWN, values_of(ways, "of_others")),
+        }
+        dot_series(left, known)
         left.set(title="How well each is known", ylabel="own cross entropy\n(nats per token)")
         left.set_yscale("log")
         left.set_yticks((0.01, 0.1, 1, 10), ("0.01", "0.1", "1", "10"))

@@ -22,7 +22,7 @@ from docmem.editing.forget import forget
 from docmem.evaluation.plane import key_plane
 from docmem.evaluation.recall import recognition
 from docmem.experiments.claims import Claim, Claims
-from docmem.experiments.drawing import PlaneMap, dots, level, plane_maps
+from docmem.experiments.drawing import PlaneMap, dot_series, dots, level, plane_maps
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import above, alike, below, differences, spread, values_of
 from docmem.experiments.study import Study, columns
@@ -125,8 +125,11 @@ class Forgetting(Study[Results]):
             "cross entropy of document 1\n- base LM's (nats per token)",
         )  # fmt: skip
         left, right = figure.add_subplot(grid[1, :2]), figure.add_subplot(grid[1, 2:])
-        dots(left, values_of(ways, "there"), GUIDANCE, "where its DocRep was")
-        dots(left, values_of(ways, "lowest"), NEGATIVE, "lowest anywhere on the map")
+        read = {
+            "where its DocRep was": (GUIDANCE, values_of(ways, "there")),
+            "lowest anywhere on the map": (NEGATIVE, values_of(ways, "lowest")),
+        }
+        dot_series(left, read)
         level(left, 0, "base LM", color=INK)
         left.set_ylabel("its cross entropy\n- base LM's (nats per token)")
         left.legend(frameon=False, loc="lower right")

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from docmem.evaluation.cached import measure as recall_of
 from docmem.experiments.claims import LEARNED, Claim, Claims
-from docmem.experiments.drawing import dots
+from docmem.experiments.drawing import dot_series
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import OWN_MARGIN, alike, highest, more, spreads, values_of
 from docmem.experiments.study import Study, columns
@@ -106,10 +106,16 @@ class Guidance(Study[Results]):
         panels = figure.subplots(2, 3, sharey="row", width_ratios=widths)
         for (top, bottom), (title, group) in zip(panels.T, groups.items(), strict=True):
             top.axhline(results.tau, color=FAINT, lw=1, ls=(0, (4, 3)), label="target τ")
-            for key, (label, color) in DOC_REPS.items():
-                dots(top, values_of(group, key), color, label, title=title)
-            for key, color in (("continued_own", OWN), ("continued_other", NEGATIVE)):
-                dots(bottom, values_of(group, key, 100), color)
+            read = {
+                label: (color, values_of(group, key)) for key, (label, color) in DOC_REPS.items()
+            }
+            dot_series(top, read, title=title)
+            continued = {
+                label: (color, values_of(group, f"continued_{key}", 100))
+                for key, (label, color) in DOC_REPS.items()
+                if key in ("own", "other")
+            }
+            dot_series(bottom, continued)
         # Last, so that the rows, which share their axes, have room for every column.
         panels[0, 0].set(ylabel="cross entropy\n(nats per token)", ylim=(0, None))
         panels[1, 0].set(ylabel="tokens continued\ncorrectly (%)", ylim=(-2, 104))

@@ -20,7 +20,7 @@ from torch import Tensor
 from docmem.core.hook import attach
 from docmem.documents import Document, as_read
 from docmem.experiments.claims import Claim, Claims
-from docmem.experiments.drawing import dots, level
+from docmem.experiments.drawing import dot_series, level
 from docmem.experiments.pool import RunPool
 from docmem.experiments.questions import Question, load_questions, read_answers
 from docmem.experiments.rivals_lora import LoRA
@@ -126,12 +126,18 @@ class Knowledge(Study[Results]):
         return Results({name: Answers(**columns(each)) for name, each in scores.items()}, own)
 
     def _draw(self, figure: Figure, results: Results) -> None:
-        upper, lower = figure.subplots(2, 1)
+        upper, lower = figure.subplots(2, 1, sharex=True)
         asked = {label: results.answers[name] for name, label in ASKED.items()}
-        for of, color, prompt in (("", OWN, "own prompt"), ("other_", NEGATIVE, "another prompt")):
-            right = values_of(asked, f"{of}accuracy", 100)
-            dots(upper, right, color, prompt, ylim=(0, 105), ylabel="answered right (%)")
-            dots(lower, values_of(asked, f"{of}lead"), color, ylabel="lead (nats per token)")
+        for axes, key, scale, label in (
+            (upper, "accuracy", 100, "answered right (%)"),
+            (lower, "lead", 1, "lead (nats per token)"),
+        ):
+            answered = {
+                "own prompt": (OWN, values_of(asked, key, scale)),
+                "another prompt": (NEGATIVE, values_of(asked, f"other_{key}", scale)),
+            }
+            dot_series(axes, answered, ylabel=label)
+        upper.set_ylim(0, 105)
         level(upper, 25, "chance", "right", color=FAINT, ls=(0, (4, 3)))
         lower.axhline(0, color=INK, lw=1)
         upper.legend(frameon=False)

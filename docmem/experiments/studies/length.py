@@ -25,7 +25,7 @@ from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import above, correlation, highest, spreads
 from docmem.experiments.studies.activation import OPEN
 from docmem.experiments.study import Study, columns
-from docmem.plots.style import INK, document_color
+from docmem.plots.style import GUIDANCE, INK
 from docmem.training.run import Run
 
 PUBLISHED = {"sigmoid": 0.79, "tanh": 0.97, "relu": 0.86}
@@ -115,9 +115,7 @@ class Length(Study[Results]):
         panels = above.subplots(1, len(PUBLISHED))
         for axes, (name, one) in zip(panels, results.activations.items(), strict=True):
             lengths, sizes = one.segments[0], one.sizes[0][MAIN]
-            for index, (length, size) in enumerate(zip(lengths, sizes, strict=True)):
-                color = document_color(index)
-                axes.plot(length, size, "o", ms=7, color=color, mew=0, alpha=0.85)
+            axes.plot(lengths, sizes, "o", ms=7, color=GUIDANCE, mew=0, alpha=0.7)
             axes.set_title(f"{name}: r = {one.correlations(MAIN)[0]:.2f}", fontsize=10)
             axes.set(xlim=(0, 1.08 * max(lengths)), ylim=(0, 1.08 * max(sizes)))
             axes.set_xlabel("segments of the document")

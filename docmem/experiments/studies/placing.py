@@ -46,6 +46,7 @@ from docmem.experiments.studies.attribution import cache_passages, passages, sha
 from docmem.experiments.study import Study, columns
 from docmem.lm.cross_entropy import base_cross_entropies, cross_entropies_at
 from docmem.lm.loading import LanguageModel
+from docmem.plots.plane import square
 from docmem.plots.style import FAINT, INK, badge
 from docmem.training.run import Run
 
@@ -158,7 +159,8 @@ class Placing(Study[Results]):
         reach = 1.12 * max(np.abs(placings[name].map).max() for name in titles)
         for axes, (name, title) in zip(panels, titles.items(), strict=False):
             draw_places(axes, np.array(placings[name].map), np.array(results.likeness))
-            axes.set(xlim=(-reach, reach), ylim=(-reach, reach), title=title)
+            square(axes, reach)
+            axes.set_title(title)
         numbered = [f"{index} {title}" for index, title in enumerate(results.titles, 1)]
         unbroken = "    ".join(one.replace(" ", "\u00a0") for one in numbered)
         figure.supxlabel(textwrap.fill(unbroken, 150), x=0.01, ha="left", fontsize=9.5)
@@ -284,5 +286,3 @@ def draw_places(axes: Axes, places: np.ndarray, alike: np.ndarray) -> None:
         axes.plot(*ends.T, color=INK, lw=1, alpha=0.6)
     for index, (x, y) in enumerate(draw_apart(places, 0.2)):
         badge(axes, x, y, index)
-    axes.set_aspect("equal")
-    axes.set(xticks=(-1, 0, 1), yticks=(-1, 0, 1))

@@ -1,9 +1,10 @@
-"""Perplexity over the DocRep plane: a grid with a number in each cell, for three documents.
+"""Perplexity over the DocRep plane: where three documents are recalled, and how well.
 
-The paper shows 10 × 10 grids: with tanh narrow wells of low perplexity in a high plain, with
-sigmoid a flat one; with a nonlinear g of 2 and 3 layers wide, smeared basins and a spike at the
-origin. A well's share of the square is taken at the document's own cross entropy plus 1 nat, and
-32 entries, as many as the paper has, are compared with all entries at equal own cross entropy.
+The paper shows 10 × 10 grids of numbers: with tanh narrow wells of low perplexity in a high
+plain, with sigmoid a flat one; with a nonlinear g of 2 and 3 layers wide, smeared basins and a
+spike at the origin. A well's share of the square is taken at the document's own cross entropy
+plus 1 nat, and 32 entries, as many as the paper has, are compared with all entries at equal own
+cross entropy.
 """
 
 import math
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from torch import Tensor
 
 from docmem.evaluation.cached import first_segments
@@ -26,7 +28,8 @@ from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import above, alike, below, highest, more, spreads, values_of
 from docmem.experiments.study import Study, columns
 from docmem.lm.cross_entropy import cross_entropies_at
-from docmem.plots.style import document_color, ink_on
+from docmem.plots.plane import perplexity_bar, plane_map
+from docmem.plots.style import INK, document_color
 from docmem.plots.wells import draw_wells
 from docmem.training.run import Run
 
@@ -66,7 +69,7 @@ class Grids:
     """What is drawn of a first seed: CHOSEN documents."""
 
     ce: Maps
-    """Of the grid that is drawn with its numbers."""
+    """Of the grid whose cells are drawn."""
     fine: Maps
     """Of the grid that is drawn as a surface."""
     own: list[float]
@@ -101,21 +104,22 @@ class Plane(Study[Results]):
     results = Results
     points, fine = 10, 21
     """Points a side of the grid, and of the map that is drawn as a surface."""
-    size = (13, 16.5)
+    size = (11, 14)
     alt = (
         "Above, surfaces of the perplexity of three documents over the plane, for tanh, sigmoid "
-        "and key generators of 2 and 3 layers; then twelve grids of ten by ten perplexities, the "
-        "same three documents down, each with a ring at the document's own DocRep; below, width "
-        "and contrast of the wells and the height at the origin, one dot per seed."
+        "and key generators of 2 and 3 layers; then twelve maps of ten by ten perplexities, the "
+        "same three documents down, each with a ring at the document's own DocRep and a line "
+        "around its well; below, width and contrast of the wells and the height at the origin, one "
+        "dot per seed."
     )
     shown = "Perplexity of three documents over the DocRep plane, by activation and depth"
     finding = "Narrow wells with tanh, at each document's DocRep; a flat plane with sigmoid"
     needs = ("holds", None, None, "holds")
     caption = (
-        "Surfaces: the lowest of the three, a pole at each DocRep, dotted where hidden. Cells: "
-        f"perplexities of the first {TOKENS} tokens. Both are cut at {HIGHEST:.0f}; rings are "
-        "DocReps; the first seed. 32 entries: one segment of each document, beside as young a "
-        "memory of all entries."
+        "Surfaces: the lowest of the three, a pole at each DocRep, dotted where hidden. Maps: "
+        f"perplexity of the first {TOKENS} tokens, a ring at the own DocRep, a line around the "
+        f"well, which is within 1 nat per token of it. Both are cut at {HIGHEST:.0f}; the first "
+        "seed. 32 entries: one segment of each document, beside as young a memory of all entries."
     )
 
     def measure(self, pool: RunPool) -> Results:
@@ -147,7 +151,7 @@ class Plane(Study[Results]):
     def _draw(self, figure: Figure, results: Results) -> None:
         drawn = {name: one.grids for name, one in results.settings.items() if one.grids}
         rows = len(drawn["tanh"].ce)
-        above, whole, below = stacked(figure, 1.25, rows * 1.1, 1.1)
+        above, whole, below = stacked(figure, 1.2, rows, 1.3)
         lowest = min(float(np.exp(grids.ce).min()) for grids in drawn.values())
         limits = (min(lowest, HIGHEST / 2), HIGHEST)
         panels = whole.subplots(rows, len(drawn), squeeze=False)
@@ -158,10 +162,12 @@ class Plane(Study[Results]):
             draw_surface(surface, grids, limits)
             above.text(left + 0.03, 0.95, name, fontsize=11, fontweight="bold")
             for row, axes in enumerate(panels[:, column]):
-                draw_grid(axes, grids, row, limits)
-                axes.set_title(f"{name}: {np.exp(grids.own[row]):.1f} at its DocRep", fontsize=9.5)
+                image = draw_grid(axes, grids, row, limits)
+        for axes in panels.ravel():
+            axes.label_outer()
         for row, axes in enumerate(panels[:, 0]):
-            axes.set_ylabel(f"document {row + 1}", color=document_color(row), weight="bold")
+            axes.set_ylabel(f"document {row + 1}", color=INK, weight="bold")
+        perplexity_bar(whole, image, panels.ravel().tolist(), pad=0.01)
         measured = below.subplots(1, len(MEASURES))
         labelled = {
             name.removeprefix("tanh, ").replace(", ", ",\n"): one
@@ -276,23 +282,29 @@ def draw_surface(surface: Any, grids: Grids, limits: tuple[float, float]) -> Non
     draw_wells(surface, fine, fine.perplexity.numpy(), range(len(ce)), limits)
     surface.set_in_layout(False)
     surface.set(xlabel="", ylabel="", zlabel="")
-    surface.set_box_aspect((1.9, 1.9, 1.0), zoom=0.98)
+    surface.set_box_aspect((1.9, 1.9, 1.0), zoom=1.15)
     surface.tick_params(labelsize=8, pad=-2)
 
 
-def draw_grid(axes: Axes, grids: Grids, document: int, limits: tuple[float, float]) -> None:
-    """A document's perplexities, within limits, with their numbers and a ring at its DocRep."""
-    perplexity = np.minimum(np.exp(grids.ce[document]), HIGHEST)
-    image = axes.imshow(
-        perplexity, origin="lower", cmap="magma", norm=LogNorm(*limits), aspect="auto"
-    )
-    for (row, column), value in np.ndenumerate(perplexity):
-        ink, number = ink_on(image.cmap(image.norm(value))), f"{value:.{int(value < 9.95)}f}"
-        axes.text(column, row, number, ha="center", va="center", fontsize=7.5, zorder=4, color=ink)
-    last = len(perplexity) - 1
-    x, y = ((place + 1) / 2 * last for place in grids.doc_reps[document])
+def draw_grid(axes: Axes, grids: Grids, document: int, limits: tuple[float, float]) -> AxesImage:
+    """A document's perplexities, within limits; white: cells within 1 nat of its own DocRep's."""
+    ce, own = np.array(grids.ce[document]), grids.own[document]
+    image = plane_map(axes, np.exp(ce), 1.0, cmap="magma", norm=LogNorm(*limits))
+    within = ce <= own + 1
+    if within.any() and not within.all():
+        left, right, bottom, top = image.get_extent()
+        fine = np.kron(within, np.ones((20, 20)))  # so that the line goes around cells
+        centres = (np.arange(len(fine)) + 0.5) / len(fine)
+        axes.contour(
+            left + (right - left) * centres, bottom + (top - bottom) * centres, fine, [0.5],
+            colors="white", linewidths=1.6,
+        )  # fmt: skip
+    x, y = grids.doc_reps[document]
     for color, width in (("white", 3.4), (document_color(document), 1.8)):
-        axes.plot(x, y, "o", ms=17, mfc="none", mec=color, mew=width, clip_on=False)
-    axes.set(xlim=(-0.5, last + 0.5), ylim=(-0.5, last + 0.5))
-    axes.set_xticks((0, last / 2, last), ("-1", "0", "1"))
-    axes.set_yticks((0, last / 2, last), ("-1", "0", "1"))
+        axes.plot(x, y, "o", ms=11, mfc="none", mec=color, mew=width, clip_on=False)
+    axes.set(xlabel="", ylabel="")
+    axes.set_title(
+        f"at the ring {np.exp(own):.1f}, well {100 * within.mean():.0f} %",
+        fontsize=9, fontweight="normal",
+    )  # fmt: skip
+    return image

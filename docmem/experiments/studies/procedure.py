@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from docmem.experiments.claims import LEARNED, Claim, Claims
-from docmem.experiments.drawing import dots
+from docmem.experiments.drawing import dot_series
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import above, below, highest, more, spread, spreads, values_of
 from docmem.experiments.studies.capacity import Known, crowd, one_run
@@ -123,10 +123,13 @@ class Procedure(Study[Results]):
             (panels[2], results.crowds, "own", MEASURES["own"]),
             (panels[3], results.crowds, "lowest_pair", MEASURES["lowest_pair"]),
         ):
-            for group, color, text in (
-                (results.plain, NEGATIVE, "no negative"), (results.guided, GUIDANCE, "guided"),
-            ):  # fmt: skip
-                dots(axes, values_of({name: group[name] for name in names}, key), color, text)
+            series = {
+                text: (color, values_of({name: group[name] for name in names}, key))
+                for text, color, group in (
+                    ("no negative", NEGATIVE, results.plain), ("guided", GUIDANCE, results.guided),
+                )
+            }  # fmt: skip
+            dot_series(axes, series)
             axes.set(ylabel=label, ylim=(min(0, axes.get_ylim()[0]), None))
         panels[0].legend(frameon=False)
 
@@ -216,14 +219,15 @@ def settings(pool: RunPool, optimizer: str, places: str, negatives: str) -> dict
 def draw_combinations(panels: Iterable[Axes], results: Results) -> None:
     """A panel for each of MEASURES, a column for places and negatives, a colour for optimizers."""
     for axes, (key, label) in zip(panels, MEASURES.items(), strict=True):
-        values = values_of(results.combinations, key)
+        values, series = values_of(results.combinations, key), {}
         for optimizer, color in zip(OPTIMIZERS, (NEGATIVE, GUIDANCE), strict=True):
             named = (parts for parts in values if parts.startswith(optimizer))
             # `Muon, spread, one per row` stands in three lines under its column.
             lines = {
                 parts: "\n".join(parts.split(", ")[1:]).replace(" ", "\n", 1) for parts in named
             }
-            dots(axes, {text: values[parts] for parts, text in lines.items()}, color, optimizer)
+            series[optimizer] = color, {text: values[parts] for parts, text in lines.items()}
+        dot_series(axes, series)
         axes.set(ylabel=label, ylim=(min(0, axes.get_ylim()[0]), None))
         axes.tick_params(axis="x", labelsize=7.5)
         if key == "own":

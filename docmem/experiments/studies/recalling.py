@@ -24,12 +24,13 @@ from docmem.documents import Document
 from docmem.errors import DocmemError
 from docmem.evaluation.recall import prompts
 from docmem.experiments.claims import Claim, Claims
-from docmem.experiments.drawing import dot_panels
+from docmem.experiments.drawing import dot_series
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import highest, more, spreads, values_of
 from docmem.experiments.study import Study, columns
 from docmem.lm.generation import greedy
 from docmem.lm.hidden_states import HiddenStateCache
+from docmem.plots.style import FAINT, GUIDANCE, NEGATIVE, OWN
 from docmem.training.run import Run
 
 PROMPT, NEW = 16, 32
@@ -70,18 +71,19 @@ class Recalling(Study[Results]):
     """How much of a text comes back, under whose memory?"""
 
     results = Results
-    size = (11, 6.4)
+    size = (11, 4.4)
     alt = (
-        "Five panels: tokens right before the first error, ROUGE-1, ROUGE-2, ROUGE-L and "
-        "distinctive ROUGE of continuations under the own memory, all memories, another "
-        "document's and by the base LM, one dot per seed."
+        "Tokens right before the first error, ROUGE-1, ROUGE-2, ROUGE-L and distinctive ROUGE of "
+        "continuations, in percent, side by side for those under the own memory, all memories, "
+        "another document's and by the base LM, one dot per seed."
     )
     shown = "How much of a text comes back, under whose memory"
     finding = "A text comes back under its own memory, far less under any other"
     needs = ("holds", "holds", "holds")
     caption = (
         f"Greedy continuations of {{results.tokens}} tokens after the first {PROMPT} of every "
-        "segment, which the memory was trained on."
+        "segment, which the memory was trained on. Distinctive: only words that no other document "
+        "uses."
     )
 
     def measure(self, pool: RunPool) -> Results:
@@ -92,17 +94,21 @@ class Recalling(Study[Results]):
         return Results(NEW, scores, [run.load_history()[-1].positive_ce for run in runs])
 
     def _draw(self, figure: Figure, results: Results) -> None:
-        *panels, legend = figure.subplots(2, 3).flatten()
-        dot_panels(panels, MEASURES, results.conditions)
-        for axes, most in zip(panels, (results.tokens, 1, 1, 1, 1), strict=True):
-            axes.set_ylim(0, 1.05 * most)
-        legend.axis("off")
-        legend.text(
-            0, 0.5,
-            "own: its own DocRep\nall: the memory, no DocRep\nanother's: the next document's\n"
-            "base LM: no memory\n\ndistinctive: only words that\nno other document uses",
-            va="center", linespacing=1.5, transform=legend.transAxes,
-        )  # fmt: skip
+        shown = {
+            "its own DocRep": OWN, "all entries, no DocRep": GUIDANCE,
+            "the next document's DocRep": NEGATIVE, "the base LM, no memory": FAINT,
+        }  # fmt: skip
+        axes, series = figure.subplots(), {}
+        for (label, color), scores in zip(shown.items(), results.conditions.values(), strict=True):
+            groups = {}
+            for key, measured in MEASURES.items():
+                whole = results.tokens if key == "exact" else 1
+                groups[measured] = [100 * one / whole for one in getattr(scores, key)]
+            series[label] = color, groups
+        dot_series(axes, series, ylabel="came back (%)", ylim=(0, 105))
+        figure.legend(
+            loc="outside right center", frameon=False, title="written under", alignment="left"
+        )
 
     def _claims(self, results: Results) -> Claims:
         for key, claim, measured, margin, published in (

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from docmem.errors import DocmemError
 from docmem.experiments.claims import LEARNED, Claim, Claims
-from docmem.experiments.drawing import dot_rows, level, stacked
+from docmem.experiments.drawing import MARKS, dot_rows, level, stacked
 from docmem.experiments.pool import FIRST_TUNING_SEED, RunPool
 from docmem.experiments.rivals import Memory, Rival, UngatedMemory, train_in_turns
 from docmem.experiments.rivals_lora import LoRA, PerDocumentLoRA
@@ -233,20 +233,24 @@ class Rivals(Study[Results]):
         by_steps.legend(
             curves.values(), curves, frameon=False, fontsize=9, loc="upper right", handlelength=3
         )
+        marks = dict(zip(ADDRESSES, MARKS, strict=False))
         *panels, last = below.subplots(1, len(PANELS) + 1, sharey=True)
         for axes, (label, measures) in zip(panels, PANELS.items(), strict=True):
             for key in measures:
                 rows = [getattr(one, key) for one in results.rivals.values()]
-                dot_rows(axes, rows, color_of(key))
+                dot_rows(axes, rows, color_of(key), marks.get(key.removeprefix("completed_"), "o"))
             axes.set_xlabel(label, fontsize=9)
+        for axes in (*panels, last):  # stripes, so that the eye keeps its row
+            for row in range(0, len(results.rivals), 2):
+                axes.axhspan(row - 0.5, row + 0.5, color="#F3F3F3", lw=0, zorder=0)
         for axes in panels[:5]:
             axes.set_xlim(0)
         panels[4].axvline(np.mean(results.base_speed), color=FAINT, lw=1, ls=(0, (4, 3)))
         panels[5].axvline(0, color=FAINT, lw=1)
         panels[6].set_xscale("log")
         panels[6].xaxis.set_major_formatter("{x:,.0f}")
-        for label, color in ADDRESSES.values():
-            panels[0].plot([], [], color=color, lw=2, label=label)
+        for key, (label, color) in ADDRESSES.items():
+            panels[0].plot([], [], marks[key], ls="-", ms=5, color=color, lw=2, label=label)
         below.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=9)
         for row, (name, one) in enumerate(results.rivals.items()):
             panels[0].text(

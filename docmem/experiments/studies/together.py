@@ -18,9 +18,9 @@ from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
 from docmem.evaluation.recall import completion, prompts, recognition
 from docmem.experiments.claims import Claim, Claims
-from docmem.experiments.drawing import dots, level
+from docmem.experiments.drawing import dot_series, dots, level
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import above, below, more
+from docmem.experiments.stats import above, below, more, values_of
 from docmem.experiments.study import Study, columns
 from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.lm.generation import greedy
@@ -113,8 +113,11 @@ class Together(Study[Results]):
     def _draw(self, figure: Figure, results: Results) -> None:
         left, right = figure.subplots(1, 2)
         ways = {label: results.ways[name] for name, label in WAYS.items()}
-        dots(left, {label: way.better for label, way in ways.items()}, OWN, "the one read better")
-        dots(left, {label: way.worse for label, way in ways.items()}, NEGATIVE, "the other")
+        read = {
+            "the one read better": (OWN, values_of(ways, "better")),
+            "the other": (NEGATIVE, values_of(ways, "worse")),
+        }
+        dot_series(left, read)
         left.set_ylabel("cross entropy - own\n(nats per token)")
         left.set_title("Reading")
         left.legend(frameon=False)
