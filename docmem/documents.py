@@ -102,14 +102,15 @@ def read_document(path: Path) -> Document:
         raise DocmemError(
             f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8, or move it away."
         ) from error
-    title = path.stem.strip()
+    title = " ".join(path.stem.split())
     if path.suffix.lower() != ".txt" and (front := FRONT_MATTER.match(text)):
         text = text[front.end() :]
         named = re.search(r"^title:[ \t]*([\"']?)(.*\S)\1[ \t]*$", front[1] or "", re.M)
         title = named[2] if named else title
     if not text.split():
         raise DocmemError(f"{path} is empty. Write something in it, or move it away.")
-    title = title_of(text, otherwise=title)
+    if not (title := title_of(text, otherwise=title)):
+        raise DocmemError(f"{str(path)!r} has no name to be its title; rename it.")
     check_unicode(f"The file name {path.name!r}", title)
     return Document(title, text)
 

@@ -119,6 +119,14 @@ def test_error_names_the_unreadable_file(tmp_path: Path, content: bytes, complai
         load_documents(tmp_path)
 
 
+def test_a_name_is_a_title_of_one_line_and_no_name_is_a_sentence(tmp_path: Path):
+    (tmp_path / "two\nlines.txt").write_text("text")
+    assert [document.title for document in load_documents(tmp_path)] == ["two lines"]
+    (tmp_path / " .txt").write_text("text")
+    with pytest.raises(DocmemError, match=r" \.txt' has no name to be its title"):
+        load_documents(tmp_path)
+
+
 def test_all_unreadable_files_are_named_at_once(tmp_path: Path):
     for number in range(9):
         (tmp_path / f"{number}.txt").write_bytes(b"\xff" if number % 2 else b"good")

@@ -495,7 +495,7 @@ guidance_loss(one, one, beta=1) | 'beta'
 """
 
 GENERATE_CALLS = """
-generate(hooked, lm.tokenizer, "The", generation_config=None) | no option 'generation_config'
+generate(hooked, lm.tokenizer, "The", generation_config=None) | generate sets generation_c
 generate(lm, lm.tokenizer, "The") | hooked, docmem.attach
 generate(lm.model, lm.tokenizer, "The") | hooked
 generate(None, lm.tokenizer, "The") | hooked
@@ -543,10 +543,10 @@ write(top_p=-2.0, do_sample=True) | top_p
 write(do_sample="yes") | do_sample
 write(num_beams=0) | num_beams
 write(num_beams="two") | num_beams
-write(max_length=5) | 'max_length'
-write(num_return_sequences=2) | 'num_return_sequences'
-write(return_dict_in_generate=True) | 'return_dict_in_generate'
-write(input_ids=torch.ones(1, 1)) | 'input_ids'
+write(max_length=5) | generate sets max_length
+write(num_return_sequences=2) | call `hooked.model.generate`
+write(return_dict_in_generate=True) | generate sets return_dict
+write(input_ids=torch.ones(1, 1)) | generate sets input_ids
 write(repetition_penalty=-1.0) | repetition_penalty
 write(stop_strings=5) | stop_strings
 write(length_penalty=2.0) | length_penalty, num_beams

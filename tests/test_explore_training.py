@@ -157,5 +157,5 @@ def test_wait_displays_the_explorer_and_renews_its_picture(
     explorer.wait()
     first, last = shown
     assert last["text/plain"] == explorer.alt
-    assert "epochs 1 to 7 of 7" in last["text/plain"]
+    assert "after 7 of 7 epochs" in last["text/plain"]
     assert last["text/html"] != first["text/html"]

@@ -207,11 +207,14 @@ def test_resolve_rejects_unknown_document(lm, memory: DocumentMemory, document, 
         assert hooked.resolve(None) is None
 
 
-def test_doc_reps_that_do_not_fit_the_rows_are_rejected(lm, memory: DocumentMemory, batch):
+@pytest.mark.parametrize("rows", [1, 2])
+def test_doc_reps_that_do_not_fit_the_rows_are_rejected(lm, memory: DocumentMemory, batch, rows):
+    """Also one for three rows: only generate() repeats rows, and then their DocReps."""
+    says = rf"\({rows}, 2\) does not fit .* one per row: \(3, 2\)"
     with (
         attach(lm.model, memory) as hooked,
-        hooked.document(ROWS[:2]),
-        pytest.raises(DocmemError, match=r"\(2, 2\) does not fit .* one per row: \(3, 2\)"),
+        hooked.document(ROWS[:rows]),
+        pytest.raises(DocmemError, match=says),
     ):
         logits(lm.model, batch)
 

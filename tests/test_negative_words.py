@@ -87,9 +87,13 @@ def test_figures_draw_the_losses_under_the_runs_negative(
 ) -> None:
     given: list[Any] = []
     draw = plots.losses
-    monkeypatch.setattr(plots, "losses", lambda *them: given.append(them[4:]) or draw(*them))
+    monkeypatch.setattr(plots, "losses", lambda *them: given.append(them[3:]) or draw(*them))
     figures.draw_figures([runs[kind] for kind in kinds], tmp_path, lm=toy_lm(), points=3)
-    assert given == [(negative,)]
+    [(note, said)] = given
+    assert said == negative
+    assert "3 documents, LM toy-gpt_neox" in note
+    assert ("negative: " in note) is (negative is not None)  # what the runs share, and no more
+    assert note.rstrip(".") in (tmp_path / "results.md").read_text()
 
 
 @pytest.mark.parametrize("kind", SHORT)

@@ -30,6 +30,20 @@ def test_runs_are_listed_with_what_differs(
     assert "lr=" not in first
 
 
+def test_many_differing_settings_take_lines_and_none_is_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = {"lr": 1e-4, "guidance": 0.3, "target_negative_ce": 3.5, "hook_memory_dim": 8,
+              "negative_key_type": "random", "weight_decay": 0.02, "max_segments": 1}  # fmt: skip
+    for name, changes in (("a", {}), ("b", others)):
+        config = replace(quick_config(tmp_path / "runs" / name), num_epochs=1, **changes)
+        train(config, lm=toy_lm(), documents=DOCUMENTS, progress=False)
+    printed = lines(tmp_path / "runs", capsys)
+    for name, value in others.items():
+        assert any(f"{name}={value}" in line for line in printed)
+    assert max(map(len, printed)) < 200
+
+
 def test_run_that_cannot_be_opened_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,6 +38,7 @@ TEN = [
     for document in DOCUMENTS
     for part in (0, 3, 6, 9)
 ][:10]
+LAUNCHED = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 ENDED = "Another process of this training has ended"
 
@@ -346,13 +347,15 @@ def test_first_process_chooses_the_number_format(
 def test_several_processes_and_a_device_for_all_are_refused(
     changes: dict, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in LAUNCHED.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(DocmemError, match="each of the 2 processes has one device of its own"):
         join(replace(config, **changes))
 
 
 def test_more_processes_than_gpus_are_refused(config: TrainConfig, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in LAUNCHED.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(DocmemError, match="2 processes were started on a machine with 1 GPU"):
@@ -368,6 +371,35 @@ def test_process_that_a_launcher_left_alone_is_refused(
     monkeypatch.setenv("MASTER_PORT", "29500")
     with pytest.raises(DocmemError, match=r"started this one alone.*torchrun"):
         join(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("WORLD_SIZE", "many"), ("RANK", None), ("RANK", "x"), ("MASTER_ADDR", None),
+     ("MASTER_PORT", None), ("MASTER_PORT", "")],
+)  # fmt: skip
+def test_variables_that_no_launcher_leaves_so_are_a_sentence(
+    name: str, value: str | None, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+):
+    for one, right in LAUNCHED.items():
+        monkeypatch.setenv(one, right)
+    if value is None:
+        monkeypatch.delenv(name)
+    else:
+        monkeypatch.setenv(name, value)
+    with pytest.raises(DocmemError, match=r"torchrun.*or unset WORLD_SIZE"):
+        join(config)
+
+
+@pytest.mark.parametrize("alone", [{"RANK": "1"}, {"RANK": "3", "WORLD_SIZE": "1"}])
+def test_rank_without_other_processes_counts_for_nothing(
+    alone: dict[str, str], config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in alone.items():
+        monkeypatch.setenv(name, value)
+    run = train(config, lm=toy_lm(), documents=TEN, progress=False)
+    assert run.finished
+    assert Run.open(run.path).load_history() == run.load_history()
 
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),

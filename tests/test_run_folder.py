@@ -75,6 +75,13 @@ def test_run_goes_on_whatever_the_origin_of_equal_weights_and_says_which_dtype_i
         train(config, lm=half, documents=DOCUMENTS, progress=False)
 
 
+def test_all_settings_that_differ_are_named(go, config: TrainConfig):
+    go(at(4, lambda: False))
+    other = replace(config, lr=0.5, guidance=0.25)
+    with pytest.raises(DocmemError, match=r"guidance was 1\.0, now 0\.25; lr was .*, now 0\.5\."):
+        train(other, lm=toy_lm(), documents=DOCUMENTS, progress=False)
+
+
 def test_truncated_checkpoint_is_rejected_by_name(go, config: TrainConfig):
     checkpoint = go(at(4, lambda: False)).checkpoint
     checkpoint.write_bytes(checkpoint.read_bytes()[:-1])

@@ -82,6 +82,7 @@ def test_a_flag_given_twice_has_the_values_of_both() -> None:
         (["sweep", "--seed", "1", "--executor", "ray"], "There is no executor 'ray'"),
         (["sweep", "--seed", "1", "--executor", "local:0"], "There is no executor 'local:0'"),
         (["sweep", "--lr", "0", "--seed", "1"], "lr is 0"),
+        (["sweep", "--key_activation", "tanh", "nosuch"], "nosuch"),
         (["sweep", "--seed", "1", "--num_epochs", "2", "3"], "trainings are the same run"),
     ],
 )

@@ -26,6 +26,7 @@ from docmem.errors import (
     check_at_least,
     check_count,
     check_folder,
+    counted,
 )
 from docmem.evaluation.attribution import attribute, pointed_to
 from docmem.lm.fetch import PACKAGES, fetch
@@ -81,7 +82,7 @@ class Train:
             return 130
         last = run.load_history()[-1]
         print(
-            f"{run.path}: {last.epoch} epochs, own DocRep {last.positive_ce:.2f}, "
+            f"{run.path}: {counted(last.epoch, 'epoch')}, own DocRep {last.positive_ce:.2f}, "
             f"negative {last.negative_ce:.2f} nats per token."
         )
         return 0
@@ -104,8 +105,7 @@ class Sweep:
         """Train all, then list the runs; what failed is said at the end."""
         results = sweep(self.trainings, self.executor)
         failed = [str(one) for one in results if isinstance(one, DocmemError)]
-        runs = [Run.open(one) for one in results if not isinstance(one, DocmemError)]
-        table, faults = table_of(runs)
+        table, faults = table_of([Run.open(o) for o in results if not isinstance(o, DocmemError)])
         return show_runs(table, [*faults, *failed])
 
 

@@ -102,16 +102,13 @@ def reading(path: Path | str, advice: str = HINT) -> Iterator[None]:
 
 
 def load_tensors(path: Path, advice: str = HINT) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read what `save_tensors` wrote: the named tensors and the metadata.
-
-    Files of version 0.1 have no digest and are read unchecked. DocmemError as of `reading`.
-    """
+    """Read what `save_tensors` wrote: tensors and metadata; DocmemError as of `reading`."""
     with reading(path, advice):
         with safetensors.safe_open(path, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             header = (opened.metadata() or {})["docmem"]
         content, _, digest = header.partition("\n")
         metadata = json.loads(content)
-        if digest not in ("", tensor_digest(tensors, metadata)):
+        if digest not in ("", tensor_digest(tensors, metadata)):  # version 0.1 wrote none
             raise ValueError("its content does not match its digest")
         return tensors, dict(metadata)

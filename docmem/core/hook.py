@@ -4,13 +4,13 @@
         with hooked.document("Cyclone Odalys"):
             hooked.model.generate(**lm.tokenizer("The storm", return_tensors="pt"))
 
-The hook is in place inside the `with` and gone after it, whatever happens within. Outside
-`document`, all entries are open. Parameters, configuration and code of the LM are not touched.
-Hidden states that the LM itself records (`output_hidden_states`) may lack the memory's output.
+The hook is in place inside the `with` and gone after it. Outside `document`, all entries are open.
+The LM itself is not touched. Hidden states that it records may lack the memory's output.
 """
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from numbers import Integral
@@ -29,6 +29,11 @@ DocumentLike = str | int | Tensor | Sequence[Any] | np.ndarray | None
 def hidden_states_of(output: Any) -> Tensor:
     """The hidden states in what a block returned: a tensor, or the first of several things."""
     return output[0] if isinstance(output, tuple | list) else output
+
+
+def generating() -> bool:
+    """Whether the LM is called by a generate(), which repeats rows for beams and sequences."""
+    return any(frame.f_code.co_name == "generate" for frame, _ in traceback.walk_stack(None))
 
 
 class Hooked:
@@ -90,8 +95,7 @@ class Hooked:
 
         Args:
             document: a title, an index, a DocRep (key_dim,), one per row (batch, key_dim), both
-                as tensor, array or list, or None for all entries. Where generate() repeats rows,
-                for beams or several return sequences, each row's DocRep is repeated with it.
+                as tensor, array or list (generate() repeats them with its rows); None: all entries.
 
         Raises:
             DocmemError: as `resolve`; or if the memory is no longer attached.
@@ -102,12 +106,12 @@ class Hooked:
     def _after_block(self, block: nn.Module, _: Any, output: Any) -> Any:
         if block.training and getattr(block, "gradient_checkpointing", False):
             raise DocmemError(
-                "Gradient checkpointing would read the text again in the backward pass, perhaps "
-                "under another document. The LM is frozen: call model.eval()."
+                "Gradient checkpointing would read the text again, perhaps under another document. "
+                "The LM is frozen: call model.eval()."
             )
         h = hidden_states_of(output)  # (batch, seq, d_model)
         doc_rep = None if self.doc_rep is None else self.doc_rep.to(self.memory.doc_reps)
-        if doc_rep is not None and doc_rep.dim() == 2 and len(h) % len(doc_rep) == 0:
+        if doc_rep is not None and doc_rep.dim() == 2 and len(h) > len(doc_rep) and generating():
             doc_rep = doc_rep.repeat_interleave(len(h) // len(doc_rep), dim=0)
         h = self.read(h, doc_rep)
         return (h, *output[1:]) if isinstance(output, tuple | list) else h

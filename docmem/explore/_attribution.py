@@ -4,7 +4,7 @@ import ipywidgets
 from matplotlib.figure import Figure
 
 from docmem.documents import segments
-from docmem.errors import DocmemError, checked
+from docmem.errors import DocmemError, checked, counted
 from docmem.evaluation.attribution import BASE_LM, attribute
 from docmem.evaluation.plane import spans_plane
 from docmem.evaluation.search import search_grid
@@ -82,7 +82,8 @@ class AttributionExplorer(Explorer):
         """What the picture shows, in words."""
         found = self.explanation
         words = (
-            f"Cross entropy of the text “{found.text}” under each of {len(self.titles)} documents: "
+            f"Cross entropy of the text “{found.text}” under each of "
+            f"{counted(len(self.titles), 'document')}: "
             f"lowest under {self.titles[found.best]}, {found.ce[found.best]:.2f} nats per token; "
             f"{found.base:.2f} by the base LM."
         )

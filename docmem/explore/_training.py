@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from docmem.documents import Document
-from docmem.errors import checked
+from docmem.errors import checked, counted
 from docmem.explore._explorer import (
     GREY,
     RED,
@@ -69,7 +69,7 @@ class _Curve:
         ]  # fmt: skip
         headline(
             self.figure,
-            f"{config.key_activation} memory, {config.num_epochs} epochs",
+            f"{config.key_activation} memory, {counted(config.num_epochs, 'epoch')}",
             f"Cross entropy of the documents under their own DocRep, and under {self.negative}. "
             f"Dashed: target τ = {tau:g}.",
         )
@@ -235,7 +235,7 @@ class TrainingExplorer(Explorer):
 
     def _ending(self) -> str:
         """How the training ended, in a sentence."""
-        epochs = f"{len(self.history)} of {self.config.num_epochs} epochs"
+        epochs = f"{len(self.history)} of {counted(self.config.num_epochs, 'epoch')}"
         if len(self.history) == self.config.num_epochs:
             seconds = sum(epoch.seconds for epoch in self.history)
             return f"Finished: {epochs}, trained in {seconds:.0f} s."
@@ -245,10 +245,12 @@ class TrainingExplorer(Explorer):
     def alt(self) -> str:
         """What the picture shows, in words."""
         if not self.history:
-            return f"Both losses of a training of {self.config.num_epochs} epochs, not begun yet."
+            epochs = counted(self.config.num_epochs, "epoch")
+            return f"Both losses of a training of {epochs}, not begun yet."
         last = self.history[-1]
+        done = f"{last.epoch} of {counted(self.config.num_epochs, 'epoch')}"
         return (
-            f"Both losses over epochs 1 to {last.epoch} of {self.config.num_epochs}: at the end "
+            f"Both losses after {done}: "
             f"{last.positive_ce:.2f} nats per token under the own DocRep, "
             f"{last.negative_ce:.2f} under {self._curve.negative}."
         )

@@ -160,7 +160,12 @@ def check_options(model: Any, options: dict[str, Any]) -> None:
     check_count("num_beams", options.get("num_beams", 1))
     known = {*vars(model.generation_config), *inspect.signature(model.generate).parameters}
     for name, value in options.items():
-        if name not in known - OURS or name.startswith("_"):
+        if name in OURS:
+            raise DocmemError(
+                f"generate sets {name} by itself, for one text after one prompt. For more, call "
+                "`hooked.model.generate` with tokens."
+            )
+        if name not in known or name.startswith("_"):
             hint = did_you_mean(name, [*(known - OURS), "max_new_tokens"])
             raise DocmemError(f"generate takes no option {name!r} here.{hint}")
         if name in SAMPLING and value is not None and not options.get("do_sample"):

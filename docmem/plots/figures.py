@@ -74,17 +74,25 @@ def negative_of(runs: Sequence[Run]) -> Negative | None:
     return kinds.pop() if len(kinds) == 1 else None
 
 
-def describe(run: Run) -> str:
-    """What was trained, in one line for under a title."""
+def describe(*runs: Run) -> str:
+    """What was trained, as far as the runs share it, in one line for under a title."""
+    shared, *others = map(_traits, runs)
+    return ", ".join(trait for trait in shared if all(trait in one for one in others))
+
+
+def _traits(run: Run) -> list[str]:
+    """What was trained, in words."""
     config = run.config
     layer = config.hook_memory_layer
     where = "from 0" if layer >= 0 else "from the end"
     block = "the last block" if layer == -1 else f"block {layer} ({where})"
-    return (
-        f"{counted(len(run.titles), 'document')}, LM {Path(run.description['lm']['name']).name}, "
-        f"{config.hook_memory_dim} memory entries after {block}, "
-        f"negative: {NEGATIVES[config.negative_key_type]}, seed {config.seed}"
-    )
+    return [
+        counted(len(run.titles), "document"),
+        f"LM {Path(run.description['lm']['name']).name}",
+        f"{config.hook_memory_dim} memory entries after {block}",
+        f"negative: {NEGATIVES[config.negative_key_type]}",
+        f"seed {config.seed}",
+    ]
 
 
 @checked
@@ -161,7 +169,7 @@ def report(results: Sequence[Result], runs: Sequence[Run]) -> str:
         f"# What these figures were drawn from\n\n{table(results, 'github')}\n\n"
         "One run each, one seed. Every number drawn is in `results.json`.\n\n"
         f"{by_document(results[-1], runs[-1].titles)}\n\n{why}"
-        f"{describe(runs[-1])}. {versions}. Written by `docmem figures` or `make demo`.\n"
+        f"{describe(*runs)}. {versions}. Written by `docmem figures` or `make demo`.\n"
     )
 
 
@@ -237,7 +245,7 @@ def draw_figures(
     ]
     for name, run in zip(names, runs, strict=True):
         memory_selection_gif(run, folder / f"memory_selection_{name}.gif")
-    last, note = runs[-1], describe(runs[-1])
+    last, note = runs[-1], describe(*runs)
     plane = None if no_map(last) else measure_plane(last, load, points, map_tokens)
     histories = {name: run.load_history() for name, run in zip(names, runs, strict=True)}
     tau = last.config.target_negative_ce

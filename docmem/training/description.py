@@ -164,13 +164,19 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str,
         )
     mine = {"config": to_dict(from_dict(before["config"])), "lm": before["lm"]}
     for part, ignored in (("config", (*RESUME_IGNORES, *NAMES)), ("lm", ("name", "origin"))):
-        for name, old in mine[part].items():
-            new = now[part].get(name)
-            if old != new and name not in ignored:
-                choose = f"Give dtype {old} to go on, choose" if name == "dtype" else "Choose"
-                return f"with another {part}: {name} was {old!r}, now {new!r}", (
-                    f"{choose} another save_dir, or delete that folder to start anew."
-                )
+        changed = {
+            name: f"{name} was {old!r}, now {new!r}"
+            for name, old in mine[part].items()
+            if name not in ignored and old != (new := now[part].get(name))
+        }
+        if changed:
+            said, choose = "; ".join(changed.values()), "Choose"
+            if "dtype" in changed:  # another fingerprint follows from it
+                said = changed["dtype"]
+                choose = f"Give dtype {mine[part]['dtype']} to go on, choose"
+            return f"with another {part}: {said}", (
+                f"{choose} another save_dir, or delete that folder to start anew."
+            )
     if before["texts"] != now["texts"]:
         return f"on other documents: {_other(before, now)}", "Choose another save_dir."
     return None

@@ -1,5 +1,6 @@
 """The runs in a folder, as one table: `docmem runs`."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ from docmem.errors import DocmemError, check_path, checked
 from docmem.training.description import RESUME_IGNORES, to_dict
 from docmem.training.run import Run
 
-SHORT = 90
-"""Characters of the column of settings; more are cut off."""
+WIDTH = 90
+"""Characters of a line in the column of settings."""
 SHOWN = {"lm_name", "lm_size", "max_labels", *RESUME_IGNORES}
 """Settings with a column of their own, or of no effect on what is computed."""
 
@@ -43,9 +44,10 @@ def differing(runs: list[Run]) -> list[str]:
         for run in runs
     ]
     names = [name for name in settings[0] if len({str(one[name]) for one in settings}) > 1]
-    names.sort(key=lambda name: name not in ("key_activation", "seed"))  # the rest may be cut off
-    found = [" ".join(f"{name}={one[name]}" for name in names) for one in settings]
-    return [text if len(text) <= SHORT else f"{text[: SHORT - 1]}…" for text in found]
+    names.sort(key=lambda name: name not in ("key_activation", "seed"))  # these first
+    return [
+        textwrap.fill(" ".join(f"{name}={one[name]}" for name in names), WIDTH) for one in settings
+    ]
 
 
 @checked

@@ -21,7 +21,7 @@ from torch.utils.benchmark import Timer
 from docmem.core.blocks import find_blocks, resolve_layer, text_config
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, segments
-from docmem.errors import DocmemError, checked
+from docmem.errors import DocmemError, checked, counted
 from docmem.lm.loading import DTYPES, chosen_dtype, find_lm, placement
 from docmem.training.config import TrainConfig
 from docmem.training.setup import check_negative
@@ -92,7 +92,7 @@ class Plan:
             ("speed of products, measured", f"{self.rate / 1e9:.0f} GFLOP/s"),
             ("the frozen blocks, once", f"{self.seconds_once:.1f} s"),
             ("an epoch", f"{self.seconds_epoch:.2f} s"),
-            (f"{self.config.num_epochs} epochs", f"{self.seconds / 60:.1f} minutes"),
+            (counted(self.config.num_epochs, "epoch"), f"{self.seconds / 60:.1f} minutes"),
         ]
         return str(tabulate(rows, disable_numparse=True, tablefmt="plain"))
 

@@ -105,19 +105,27 @@ ALONE = Processes()  # no others
 
 def main_process() -> bool:
     """Whether this process is the first, or the only one: it writes, and it speaks."""
-    return int(os.environ.get("RANK", 0)) == 0
+    rank = os.environ.get("RANK", "")
+    return os.environ.get("WORLD_SIZE", "1") == "1" or not rank.isdecimal() or int(rank) == 0
 
 
 def join(config: TrainConfig) -> Processes:
     """Meet the other processes; DocmemError if a launcher left them out, or a device is named."""
-    count = int(os.environ.get("WORLD_SIZE", 1))
-    if count == 1:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         if unstarted() is not None:
             raise DocmemError(
                 "accelerate was asked for several processes and started this one alone: without "
                 "GPUs it leaves the others to MPI. Start them by `torchrun --nproc_per_node N`."
             )
         return ALONE
+    said = {name: os.environ.get(name, "") for name in ("WORLD_SIZE", "RANK", "MASTER_PORT")}
+    if not (all(map(str.isdecimal, said.values())) and os.environ.get("MASTER_ADDR")):
+        raise DocmemError(
+            f"WORLD_SIZE is {said['WORLD_SIZE']!r} in the environment, so there would be several "
+            "processes; but a launcher also sets RANK, MASTER_ADDR and MASTER_PORT, to numbers and "
+            "a host. Start them by `torchrun --nproc_per_node N`, or unset WORLD_SIZE."
+        )
+    count = int(said["WORLD_SIZE"])
     if config.num_gpus or config.device not in ("auto", "cpu", "cuda"):
         raise DocmemError(
             f"device is {config.device!r} and num_gpus is {config.num_gpus}, but each of the "

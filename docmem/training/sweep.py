@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError, checked
 from docmem.training.config import TrainConfig
 from docmem.training.description import RESUME_IGNORES
@@ -40,8 +41,11 @@ def sweep(configs: Sequence[TrainConfig], executor: str) -> list[Any]:
         The folder of each run, or the DocmemError that stopped it.
 
     Raises:
-        DocmemError: as `perform`; or if several are to be trained in the same folder.
+        DocmemError: as `perform`; or if several are to be trained in the same folder, or the memory
+            of one cannot be made.
     """
+    for config in configs:  # before any is trained: activations are looked up here
+        DocumentMemory(config.memory_config(d_model=1, n_docs=1))
     folders = Counter(config.save_dir for config in configs if config.save_dir is not None)
     for folder, count in folders.items():
         if count > 1:
