@@ -116,13 +116,13 @@ def territories(
     return np.array(to_rgb(ground)) + depth * 0.8 * (colors[nearest] - to_rgb(ground))
 
 
-def smooth(plane: KeyPlane) -> KeyPlane:
+def smooth(plane: KeyPlane, points: int = PIXELS) -> KeyPlane:
     """The map with more points between its own, by cubic interpolation: a drawing without steps.
 
-    At least PIXELS per side; those of the given map are among them, with their values.
+    At least so many per side; those of the given map are among them, with their values.
     """
     ce = plane.ce
-    while ce.shape[1] < PIXELS:
+    while ce.shape[1] < points:
         ce = torch.stack([midpoints(one) for one in ce]).clamp_min(0)
     reach = plane.axis[-1].item()
     axis = torch.linspace(-reach, reach, ce.shape[1])

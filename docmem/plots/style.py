@@ -202,18 +202,21 @@ def png_bytes(figure: Figure) -> bytes:
 def few_colors(rgb: np.ndarray) -> Image.Image:
     """A picture, (height, width, 3) bytes, in 256 colours.
 
-    The 192 most frequent stay as they are, so that every area keeps its colour; of the others, at
-    the edges of letters and lines, each becomes the nearest of 64 that cover them and of these.
+    The 96 most frequent stay as they are, so that every area keeps its colour; of the others, in
+    shades and at the edges of letters, each becomes the nearest of these and of 160 among them.
     """
     codes = rgb.astype(np.uint32) @ np.array((1 << 16, 1 << 8, 1), np.uint32)
     counts = np.bincount(codes.ravel(), minlength=1 << 24)
     colors = counts.nonzero()[0]
     by_use = colors[np.argsort(-counts[colors], kind="stable")]
     triples = np.stack((by_use >> 16, by_use >> 8 & 255, by_use & 255), -1).astype(np.uint8)
-    palette, rare = triples[:192], triples[192:]
+    palette, rare = triples[:96], triples[96:]
     if len(rare):
-        covering = Image.fromarray(rare[None]).quantize(64, Image.Quantize.MAXCOVERAGE)
-        palette = np.concatenate((palette, np.reshape(covering.getpalette(), (-1, 3))))
+        shown = rare.repeat(counts[by_use[96:]].clip(max=50), axis=0)  # no shade outweighs all
+        among = Image.fromarray(shown[None]).quantize(160, Image.Quantize.MEDIANCUT)
+        palette = np.concatenate(
+            (palette, np.reshape((among.getpalette() or [])[: 3 * 160], (-1, 3)))
+        )
     index = np.zeros(1 << 24, np.uint8)
     index[by_use] = cdist(triples, palette, "sqeuclidean").argmin(1)
     few = Image.fromarray(index[codes])

@@ -19,6 +19,7 @@ from docmem.plots.plane import (
     perplexity_bar,
     perplexity_limits,
     plane_map,
+    smooth,
     value_at,
 )
 from docmem.plots.style import (
@@ -31,6 +32,8 @@ from docmem.plots.style import (
     styled,
 )
 
+# Points per side of a surface, at least, and lines of the mesh on it.
+POINTS, MESH = 120, 10
 # Elevation and azimuth that surfaces are seen from, degrees.
 VIEW = (36, -62)
 
@@ -73,7 +76,7 @@ def perplexity_wells(
     perplexity_bar(figure, image, maps, pad=0.17 + 0.1 * max(0, len(maps) - 3))
     surface = figure.add_subplot(grid[:, 0], projection="3d", computed_zorder=False)
     surface.set_in_layout(False)  # matplotlib 3.10 takes it for wider than the figure
-    draw_wells(surface, plane, perplexity, chosen, limits)
+    draw_wells(surface, plane, chosen, limits)
     numbers = ", ".join(str(index + 1) for index in chosen)
     of = "document" if len(chosen) == 1 else "documents"
     headline(figure, f"Perplexity over the DocRep plane, {of} {numbers}", noted(plane, note))
@@ -83,7 +86,6 @@ def perplexity_wells(
 def draw_wells(
     surface: Any,
     plane: KeyPlane,
-    perplexity: np.ndarray,
     chosen: Sequence[int],
     limits: tuple[float, float],
 ) -> None:
@@ -91,20 +93,23 @@ def draw_wells(
 
     Args:
         surface: 3-d Axes.
-        plane: what was measured.
-        perplexity: of the chosen documents, (chosen, points, points).
-        chosen: their indices.
+        plane: what was measured; drawn with more points between, on which fine lines make a mesh.
+        chosen: indices of the documents.
         limits: lowest and highest perplexity on the axis.
     """
+    plane = smooth(plane, POINTS)
+    perplexity = torch.stack([plane.ce_of(index) for index in chosen]).exp().numpy()
     across, up = np.meshgrid(plane.axis.numpy(), plane.axis.numpy())
     bottom, top = np.log10(limits)
     lowest = np.log10(np.minimum(perplexity.min(0), limits[1]))
     colors = np.array([to_rgb(document_color(index)) for index in chosen])
     depth = np.clip((top - lowest) / (top - bottom), 0, 1)[..., None]
     ink = (0.06 + 0.86 * depth) * (1 - colors[perplexity.argmin(0)])
+    places = np.arange(len(plane.axis)) * MESH % (len(plane.axis) - 1) < MESH
+    ink[places[:, None] | places] += 0.07
     surface.plot_surface(
-        across, up, lowest, facecolors=1 - ink,
-        rstride=1, cstride=1, linewidth=0.3, edgecolor="#00000018", shade=False, antialiased=True,
+        across, up, lowest, facecolors=1 - ink.clip(0, 1),
+        rstride=1, cstride=1, linewidth=0, shade=False, antialiased=False,
     )  # fmt: skip
     rise = top - bottom
     for index in chosen:

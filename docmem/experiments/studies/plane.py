@@ -116,7 +116,8 @@ class Plane(Study[Results]):
     finding = "Narrow wells with tanh, at each document's DocRep; a flat plane with sigmoid"
     needs = ("holds", None, None, "holds")
     caption = (
-        "Surfaces: the lowest of the three, a pole at each DocRep, dotted where hidden. Maps: "
+        f"Surfaces: the lowest of the three, interpolated between {fine} × {fine} points; a pole "
+        "at each DocRep, dotted where hidden. Maps: "
         f"perplexity of the first {TOKENS} tokens, a ring at the own DocRep, a line around the "
         f"well, which is within 1 nat per token of it. Both are cut at {HIGHEST:.0f}; the first "
         "seed. 32 entries: one segment of each document, beside as young a memory of all entries."
@@ -279,7 +280,7 @@ def draw_surface(surface: Any, grids: Grids, limits: tuple[float, float]) -> Non
     """The lowest of the documents' perplexities, within limits, on 3-d Axes."""
     ce, doc_reps = torch.tensor(grids.fine), torch.tensor(grids.doc_reps)
     fine = KeyPlane(torch.linspace(-1, 1, ce.shape[1]), ce, doc_reps)
-    draw_wells(surface, fine, fine.perplexity.numpy(), range(len(ce)), limits)
+    draw_wells(surface, fine, range(len(ce)), limits)
     surface.set_in_layout(False)
     surface.set(xlabel="", ylabel="", zlabel="")
     surface.set_box_aspect((1.9, 1.9, 1.0), zoom=1.15)
