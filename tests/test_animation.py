@@ -3,6 +3,7 @@ import itertools
 from pathlib import Path
 
 import imageio.v3 as iio
+import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -24,7 +25,7 @@ from docmem.plots.animation import (
     write_film,
     write_gif,
 )
-from docmem.plots.style import drawable, frame_palette
+from docmem.plots.style import STYLE, drawable, frame_palette
 from docmem.training.run import Run
 
 
@@ -181,7 +182,8 @@ def test_gif_frame_equals_the_figure_of_its_snapshot(
     path = memory_selection_gif(run, tmp_path / "selection.gif")
     index = len(run.load_snapshots().epochs) - 1
     canvas = FigureCanvasAgg(selection_figure(run, index))
-    canvas.draw()
+    with mpl.rc_context(STYLE):
+        canvas.draw()
     whole = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
     frame = iio.imread(path, index=index).astype(int)
     # Spines and ticks lie a pixel differently; colours are rounded to the palette.
