@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from toys import CONTEXT, toy_lm
 
 from docmem.experiments import load_study
+from docmem.experiments.drawing import MARKS
 from docmem.experiments.pool import RunPool
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
@@ -31,7 +32,7 @@ def marks(axes: Any) -> list[float]:
     return [
         height
         for line in axes.lines
-        if line.get_marker() == "o" and line.get_linestyle() == "None"
+        if line.get_marker() in MARKS and line.get_linestyle() == "None"
         for height in line.get_ydata()
     ]
 

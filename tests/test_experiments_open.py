@@ -224,8 +224,9 @@ def test_forgetting_figure_shows_the_measured_values(results: dict[str, Any]) ->
     left = panel(figure, "What is left")
     ways = found.ways.values()
     assert marks(left) == [getattr(way, key)[0] for key in ("there", "lowest") for way in ways]
-    last = [line for line in left.lines if len(line.get_xdata()) == 1 and line.get_marker() == "o"]
-    assert {line.get_color() for line in last[4:]} == {NEGATIVE}
+    last = [line for line in left.lines if len(line.get_xdata()) == 1 and line.get_marker() == "^"]
+    assert len(last) == 4  # the second series has a mark and a colour of its own
+    assert {line.get_color() for line in last} == {NEGATIVE}
     before = found.ways["trained"].kept[0]
     changes = [a - b for way in ways for a, b in zip(way.kept[0], before, strict=True)]
     assert marks(panel(figure, "What it cost")) == changes

@@ -15,6 +15,7 @@ from docmem.documents import as_read
 from docmem.errors import DocmemError
 from docmem.evaluation.recall import prompts, recognition
 from docmem.experiments import rivals_measured
+from docmem.experiments.drawing import MARKS
 from docmem.experiments.pool import FIRST_TUNING_SEED, RunPool
 from docmem.experiments.rivals import Rival, train_in_turns
 from docmem.experiments.rivals_lora import LoRA
@@ -402,7 +403,7 @@ def test_figure_shows_the_measured_values(results: rivals.Results) -> None:
     for axes, measures in zip(panels, rivals.PANELS.values(), strict=True):
         shown = [
             (line.get_color(), x, y)
-            for line in axes.lines if line.get_marker() == "o"
+            for line in axes.lines if line.get_marker() in MARKS
             for x, y in line.get_xydata()
         ]  # fmt: skip
         for key in measures:
