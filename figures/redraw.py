@@ -27,8 +27,8 @@ CLAIMS = Path(__file__).parents[1] / "docs" / "claims.md"
 PAPER = ("activation", "plane", "length", "nonlinear", "recalling", "continuity", "guidance")
 """What the paper claims something of."""
 OTHERS = (
-    "attribution", "routing", "together", "forgetting", "seeds", "placing", "procedure", "capacity",
-    "layers",
+    "attribution", "routing", "together", "forgetting", "adding", "seeds", "placing", "procedure",
+    "capacity", "layers",
 )  # fmt: skip
 """What else is measured on a real LM."""
 MEASURED = {

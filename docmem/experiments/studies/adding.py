@@ -154,7 +154,7 @@ class Adding(Study[Results]):
         dot_series(left, known)
         left.set(title="How well each is known", ylabel="own cross entropy\n(nats per token)")
         left.set_yscale("log")
-        left.set_yticks((0.01, 0.1, 1, 10), ("0.01", "0.1", "1", "10"))
+        left.yaxis.set_major_formatter("{x:g}")
         left.legend(frameon=False, loc="upper right")
         draw_costs(
             right,
