@@ -8,12 +8,12 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from toys import DOCUMENTS, at, raising
+from toys import at, raising
 
 import docmem
 from docmem.cli.main import main, parse
 from docmem.core.files import write_json
-from docmem.documents import Document
+from docmem.documents import Document, load_documents
 from docmem.errors import DocmemError
 from docmem.lm.loading import LanguageModel
 from docmem.training.callbacks import logger
@@ -165,8 +165,21 @@ def test_a_toml_file_changes_the_preset_and_flags_change_the_file(tmp_path: Path
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_what_a_run_wrote_is_fed_back(name: Any, lm: LanguageModel, tmp_path: Path) -> None:
     config = preset(name, seed=7, weight_decay=0.5)
-    write_json(tmp_path / "run.json", describe(config, lm, DOCUMENTS))
+    write_json(tmp_path / "run.json", describe(config, lm, load_documents(max_documents=3)))
     assert parsed("--config", str(tmp_path / "run.json")) == config
+
+
+def test_documents_given_in_python_are_not_taken_for_the_encyclopedia(
+    lm: LanguageModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, (first, *_) = tmp_path / "run.json", load_documents()
+    for other in (Document("Mine", first.text), Document(first.title, "another text")):
+        write_json(path, describe(preset("tiny"), lm, [other]))
+        assert main(["train", "--config", str(path)]) == 1
+        assert "'given in Python'" in capsys.readouterr().err
+        assert parsed("--config", str(path), "--documents", "mine") == preset(
+            "tiny", documents="mine"
+        )
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ from typing import Any
 
 import dacite
 
+from docmem.documents import load_documents
 from docmem.errors import DocmemError
 from docmem.training.config import TrainConfig
 from docmem.training.description import from_dict
+from docmem.training.texts import digest_of
 
 
 def read_settings(
@@ -44,7 +46,7 @@ def read_settings(
                     f"it says every setting, so the preset {preset} would have no effect. Leave "
                     "one of the two out."
                 )
-            return from_dict(content["config"]), []
+            return _with_its_source(from_dict(content["config"]), content["documents"]), []
         return dataclasses.replace(start, **content), [*content]
     except DocmemError as error:
         raise DocmemError(f"{path}: {error}") from error
@@ -53,6 +55,18 @@ def read_settings(
             f"{path} cannot be read as settings: {error}. Give TOML with lines as `seed = 1`, "
             "or the run.json of a run."
         ) from error
+
+
+def _with_its_source(config: TrainConfig, told: list[dict[str, Any]]) -> TrainConfig:
+    """A run's settings, whose documents may have been given in Python; `told`: run.json's of them.
+
+    The settings then still name the encyclopedia, which is not what the run has read.
+    """
+    if config.source == "encyclopedia":
+        known = {one.title: digest_of(one.text) for one in load_documents()}
+        if any(known.get(one["title"]) != one["sha256"] for one in told if "sha256" in one):
+            return dataclasses.replace(config, documents="given in Python")
+    return config
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
