@@ -324,6 +324,7 @@ def test_png_of_256_colours_is_smaller_and_keeps_the_colour_of_areas() -> None:
     left, right = figure.subplots(1, 2)
     left.imshow(np.random.default_rng(0).random((40, 40, 3)))  # 1,600 colours
     right.imshow(np.array([[[168, 168, 83]], [[171, 167, 90]]], np.uint8), aspect="auto")
+    right.axhline(0.5, color=style.GUIDANCE, lw=2)  # less of it than of some noise
     whole = io.BytesIO()
     with mpl.rc_context(style.STYLE):
         figure.savefig(whole, format="png")
@@ -333,9 +334,12 @@ def test_png_of_256_colours_is_smaller_and_keeps_the_colour_of_areas() -> None:
         np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
         for png in (whole.getvalue(), small)
     )
-    for color in (168, 168, 83), (171, 167, 90), (255, 255, 255):
+    guidance = tuple(round(255 * part) for part in to_rgb(style.GUIDANCE))
+    for color, least in (
+        ((168, 168, 83), 500), ((171, 167, 90), 500), ((255, 255, 255), 500), (guidance, 20),
+    ):  # fmt: skip
         area = (before == color).all(-1)
-        assert area.sum() > 500
+        assert area.sum() > least
         assert (after[area] == color).all()
     assert np.abs(before - after).max() <= 90  # of noise, as far as 64 colours reach
 

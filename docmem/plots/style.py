@@ -38,6 +38,9 @@ OWN, NEGATIVE, GUIDANCE, INK, FAINT = "#117733", "#EE7733", "#332288", "#222222"
 ACTIVATION_COLORS = {
     "sigmoid": "#997700", "relu": "#004488", "tanh": "#BB5566", "swiglu": "#6699CC",
 }  # fmt: skip
+MEANINGS = (
+    *DOCUMENT_COLORS, *ACTIVATION_COLORS.values(), OWN, NEGATIVE, GUIDANCE, INK, FAINT,
+)  # fmt: skip
 SIGNED = "RdBu_r"
 # What draws the scripts of East Asia on Linux, macOS and Windows, and emoji, where installed.
 OTHER_SCRIPTS = (
@@ -202,21 +205,22 @@ def png_bytes(figure: Figure) -> bytes:
 def few_colors(rgb: np.ndarray) -> Image.Image:
     """A picture, (height, width, 3) bytes, in 256 colours.
 
-    The 96 most frequent stay as they are, so that every area keeps its colour; of the others, in
-    shades and at the edges of letters, each becomes the nearest of these and of 160 among them.
+    Those that mean something and the most frequent, 96 in all, stay as they are, so that documents
+    and areas keep their colours. Of the others, in shades and at the edges of letters, each becomes
+    the nearest of these, of 80 that leave no hue out, and of 80 that are near the most used.
     """
     codes = rgb.astype(np.uint32) @ np.array((1 << 16, 1 << 8, 1), np.uint32)
     counts = np.bincount(codes.ravel(), minlength=1 << 24)
     colors = counts.nonzero()[0]
-    by_use = colors[np.argsort(-counts[colors], kind="stable")]
+    meaning = np.isin(colors, [int(color[1:], 16) for color in MEANINGS])
+    by_use = colors[np.lexsort((-counts[colors], ~meaning))]
     triples = np.stack((by_use >> 16, by_use >> 8 & 255, by_use & 255), -1).astype(np.uint8)
     palette, rare = triples[:96], triples[96:]
     if len(rare):
-        shown = rare.repeat(counts[by_use[96:]].clip(max=50), axis=0)  # no shade outweighs all
-        among = Image.fromarray(shown[None]).quantize(160, Image.Quantize.MEDIANCUT)
-        palette = np.concatenate(
-            (palette, np.reshape((among.getpalette() or [])[: 3 * 160], (-1, 3)))
-        )
+        used = rare.repeat(counts[by_use[96:]].clip(max=50), axis=0)  # no shade outweighs all
+        for method, some in (("MAXCOVERAGE", rare), ("MEDIANCUT", used)):
+            found = Image.fromarray(some[None]).quantize(80, Image.Quantize[method]).getpalette()
+            palette = np.concatenate((palette, np.reshape(found or [], (-1, 3))[:80]))
     index = np.zeros(1 << 24, np.uint8)
     index[by_use] = cdist(triples, palette, "sqeuclidean").argmin(1)
     few = Image.fromarray(index[codes])
