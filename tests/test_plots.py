@@ -324,7 +324,7 @@ def test_png_of_256_colours_is_smaller_and_keeps_the_colour_of_areas() -> None:
     left, right = figure.subplots(1, 2)
     left.imshow(np.random.default_rng(0).random((40, 40, 3)))  # 1,600 colours
     right.imshow(np.array([[[168, 168, 83]], [[171, 167, 90]]], np.uint8), aspect="auto")
-    right.axhline(0.5, color=style.GUIDANCE, lw=2)  # less of it than of some noise
+    right.axhline(0.5, color=style.GUIDANCE, lw=4)  # less of it than of some noise
     whole = io.BytesIO()
     with mpl.rc_context(style.STYLE):
         figure.savefig(whole, format="png")
