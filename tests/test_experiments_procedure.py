@@ -78,7 +78,7 @@ def made_up(own: float, lowest: float = 3.0, other: float = 4.0) -> Known:
     def near(mean: float) -> list[float]:
         return [mean + 0.001 * seed for seed in range(5)]
 
-    return Known(near(own), near(other), near(lowest), near(1), near(1), near(1))
+    return Known(near(own), near(other), near(lowest), near(lowest - own), near(1), near(1))
 
 
 # Invented documents
@@ -239,7 +239,7 @@ def test_procedure_figure_shows_the_measured_values(results: dict[str, Any]) -> 
         assert marks(axes) == [value for cell in cells for value in cell]
     for axes, names, key in (
         (panels[4], procedure.ACTIVATIONS, "own"), (panels[5], procedure.ACTIVATIONS, "gap"),
-        (panels[6], ["2 documents"], "own"), (panels[7], ["2 documents"], "lowest_pair"),
+        (panels[6], ["2 documents"], "own"), (panels[7], ["2 documents"], "margin"),
     ):  # fmt: skip
         assert marks(axes) == [
             value for group in (found.plain, found.guided) for name in names
@@ -256,7 +256,7 @@ def made_up_procedure(
     Args:
         plain: other of tanh and relu without a negative, and half their lowest pair.
         sigmoid: other of sigmoid with guidance.
-        crowd: what guidance adds to the lowest pair of many documents.
+        crowd: what guidance adds to the worst margin of many documents.
         better: how much better Muon, spread and a negative for each row are, nats.
         own: of memories without a negative.
     """
@@ -279,19 +279,20 @@ def made_up_procedure(
 
 def test_procedure_claims_go_both_ways() -> None:
     good = made_up_procedure((4.0, 3.5), 4.0, 0.5, 0.5)
-    assert verdicts("procedure", good) == ["holds"] * 8
+    assert verdicts("procedure", good) == ["holds"] * 9
     bad = made_up_procedure((1.8, 1.0), 0.4, -0.5, -0.2)
     assert verdicts("procedure", bad) == [
-        *["does not hold"] * 2, "holds", "partly", *["does not hold"] * 4,
+        *["does not hold"] * 2, "holds", "partly", "does not hold", "holds",
+        *["does not hold"] * 3,
     ]  # fmt: skip
     same = made_up_procedure((4.0, 1.0), 4.0, 0.1, 0.0)
     assert verdicts("procedure", same)[:2] == ["partly"] * 2
-    assert verdicts("procedure", same)[5:] == ["does not hold"] * 3
+    assert verdicts("procedure", same)[5:] == ["holds", *["does not hold"] * 3]
     far = made_up_procedure((6.0, 5.5), 4.0, 0.5, 0.5)
-    assert verdicts("procedure", far)[2] == "does not hold"
-    assert verdicts("procedure", replace(good, combinations={})) == ["holds"] * 5
+    assert [verdicts("procedure", far)[place] for place in (2, 5)] == ["does not hold"] * 2
+    assert verdicts("procedure", replace(good, combinations={})) == ["holds"] * 6
 
 
 def test_procedure_says_nothing_of_what_was_not_learned() -> None:
     found = made_up_procedure((6.0, 6.0), 4.0, 0.5, 0.5, own=LEARNED + 0.1)
-    assert verdicts("procedure", found)[:5] == ["inconclusive"] * 5
+    assert verdicts("procedure", found)[:6] == ["inconclusive"] * 6

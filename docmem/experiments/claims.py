@@ -28,9 +28,11 @@ class Claim:
     parts: Sequence[Part]
     """What has to be so, all of it."""
     published: str = "left open"
-    """What the paper reports."""
+    """What the paper reports of it."""
     note: str = ""
     """Further numbers that help to read it; a sentence without its full stop."""
+    papers: bool = False
+    """Whether the paper claims it."""
     own: Sequence[float] = ()
     """Own cross entropy of the memories it is about, one per seed: above LEARNED there is no
     verdict. None where the claim is about learning itself."""
@@ -39,11 +41,6 @@ class Claim:
     check: bool = False
     """Whether it must be so, by a theorem or by what a word means: a check of the program, which
     every seed has to pass, and no finding."""
-
-    @property
-    def is_papers(self) -> bool:
-        """Whether the paper says anything of it, and so no check."""
-        return not self.check and not self.published.startswith(("left open", "not "))
 
 
 @dataclass(frozen=True)

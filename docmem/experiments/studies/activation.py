@@ -98,6 +98,7 @@ class Activation(Study[Results]):
             "Sigmoid opens every entry for every document",
             [above("share of active entries", found["sigmoid"].active, 1 - OPEN)],
             published="all on",
+            papers=True,
             check=True,
         )
         relu = found["relu"]
@@ -105,6 +106,7 @@ class Activation(Study[Results]):
             "Relu opens a sparse set of entries: fewer than half",
             [below("share of active entries", relu.active, 0.5)],
             published="sparse",
+            papers=True,
             note=f"before anything is trained, share {spread(relu.active_untrained)}",
             own=relu.own,
             exploratory=True,
@@ -120,6 +122,7 @@ class Activation(Study[Results]):
             "Tanh selects with both signs",
             [between("share of negative entries", tanh.negative, 0.25, 0.75)],
             published="signed",
+            papers=True,
             own=tanh.own,
         )
 

@@ -174,14 +174,15 @@ class Adding(Study[Results]):
             f"A document added to a trained memory is as well known as those it held, to "
             f"{OWN_MARGIN:g} nats",
             [below("own cross entropy, its minus theirs", gap, OWN_MARGIN)],
-            note=f"its {spread(added.of_new)}; {spread(added.recognised)} of {eleven} recognised",
+            note=f"its {spread(added.of_new)}, its text read as often as all others' together; "
+            f"{spread(added.recognised)} of {eleven} recognised",
             own=before,
             exploratory=True,
         )
         cost, harm = results.costs("added"), results.costs("naive").mean(1).tolist()
         yield Claim(
             f"Adding it costs no other document {ALLOWED:g} nats",
-            [below("largest change of another's own cross entropy", worst(cost), ALLOWED)],
+            [below("largest rise of another's own cross entropy", worst(cost), ALLOWED)],
             note=f"mean change {spread(cost.mean(1))}",
             own=before,
         )
@@ -193,10 +194,11 @@ class Adding(Study[Results]):
         every, gold = (np.mean(way.own, axis=1).tolist() for way in (added, anew))
         more = differences(every, gold)
         yield Claim(
-            f"Adding is no worse than training on all of them anew, to {OWN_MARGIN:g} nats",
+            "Adding, which reads more batches, is no worse than training on all of them anew, to "
+            f"{OWN_MARGIN:g} nats",
             [below("mean own cross entropy, added minus anew", more, OWN_MARGIN)],
-            note=f"anew {spread(gold)}; {added.readings[0]:,} batches read, anew "
-            f"{anew.readings[0]:,}",
+            note=f"anew {spread(gold)}; {added.readings[0]:,} batches read after those of the "
+            f"first training, anew {anew.readings[0]:,}",
             own=before,
             exploratory=True,
         )

@@ -90,7 +90,7 @@ class Continuity(Study[Results]):
         "shares of their bounds, and the steepest change of the cross entropy as steps are halved."
     )
     shown = "Change of g, of the selection and of the cross entropy on lines between DocReps"
-    finding = "Small steps of a DocRep make small changes, and nothing jumps"
+    finding = "A smaller step of a DocRep makes a smaller change: nothing jumps"
     needs = ("as it must be", "as it must be", "as it must be")
     caption = (
         f"Cross entropies of the first {TOKENS} tokens. Above, the first line of the first seed, "
@@ -170,12 +170,14 @@ class Continuity(Study[Results]):
             "of W_g, per unit of DocRep",
             parts("g_share", "steepest as a share of that", 1 + ROUNDING),
             published="argued",
+            papers=True,
             check=True,
         )
         yield Claim(
             "Near DocReps select near memories, within the slope of the activation times that",
             parts("selection_share", "steepest as a share of the bound", 1 + ROUNDING),
             published="argued",
+            papers=True,
             check=True,
         )
         yield Claim(
@@ -183,6 +185,7 @@ class Continuity(Study[Results]):
             "by less than 1.5 when the step is halved for the last time (a jump: 2)",
             parts("growth", "growth", 1.5),
             published="argued",
+            papers=True,
             check=True,
         )
 

@@ -1,8 +1,8 @@
 """Memory size against document length: does a longer document take more memory?
 
 The paper reports, for ten documents of 5 to 60 segments, correlations of 0.79 (sigmoid), 0.97
-(tanh) and 0.86 (relu), and does not say in a formula what the size of a memory is. Every reading
-of it that we know of is measured here: SIZES, of which the last grows with length by its very
+(tanh) and 0.86 (relu), and does not say in a formula what the size of a memory is. Seven readings
+of it are measured here: SIZES, of which the last grows with length by its very
 definition, and two controls that have no part in training. Documents are cut to lengths that the
 seed deals, few enough segments to be learned.
 """
@@ -89,7 +89,7 @@ class Length(Study[Results]):
         "one dot per document; below, for each the correlation with length of seven sizes and two "
         "controls, with the published one as a dashed line."
     )
-    shown = "Size of a memory against length of its document, by every reading of size"
+    shown = "Size of a memory against length of its document, by seven readings of size"
     finding = "The longer a document, the larger its memory"
     needs = ("holds", "holds", "holds")
     caption = (
@@ -131,6 +131,7 @@ class Length(Study[Results]):
                 f"{min(LENGTHS)} to {max(LENGTHS)} segments)",
                 [above("correlation with segments", one.correlations(MAIN), 0.5)],
                 published=f"{PUBLISHED[name]}",
+                papers=True,
                 own=one.own,
             )
         means = {SIZES[key]: results.mean_correlations(key) for key in SIZES}

@@ -123,6 +123,7 @@ class Nonlinear(Study[Results]):
             "A linear g opens more entries than one of 2 to 4 layers",
             [more("share of active entries, linear - mean of deeper", linear, deeper, 0.05)],
             published="L0 94 / 83 / 80 / 80",
+            papers=True,
             note=f"{note}; own cross entropy {spreads(own)}",
             own=unlearned,
         )
@@ -131,15 +132,20 @@ class Nonlinear(Study[Results]):
             "A linear g keeps documents further apart for their norm",
             [more("distance / L2, linear - mean of deeper", linear, deeper, 0.05)],
             published="distance / L2 0.76 / 0.56 / 0.53 / 0.51",
+            papers=True,
             note=note,
             own=unlearned,
         )
         linear, deeper, note = compared("dead")
+        untrained = {
+            name: [curve[0] for curve in depth.dead] for name, depth in results.depths.items()
+        }
         yield Claim(
             "A deeper g leaves more entries dead for every document",
             [more("share of dead entries, mean of deeper - linear", deeper, linear, 0.05)],
             published="more dead entries",
-            note=note,
+            papers=True,
+            note=f"{note}; untrained {spreads(untrained)}",
             own=unlearned,
         )
 

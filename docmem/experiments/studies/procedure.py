@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from docmem.experiments.claims import LEARNED, Claim, Claims
 from docmem.experiments.drawing import dot_series
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import above, below, highest, more, spread, spreads, values_of
+from docmem.experiments.stats import above, below, highest, more, spread, values_of
 from docmem.experiments.studies.capacity import Known, crowd, one_run
 from docmem.experiments.study import Study, columns
 from docmem.plots.style import GUIDANCE, NEGATIVE
@@ -80,7 +80,7 @@ class Procedure(Study[Results]):
         "Above, cross entropy under the own DocRep, the lowest under another's, the worst margin, "
         "share completed: a column for each choice of places and negatives, a colour for each "
         "optimizer. Below, without and with guidance: own cross entropy and gap by activation, "
-        "own and lowest cross entropy among more documents. One dot per seed."
+        "own cross entropy and worst margin among more documents. One dot per seed."
     )
     shown = "What the parts of the training contribute, and what guidance adds"
     finding = (
@@ -121,7 +121,7 @@ class Procedure(Study[Results]):
             (panels[0], ACTIVATIONS, "own", MEASURES["own"]),
             (panels[1], ACTIVATIONS, "gap", "another's - own cross entropy\n(nats per token)"),
             (panels[2], results.crowds, "own", MEASURES["own"]),
-            (panels[3], results.crowds, "lowest_pair", MEASURES["lowest_pair"]),
+            (panels[3], results.crowds, "margin", MEASURES["margin"]),
         ):
             series = {
                 text: (color, values_of({name: group[name] for name in names}, key))
@@ -135,6 +135,14 @@ class Procedure(Study[Results]):
 
     def _claims(self, results: Results) -> Claims:
         plain, guided, selecting = results.plain, results.guided, ("tanh", "relu")
+
+        def told(name: str, *keys: str) -> str:
+            """The measures of one setting, without and with guidance."""
+            return f"{name}: " + "; ".join(
+                f"{key.replace('_', ' ')} without {spread(getattr(plain[name], key))}, guided "
+                f"{spread(getattr(guided[name], key))}"
+                for key in keys
+            )
 
         yield Claim(
             "Without any negative, spread DocReps keep documents apart where tanh or relu selects: "
@@ -151,17 +159,14 @@ class Procedure(Study[Results]):
             exploratory=True,
         )  # fmt: skip
         yield Claim(
-            "Guidance raises the lowest pair of the preset's documents",
+            "Guidance widens the worst margin of the preset's documents: another's lowest cross "
+            "entropy minus the own one",
             [
-                more(f"lowest pair, guided minus not, {name}", guided[name].lowest_pair,
-                     plain[name].lowest_pair, 0.25)
+                more(f"margin, guided minus not, {name}", guided[name].margin,
+                     plain[name].margin, 0.25)
                 for name in selecting
             ],
-            note="; ".join(
-                f"{key} {text} {spreads(values_of({n: group[n] for n in selecting}, measure), ' ')}"
-                for key, measure in (("lowest pair", "lowest_pair"), ("other - own", "gap"))
-                for group, text in ((plain, "without"), (guided, "guided"))
-            ),
+            note="; ".join(told(name, "own", "lowest_pair", "margin") for name in selecting),
             own=highest(group[n].own for group in (plain, guided) for n in selecting),
             exploratory=True,
         )  # fmt: skip
@@ -173,14 +178,21 @@ class Procedure(Study[Results]):
             ],
             own=highest([plain["sigmoid"].own, guided["sigmoid"].own]),
         )
+        for name in results.crowds:
+            yield Claim(
+                f"Guidance widens the worst margin of {name}, which have nearer neighbours",
+                [more("margin, guided minus not", guided[name].margin, plain[name].margin, 0.25)],
+                note=told(name, "own", "lowest_pair", "margin"),
+                own=highest([plain[name].own, guided[name].own]),
+                exploratory=True,
+            )
         yield Claim(
-            "Guidance raises the lowest pair of more documents, which have nearer neighbours",
-            [
-                more(f"lowest pair, guided minus not, {name}", guided[name].lowest_pair,
-                     plain[name].lowest_pair, 0.25)
-                for name in results.crowds
-            ],
-            own=highest(group[n].own for group in (plain, guided) for n in results.crowds),
+            "With relu guidance widens the gap between another document's DocRep and the own one",
+            [more("other - own, guided minus not, nats", guided["relu"].gap, plain["relu"].gap,
+                  0.25)],
+            note=told("relu", "own", "gap"),
+            own=highest([plain["relu"].own, guided["relu"].own]),
+            exploratory=True,
         )  # fmt: skip
         if not results.combinations:
             return

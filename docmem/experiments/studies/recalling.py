@@ -126,6 +126,7 @@ class Recalling(Study[Results]):
                 claim,
                 [more(f"{measured}, own - best of the others", own, best, margin)],
                 published=published,
+                papers=key == "rougeL",
                 note=spreads(scores, " "),
                 own=results.own_ce,
             )

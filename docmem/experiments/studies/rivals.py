@@ -1,8 +1,8 @@
 """Rivals: what one could take instead of a document memory, and when to take what.
 
 The paper leaves it open. All have as many trained parameters, the optimizer and rate that did best
-on an unreported seed, and the same seconds: they take turns with the document memory, which trains
-as its preset says. Only the document in the context is not trained.
+in half the time on an unreported seed, and the same seconds: they take turns with the document
+memory, which trains for the epochs of its preset. Only the document in the context is not trained.
 
 Other prose, which each reads while it is switched on, is the beginning of those articles of the
 encyclopedia that the seed did not draw: nothing here was trained on them.
@@ -196,8 +196,8 @@ class Rivals(Study[Results]):
     finding = "Of all that can name a text's document, the memory learns most in the same seconds"
     needs = (None, "holds")
     caption = (
-        "{results.advice}Under a name: trained parameters. A single address is own and another's. "
-        "Dashed: the base LM's speed."
+        "{results.advice}What has learned less may do less harm: see own. Under a name: trained "
+        "parameters. A single address is own and another's. Dashed: the base LM's speed."
     )
 
     def measure(self, pool: RunPool) -> Results:
