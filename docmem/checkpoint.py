@@ -1,7 +1,8 @@
 """The state of an optimisation on disk, so that a killed run resumes to the same numbers.
 
-A checkpoint is one safetensors file: the trained parameters, AdamW's moments and step
-counts, the states of the random generators, and a small JSON of progress. No pickles.
+A checkpoint is one safetensors file: the trained parameters, what the optimizer
+keeps (AdamW's moments and step counts, Muon's momentum), the states of the random generators, and
+a small JSON of progress. No pickles.
 """
 
 from __future__ import annotations

@@ -29,8 +29,13 @@ from docmem.errors import (
 
 ENCYCLOPEDIA = Path(__file__).parent / "assets" / "encyclopedia"
 SUFFIXES = (".txt", ".md", ".markdown")
-# What Markdown files may begin with: settings between two lines of dashes, which are no text.
-FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?\n)?(---|\.\.\.)[ \t]*(\n|\Z)", re.S)
+# What Markdown files may begin with: settings, as `key: value`, between two lines of dashes, which
+# are no text.
+FRONT_MATTER = re.compile(
+    r"\A---[ \t]*\n(?=(?:[ \t]*(?:#[^\n]*)?\n)*(?:[\w.-]+[ \t]*:|---|\.\.\.))"
+    r"(.*?\n)?(---|\.\.\.)[ \t]*(\n|\Z)",
+    re.S,
+)
 NAMED = 5
 """Files that an error names, at most."""
 WIKITEXT = "EleutherAI/wikitext_document_level"
@@ -85,6 +90,15 @@ def title_of(text: str, otherwise: str) -> str:
     return " ".join((found[1] or found[2]).split() if found else ()) or otherwise
 
 
+def front_title(settings: str) -> str:
+    """The title in a Markdown file's front matter, also over several lines; empty without one."""
+    found = re.search(r"^title:(.*(?:\n[ \t]+.*)*)", settings, re.M)
+    words = " ".join(found[1].split()) if found else ""
+    if quoted := re.fullmatch(r"([\"'])(.*?)\1(?: #.*)?", words):
+        return quoted[2].strip()
+    return re.sub(r"^[>|][+-]? | #.*$|^#.*$", "", words).strip()
+
+
 def read_document(path: Path) -> Document:
     """One text file as a document.
 
@@ -105,8 +119,7 @@ def read_document(path: Path) -> Document:
     title = " ".join(path.stem.split())
     if path.suffix.lower() != ".txt" and (front := FRONT_MATTER.match(text)):
         text = text[front.end() :]
-        named = re.search(r"^title:[ \t]*([\"']?)(.*\S)\1[ \t]*$", front[1] or "", re.M)
-        title = named[2] if named else title
+        title = front_title(front[1] or "") or title
     if not text.split():
         raise DocmemError(f"{path} is empty. Write something in it, or move it away.")
     if not (title := title_of(text, otherwise=title)):
@@ -124,12 +137,12 @@ def documents_in(folder: Path) -> tuple[list[Path], list[str]]:
         DocmemError: if the folder is missing, a file, or cannot be read.
     """
     try:
-        there = folder.is_dir() and [*folder.iterdir()]
+        there = [*folder.iterdir()] if folder.is_dir() else None
     except OSError as error:
         raise DocmemError(f"{folder} cannot be read: {error}.") from error
-    if there is False and folder.exists():
+    if there is None and folder.exists():
         raise DocmemError(f"{folder} is a file; give the folder it lies in, which is read whole.")
-    if there is False:
+    if there is None:
         raise DocmemError(
             f"There is no folder {str(folder)!r}, and no documents are called so. Give "
             f"encyclopedia, {', '.join(WIKITEXT_CONFIGS)}, or a folder of .txt or .md files."
@@ -147,17 +160,8 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     return f"{', '.join(names[:most])}{more}"
 
 
-def read_folder(folder: Path) -> list[Document]:
-    """Every .txt, .md and .markdown file of a folder, in name order, hidden ones left out.
-
-    Raises:
-        DocmemError: as `read_files`.
-    """
-    return [*read_files(folder).values()]
-
-
 def read_files(folder: Path) -> dict[str, Document]:
-    """The same, by the names of the files.
+    """Every .txt, .md and .markdown file of a folder, by its name, in name order; no hidden ones.
 
     Raises:
         DocmemError: as `documents_in`; or if it holds no such file, or some cannot be read, which
@@ -177,6 +181,12 @@ def read_files(folder: Path) -> dict[str, Document]:
         also = f" Nor can these be read: {listed(others, NAMED)}." if others else ""
         raise DocmemError(f"{first}{also}") from first
     return documents
+
+
+def as_named(name: str | os.PathLike[str]) -> str:
+    """A name as it is; a relative Path as ./path, so that no name that docmem knows hides it."""
+    relative = isinstance(name, os.PathLike) and not Path(name).is_absolute()
+    return f"./{os.fspath(name)}" if relative else os.fspath(name)
 
 
 def is_folder(source: str) -> bool:
@@ -255,12 +265,11 @@ def load_documents(
             has two pages of one title.
     """
     check_text("source", str(source))
-    if source == "encyclopedia":  # a Path of this name is a folder
-        documents = read_folder(ENCYCLOPEDIA)
-    elif isinstance(source, str) and source in WIKITEXT_CONFIGS:
+    if isinstance(source, str) and source in WIKITEXT_CONFIGS:
         documents = read_wikitext(source, cache_dir)
     else:
-        files = read_files(Path(source))
+        # A Path of the encyclopedia's name is a folder.
+        files = read_files(ENCYCLOPEDIA if source == "encyclopedia" else Path(source))
         documents = [*files.values()]
         wanted = {*titles} or {one.title for one in documents[:max_documents]}
         named = {file: one.title for file, one in files.items() if one.title in wanted}

@@ -31,10 +31,10 @@ UNIONS = (typing.Union, types.UnionType)
 WIDER: dict[Any, Any] = {
     int: Integral, float: Real, Path: (str, os.PathLike), tuple: (tuple, list),
 }  # fmt: skip
-"""What is as good as a type: numbers of numpy, paths as strings, lists."""
+"""What is accepted in place of a type: numbers of numpy, strings as paths, lists as tuples."""
 BASE_LM, EVERYTHING = "(base LM)", "all entries"
-"""What stands in place of a title where the LM read without memory, or with all its entries open:
-no document is called so."""
+"""Names that stand for the LM without memory, and with all entries open. No document may have one
+of them as its title."""
 # How an error calls a type, and where to get one.
 NAMES: dict[Any, str] = {
     bool: "True or False", int: "a whole number", float: "a number", str: "a string",
@@ -130,7 +130,7 @@ def check_type(name: str, value: object, kind: Any) -> None:
         what = "choose one of" if get_origin(kind) is Literal else "it must be"
         raise ArgumentError(f"{name} is {_misfit(value, kind)}; {what} {_words(kind)}.")
     several = get_args(kind) if get_origin(kind) in UNIONS else (kind,)
-    if Path in several and str not in several and isinstance(value, str | os.PathLike):
+    if Path in several and isinstance(value, str | os.PathLike):
         check_path(name, value)
     for one in several:
         if get_origin(one) is Annotated and _fits(value, one):
@@ -391,10 +391,10 @@ def did_you_mean(title: str, titles: Iterable[str]) -> str:
 def fault_of(error: Exception) -> str:
     """What is wrong where reading a file failed so: the file, or the device it should go to."""
     words = re.search("CUDA|NVIDIA|MPS|device string", str(error))
-    no_device = words and isinstance(error, AssertionError | RuntimeError)  # as torch says it
-    fault = "it is damaged or not a docmem file"
-    if no_device:
-        fault = "torch cannot use that device here"
     if isinstance(error, PermissionError):
         fault = "you may not read it"
+    elif words and isinstance(error, AssertionError | RuntimeError):  # as torch says it
+        fault = "torch cannot use that device here"
+    else:
+        fault = "it is damaged or not a docmem file"
     return f"{fault} ({type(error).__name__}: {error})"

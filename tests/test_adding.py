@@ -8,7 +8,9 @@ from docmem.core.memory import DocumentMemory
 from docmem.documents import Document
 from docmem.editing.add import add
 from docmem.editing.doc_reps import append_doc_rep, farthest_free_doc_rep
+from docmem.editing.forget import forget
 from docmem.errors import DocmemError
+from docmem.evaluation.plane import key_plane
 from docmem.evaluation.recall import recognition
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel
@@ -47,6 +49,17 @@ def test_add_teaches_the_new_document_and_keeps_the_others(
     assert added.recognised == 4
     assert all(torch.equal(given.state_dict()[name], tensor) for name, tensor in weights.items())
     assert given.config.n_docs == len(given.titles or []) == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_add_and_forget_take_a_memory_that_was_only_read(
+    trained: tuple[LanguageModel, Run], cache: HiddenStateCache, dtype: torch.dtype
+) -> None:
+    lm, run = trained
+    given = run.load_memory().requires_grad_(False).to(dtype)
+    assert add(cache, given, NEW.title, epochs=1).doc_reps.shape == (4, 2)
+    assert forget(run.cache_hidden_states(lm), given, 0, epochs=1).doc_reps.shape == (3, 2)
+    assert key_plane(run.cache_hidden_states(lm), given, points=3).ce.isfinite().all()
 
 
 def test_add_appends_title_and_doc_rep_and_leaves_the_old_doc_reps(

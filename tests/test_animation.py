@@ -40,6 +40,10 @@ def test_spaced_snapshots_grow_apart_and_never_repeat(count: int, frames: int) -
         assert sum(steps[: len(steps) // 2]) < sum(steps[len(steps) // 2 :]) / 2
 
 
+def test_a_single_frame_is_the_last_snapshot() -> None:
+    assert spaced_snapshots(10, 1) == [9]
+
+
 def test_spaced_snapshots_keeps_all_if_fewer_than_frames() -> None:
     assert spaced_snapshots(3, 50) == [0, 1, 2]
 
@@ -167,10 +171,12 @@ def test_frame_shows_losses_up_to_its_epoch(trained: tuple[LanguageModel, Run]) 
     assert list(negative.get_ydata()) == [e.negative_ce for e in run.load_history()[:20]]
     assert list(picture.cursor.get_xdata()) == [20, 20]
     assert picture.epoch.get_text() == "epoch 20 of 60"
-    picture.show(panels_at(run.load_snapshots(), 1), 20.5)  # on to the cursor, half way to the next
-    assert positive.get_xdata()[-1] == 20.5
-    between = [epoch.positive_ce for epoch in run.load_history()[19:21]]
-    assert positive.get_ydata()[-1] == pytest.approx(np.mean(between))
+    picture.show(panels_at(run.load_snapshots(), 1), 20.5)  # the next mean is not known yet
+    assert [positive.get_xdata()[-1], *picture.cursor.get_xdata()] == [20, 20.5, 20.5]
+    last = run.load_history()[19]
+    assert picture.losses.get_text().startswith(f"epoch 20: own {last.positive_ce:.2f} ")
+    picture.show(panels_at(run.load_snapshots(), 0), 1)
+    assert positive.get_marker() == "o"  # a line of one point would not be seen
     picture.show(panels_at(run.load_snapshots(), 0), 0.5)
     assert len(positive.get_xdata()) == 0
 

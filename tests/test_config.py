@@ -183,8 +183,10 @@ def test_unknown_preset_is_rejected_with_the_known_ones():
         preset("pythia-1B")
 
 
-def test_tiny_is_the_embedded_lm_as_a_path_too(tmp_path):
-    assert preset_for(Path("tiny")) == preset("tiny")
+def test_a_path_is_a_folder_whatever_its_name():
+    assert preset_for("tiny") == preset("tiny")
+    assert preset_for(Path("tiny")) == preset("smollm2-135m", lm_name="./tiny")
+    assert preset("tiny", documents=Path("encyclopedia")).documents == "./encyclopedia"
 
 
 def test_lm_size_applies_only_to_pythia_and_llama2(tmp_path):

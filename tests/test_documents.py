@@ -14,7 +14,7 @@ from docmem.documents import (
     Document,
     choose,
     load_documents,
-    read_folder,
+    read_files,
     segments,
     title_of,
 )
@@ -146,6 +146,10 @@ def test_all_unreadable_files_are_named_at_once(tmp_path: Path):
         ("---\n---\nIt burns.", "lamp", "It burns."),
         ("---\nno end of it", "lamp", "---\nno end of it"),
         ("a line\n---\ntitle: x\n---\n", "lamp", "a line\n---\ntitle: x\n---\n"),
+        ("---\nA rule.\n---\nIt burns.", "lamp", "---\nA rule.\n---\nIt burns."),
+        ("---\n# a\n\ntitle: >-\n  The\n  Lamp\nid: 3\n---\nIt burns.", "The Lamp", "It burns."),
+        ("---\ntitle: Lamp # draft\n---\nIt burns.", "Lamp", "It burns."),
+        ("---\ntitle: 'A # b' # draft\n---\nIt burns.", "A # b", "It burns."),
         ("#  Two\t words \n\nIt burns.", "Two words", "#  Two\t words \n\nIt burns."),
     ],
 )
@@ -205,7 +209,7 @@ def test_first_documents_are_taken_without_a_seed():
 def test_hidden_files_are_left_out_and_ambiguous_titles_refused(tmp_path: Path):
     for name in ("intro.md", "intro.txt", "other.md", "._other.md"):
         (tmp_path / name).write_text("some words", encoding="utf-8")
-    assert [one.title for one in read_folder(tmp_path)] == ["intro", "intro", "other"]
+    assert [one.title for one in read_files(tmp_path).values()] == ["intro", "intro", "other"]
     with pytest.raises(DocmemError, match="2 documents are called 'intro'"):
         load_documents(tmp_path, titles=["intro", "other"])
     assert len(load_documents(tmp_path, titles=["other"])) == 1

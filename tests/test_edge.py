@@ -36,6 +36,7 @@ from docmem.evaluation.continuity import continuity
 from docmem.evaluation.plane import along_line, key_plane
 from docmem.evaluation.recall import Completion, Recognition, completion, recognition
 from docmem.evaluation.search import search_descent, search_grid
+from docmem.evaluation.verbatim import verbatim
 from docmem.experiments import runner
 from docmem.explore.page import write_page
 from docmem.lm.fetch import fetch
@@ -60,7 +61,7 @@ CALLABLE = (
     keep_doc_reps, key_plane,
     measure, measure_plane, memory_selection_gif, Path, plan, PretrainConfig, recognition,
     runner.claims, runner.figure, runner.load_results, runner.redraw, runner.run_experiment,
-    search_descent, search_grid, selection_figure, table, toy_lm, write_page,
+    search_descent, search_grid, selection_figure, table, toy_lm, verbatim, write_page,
 )  # fmt: skip
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -372,16 +373,16 @@ Run.open(5) | path
 Run.open(b"outputs") | path
 Run.open(None) | path
 Run.open(run) | path is a Run
-Run.open("") | run.json
+Run.open("") | path is
 Run.open("nowhere") | nowhere
-Run.open("x" * 5000) | cannot be read
+Run.open("x" * 5000) | cannot be a path
 Run.open(file) | is not a run
 Run.open() | 'path'
 Run.open("x", close=True) | takes no argument 'close'
 run.load_lm(5) | name
 run.load_lm(lm) | name
 run.load_lm("") | name is ''
-run.load_lm(Path("nowhere")) | 'nowhere'
+run.load_lm(Path("nowhere")) | './nowhere'
 check(run) | path is a Run
 check("nowhere", repair=1) | repair
 run.check_lm("tiny") | lm
@@ -420,6 +421,17 @@ DocumentMemory.from_pretrained(run.path / "memory", map_location="cuda:99") | de
 DocumentMemory.from_pretrained(run.path / "memory", map_location=5) | map_location
 DocumentMemory.from_pretrained(run.path / "memory", strict=False) | 'strict'
 memory.save_pretrained(5) | save_directory
+memory.save_pretrained("") | save_directory is ''
+memory.save_pretrained("~/memory") | ~ means nothing
+verbatim("a b", "c", 0) | least is 0
+key_plane(cache, memory, points=3, extent=1e300) | extent
+train(replace(config, dtype="bfloat16"), lm=lm, documents=docs) | dtype is bfloat16, float32
+train(replace(config, num_gpus=40), lm=lm, documents=docs) | num_gpus is 40
+write(do_sample=True, epsilon_cutoff=5.0) | epsilon_cutoff, 0 to 1
+write(diversity_penalty=1.0) | diversity_penalty, beam
+write(output_scores=True) | output_scores
+LanguageModel(lm.model, lm.tokenizer, "x" * 300) | name
+key_plane(HiddenStateCache(lm, [cache.batches[0]], [1], -1), memory, points=3) | document 0
 memory.save_pretrained(None) | save_directory
 memory.save_pretrained(file) | a_file
 memory.index_of(True) | document is True

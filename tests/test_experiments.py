@@ -254,7 +254,7 @@ def test_a_spread_is_mean_and_sample_deviation() -> None:
     three = spread([1.0, 2.0, 6.0])
     assert three.mean == 3.0
     assert three.sd == pytest.approx(math.sqrt((4 + 1 + 9) / 2))
-    assert str(three) == "3.00 ± 2.65 (n = 3)"
+    assert str(three) == "3.00 ± 2.65"
     assert str(spread([2.0])) == "2.00 (one seed)"
     assert spreads({"a": [2.0], "b": [3.0]}) == "a: 2.00 (one seed), b: 3.00 (one seed)"
 

@@ -106,7 +106,11 @@ def test_lm_with_own_modules_shares_weights_but_no_hooks(trained: Trained) -> No
     assert (own.name, own.origin) == (lm.name, "a package")
     assert lm_fingerprint(own.model) == lm_fingerprint(lm.model)
     for mine, theirs in zip(own.model.parameters(), lm.model.parameters(), strict=True):
-        assert mine is theirs
+        assert mine.data_ptr() == theirs.data_ptr()
+        assert not mine.requires_grad
+        theirs.requires_grad_(True)  # as the cell may want it
+        assert not mine.requires_grad
+        theirs.requires_grad_(False)
     batch = lm.tokenize(["Cyclone Odalys crossed the Brannic Sea"])
     with torch.no_grad():
         base = own.model(**forward_inputs(own.model, batch)).logits

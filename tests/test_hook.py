@@ -313,5 +313,20 @@ def test_a_document_that_was_never_left_is_not_in_force_when_attached_again(
     hooked = attach(lm.model, memory)
     with hooked:
         hooked.document(0).__enter__()
+        late = hooked.document(1)
+    with pytest.raises(DocmemError, match="not attached"):
+        late.__enter__()
     with hooked:
         assert hooked.doc_rep is None
+
+
+def test_rows_are_repeated_for_generate_of_transformers_alone(lm, memory: DocumentMemory, batch):
+    with attach(lm.model, memory) as hooked, hooked.document(memory.doc_reps[:2]):
+
+        def generate() -> torch.Tensor:
+            return hooked.model(input_ids=torch.ones(4, 3).long()).logits
+
+        with pytest.raises(DocmemError, match="one per row"):
+            generate()
+        ids = hooked.model.generate(torch.ones(2, 3).long(), num_beams=2, max_new_tokens=2)
+        assert len(ids) == 2

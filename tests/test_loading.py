@@ -1,5 +1,7 @@
 """The LM: its blocks, its tokens, and where it is loaded from."""
 
+import copy
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -69,8 +71,7 @@ def test_texts_are_padded_on_the_left_to_the_longest(lm: LanguageModel):
     batch = lm.tokenize(TEXTS)
     rows = [lm.tokenizer(text)["input_ids"] for text in TEXTS]
     longest = max(map(len, rows))
-    pad = lm.tokenizer.pad_token_id
-    assert batch.input_ids.tolist() == [[pad] * (longest - len(row)) + row for row in rows]
+    assert batch.input_ids.tolist() == [[0] * (longest - len(row)) + row for row in rows]
     assert batch.attention_mask.sum(1).tolist() == [len(row) for row in rows]
     assert batch.attention_mask[:, -1].all()
 
@@ -83,6 +84,36 @@ def test_only_tokens_after_a_real_token_are_predicted(lm: LanguageModel):
 def test_texts_are_cut_at_max_length(lm: LanguageModel):
     whole = lm.tokenizer(TEXTS[0])["input_ids"]
     assert lm.tokenize(TEXTS, max_length=4).input_ids[0].tolist() == whole[:4]
+
+
+def test_texts_are_cut_at_their_end_whatever_the_tokenizer_says(lm: LanguageModel):
+    whole = lm.tokenizer(TEXTS[0])["input_ids"]
+    lm.tokenizer.truncation_side = "left"
+    try:
+        assert lm.tokenize(TEXTS, max_length=4).input_ids[0].tolist() == whole[:4]
+        assert lm.tokenizer.truncation_side == "left"
+    finally:
+        lm.tokenizer.truncation_side = "right"
+
+
+def test_a_pad_token_that_the_lm_lacks_is_not_read():
+    lm = toy_lm(seed=3)
+    lm = dataclasses.replace(lm, tokenizer=copy.deepcopy(lm.tokenizer))
+    lm.tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    assert lm.tokenizer.pad_token_id >= lm.model.config.vocab_size
+    batch = lm.tokenize(TEXTS)
+    assert lm.model(**forward_inputs(lm.model, batch)).logits.isfinite().all()
+
+
+def test_a_path_is_a_folder_also_where_docmem_knows_its_name(
+    lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    lm.model.save_pretrained(tmp_path / "tiny")
+    lm.tokenizer.save_pretrained(tmp_path / "tiny")
+    monkeypatch.chdir(tmp_path)
+    assert load_lm(Path("tiny")).d_model == lm.d_model != load_lm("tiny").d_model
+    with pytest.raises(DocmemError, match=r"no folder '\./elsewhere'"):
+        load_lm(Path("elsewhere"))
 
 
 def test_text_beyond_the_context_is_rejected(lm: LanguageModel):

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 import docmem.lm.pretraining as pretraining
-from docmem.documents import read_folder
+from docmem.documents import read_files
 from docmem.errors import DocmemError
 from docmem.lm.loading import load_lm
 from docmem.lm.pretraining import (
@@ -44,7 +44,7 @@ def test_pretrained_folder_loads_and_its_card_gives_the_measured_loss(
     lm = load_lm(pretrain(config))
     card = (config.out / "README.md").read_text()
     _, held = split_paragraphs(
-        pretraining.read_paragraphs(read_folder(config.text)), 0.1, config.seed
+        pretraining.read_paragraphs([*read_files(config.text).values()]), 0.1, config.seed
     )
     stream = pretraining.token_stream(lm.tokenizer, held)
     measured = held_out_ce(lm.model, stream, config.context, config.batch_size)

@@ -19,6 +19,7 @@ import docmem.training.train
 from docmem.errors import DocmemError
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
+from docmem.training.history import Epoch
 from docmem.training.run import Run
 from docmem.training.train import train
 
@@ -85,6 +86,23 @@ def test_run_killed_between_two_files_resumes_from_the_last_checkpoint(
         with pytest.raises(Killed):
             go()
     assert_same(go(), whole)
+
+
+def test_snapshots_whose_checkpoint_was_not_written_are_taken_again(
+    go, whole: Run, monkeypatch: pytest.MonkeyPatch
+):
+    def until_between_checkpoints(epoch: Epoch) -> bool:
+        return epoch.epoch <= whole.config.save_freq
+
+    with monkeypatch.context() as patch:
+        saved = docmem.training.train.save_checkpoint
+        patch.setattr(docmem.training.train, "save_checkpoint", killed_at(2, saved))
+        with pytest.raises(Killed):
+            go(on_epoch=until_between_checkpoints)
+    again = go()
+    assert_same(again, whole)
+    assert again.snapshots() == whole.snapshots()
+    assert again.load_snapshots().epochs == sorted(again.load_snapshots().epochs)
 
 
 def test_run_is_not_finished_before_its_last_memory_is_saved(

@@ -35,6 +35,15 @@ def test_memory_is_config_and_safetensors(tmp_path: Path):
     assert files - {"README.md"} == {"config.json", "model.safetensors"}
 
 
+def test_weights_that_are_no_numbers_are_not_saved_over_good_ones(tmp_path: Path):
+    memory = make()
+    memory.save_pretrained(tmp_path)
+    memory.values.weight.data[0, 0] = torch.nan
+    with pytest.raises(DocmemError, match="no finite numbers"):
+        memory.save_pretrained(tmp_path)
+    assert DocumentMemory.from_pretrained(tmp_path).config == memory.config
+
+
 def test_truncated_weights_are_rejected(tmp_path: Path):
     make().save_pretrained(tmp_path)
     path = tmp_path / "model.safetensors"

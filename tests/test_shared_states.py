@@ -115,11 +115,15 @@ def test_folder_stays_within_its_budget(
     size = first.stat().st_size
     for path in others:
         os.utime(path, (1, 1))  # used long ago
+    left = first.with_name(f".{first.name}.1.partial")  # of a process that was killed
+    left.write_bytes(bytes(size))
+    os.utime(left, (1, 1))
     monkeypatch.setattr(shared_states, "BUDGET_GB", 1.5 * size / 1e9)
     lm = toy_lm()
     assert shared.states_dir is not None
     SharedStates(shared.states_dir, lm.model, 0)
     assert files(shared) == [first]
+    assert not left.exists()
 
 
 def test_folder_that_cannot_be_written_is_a_sentence(shared: TrainConfig, tmp_path: Path) -> None:

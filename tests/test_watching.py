@@ -165,8 +165,18 @@ def test_a_toml_file_changes_the_preset_and_flags_change_the_file(tmp_path: Path
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_what_a_run_wrote_is_fed_back(name: Any, lm: LanguageModel, tmp_path: Path) -> None:
     config = preset(name, seed=7, weight_decay=0.5)
-    write_json(tmp_path / "run.json", describe(config, lm, load_documents(max_documents=3)))
+    documents = load_documents(max_documents=config.max_labels)
+    write_json(tmp_path / "run.json", describe(config, lm, documents))
     assert parsed("--config", str(tmp_path / "run.json")) == config
+
+
+def test_articles_chosen_in_python_are_fed_back_by_their_titles(
+    lm: LanguageModel, tmp_path: Path
+) -> None:
+    chosen = load_documents()[5:8]
+    write_json(tmp_path / "run.json", describe(preset("tiny"), lm, chosen))
+    titles = tuple(one.title for one in chosen)
+    assert parsed("--config", str(tmp_path / "run.json")) == preset("tiny", titles=titles)
 
 
 def test_documents_given_in_python_are_not_taken_for_the_encyclopedia(

@@ -280,8 +280,8 @@ class Generate:
         memory, layer = run.load_memory(), run.config.hook_memory_layer
         document = self.document
         if not document:
-            document, nobodys = pointed_to(lm, memory, layer, self.prompt)
-            base = "; the base LM alone reads it better (--document none)" if nobodys else ""
+            document, base_is_better = pointed_to(lm, memory, layer, self.prompt)
+            base = "; the base LM alone reads it better (--document none)" if base_is_better else ""
             print(f"Recalling {document!r}, under which the prompt is most likely{base}.")
         if document == BASE_LM or (document.lower() == "none" and document not in run.titles):
             text = generate_text(lm.model, lm.tokenizer, self.prompt, **options)

@@ -105,9 +105,9 @@ def parse(arguments: Sequence[str]) -> Any:
 
 
 def absent(arguments: Sequence[str]) -> Iterator[str]:
-    """The arguments with an absent value as the help writes it, `none`, made tyro's `None`.
+    """The arguments with `none`, an absent value in the help, replaced by tyro's `None`.
 
-    Of flags whose values are texts it is a text.
+    Values of flags that take texts stay as they are.
     """
     flag = ""
     for argument in arguments:
@@ -142,7 +142,7 @@ def trainings(arguments: Sequence[str]) -> tuple[TrainConfig, ...]:
 
 
 def exit_status(job: Callable[[], int]) -> int:
-    """What a job answers; 1 if something the reader can mend stopped it, 130 if Ctrl-C did."""
+    """The job's exit status; 1 after an error that the user can correct, 130 after Ctrl-C."""
     try:
         status = job()
         sys.stdout.flush()  # what fails is said here
@@ -166,7 +166,7 @@ def exit_status(job: Callable[[], int]) -> int:
 
 
 def sentence(error: BaseException) -> str | None:
-    """What to say of an error that the reader can act on, perhaps nothing; None of any other."""
+    """The message for an error that the user can act on, perhaps empty; None for any other."""
     if isinstance(error, DocmemError):
         return str(error)
     if isinstance(error, OSError):

@@ -19,18 +19,15 @@ def text_config(model: nn.Module) -> Any:
 def find_blocks(model: nn.Module) -> nn.ModuleList:
     """The LM's blocks: its one outermost ModuleList of `num_hidden_layers`; DocmemError if none."""
     count = text_config(model).num_hidden_layers
-    found = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == count
-    ]
+    lists = {name: one for name, one in model.named_modules() if isinstance(one, nn.ModuleList)}
+    found = [name for name, blocks in lists.items() if len(blocks) == count]
     outermost = [one for one in found if not any(one.startswith(f"{other}.") for other in found)]
     if len(outermost) != 1:
         raise DocmemError(
             f"{type(model).__name__} has {len(outermost)} lists of {count} blocks "
             f"({', '.join(found) or 'none'}); docmem needs a causal LM with exactly one."
         )
-    return cast(nn.ModuleList, model.get_submodule(outermost[0]))
+    return lists[outermost[0]]
 
 
 def resolve_layer(layer: int, n_blocks: int) -> int:

@@ -10,10 +10,10 @@ The LM itself is not touched. Hidden states that it records may lack the memory'
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from numbers import Integral
+from traceback import walk_stack
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,8 @@ def hidden_states_of(output: Any) -> Tensor:
 
 
 def generating() -> bool:
-    """Whether the LM is called by a generate(), which repeats rows for beams and sequences."""
-    return any(frame.f_code.co_name == "generate" for frame, _ in traceback.walk_stack(None))
+    """Whether transformers' generate() calls the LM: it repeats rows for beams and sequences."""
+    return "GenerationMixin.generate" in (f.f_code.co_qualname for f, _ in walk_stack(None))
 
 
 class Hooked:
@@ -122,6 +122,7 @@ class _Under(AbstractContextManager[Hooked]):
         self._hooked, self._doc_rep, self._before = hooked, doc_rep, list[Tensor | None]()
 
     def __enter__(self) -> Hooked:
+        _ = self._hooked.model  # refuses where nothing is attached
         self._before.append(self._hooked.doc_rep)
         self._hooked.doc_rep = self._doc_rep
         return self._hooked

@@ -235,6 +235,8 @@ class DocumentMemory(nn.Module, ModelHubMixin):
         if given := [name for name, one in options.items() if one is not None and not push_to_hub]:
             raise DocmemError(f"{given[0]} has no effect without push_to_hub=True; leave it out.")
         metadata = {"titles": self.titles, "config": shape, "origin": self.origin}
+        if not all(tensor.isfinite().all() for tensor in self.state_dict().values()):
+            raise DocmemError("Some weights are no finite numbers. The memory was not saved.")
         save_tensors(folder / WEIGHTS, self.state_dict(), metadata)
         write_json(folder / CONFIG, shape)
         write_text(folder / "README.md", str(self.generate_model_card()))

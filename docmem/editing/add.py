@@ -61,7 +61,7 @@ def add(
     """
     check_same_documents(cache, memory, new=1)
     new_id = memory.config.n_docs
-    larger = append_doc_rep(memory, title).to(cache.device)
+    larger = append_doc_rep(memory, title).to(cache.device, torch.float32).requires_grad_(True)
     new = [index for index, doc_id in enumerate(cache.doc_ids) if doc_id == new_id]
     kept = [index for index, doc_id in enumerate(cache.doc_ids) if doc_id != new_id] * epochs
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError, check_index, check_titles, checked
+from docmem.lm.forward import plain_arithmetic
 from docmem.training.origin import changed
 
 # Places tried for a new DocRep.
@@ -24,6 +25,7 @@ def plane_extent(points: Float[Tensor, "n_docs axes"]) -> float:
     return max(1.0, 1.08 * points.abs().max().item())
 
 
+@plain_arithmetic()
 @checked
 def append_doc_rep(memory: DocumentMemory, title: str | None = None) -> DocumentMemory:
     """A copy of the memory with one more DocRep, where it is farthest from all; nothing is trained.
@@ -57,7 +59,7 @@ def farthest_free_doc_rep(doc_reps: Float[Tensor, "n_docs key_dim"]) -> Float[Te
     direction = torch.randn(TRIED, key_dim, generator=generator, device="cpu")
     direction /= direction.norm(dim=1, keepdim=True)
     out = torch.rand(TRIED, 1, generator=generator, device="cpu") ** (1 / key_dim)
-    known = doc_reps.cpu()
+    known = doc_reps.cpu().float()
     places = known.norm(dim=1).max() * out * direction
     return places[torch.cdist(places, known).min(1).values.argmax()].to(doc_reps)
 

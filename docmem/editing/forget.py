@@ -22,7 +22,7 @@ import torch
 from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import plane_extent
 from docmem.errors import Count, Natural, NotNegative, Positive, Rate, check_at_least, checked
-from docmem.lm.cross_entropy import base_cross_entropies, check_same_documents
+from docmem.lm.cross_entropy import check_same_documents, document_mean
 from docmem.lm.forward import frozen, plain_arithmetic
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.training.origin import changed
@@ -71,10 +71,11 @@ def forget(
     check_same_documents(cache, memory)
     check_at_least("margin", margin, -math.inf)
     gone, device = memory.index_of(document), memory.doc_reps.device
-    memory = copy.deepcopy(memory).to(cache.device)
+    memory = copy.deepcopy(memory).to(cache.device, torch.float32).requires_grad_(True)
     memory.origin = changed(memory.origin)
     reach = plane_extent(memory.doc_reps) if extent is None else extent
-    wanted = base_cross_entropies(cache)[gone].item() + margin
+    base = document_mean(cache, gone, lambda index: cache.base_cross_entropy(index)[None])
+    wanted = base.item() + margin
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(memory.parameters(), lr=lr, weight_decay=weight_decay)
     forgotten, kept = _split(cache, gone)

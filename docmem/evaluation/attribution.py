@@ -78,9 +78,9 @@ def count_attributions(
 def pointed_to(
     lm: LanguageModel, memory: DocumentMemory, layer: int, prompt: str
 ) -> tuple[str, bool]:
-    """The title of the document under which a prompt is most likely, and is it none's?
+    """The document under which a prompt is most likely, and whether it is likelier by the base LM.
 
-    None's: the base LM reads it better than under any. Of a single document nothing is read.
+    With a single document nothing is read.
 
     Raises:
         DocmemError: as `attribute`.

@@ -40,11 +40,11 @@ class Recall(NamedTuple):
     """How well a run's memory gives back what it was trained on."""
 
     recognition: Recognition
-    """Cross entropies of every document under every DocRep."""
+    """Cross entropies of each text read, under DocReps."""
     completion: Completion
     """Share of tokens continued correctly, 16 after 16."""
-    base_ce: Float[Tensor, " n_docs"]
-    """Cross entropy of each document by the base LM, nats per token."""
+    base_ce: Float[Tensor, " texts"]
+    """Cross entropy of each text read by the base LM, nats per token."""
 
 
 Loader = Callable[[], LanguageModel]
@@ -138,14 +138,15 @@ def measure_plane(
 
 
 def _loader(run: Run, lm: LanguageModel | Loader | None) -> Loader:
-    """What gives the run's LM; a given LM that is another one is refused now."""
+    """A function that returns the run's LM. A wrong `lm` is refused here, before measuring."""
     if isinstance(lm, nn.Module):  # which can be called, as a loader
         check_type("lm", lm, LanguageModel)
     if isinstance(lm, LanguageModel):
         run.check_lm(lm)
+        return lambda: lm
 
     def load() -> LanguageModel:
-        loaded = lm if isinstance(lm, LanguageModel) else (lm or run.load_lm)()
+        loaded = (lm or run.load_lm)()
         run.check_lm(loaded)
         return loaded
 

@@ -108,7 +108,8 @@ def compare(
     Args:
         run: a trained run.
         document: title or index of the document to compare with.
-        prompt: what the LM is given; None: the first words of segment `segment`.
+        prompt: what the LM is given; None: the first words of segment `segment`, as far as the
+            LM's context allows.
         lm: the run's LM; None: loaded.
         under: name of each condition to what is in force: a title or index of the memory, a
             DocRep, `docmem.ALL_ENTRIES` or `docmem.BASE_LM`. None: the document's own DocRep, the
@@ -129,6 +130,7 @@ def compare(
     run.check_lm(lm)
     if prompt is None:
         prompt = opening(source, segment, segment_length=run.config.segment_length)
+        prompt = lm.prompt(prompt, max_new_tokens)
     if under is None:
         known = chosen.titles or run.titles[: chosen.config.n_docs]
         under = {}

@@ -13,6 +13,7 @@ from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import plane_extent
 from docmem.errors import Count, Natural, Positive, checked
 from docmem.lm.cross_entropy import cross_entropies_at
+from docmem.lm.forward import plain_arithmetic
 from docmem.lm.hidden_states import HiddenStateCache
 
 # The steepest slope of an activation.
@@ -51,6 +52,7 @@ def selection_bound(memory: DocumentMemory) -> float | None:
     return bound
 
 
+@plain_arithmetic()
 @torch.no_grad()
 @checked
 def continuity(

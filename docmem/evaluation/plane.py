@@ -10,7 +10,8 @@ LM's head is the largest part. A map of more than 25 points per side is therefor
 fine, and interpolated where that is enough (`docmem.evaluation.refinement`); it says where.
 """
 
-from typing import Any, NamedTuple
+import functools
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +21,15 @@ from tqdm.auto import tqdm
 
 from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import plane_extent
-from docmem.errors import DocmemError, NotNegative, Positive, Several, as_doc_reps, checked, counted
+from docmem.errors import (
+    DocmemError,
+    NotNegative,
+    Several,
+    as_doc_reps,
+    check_positive,
+    checked,
+    counted,
+)
 from docmem.evaluation.refinement import Refined, refine
 from docmem.lm.cross_entropy import (
     check_readable,
@@ -34,6 +43,8 @@ from docmem.lm.hidden_states import HiddenStateCache
 # Largest error at a cell's centre, in nats per token, where a map is left to interpolation.
 TOLERANCE = 0.05
 NO_ERROR = torch.tensor(0.0)
+Reach = Annotated[float, functools.partial(check_positive, most=1e18)]
+"""How far a map reaches: float32 has room for what the memory makes of it."""
 
 
 class KeyPlane(NamedTuple):
@@ -86,7 +97,7 @@ class KeyPlane(NamedTuple):
         return self.ce.numel() if self.measured is None else int(self.measured.sum())
 
     @property
-    def perplexity(self) -> Float[Tensor, "n_docs points points"]:
+    def perplexity(self) -> Float[Tensor, "texts points points"]:
         """The exponential of the cross entropy."""
         return self.ce.exp()
 
@@ -124,7 +135,8 @@ def plane_of(doc_reps: Float[Tensor, "n_docs key_dim"]) -> tuple[Tensor, Tensor]
     n_docs, key_dim = doc_reps.shape
     if key_dim == 2:
         return torch.zeros(2), torch.eye(2)
-    check_plane(n_docs, key_dim)
+    if why := why_no_plane(n_docs, key_dim):
+        raise DocmemError(why)
     from sklearn.decomposition import PCA
 
     fitted = PCA(n_components=2).fit(doc_reps.numpy())
@@ -132,18 +144,14 @@ def plane_of(doc_reps: Float[Tensor, "n_docs key_dim"]) -> tuple[Tensor, Tensor]
     return as_tensor(np.asarray(fitted.mean_)), as_tensor(np.asarray(fitted.components_))
 
 
-def spans_plane(n_docs: int, key_dim: int) -> bool:
-    """Whether so many DocReps of such a length span a plane."""
-    return key_dim == 2 or min(n_docs, key_dim) > 1
-
-
-def check_plane(n_docs: int, key_dim: int) -> None:
-    """Raise if so many DocReps of such a length span no plane."""
-    if not spans_plane(n_docs, key_dim):
-        raise DocmemError(
-            f"{counted(n_docs, 'DocRep')} of length {key_dim} cannot span a plane; it takes a "
-            "key_dim of 2, or a larger one and two documents."
-        )
+def why_no_plane(n_docs: int, key_dim: int) -> str:
+    """Why so many DocReps of such a length span no plane, in a sentence; empty if they do."""
+    if key_dim == 2 or min(n_docs, key_dim) > 1:
+        return ""
+    return (
+        f"{counted(n_docs, 'DocRep')} of length {key_dim} cannot span a plane; it takes a "
+        "key_dim of 2, or a larger one and two documents."
+    )
 
 
 @plain_arithmetic()
@@ -153,7 +161,7 @@ def key_plane(
     memory: DocumentMemory,
     *,
     points: Several = 25,
-    extent: Positive | None = None,
+    extent: Reach | None = None,
     tolerance: NotNegative = TOLERANCE,
     texts: Int[Tensor, " texts"] | None = None,
     progress: bool = False,
@@ -180,7 +188,7 @@ def key_plane(
     doc_reps = (memory.doc_reps.cpu() - origin) @ axes.T  # (n_docs, 2)
     reach = plane_extent(doc_reps) if extent is None else extent
     axis = torch.linspace(-reach, reach, points)
-    width = 2 * reach / max(1, points - 1)
+    width = 2 * reach / (points - 1)
 
     def document(index: int) -> Refined:
         def read(places: Int[Tensor, "asked 2"]) -> Float[Tensor, " asked"]:

@@ -38,6 +38,7 @@ class Search(NamedTuple):
     """Cross entropy of each text there, nats per token."""
 
 
+@plain_arithmetic()
 @checked
 def search_grid(
     cache: HiddenStateCache, memory: DocumentMemory, *, points: int = 15, refinements: Natural = 3

@@ -4,7 +4,9 @@ import re
 from collections import defaultdict
 from typing import NamedTuple
 
-# A word may hold an apostrophe, a hyphen, a decimal point or a comma between digits.
+from docmem.errors import Count, checked
+
+# A word may hold an apostrophe, a hyphen, a point or a comma between two letters or digits.
 WORD = re.compile(r"\w+(?:['’.,-]\w+)*")
 
 
@@ -15,7 +17,8 @@ class Span(NamedTuple):
     end: int
 
 
-def verbatim(text: str, source: str, least: int = 4) -> list[Span]:
+@checked
+def verbatim(text: str, source: str, least: Count = 4) -> list[Span]:
     """Find the parts of `text`, of at least `least` words, that stand word for word in `source`.
 
     Parts are searched from left to right, each is as long as possible, and they do not overlap.

@@ -73,14 +73,17 @@ class Judged:
 
     @property
     def found(self) -> str:
-        """Each part: its effect with the interval, what it had to be, what is decided."""
+        """Each part: its effect with the interval, what it had to be, what is decided; and n."""
+        parts = self.claim.parts
         if self.claim.check:
-            told = [f"{part.name} {effect_text(part)}, {part.rule}" for part in self.claim.parts]
+            told = [f"{part.name} {effect_text(part)}, {part.rule}" for part in parts]
         else:
             told = [
                 f"{part.name} {effect_text(part)}, wanted {part.rule}: {decision}"
-                for part, decision in zip(self.claim.parts, self.decisions, strict=True)
+                for part, decision in zip(parts, self.decisions, strict=True)
             ]
+        seeds = {len(part.effect) for part in parts}
+        told[-1] += f" (n = {', '.join(map(str, sorted(seeds)))})"
         if self.unlearned:
             told.append(f"not learned: own cross entropy {spread(self.claim.own)}")
         note = self.claim.note
@@ -99,11 +102,11 @@ def judge(claims: Iterable[Claim]) -> list[Judged]:
 
 
 def effect_text(part: Part) -> str:
-    """Its mean with the interval and the number of seeds."""
+    """Its mean with the interval; of one seed there is none."""
     if len(part.effect) < 2:
-        return f"{part.mean:z.2f} (n = 1)"
+        return f"{part.mean:z.2f}"
     low, high = part.interval
-    return f"{part.mean:z.2f} [{low:z.2f}, {high:z.2f}] (n = {len(part.effect)})"
+    return f"{part.mean:z.2f} [{low:z.2f}, {high:z.2f}]"
 
 
 Claims = Iterator[Claim]

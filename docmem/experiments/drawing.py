@@ -136,7 +136,9 @@ def plane_maps(
             else:
                 axes.plot(x, y, "o", ms=4, color=INK, mec="white", mew=0.6)
         axes.set_title(title)
-    figure.colorbar(image, ax=panels, label=label, aspect=14, pad=0.01)
+    highest = max(float(np.max(one.values)) for one in maps.values())
+    extend = "max" if highest > limits[1] else "neither"
+    figure.colorbar(image, ax=panels, label=label, aspect=14, pad=0.01, extend=extend)
 
 
 def dot_rows(
@@ -144,7 +146,10 @@ def dot_rows(
 ) -> None:
     """A row for each of several things: one dot per seed and a bar at their mean."""
     for place, values in enumerate(rows):
-        axes.plot(values, [place] * len(values), mark, ms=5, color=color, alpha=0.45, mew=0)
+        axes.plot(
+            values, [place] * len(values), mark, ms=5, color=color, alpha=0.45, mew=0,
+            clip_on=False,
+        )  # fmt: skip
         axes.plot([np.mean(values)] * 2, [place - 0.3, place + 0.3], color=color, lw=2)
 
 

@@ -85,9 +85,10 @@ class Results:
         """What was trained, for the line under a figure's title."""
         pool, config = self.pool, self.pool.config
         optimizer = {"adamw": "AdamW", "muon": "Muon"}[config["optimizer"]]
+        way = ", trained as the paper does" if pool.procedure == "paper" else ""
         fast = "a test of the program: numbers mean nothing. " if pool.fast else ""
         return (
-            f"{fast}Preset {pool.preset}: {config['max_labels']} documents of at most "
+            f"{fast}Preset {pool.preset}{way}: {config['max_labels']} documents of at most "
             f"{config['max_segments']} segments, {config['hook_memory_dim']} entries, "
             f"{config['num_epochs']} epochs of {optimizer}, a dot for each of {pool.seeds} seeds, "
             "unless said otherwise. A seed draws documents, DocReps and weights."

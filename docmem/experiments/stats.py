@@ -37,7 +37,7 @@ class Spread(NamedTuple):
     def __str__(self) -> str:
         if self.n == 1:
             return f"{self.mean:.2f} (one seed)"
-        return f"{self.mean:.2f} ± {self.sd:.2f} (n = {self.n})"
+        return f"{self.mean:.2f} ± {self.sd:.2f}"
 
 
 def spread(values: Iterable[float]) -> Spread:
@@ -48,7 +48,7 @@ def spread(values: Iterable[float]) -> Spread:
 
 
 def spreads(groups: Mapping[str, Sequence[float]], between: str = ": ") -> str:
-    """The spread of each group as text: `tanh: 0.50 ± 0.10 (n = 5), relu: …`."""
+    """The spread of each group as text: `tanh: 0.50 ± 0.10, relu: …`."""
     return ", ".join(f"{name}{between}{spread(values)}" for name, values in groups.items())
 
 

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from docmem.documents import segments
 from docmem.errors import DocmemError, checked, counted
 from docmem.evaluation.attribution import BASE_LM, attribute
-from docmem.evaluation.plane import spans_plane
+from docmem.evaluation.plane import why_no_plane
 from docmem.evaluation.search import search_grid
 from docmem.explore._explorer import Explorer, lm_of, reporting
 from docmem.explore._pictures import Explanation, explanation
@@ -63,7 +63,7 @@ class AttributionExplorer(Explorer):
             raise DocmemError("There is no text yet; paste a sentence or more.")
         ce_of = {a.title: a.ce for a in attribute(self.lm, self.memory, self.layer, text)}
         search = None
-        if spans_plane(*self.memory.doc_reps.shape):
+        if not why_no_plane(*self.memory.doc_reps.shape):
             batch = self.lm.tokenize([text])
             cache = HiddenStateCache(self.lm, [batch], [0], self.layer)
             search = search_grid(cache, self.memory)

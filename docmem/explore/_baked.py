@@ -63,7 +63,7 @@ def color_variables(color_of: Callable[[int], str]) -> str:
 
 
 def packed(values: Tensor | np.ndarray, kind: str) -> dict[str, Any]:
-    """Numbers as JavaScript unpacks them: float32, int8 or uint16, little-endian."""
+    """Numbers as JavaScript unpacks them: float32, int8 or uint32, little-endian."""
     array = np.ascontiguousarray(values, np.dtype(kind).newbyteorder("<"))
     return {"type": kind, "data": base64.b64encode(array.tobytes()).decode()}
 
@@ -154,7 +154,9 @@ def prompts_for(run: Run, plane: KeyPlane, lm: LanguageModel) -> list[str]:
     config, chosen = run.config, farthest_points(plane, 3)
     firsts = {segments(one.text, config.segment_length)[0].split()[0] for one in run.documents}
     openings = [
-        opening(run.documents[index], words=5, segment_length=config.segment_length)
+        lm.prompt(
+            opening(run.documents[index], words=5, segment_length=config.segment_length), NEW_TOKENS
+        )
         for index in chosen
     ]
     begun = len(firsts) == 1 and any(
@@ -208,7 +210,7 @@ def plane_of_run(
         "prompts": list(prompts),
         "places": packed(places, "float32"),
         "texts": pieces,
-        "written": [packed(np.array(which), "uint16") for which in found],
+        "written": [packed(np.array(which), "uint32") for which in found],
         "verbatim": sum(shares) / len(shares),  # after the first prompt, over the grid
         "newTokens": NEW_TOKENS,
     }
@@ -233,6 +235,7 @@ def recall_of_run(run: Run, lm: LanguageModel, n_prompts: int) -> list[list[dict
         prompts = []
         for segment in reversed(range(max(0, len(learned) - n_prompts), len(learned))):
             prompt = opening(document, segment, segment_length=config.segment_length)
+            prompt = lm.prompt(prompt, NEW_TOKENS)
             rows = continuations(
                 lm, memory, config.hook_memory_layer, document, prompt, under,
                 max_new_tokens=NEW_TOKENS,

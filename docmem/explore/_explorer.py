@@ -5,13 +5,13 @@ import copy
 import dataclasses
 import html
 import io
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ipywidgets
 import numpy as np
+import torch
 from IPython import get_ipython
 from IPython.display import DisplayHandle, display
 from matplotlib.figure import Figure
@@ -121,11 +121,12 @@ def _close_earlier_explorers_of_cell(explorer: Explorer) -> None:
 def with_own_modules(lm: LanguageModel) -> LanguageModel:
     """The same weights in modules of their own.
 
-    Widgets answer in a thread of their own while a cell runs. Hooks that they put on the LM, or
-    blocks that they skip, must not meet those of the cell.
+    Widgets answer in a thread of their own while a cell runs. Hooks that they put on the LM,
+    blocks that they skip, or gradients that they turn off, must not meet those of the cell.
     """
-    weights = itertools.chain(lm.model.parameters(), lm.model.buffers())
-    shared = {id(weight): weight for weight in weights}
+    shared: dict[int, Any] = {id(buffer): buffer for buffer in lm.model.buffers()}
+    for weight in lm.model.parameters():
+        shared[id(weight)] = torch.nn.Parameter(weight.detach(), requires_grad=False)
     return dataclasses.replace(
         lm, model=copy.deepcopy(lm.model, shared), tokenizer=copy.deepcopy(lm.tokenizer)
     )

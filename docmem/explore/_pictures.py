@@ -17,7 +17,7 @@ from docmem.plots.plane import name_axes, plane_map, territories
 from docmem.plots.style import (
     FAINT,
     INK,
-    SIGNED,
+    SIGNED_STEPS,
     badge,
     document_color,
     drawable,
@@ -104,9 +104,9 @@ def _bars(
 
 
 def _draw_point(axes: Axes, x: float, y: float) -> None:
-    """Where the point is: a ring seen on any colour."""
-    axes.plot(x, y, "o", ms=17, mfc="none", mec="white", mew=5, zorder=7)
-    axes.plot(x, y, "o", ms=17, mfc="none", mec=INK, mew=2.2, zorder=8)
+    """Where the point is: a ring seen on any colour, around a badge that may be there."""
+    axes.plot(x, y, "o", ms=21, mfc="none", mec="white", mew=5, zorder=7)
+    axes.plot(x, y, "o", ms=21, mfc="none", mec=INK, mew=2.2, zorder=8)
 
 
 def _draw_badges(axes: Axes, plane: KeyPlane, documents: Sequence[int]) -> None:
@@ -152,8 +152,8 @@ def plane_reading(
     bars.xaxis.set_major_locator(LogLocator(10))  # perplexities may span four decades
     strip = figure.add_subplot(grid[1, :])
     strip.imshow(
-        reading.selection.numpy()[None], aspect="auto", interpolation="nearest", cmap=SIGNED,
-        vmin=-limit, vmax=limit,
+        reading.selection.numpy()[None], aspect="auto", interpolation="nearest",
+        cmap=SIGNED_STEPS, vmin=-limit, vmax=limit,
     )  # fmt: skip
     strip.set_yticks([])
     strip.set_title("Memory selection: one cell per entry, red above zero, blue below", fontsize=9)

@@ -136,7 +136,7 @@ class KeyPlaneExplorer(Explorer):
         self._lm_in_use, self._state_in_use = threading.Lock(), threading.RLock()
         self.point = self._text_at = self._within(*plane.doc_reps[0].tolist())
         self.reading = self._measured(self.point)
-        self.prompt = self._first_title() if prompt is None else prompt
+        self.prompt = self.lm.prompt(self.titles[0], NEW_TOKENS) if prompt is None else prompt
         self.text = self._written(self.point, self.prompt)
         super().__init__(_PlaneWidget(scene=self._scene(), state=self._state()))
         answer_during_cell(self.widget)
@@ -221,11 +221,6 @@ class KeyPlaneExplorer(Explorer):
             ce = cross_entropies_at(self.cache, self.memory, doc_rep[None])[:, 0]
         return self._read(point, ce, True)
 
-    def _first_title(self) -> str:
-        """The first document's title, cut so that the LM can go on from it."""
-        context = self.lm.context
-        return self.lm.beginning(self.titles[0], context and max(1, context - NEW_TOKENS))
-
     def _written(self, point: Point, prompt: str) -> str:
         """What the LM writes at a point."""
         doc_rep = self._doc_rep(point)
@@ -242,16 +237,15 @@ class KeyPlaneExplorer(Explorer):
 
     def _scene(self) -> dict[str, Any]:
         """What stays: the map, its documents, the scales, the colours."""
-        colors = territories(self.plane, len(self.titles), color_of=self._color)
+        shown = self.documents
+        colors = territories(
+            self.plane, len(shown), color_of=lambda row: document_color(shown[row])
+        )
         return {
             **plane_scene(self.plane, self.titles, self.selection_limit, self.documents),
             "ink": INK,
             "map": png_url(colors[::-1]),  # one pixel per cell, the top row first
         }
-
-    def _color(self, row: int) -> str:
-        """The colour of a document by its place among those shown."""
-        return document_color(self.documents[row])
 
     def _state(self) -> dict[str, Any]:
         """The point and its reading, as the page draws them."""

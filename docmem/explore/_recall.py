@@ -41,7 +41,8 @@ class RecallExplorer(Explorer):
         self.rows: Comparison
         """Under the own DocRep, the other document's, the mix, and by the base LM."""
         self.table = ipywidgets.HTML(layout={"width": "100%"})
-        self.recall(0, opening(self.documents[0]), min(1, len(self.documents) - 1))
+        first = self.lm.prompt(opening(self.documents[0]), NEW_TOKENS)
+        self.recall(0, first, min(1, len(self.documents) - 1))
         super().__init__(
             ipywidgets.VBox([*self._build(), self.table], layout={"max_width": "1000px"})
         )
@@ -67,14 +68,11 @@ class RecallExplorer(Explorer):
         if not 0 <= mix <= 1:
             raise DocmemError(f"The share of the other is {mix}; give a number from 0 to 1.")
         own, others = self.memory.doc_reps[[one, two]]
-        under = {
-            f"{one + 1}  its own DocRep": own,
-            f"{two + 1}  another's DocRep": others,
-            f"{1 - mix:.0%} of {one + 1}, {mix:.0%} of {two + 1}": torch.lerp(own, others, mix),
-            "no memory: the base LM": BASE_LM,
-        }
-        if one == two:  # there is no other, and nothing to mix
-            under = {name: under[name] for name in (f"{one + 1}  its own DocRep", [*under][-1])}
+        under = {f"{one + 1}  its own DocRep": own}
+        if one != two:
+            mixed = f"{1 - mix:.0%} of {one + 1}, {mix:.0%} of {two + 1}"
+            under |= {f"{two + 1}  another's DocRep": others, mixed: torch.lerp(own, others, mix)}
+        under["no memory: the base LM"] = BASE_LM
         self.rows = continuations(
             self.lm, self.memory, self.layer, self.documents[one], prompt, under,
             max_new_tokens=NEW_TOKENS,
@@ -144,9 +142,8 @@ class RecallExplorer(Explorer):
     def sources(self) -> list[Source]:
         """The two documents whose words are marked."""
         return [
-            Source(f"{index + 1}  {document.title}", document_color(index), document.text)
-            for index in dict.fromkeys((self.document, self.other))
-            for document in [self.documents[index]]
+            Source(f"{i + 1}  {self.documents[i].title}", document_color(i), self.documents[i].text)
+            for i in dict.fromkeys((self.document, self.other))
         ]
 
 

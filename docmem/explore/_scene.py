@@ -9,9 +9,11 @@ import torch
 
 from docmem.core.memory import DocumentMemory
 from docmem.evaluation.plane import KeyPlane, plane_of
+from docmem.lm.forward import plain_arithmetic
 from docmem.plots.style import SIGNED, document_color, ink_on
 
 
+@plain_arithmetic()
 @torch.no_grad()
 def selection_limit(plane: KeyPlane, memory: DocumentMemory) -> float:
     """The selection drawn darkest: as in the animations the 99.5th percentile, over the map."""

@@ -116,8 +116,8 @@ class ScrubberExplorer(Explorer):
     def alt(self) -> str:
         """What the picture shows, in words."""
         losses = []
-        for (name, run), picture in zip(self.runs.items(), self._pictures, strict=True):
-            done = run.load_history()[: int(self.epoch)]
+        for name, picture in zip(self.runs, self._pictures, strict=True):
+            done = picture.history[: int(self.epoch)]
             losses.append(
                 f"{name}: own {done[-1].positive_ce:.2f}, "
                 f"{after_own(picture.negative)} {done[-1].negative_ce:.2f} nats"
@@ -161,8 +161,13 @@ class ScrubberExplorer(Explorer):
         ]
         figure = Figure(figsize=(sum(widths), 7.0), dpi=DPI)
         parts = figure.subfigures(1, len(widths), width_ratios=widths, wspace=0, squeeze=False)[0]
+        top = max(
+            max(run.config.target_negative_ce, epoch.positive_ce, epoch.negative_ce)
+            for run in self.runs.values()
+            for epoch in run.load_history()
+        )
         return figure, [
-            SelectionPicture(self.runs[name], self.limits[name], part, place == 0, name)
+            SelectionPicture(self.runs[name], self.limits[name], part, place == 0, name, top)
             for place, (part, name) in enumerate(zip(parts, self.runs, strict=True))
         ]
 

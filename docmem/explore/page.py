@@ -101,7 +101,7 @@ def write_page(
         read = first_segments(runs[0], lm, tokens).batches
         texts = [batch.input_ids[0].tolist() for batch in read]
         bundle = lm_bundle(lm, runs[0].load_memory(), runs[0].config.hook_memory_layer, texts)
-    planes = [measure_plane(run, lambda: lm, points, tokens) for run in runs]
+    planes = [measure_plane(run, lm, points, tokens) for run in runs]
     given = list(prompts) or prompts_for(runs[0], planes[0], lm)
     memories: list[dict[str, Any]] = [
         {
@@ -177,7 +177,7 @@ def words_of(
     prompts: Sequence[str],
 ) -> dict[str, str]:
     """The words and numbers in the essay, all of the first run."""
-    known, shares, base = measure(run, lambda: lm)
+    known, shares, base = measure(run, lm)
     n_docs, config = len(run.titles), run.config
     parameters = sum(parameter.numel() for parameter in lm.model.parameters())
     worst = known.lowest_pair

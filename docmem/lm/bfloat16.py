@@ -35,9 +35,9 @@ SLOW = 20
 
 @functools.cache
 def bfloat16_cost() -> float | None:
-    """Time of a bfloat16 product, as a multiple of float32's; None: it killed the process.
+    """Time of a bfloat16 product, as a multiple of float32's.
 
-    Tried once per process, which takes some seconds.
+    None: the trial failed or took too long. Tried once per process, which takes some seconds.
     """
     command = [sys.executable, "-c", TRIAL]
     try:
@@ -55,8 +55,9 @@ def fast_dtype(device: str) -> str:
     if device.startswith("cuda"):
         # A T4, as in Colab, emulates bfloat16 slowly.
         return "bfloat16" if torch.cuda.get_device_capability(device)[0] >= 8 else "float16"
-    untried = not device.startswith("cpu") or torch.backends.cpu.get_cpu_capability() == "AVX2"
-    cost = None if untried else bfloat16_cost()
+    if not device.startswith("cpu") or torch.backends.cpu.get_cpu_capability() == "AVX2":
+        return "float32"
+    cost = bfloat16_cost()
     return "bfloat16" if cost is not None and cost < FAST else "float32"
 
 

@@ -25,8 +25,16 @@ def document_mean(
         cache: the batches.
         doc_id: the document's index.
         read: takes the index of a batch, returns its cross entropies, nats per token.
+
+    Raises:
+        DocmemError: if the cache has no batch of this document.
     """
     mine = [index for index, whose in enumerate(cache.doc_ids) if whose == doc_id]
+    if not mine:
+        raise DocmemError(
+            f"The hidden-state cache has no text of document {doc_id}, as they are numbered from "
+            "0; give its `doc_ids` without a gap."
+        )
     ce = torch.stack([read(index).cpu() for index in mine])
     counts = torch.stack([cache.batches[index].predicted.sum().cpu() for index in mine])
     return (ce * counts[:, None]).sum(0) / counts.sum()
@@ -130,11 +138,11 @@ def check_order(
 
 
 def on_device_of(cache: HiddenStateCache, memory: DocumentMemory) -> DocumentMemory:
-    """The memory, or a copy of it, on the device of the cached hidden states, as `check_fits`."""
+    """The memory in float32 on the device of the hidden states, a copy if need be; `check_fits`."""
     check_fits(cache, memory)
-    if memory.doc_reps.device == cache.device:
+    if memory.doc_reps.device == cache.device and memory.doc_reps.dtype == torch.float32:
         return memory
-    return copy.deepcopy(memory).to(cache.device)
+    return copy.deepcopy(memory).to(cache.device, torch.float32)
 
 
 def cross_entropies_of(

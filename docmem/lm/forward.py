@@ -1,6 +1,7 @@
 """One forward of the frozen LM: its inputs, as far as a given module."""
 
 import inspect
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple
@@ -37,9 +38,33 @@ def check_bare(blocks: Iterable[nn.Module]) -> None:
         )
 
 
+_IN_USE: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+"""Threads of the LMs that are `frozen` now."""
+
+
+def check_thread(owner: int) -> None:
+    """Raise unless the current thread is the one that has changed an LM for itself."""
+    if not torch.compiler.is_compiling() and owner != threading.get_ident():
+        raise DocmemError(
+            "This LM is in use in another thread, which reads it otherwise than it is. Wait for "
+            "that one to end, or give each thread an LM of its own."
+        )
+
+
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Within: no parameter of `model` requires a gradient and dropout is off. After: as before."""
+    """Within: no parameter of `model` requires a gradient and dropout is off. After: as before.
+
+    Raises:
+        DocmemError: if another thread is within, or the LM was made in inference mode.
+    """
+    outermost = model not in _IN_USE
+    check_thread(_IN_USE.setdefault(model, threading.get_ident()))
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise DocmemError(
+            "This LM was made within torch.inference_mode(), so nothing can be learned through it. "
+            "Make it outside."
+        )
     required = {parameter: parameter.requires_grad for parameter in model.parameters()}
     modes = {module: module.training for module in model.modules()}
     try:
@@ -51,6 +76,8 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
         for module, mode in modes.items():
             module.training = mode
+        if outermost:
+            del _IN_USE[model]
 
 
 @contextmanager
@@ -151,10 +178,13 @@ def forward_until(
         The hook's last argument: the module's output, or its positional arguments.
     """
     caught: list[Any] = []
+    reader = threading.get_ident()
 
     def catch(*arguments: Any) -> None:
-        caught.append(arguments[-1])
-        raise _StopForward
+        # Another thread's forward goes on. (What is compiled cannot ask for its thread.)
+        if torch.compiler.is_compiling() or threading.get_ident() == reader:
+            caught.append(arguments[-1])
+            raise _StopForward
 
     handle = register(catch)
     try:

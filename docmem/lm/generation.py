@@ -23,14 +23,15 @@ from docmem.lm.folding import folded
 from docmem.lm.forward import without_dropout
 from docmem.lm.loading import check_causal, check_tokens, context_of
 
-# Options of transformers that do nothing unless tokens are sampled, of which some are shares, or
-# without beams; and those that docmem sets.
+# Options of transformers: SAMPLING have no effect unless tokens are sampled, and SHARES of them lie
+# from 0 to 1; BEAMS have none with one beam; OURS are set by docmem.
 SAMPLING = {"temperature", "top_k", "top_p", "min_p", "typical_p", "top_h", "epsilon_cutoff",
             "eta_cutoff"}  # fmt: skip
-SHARES = {"top_p", "min_p", "typical_p"}
-BEAMS = {"length_penalty", "early_stopping"}
+SHARES = {"top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"}
+BEAMS = {"length_penalty", "early_stopping", "diversity_penalty"}
 OURS = {"inputs", "input_ids", "attention_mask", "max_length", "num_return_sequences",
-        "return_dict_in_generate", "tokenizer", "kwargs", "generation_config", "custom_generate",
+        "return_dict_in_generate", "output_scores", "output_logits", "output_attentions",
+        "output_hidden_states", "tokenizer", "kwargs", "generation_config", "custom_generate",
         "assistant_early_exit"}  # fmt: skip
 # What some LMs ask for by themselves: greedy means the likeliest token, of whatever LM.
 GREEDY = {"do_sample": False, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
@@ -39,6 +40,8 @@ GREEDY = {"do_sample": False, "repetition_penalty": 1.0, "no_repeat_ngram_size":
 class _AllEntries:
     def __repr__(self) -> str:
         return "ALL_ENTRIES"
+
+    __reduce__ = __repr__  # a copy is itself
 
 
 ALL_ENTRIES = _AllEntries()
@@ -85,7 +88,6 @@ def generate(
         )
 
 
-@torch.no_grad()
 def generate_text(
     model: Any, tokenizer: Any, prompt: str, *, max_new_tokens: int = 40, **options: Any
 ) -> str:
@@ -168,19 +170,21 @@ def check_options(model: Any, options: dict[str, Any]) -> None:
         if name not in known or name.startswith("_"):
             hint = did_you_mean(name, [*(known - OURS), "max_new_tokens"])
             raise DocmemError(f"generate takes no option {name!r} here.{hint}")
-        if name in SAMPLING and value is not None and not options.get("do_sample"):
+        if value is None:
+            continue
+        if name in SAMPLING and not options.get("do_sample"):
             raise DocmemError(
                 f"{name} is {value!r}, but without do_sample=True no token is sampled, and it has "
                 "no effect. Set do_sample=True, or leave it out."
             )
-        if name in SAMPLING and value is not None:
+        if name in SAMPLING:
             check_type(name, value, int if name == "top_k" else float)
-        if name in BEAMS and value is not None and options.get("num_beams", 1) == 1:
+        if name in BEAMS and options.get("num_beams", 1) == 1:
             raise DocmemError(
                 f"{name} is {value!r}, but with one beam it has no effect. Set num_beams to 2 or "
                 "more, or leave it out."
             )
-        if name in SHARES and value is not None and not 0 <= value <= 1:
+        if name in SHARES and not 0 <= value <= 1:
             raise DocmemError(f"{name} is {value!r}; it must be a number from 0 to 1.")
 
 

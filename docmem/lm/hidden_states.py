@@ -120,7 +120,7 @@ class HiddenStateCache:
                 else:
                     self.store.add(states.get(batch, self._read).to(self.device), mapped=True)
             if states is not None:
-                self._read(self.batches[0])  # how does the block return them?
+                self._read(self.batches[0])  # sets `returned`, which states on disk do not tell
             with skip_blocks(self.blocks, len(self.blocks) - 1, self.returned, None):
                 self.head = plain_head(lm.model, self.batches[0])
 

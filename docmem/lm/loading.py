@@ -17,10 +17,12 @@ import torch
 from torch import nn
 
 from docmem.core.blocks import find_blocks, text_config
+from docmem.documents import as_named
 from docmem.errors import (
     Count,
     DocmemError,
     Natural,
+    check_path,
     check_text,
     check_type,
     check_unicode,
@@ -43,7 +45,7 @@ SHORT_NAMES: dict[str, tuple[str, str]] = {
         f"smollm2-{s.lower()}": (f"HuggingFaceTB/SmolLM2-{s}-Instruct", "main")
         for s in ("135M", "360M", "1.7B")
     },
-    **{f"gemma3-{s}": (f"google/gemma-3-{s}", "main") for s in ("270m",)},
+    "gemma3-270m": ("google/gemma-3-270m", "main"),
     **{f"qwen3-{s.lower()}": (f"Qwen/Qwen3-{s}", "main") for s in ("0.6B", "1.7B")},
 }
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -72,6 +74,7 @@ class LanguageModel:
         for name in ("name", "origin"):
             check_type(name, getattr(self, name), str)
         check_text("name", self.name)
+        check_path("name", self.name)  # folders of runs are called after it
         check_causal(self.model)
         word = self.tokenizer("a", add_special_tokens=False)["input_ids"]
         if word and self.tokenizer("a")["input_ids"][-len(word) :] != word:
@@ -117,9 +120,13 @@ class LanguageModel:
             raise DocmemError("There are no texts to read; give the LM at least one.")
         for text in texts:
             check_unicode("A text", text)
-        ids = self.tokenizer(
-            list(texts), truncation=max_length is not None, max_length=max_length, verbose=False
-        )["input_ids"]
+        side, self.tokenizer.truncation_side = self.tokenizer.truncation_side, "right"
+        try:
+            ids = self.tokenizer(
+                list(texts), truncation=max_length is not None, max_length=max_length, verbose=False
+            )["input_ids"]
+        finally:
+            self.tokenizer.truncation_side = side
         lengths = [len(row) for row in ids]
         if min(lengths) == 0:
             raise DocmemError("A text without tokens cannot be read by the LM; give some words.")
@@ -131,14 +138,14 @@ class LanguageModel:
                 f"{self.context} tokens. "
                 + ("Shorten it." if max_length is None else "Give a smaller max_length.")
             )
-        pad = next(
-            token
-            for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
-            if token is not None
-        )
-        padded = torch.tensor([[pad] * (longest - len(row)) + row for row in ids])
+        # Pads are masked, so any token will do; the tokenizer's own may be one that the LM lacks.
+        padded = torch.tensor([[0] * (longest - len(row)) + row for row in ids])
         mask = torch.tensor([[False] * (longest - n) + [True] * n for n in lengths])
         return TokenBatch(padded.to(self.device), mask.to(self.device))
+
+    def prompt(self, text: str, new_tokens: int) -> str:
+        """The beginning of a text that leaves the context room for so many new tokens."""
+        return self.beginning(text, self.context and max(1, self.context - new_tokens))
 
     def beginning(self, text: str, most: int | None) -> str:
         """The beginning of a text, of at most so many tokens; None: all of it."""
@@ -272,11 +279,13 @@ def load_lm(
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    name, dtype = str(name), str(dtype).removeprefix("torch.")
+    name, dtype = as_named(name), str(dtype).removeprefix("torch.")
     check_text("name", name)
     place = placement("auto" if device is None else str(device), num_gpus)
     on = place["device_map"]
     dtype = chosen_dtype(name, dtype, "cuda" if on == "balanced" else on)
+    if name.startswith(("./", "../", "/")) and not Path(name).is_dir():
+        raise DocmemError(f"There is no folder {name!r}; give one with an LM in it, or a name.")
     repository, revision, origin = find_lm(name, lm_cache_dir)
     where = {"revision": revision, "cache_dir": lm_cache_dir}
     try:

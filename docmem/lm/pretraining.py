@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 
 from docmem.checkpoint import load_checkpoint, save_checkpoint
 from docmem.core.files import reading, write_json, write_text
-from docmem.documents import Document, read_folder
+from docmem.documents import Document, read_files
 from docmem.errors import (
     Count,
     DocmemError,
@@ -240,7 +240,7 @@ def pretrain(config: PretrainConfig) -> Path:
     if (config.out / "run.json").exists():
         raise DocmemError(f"{config.out} is a run of docmem; choose another --out for the LM.")
     work = config.out / "work"
-    works = read_folder(config.text)
+    works = [*read_files(config.text).values()]
     check_same(work / "config.json", config, works)
     training, held = split_paragraphs(read_paragraphs(works), config.held_out, config.seed)
     if not training:
@@ -258,11 +258,11 @@ def pretrain(config: PretrainConfig) -> Path:
     model = build_lm(config, tokenizer)
     write_json(work / "config.json", settings_of(config, works))
     history = fit(config, model, stream, held_stream, work / "checkpoint.safetensors")
-    half = model.half()
-    ce = held_out_ce(half.float(), held_stream, config.context, config.batch_size)
+    model.half().float()  # what the files will hold
+    ce = held_out_ce(model, held_stream, config.context, config.batch_size)
     if not math.isfinite(ce):
         raise diverged(config, ce)
-    half.half().save_pretrained(config.out)
+    model.half().save_pretrained(config.out)
     tokenizer.save_pretrained(config.out)
     lines = "".join(json.dumps(entry) + "\n" for entry in history)
     write_text(config.out / "pretraining.jsonl", lines)

@@ -95,7 +95,7 @@ def _mapped(path: Path) -> Tensor | None:
 def _clean(folder: Path) -> None:
     """Delete the files used longest ago, until the folder is within its budget."""
     files = []
-    for path in folder.glob("*.safetensors"):
+    for path in folder.glob("*.safetensors*"):
         with suppress(FileNotFoundError):  # another process deletes too
             files.append((path.stat(), path))
     size = sum(status.st_size for status, _ in files)

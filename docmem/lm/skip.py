@@ -1,10 +1,13 @@
 """Blocks skipped for one forward: the hooked one returns given hidden states."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+
+from docmem.lm.forward import check_thread
 
 
 class _SkippedBlock(nn.Module):
@@ -18,6 +21,7 @@ class _SkippedBlock(nn.Module):
         object.__setattr__(self, "_block", block)  # not registered as a submodule
         self.returned = returned
         self.hidden_states = hidden_states
+        self.thread = threading.get_ident()
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -26,6 +30,7 @@ class _SkippedBlock(nn.Module):
             return getattr(self._block, name)
 
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+        check_thread(self.thread)
         output = hidden_states if self.hidden_states is None else self.hidden_states
         return (output, *[None] * (self.returned - 1)) if self.returned else output
 
@@ -38,8 +43,14 @@ def skip_blocks(
 
     If these are None, `layer` returns its input too. `returned` is how many things the blocks
     return in a tuple, 0 without one; all but the hidden states are None.
+
+    Raises:
+        DocmemError: if another thread skips blocks of this LM now.
     """
     originals = list(blocks)[: layer + 1]
+    for block in originals:
+        if isinstance(block, _SkippedBlock):
+            check_thread(block.thread)
     try:
         for index, block in enumerate(originals):
             given = hidden_states if index == layer else None

@@ -1,7 +1,8 @@
 """The drawings: one function per figure; none trains or measures.
 
-Each takes an empty `figure` first and a `note` last, the line under the title that says what was
-trained, and returns the figure. `titles` are the documents'. Cross entropies are in nats per token.
+A figure's function takes an empty `figure` first and a `note`, the line under the title that says
+what was trained, and returns the figure; `square`, `plane_map`, `territories` and `draw_wells` draw
+parts. `titles` are the documents'. Cross entropies are in nats per token.
 """
 
 from docmem.plots.line import along_line, continuity

@@ -59,11 +59,12 @@ LABELS = 14
 def spaced_snapshots(count: int, frames: int) -> list[int]:
     """Indices of at most `frames` of `count` snapshots: first and last, and growing steps between.
 
-    A step is 1 and a share of the snapshots to spare, which grows as the cube of the frame.
+    One frame is the last. A step is 1 and a share of the snapshots to spare, which grows as the
+    cube of the frame.
     """
     frames = min(frames, count)
-    spare = (count - frames) * np.linspace(0, 1, frames) ** 3
-    return [frame + round(more) for frame, more in enumerate(spare)]
+    spare = (count - frames) * np.linspace(1, 0, frames) ** 3
+    return [frame + round(more) for frame, more in enumerate(spare[::-1])]
 
 
 def panels_at(snapshots: Snapshots, index: int) -> dict[str, torch.Tensor]:
@@ -95,6 +96,7 @@ class SelectionPicture:
         figure: where to draw: empty, 7 inches high; None: a Figure of its own.
         labelled: write the documents' titles, and which curve is which, left of the maps.
         name: what the memory is called; None: by its activation.
+        top: of the losses' axis, at least, nats per token.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class SelectionPicture:
         figure: Figure | SubFigure | None = None,
         labelled: bool = True,
         name: str | None = None,
+        top: float = 0,
     ) -> None:
         self.figure = figure or Figure(figsize=(10.6, 7.0), dpi=100)
         self.labelled = labelled
@@ -112,10 +115,10 @@ class SelectionPicture:
         self.negative = NEGATIVE_LABELS[run.config.negative_key_type]
         self.epochs = run.config.num_epochs
         self.shown = sampled(len(run.titles), ROWS).tolist()
-        self._build(run, limits)
+        self._build(run, limits, top)
 
     @styled
-    def _build(self, run: Run, limits: dict[str, float]) -> None:
+    def _build(self, run: Run, limits: dict[str, float], top: float) -> None:
         """Everything that stays, and the artists that will change."""
         figure, tau = self.figure, run.config.target_negative_ce
         width = figure.bbox.width / figure.figure.dpi  # inches, as all that stands beside the maps
@@ -134,6 +137,7 @@ class SelectionPicture:
                 axes.set_yticklabels([])
             axes.set_xlabel("memory entry" if row == len(limits) - 1 else "", labelpad=1)
             axes.tick_params(axis="x", labelbottom=row == len(limits) - 1, labelsize=8)
+            axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
             scale = figure.add_subplot(grid[row, 1])
             bar = figure.colorbar(self.images[-1], cax=scale, extend="both")
             bar.outline.set_visible(False)
@@ -141,7 +145,7 @@ class SelectionPicture:
             scale.tick_params(labelsize=7.5, length=2)
         curve = figure.add_subplot(grid[3, 0])
         losses = [loss for e in self.history for loss in (e.positive_ce, e.negative_ce)]
-        curve.set(xlim=(0, self.epochs), ylim=(0, 1.08 * max([tau, *losses])))
+        curve.set(xlim=(0, self.epochs), ylim=(0, 1.08 * max([tau, top, *losses])))
         curve.set_ylabel("nats per token" if self.labelled else "", fontsize=8)
         curve.set_xlabel("epoch", labelpad=1)
         curve.tick_params(labelsize=8)
@@ -152,10 +156,13 @@ class SelectionPicture:
             headline += ": selection of each entry by each document"
         start = 0.127 / width if self.labelled else left
         figure.text(start, 0.965, headline, fontsize=13, fontweight="bold", va="center")
-        every = stride(len(titles), LABELS)
+        every, says = stride(len(titles), LABELS), ""
+        if figure is figure.figure:
+            lm = Path(run.description["lm"]["name"]).name
+            says = f"LM {drawable(lm, 40)}, seed {run.config.seed}. "
         if self.labelled and every > 1:
-            says = f"{len(titles)} of {len(run.titles)} documents, one in {every} is named"
-            figure.text(start, 0.938, says, fontsize=9, color="#555555", va="center")
+            says += f"{len(titles)} of {len(run.titles)} documents, one in {every} is named."
+        figure.text(start, 0.938, says.strip(), fontsize=9, color="#555555", va="center")
         words = {
             "cross entropy": INK,
             "own DocRep": OWN,
@@ -174,16 +181,14 @@ class SelectionPicture:
         """Show a snapshot's heat maps (n_docs, memory_dim) and the losses of the epochs done."""
         for image, values in zip(self.images, panels.values(), strict=True):
             image.set_data(values.numpy())
-        history, epochs = self.history[: int(done)], [e.epoch for e in self.history]
-        # Within an epoch a curve goes on to the cursor, towards the next mean.
-        drawn = np.unique([*epochs[: int(done)], done])
+        history = self.history[: int(done)]
         for curve, name in zip(self.curves, CURVES, strict=True):
-            means = [getattr(e, name) for e in self.history]
-            curve.set_data((drawn, np.interp(drawn, epochs, means)) if history else ([], []))
+            curve.set_data([e.epoch for e in history], [getattr(e, name) for e in history])
+            curve.set_marker("o" if len(history) == 1 else "")  # one point makes no line
         self.cursor.set_xdata([done, done])
         self.epoch.set_text(f"epoch {done:.4g} of {self.epochs}")
         self.losses.set_text(
-            f"own {history[-1].positive_ce:.2f}   "
+            f"epoch {history[-1].epoch}: own {history[-1].positive_ce:.2f}   "
             f"{after_own(self.negative)} {history[-1].negative_ce:.2f}"
             if history
             else "in the first epoch"

@@ -24,7 +24,7 @@ from docmem.core.files import replacing, write_json, write_text
 from docmem.core.loss import Negative
 from docmem.errors import DocmemError, OutFolder, Several, checked, counted, did_you_mean
 from docmem.evaluation.cached import measure, measure_plane
-from docmem.evaluation.plane import KeyPlane, check_plane
+from docmem.evaluation.plane import KeyPlane, why_no_plane
 from docmem.evaluation.recall import Completion, Recognition
 from docmem.lm.loading import LanguageModel
 from docmem.plots.animation import memory_selection_gif
@@ -39,11 +39,11 @@ class Result(NamedTuple):
     name: str
     """The activation, or the folder's name where two runs share it."""
     recognition: Recognition
-    """Cross entropies of every document under every DocRep."""
+    """Cross entropies of each text read, under DocReps."""
     completion: Completion
     """Completion accuracy, 16 tokens after 16."""
-    base_ce: Float[Tensor, " n_docs"]
-    """Cross entropy of each document by the base LM, nats per token."""
+    base_ce: Float[Tensor, " texts"]
+    """Cross entropy of each text read by the base LM, nats per token."""
     seconds: float
     """Training time, all epochs."""
     n_docs: int
@@ -228,7 +228,7 @@ def draw_figures(
         DocmemError: if the runs do not go together, or a file cannot be written.
     """
     check_together(runs)
-    names, folder = names_of(runs), Path(folder)
+    named, folder = dict(zip(names_of(runs), runs, strict=True)), Path(folder)
 
     @functools.cache
     def load() -> LanguageModel:
@@ -241,14 +241,14 @@ def draw_figures(
             sum(epoch.seconds for epoch in run.load_history()),
             len(run.titles),
         )
-        for name, run in zip(names, runs, strict=True)
+        for name, run in named.items()
     ]
-    for name, run in zip(names, runs, strict=True):
+    for name, run in named.items():
         memory_selection_gif(run, folder / f"memory_selection_{name}.gif")
     last, note = runs[-1], describe(*runs)
     plane = None if no_map(last) else measure_plane(last, load, points, map_tokens)
-    histories = {name: run.load_history() for name, run in zip(names, runs, strict=True)}
-    tau = last.config.target_negative_ce
+    histories = {name: run.load_history() for name, run in named.items()}
+    tau = {name: run.config.target_negative_ce for name, run in named.items()}
     width = max(10, 3.6 * len(runs))
     losses = plots.losses(new_figure(width, 5.6), histories, tau, note, negative_of(runs))
     figures = {"losses.png": losses}
@@ -257,7 +257,8 @@ def draw_figures(
             (folder / name).unlink(missing_ok=True)
     else:
         read = "first segments" if map_tokens is None else f"first {map_tokens} tokens"
-        figures |= draw_maps(plane, last.titles, f"{names[-1]} memory, {read}")
+        what = f"{results[-1].name} memory, {read}; {describe(last)}"
+        figures |= draw_maps(plane, last.titles, what)
     for name, figure in figures.items():
         with replacing(folder / name) as temporary:
             temporary.write_bytes(png_bytes(figure))
@@ -272,20 +273,17 @@ MAPS = ("key_plane.png", "perplexity_wells.png")
 def draw_maps(plane: KeyPlane, titles: Sequence[str], segment: str) -> dict[str, Figure]:
     """The two figures of the DocRep plane; `segment` says what was read of which memory."""
     coloured = COLOURED if len(titles) <= FEW else ""
-    lowest = "The surface is the lowest of them, a pole at each DocRep."
     key_plane = plots.key_plane(new_figure(9, 6.6), plane, titles, f"{coloured}{segment}")
-    chosen, size = farthest_points(plane, 3), new_figure(11, 7.4)
-    wells = plots.perplexity_wells(size, plane, titles, chosen, f"{lowest} {segment}")
+    chosen, figure = farthest_points(plane, 3), new_figure(11, 7.4)
+    lowest = f"Surface: the lowest of {len(chosen)} perplexities. " if len(chosen) > 1 else ""
+    wells = plots.perplexity_wells(figure, plane, titles, chosen, f"{lowest}{segment}")
     return dict(zip(MAPS, (key_plane, wells), strict=True))
 
 
 def no_map(run: Run) -> str:
     """Why a run has no map of its DocRep plane, in a sentence; empty if it has one."""
-    try:
-        check_plane(len(run.titles), run.config.key_dim)
-    except DocmemError as error:
-        return f"No map is drawn: {error}"
-    return ""
+    why = why_no_plane(len(run.titles), run.config.key_dim)
+    return why and f"No map is drawn: {why}"
 
 
 def _rounded(values: Tensor) -> Any:

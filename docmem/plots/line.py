@@ -73,8 +73,8 @@ def along_line(
     strip.set_ylabel("best", rotation=0, ha="right", va="center")
     strip.set_xlim(share[0] - step, share[-1] + step)
     strip.set_xlabel("share of the way from the first DocRep to the second")
-    for place, index, values in ((0, ends[0], perplexity), (-1, ends[1], perplexity)):
-        badge(axes, share[place], float(values[index, place]), index, clip_on=False)
+    for place, index in zip((0, -1), ends, strict=True):
+        badge(axes, share[place], float(perplexity[index, place]), index, clip_on=False)
     first, second = shortened([titles[index] for index in ends], 26)
     headline(
         figure,

@@ -10,13 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import distance_transform_edt
 
-from docmem.errors import DocmemError, Positive, checked, counted
+from docmem.errors import DocmemError, Positive, checked
 from docmem.evaluation.plane import KeyPlane
 from docmem.evaluation.refinement import midpoints
 from docmem.plots.style import (
+    DOCUMENT_COLORS,
     INK,
     badge,
     check_documents,
@@ -32,7 +34,7 @@ from docmem.plots.style import (
 # Pixels per side of a smooth map, at least.
 PIXELS = 240
 # Documents that have a colour and a title each; of more, so many are named.
-FEW = 12
+FEW = len(DOCUMENT_COLORS)
 # Perplexities that contour lines are drawn at.
 CONTOURS = (1.2, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 
@@ -154,7 +156,9 @@ def outlines(axes: Axes, plane: KeyPlane) -> None:
             axis, axis, np.exp(best), levels, colors=INK, linewidths=0.7, alpha=0.75, zorder=3
         )
         spots = number_spots(plane, nearest, itertools.chain.from_iterable(lines.allsegs))
-        axes.clabel(lines, fmt="%g", fontsize=7.5, inline_spacing=2, manual=spots)
+        numbers = axes.clabel(lines, fmt="%g", fontsize=7.5, inline_spacing=2, manual=spots)
+        for number in numbers:  # dark, also on dark regions
+            number.set_path_effects([withStroke(linewidth=1.6, foreground="#FFFFFFB0")])
 
 
 def number_spots(
@@ -208,9 +212,9 @@ def noted(plane: KeyPlane, note: str) -> str:
 def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str) -> Figure:
     """Where which document is recalled, and how well.
 
-    Up to twelve documents: each point is coloured by the document it recalls best, deeper where
+    Up to ten documents: each point is coloured by the document it recalls best, deeper where
     better, with contours. Of more, there are not colours enough: darkness is the lowest perplexity
-    of any document read, a point is a document, and twelve that lie far apart are named.
+    of any document read, a point is a document, and ten that lie far apart are named.
 
     Raises:
         DocmemError: if a document has no title.
@@ -243,18 +247,20 @@ def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str)
             1.1, y, title, transform=axes.transAxes, fontsize=10.5, va="center",
             linespacing=1.0,
         )  # fmt: skip
-    nearest, read = plane.nearest.numpy(), plane.documents.tolist()
-    own = sum(int(value_at(plane, nearest, index) == index) for index in read)
-    whose = "its" if len(read) == 1 else "their"
-    where = f"recalled best at the grid point nearest {whose} DocRep"
     name_axes(axes, plane)
-    are = "is" if len(read) == 1 else "are"
-    headline(
-        figure,
-        f"{own} of {counted(len(read), 'document')} {are} {where}",
-        noted(plane, note),
-    )
+    headline(figure, recalled_there(drawn), noted(plane, note))
     return figure
+
+
+def recalled_there(drawn: KeyPlane) -> str:
+    """At how many documents' places the map as it is drawn has the document itself on top."""
+    read = drawn.documents.tolist()
+    if len(read) == 1:
+        return "How well the document is recalled over the plane"
+    nearest = drawn.nearest.numpy()
+    own = sum(int(value_at(drawn, nearest, index) == index) for index in read)
+    places = "DocReps" if drawn.away is None else "places that stand for DocReps"
+    return f"At {own} of {len(read)} {places} the own document is recalled best"
 
 
 def farthest_points(plane: KeyPlane, count: int) -> list[int]:

@@ -8,6 +8,7 @@ import base64
 import html
 import re
 import textwrap
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence, Sized
 from io import BytesIO
@@ -16,7 +17,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.lines import Line2D
@@ -28,20 +29,23 @@ from docmem.core.loss import Negative
 from docmem.errors import Count, DocmemError, Positive, checked
 from docmem.training.history import Epoch
 
-# Paul Tol's muted scheme, made for colour-blind readers, and an orange as the tenth.
+# Paul Tol's muted scheme, made for colour-blind readers, and a blue as the tenth.
 DOCUMENT_COLORS = (
     "#332288", "#88CCEE", "#44AA99", "#117733", "#999933",
-    "#DDCC77", "#CC6677", "#882255", "#AA4499", "#EE7733",
+    "#DDCC77", "#CC6677", "#882255", "#AA4499", "#4477EE",
 )  # fmt: skip
 OWN, NEGATIVE, GUIDANCE, INK, FAINT = "#117733", "#EE7733", "#332288", "#222222", "#8A8A8A"
 # Of Paul Tol's contrast schemes, made for colour-blind readers too.
 ACTIVATION_COLORS = {
     "sigmoid": "#997700", "relu": "#004488", "tanh": "#BB5566", "swiglu": "#6699CC",
 }  # fmt: skip
+SIGNED = "RdBu_r"
+SIGNED_STEPS = mpl.colormaps[SIGNED].resampled(41)
+"""The same in as many colours as an animation or a small picture has room for."""
 MEANINGS = (
     *DOCUMENT_COLORS, *ACTIVATION_COLORS.values(), OWN, NEGATIVE, GUIDANCE, INK, FAINT,
+    *(to_hex(color) for color in SIGNED_STEPS(np.arange(SIGNED_STEPS.N))),
 )  # fmt: skip
-SIGNED = "RdBu_r"
 # What draws the scripts of East Asia on Linux, macOS and Windows, and emoji, where installed.
 OTHER_SCRIPTS = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Noto Sans JP", "Noto Sans KR",
@@ -135,6 +139,7 @@ def drawable(text: str, width: int | None = None) -> str:
         width: shorten it to so many characters, at a space if there is one.
     """
     if width:
+        width = fitting(text, width)
         shortened = textwrap.shorten(text, width, placeholder=" …")
         text = f"{text[: width - 1]}…" if shortened == "…" else shortened
     fonts = [get_font(findfont(name)) for name in FONTS]
@@ -146,6 +151,12 @@ def drawable(text: str, width: int | None = None) -> str:
     return re.sub(r"(?<!\\)\$", r"\$", "".join(map(glyph, text)))
 
 
+def fitting(text: str, width: int) -> int:
+    """How many characters of a text take the room of `width` Latin letters: wide ones take two."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return max(2, width * len(text) // (len(text) + wide)) if text else width
+
+
 def shortened(titles: Iterable[str], width: int, lines: int = 1) -> list[str]:
     """The titles as `drawable`, each in so many lines of at most so many characters.
 
@@ -155,10 +166,16 @@ def shortened(titles: Iterable[str], width: int, lines: int = 1) -> list[str]:
     def cut(title: str) -> str:
         if lines == 1:
             return drawable(title, width)
-        return "\n".join(textwrap.wrap(drawable(title), width, max_lines=lines, placeholder=" …"))
+        text, room = drawable(title), fitting(title, width)
+        found = textwrap.wrap(text, room, max_lines=lines, placeholder=" …")
+        if found and found[-1] == "…":  # the word before it is longer than a line
+            found = [text[room * line : room * (line + 1)] for line in range(lines)]
+            found[-1] = f"{found[-1][:-1]}…"
+        return "\n".join(found)
 
     def ends(title: str) -> str:
-        room = int((0.44 if lines == 1 else 0.36) * width * lines)  # lines end at words
+        # Lines end at words.
+        room = int((0.44 if lines == 1 else 0.36) * fitting(title, width) * lines)
         first = title[: room + 1].rpartition(" ")[0] or title[:room]
         last = title[-room - 1 :].partition(" ")[2] or title[-room:]
         return f"{first} … {last}"
@@ -171,8 +188,9 @@ def shortened(titles: Iterable[str], width: int, lines: int = 1) -> list[str]:
 def headline(figure: Figure, title: str, subtitle: str) -> None:
     """A title that says what is shown or was measured, over a line that says of what."""
     width, height = figure.get_size_inches()
-    above = textwrap.fill(drawable(title), int(width * 8.6))  # letters an inch, at these sizes
-    wrapped = textwrap.fill(drawable(subtitle), int(width * 13.7))
+    # Letters an inch, at these sizes.
+    above = textwrap.fill(drawable(title), fitting(title, int(width * 8.6)))
+    wrapped = textwrap.fill(drawable(subtitle), fitting(subtitle, int(width * 13.7)))
     room = "\n" * (1 + wrapped.count("\n"))
     figure.suptitle(above + room, x=0.01, ha="left", fontsize=14, fontweight="bold")
     below = 1 - (0.36 + 0.23 * above.count("\n")) / height
@@ -251,7 +269,7 @@ def frame_palette() -> np.ndarray:
     One of the 256 that a GIF can have is left free, for what does not change.
     Fixed, not fitted, so that a value has the same colour in every frame and every GIF.
     """
-    signed = mpl.colormaps[SIGNED](np.linspace(0, 1, 41))[:, :3]
+    signed = SIGNED_STEPS(np.arange(SIGNED_STEPS.N))[:, :3]
     inks = [np.array(to_rgb(color)) for color in (OWN, NEGATIVE, INK, *DOCUMENT_COLORS)]
     faded = [1 - share * (1 - ink) for ink in inks for share in (1, 0.7, 0.4)]
     greys = np.linspace(0, 0.95, 255 - len(signed) - len(faded) - 1)[:, None].repeat(3, 1)

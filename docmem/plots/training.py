@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from docmem.core.loss import Negative
-from docmem.errors import NotNegative, checked
+from docmem.errors import DocmemError, NotNegative, checked
 from docmem.evaluation.published import EPOCHS, PublishedRun
 from docmem.plots.style import (
     CURVES,
@@ -25,45 +25,46 @@ from docmem.plots.style import (
 from docmem.training.history import Epoch
 from docmem.training.selection import Snapshots
 
-RECENT = 5
-"""The numbers in the legends are means of the last so many epochs."""
-
 
 @checked
 @styled
 def losses(
     figure: Figure,
     histories: Mapping[str, Sequence[Epoch]],
-    tau: NotNegative,
+    tau: NotNegative | Mapping[str, NotNegative],
     note: str,
     negative: Negative | None = "other",
 ) -> Figure:
-    """Training losses by run name, one column per run, and the target `tau`.
+    """Training losses by run name, one column per run, and the target `tau`, or that of each run.
 
-    The numbers are means of the last five epochs. `negative` is the runs' negative_key_type; None:
-    they differ in it.
+    The numbers are those of the last epoch. `negative` is the runs' negative_key_type; None: they
+    differ in it.
 
     Raises:
-        DocmemError: if there is no run, or one has no epoch yet.
+        DocmemError: if there is no run, one has no epoch yet, or one has no target.
     """
     check_some("histories", histories)
+    targets = tau if isinstance(tau, Mapping) else dict.fromkeys(histories, tau)
     for name, history in histories.items():
         check_some(f"The history of {name!r}", history)
+        if name not in targets:
+            raise DocmemError(
+                f"tau has no target for {name!r}; give one for each run, or a number."
+            )
     panels = figure.subplots(
         2, len(histories), sharex=True, sharey="row", squeeze=False, height_ratios=(2.2, 1)
     )
     everything = [epoch for history in histories.values() for epoch in history]
-    highest = max(tau, *(max(epoch.negative_ce, epoch.positive_ce) for epoch in everything))
+    highest = max(
+        *targets.values(), *(max(epoch.negative_ce, epoch.positive_ce) for epoch in everything)
+    )
     largest = max(epoch.guidance for epoch in everything)
     last = max(epoch.epoch for epoch in everything)
-    taken = min(RECENT, *(len(history) for history in histories.values()))
     for (top, bottom), (name, history) in zip(panels.T, histories.items(), strict=True):
-        recent = history[-taken:]
-        curves = draw_history(top, history, tau, negative)
+        curves = draw_history(top, history, targets[name], negative)
         for curve, key in zip(curves, CURVES, strict=True):
-            mean = sum(getattr(epoch, key) for epoch in recent) / len(recent)
-            curve.set_label(f"{curve.get_label()}: {mean:.2f}")
-        top.lines[0].set_label(f"target τ = {tau:g}")
+            curve.set_label(f"{curve.get_label()}: {getattr(history[-1], key):.2f}")
+        top.lines[0].set_label(f"target τ = {targets[name]:g}")
         top.legend(
             handles=[*top.lines], loc="upper right", frameon=False, borderpad=0,
             labelcolor="linecolor", fontsize=9.5, handlelength=1.4,
@@ -77,12 +78,11 @@ def losses(
         bottom.set_xlabel("epoch")
     panels[0, 0].set(xlim=(0.5, last + 0.5), ylim=(0, 1.42 * highest))  # above: the legends
     panels[0, 0].set_ylabel("cross entropy\n(nats per token)")
-    panels[1, 0].set(ylim=(0, 1.08 * largest or 1), ylabel="guidance term\n(nats per token)")
-    means = f"means of the last {taken} epochs" if taken > 1 else "the last epoch"
+    panels[1, 0].set(ylim=(0, 1.08 * largest or 1), ylabel="guidance term,\nα included")
     headline(
         figure,
         f"Cross entropy under the own DocRep and under {after_own(NEGATIVES[negative])}",
-        f"Numbers: {means}. {note}",
+        f"Each point: mean of an epoch; numbers: the last one's. {note}",
     )
     return figure
 
@@ -178,7 +178,7 @@ def published_curves(
     top.set_ylim(bottom=0)
     bottom.set_ylim(bottom=0)
     top.set_ylabel("cross entropy under the\nown DocRep (nats per token)")
-    bottom.set_ylabel("guidance term\n(nats per token)")
+    bottom.set_ylabel("guidance term,\nα included")
     bottom.set_xlabel("epoch")
     top.legend(frameon=False, fontsize=9)
     headline(

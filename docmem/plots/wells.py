@@ -70,7 +70,7 @@ def perplexity_wells(
         own = value_at(plane, values, index)
         axes.set_title(
             f"{index + 1}  {title}\n"
-            f"at the ring {own:,.1f}, lowest {values.min():,.1f}", fontsize=9,
+            f"at the ring {rounded(own)}, lowest {rounded(values.min())}", fontsize=9,
         )  # fmt: skip
     # Of many, the maps are smaller and their titles wider.
     perplexity_bar(figure, image, maps, pad=0.17 + 0.1 * max(0, len(maps) - 3))
@@ -81,6 +81,11 @@ def perplexity_wells(
     of = "document" if len(chosen) == 1 else "documents"
     headline(figure, f"Perplexity over the DocRep plane, {of} {numbers}", noted(plane, note))
     return figure
+
+
+def rounded(perplexity: float) -> str:
+    """A perplexity in as many digits as matter."""
+    return f"{perplexity:,.1f}" if perplexity < 100 else f"{perplexity:,.0f}"
 
 
 def draw_wells(
@@ -134,7 +139,9 @@ def draw_wells(
     leads = (1, 2, 5) if rise < 3.5 else (1,)  # more would lie on top of each other
     round_numbers = [lead * 10**power for power in range(7) for lead in leads]
     marks = [mark for mark in round_numbers if limits[0] <= mark <= limits[1]]
-    surface.set_zticks(np.log10(marks), [f"{mark:,}" for mark in marks])
+    if len(marks) < 2:
+        marks = [*MaxNLocator(4, steps=(1, 2, 5, 10)).tick_values(*limits)[1:-1]]
+    surface.set_zticks(np.log10(marks), [f"{mark:,.6g}" for mark in marks])
     for axis in (surface.xaxis, surface.yaxis, surface.zaxis):
         axis.pane.set_facecolor("white")
         axis._axinfo["grid"]["color"] = "#E4E4E4"

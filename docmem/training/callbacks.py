@@ -1,4 +1,4 @@
-"""What watches a training: a function, or an object with some of three methods; and two such.
+"""Callbacks of a training: a function, or an object with one to three methods; two loggers.
 
     train(config, on_epoch=print)                    # called after each epoch
     train(config, on_epoch=logger("tensorboard"))    # curves in the run's folder
@@ -45,7 +45,7 @@ class EndCallback(Protocol):
     """What hears of the end, and perhaps of more."""
 
     def on_end(self, run: Run) -> None:
-        """Called after whatever ended the training."""
+        """Called after whatever ended the training, an error of `on_start` too."""
 
 
 OnEpoch = Callable[[Epoch], bool | None] | Callback | StartCallback | EndCallback

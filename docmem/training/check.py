@@ -113,7 +113,8 @@ def _look(
     """Read a file; if it fails, or is not what is expected, make it again."""
     try:
         with reading(path / name):
-            if read() != expected is not None:
+            found = read()
+            if expected is not None and found != expected:
                 raise ValueError("it does not belong to the checkpoint")
         return Finding(name, "whole")
     except DocmemError as error:

@@ -16,6 +16,7 @@ from torch.quasirandom import SobolEngine
 
 from docmem.core.config import KeyModule, MemoryConfig
 from docmem.core.loss import LossForm, Negative
+from docmem.documents import as_named
 from docmem.errors import (
     Count,
     DocmemError,
@@ -117,8 +118,8 @@ class TrainConfig:
     negative_delta: NotNegative = 0.1
     """Size of the perturbation, for the negative perturb."""
     negative_rows: Count | None = 2
-    """Rows of a step that are read under a negative DocRep, each under one of its own; none: all of
-    them, under one, as in the paper."""
+    """Rows of a batch that are read under a negative DocRep, each under one of its own; none: all
+    of them, under one, as in the paper."""
     target_negative_ce: NotNegative = 5.0
     """τ: the cross entropy wanted under a negative DocRep, nats per token."""
     guidance: NotNegative = 0.2
@@ -128,7 +129,7 @@ class TrainConfig:
 
     # The optimisation
     batch_size: Count = 16
-    """Segments per step, all of one document."""
+    """Segments per batch, all of one document."""
     optimizer: OptimizerName = "muon"
     """adamw, as in the paper; or muon: orthogonalised momentum on matrices, AdamW on the rest."""
     muon_lr: Rate = 0.08
@@ -154,8 +155,8 @@ class TrainConfig:
     save_dir: Path | None = None
     """Folder of the run; none: one under outputs/, named after the settings."""
     states_dir: Path | None = None
-    """Folder of hidden states that trainings on the same LM and text share, 20 GB at most; none:
-    each computes its own."""
+    """Folder of hidden states that trainings on the same LM and text share, cleaned down to 20 GB
+    when one begins; none: each computes its own."""
     gpu_cache_gb: NotNegative = 8.0
     """Hidden states kept on the GPU, before they move to CPU memory."""
     cpu_cache_gb: NotNegative = 8.0
@@ -209,7 +210,9 @@ def _plain(field: dataclasses.Field[Any], value: Any) -> Any:
         return None
     if value != "" and isinstance(value, str | os.PathLike) and Path in get_args(field.type):
         return Path(value)
-    if isinstance(value, torch.device | os.PathLike):
+    if isinstance(value, os.PathLike):
+        return as_named(value)
+    if isinstance(value, torch.device):
         return str(value)
     return tuple(value) if isinstance(value, list) else value
 
@@ -247,7 +250,11 @@ def check_effect(config: TrainConfig, given: Collection[str]) -> None:
     # Of the flags that the authors' command has only lm_size: the others are changed one by one.
     kind, rows = config.negative_key_type, config.negative_rows or 0
     for name, idle, why in (
-        ("max_labels", config.max_labels != len(config.titles) > 0, "titles says which documents"),
+        (
+            "max_labels",
+            bool(config.titles) and config.max_labels != len(config.titles),
+            "titles says which documents",
+        ),
         ("key_internal_dim", config.key_internal_layers == 1, "key_internal_layers is 1"),
         ("key_internal_activation", config.key_internal_layers == 1, "key_internal_layers is 1"),
         ("lm_size", config.lm == config.lm_name, f"lm_name {config.lm_name} has no sizes"),
@@ -269,12 +276,11 @@ def preset(name: str, **changes: Any) -> TrainConfig:
     Raises:
         DocmemError: if there is no such preset, or a change cannot work or has no effect.
     """
-    for known, config in PRESETS.items():
-        if known == name:
-            changed = dataclasses.replace(config, **changes)
-            check_effect(changed, changes)
-            return changed
-    raise DocmemError(f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
+    if name not in PRESETS:
+        raise DocmemError(f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
+    changed = dataclasses.replace(PRESETS[name], **changes)
+    check_effect(changed, changes)
+    return changed
 
 
 @checked
@@ -288,6 +294,6 @@ def preset_for(lm: str | os.PathLike[str], **changes: Any) -> TrainConfig:
     Raises:
         DocmemError: as `preset`.
     """
-    if str(lm) == "tiny":
+    if lm == "tiny":
         return preset("tiny", **changes)
-    return preset("smollm2-135m", **{"lm_name": str(lm), **changes})
+    return preset("smollm2-135m", **{"lm_name": lm, **changes})

@@ -187,10 +187,8 @@ def _other(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     old, new = (
         {one["title"]: one["sha256"] for one in part["documents"]} for part in (before, now)
     )
-    gone, added = (
-        [repr(title) for title in one if title not in other]
-        for one, other in ((old, new), (new, old))
-    )
+    gone = [repr(title) for title in old if title not in new]
+    added = [repr(title) for title in new if title not in old]
     said = [f"{listed(gone)} {'was' if len(gone) == 1 else 'were'} among them"] if gone else []
     said += [f"{listed(added)} {'was' if len(added) == 1 else 'were'} not"] if added else []
     changed = [repr(title) for title in old if new.get(title, old[title]) != old[title]]

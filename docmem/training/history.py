@@ -1,4 +1,4 @@
-"""The losses of a run, one line of JSON per epoch, each line vouching for those before it."""
+"""The losses of a run, one line of JSON per epoch, each with a digest of itself and all before."""
 
 import json
 from collections.abc import Sequence

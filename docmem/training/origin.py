@@ -39,5 +39,7 @@ def changed(
     origin: dict[str, Any], documents: Sequence[str | None] | None = None
 ) -> dict[str, Any]:
     """The origin of a memory that was changed: nothing measured before is said of it."""
-    kept = {name: origin[name] for name in ("layer", "lm", "dtype", "fingerprint") if origin}
-    return kept and {**kept, "documents": list(documents or origin["documents"])}
+    if not origin:
+        return {}
+    kept = {name: origin[name] for name in ("layer", "lm", "dtype", "fingerprint")}
+    return {**kept, "documents": list(documents or origin["documents"])}

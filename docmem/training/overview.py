@@ -6,7 +6,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from docmem.errors import DocmemError, check_path, checked
+from docmem.errors import DocmemError, checked
 from docmem.training.description import RESUME_IGNORES, to_dict
 from docmem.training.run import Run
 
@@ -22,7 +22,6 @@ def runs_in(folder: Path) -> tuple[list[Run], list[str]]:
     Raises:
         DocmemError: if there is no such folder, or no run in it.
     """
-    check_path("folder", folder)
     folder = Path(folder)
     if not folder.is_dir():
         raise DocmemError(f"There is no folder {folder}. Name one in which `docmem train` wrote.")

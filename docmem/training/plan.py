@@ -22,15 +22,13 @@ from docmem.core.blocks import find_blocks, resolve_layer, text_config
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, segments
 from docmem.errors import DocmemError, checked, counted
-from docmem.lm.loading import DTYPES, chosen_dtype, find_lm, placement
+from docmem.lm.loading import DTYPES, chosen_dtype, context_of, find_lm, placement
 from docmem.training.config import TrainConfig
+from docmem.training.muon import STEPS
 from docmem.training.setup import check_negative
 
-CONTEXT = "max_position_embeddings"
 ACTIVATIONS = 20
 """Numbers per token and width that a block keeps for the backward pass, about."""
-NEWTON_SCHULZ = 3
-"""Steps of Muon's orthogonalisation, each three products."""
 # Width, blocks, heads and vocabulary, as the LMs' own configurations say.
 PYTHIA = {
     "pythia-70m": (512, 6, 8, 50304),
@@ -118,7 +116,7 @@ def plan(config: TrainConfig, documents: Sequence[Document] | None = None) -> Pl
     model = empty_lm(config)
     width, vocabulary = text_config(model).hidden_size, text_config(model).vocab_size
     lengths = segment_tokens(config, documents, tokens_per_word(vocabulary))
-    longest, context = max(map(max, lengths)), getattr(text_config(model), CONTEXT, None)
+    longest, context = max(map(max, lengths)), context_of(model)
     if context is not None and longest > context:
         raise DocmemError(
             f"A segment may have {longest} tokens, about, and the context of {config.lm} is "
@@ -152,9 +150,9 @@ def plan(config: TrainConfig, documents: Sequence[Document] | None = None) -> Pl
     flops = read * (4 * width * vocabulary + 4 * after) + 3 * 2 * width * memory_dim * read * 2
     flops += len(batches) * 3 * 2 * width * width * memory_dim
     if config.optimizer == "muon":
-        small_side, products = min(width, memory_dim), 2 * NEWTON_SCHULZ
+        small_side, products = min(width, memory_dim), 3 * len(STEPS)
         steps = math.ceil(len(batches) / config.num_accumulation_steps)
-        flops += steps * products * (2 * 2 * small_side**2 * width + 2 * width**3) * 1.5
+        flops += steps * products * (2 * 2 * small_side**2 * width + 2 * width**3)
     number = torch.empty(0, dtype=DTYPES[dtype]).itemsize
     moments = 3 if config.optimizer == "muon" else 4
     memory = {

@@ -77,7 +77,7 @@ class Processes:
     def alone(self, job: Callable[..., object], *arguments: Any) -> None:
         """Let the first process do something; its error is raised by all."""
         with self.together():
-            if main_process():
+            if self.rank == 0:
                 job(*arguments)
 
     @contextmanager

@@ -9,9 +9,9 @@
     memory/                  the memory, as `DocumentMemory.from_pretrained` reads it
     checkpoint.safetensors   what training needs to go on
 
-Every file is replaced whole and carries a digest. The checkpoint is written first: memory and
-history can be written anew from it. Runs of version 0.1 open too; their files have no digests and
-are read unchecked, and run.json has the texts in it.
+Every file is replaced whole and carries a digest. Snapshots are written first, then the checkpoint:
+memory and history can be written anew from it. Runs of version 0.1 open too; their files have no
+digests and are read unchecked, and run.json has the texts in it.
 """
 
 from __future__ import annotations
@@ -233,6 +233,12 @@ class Run:
         self.check_there()
         files = sorted((self.path / "snapshots").glob("*.safetensors"))
         return [f"snapshots/{file.name}" for file in files]
+
+    def drop_snapshots_after(self, epoch: int) -> None:
+        """Delete snapshots that were written and whose checkpoint was not: they are taken again."""
+        for name in self.snapshots():
+            if (stem := Path(name).stem).isdecimal() and int(stem) > epoch:
+                (self.path / name).unlink()
 
     def load_snapshots(self) -> Snapshots:
         """All snapshots, in the order of the epochs.

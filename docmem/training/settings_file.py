@@ -13,6 +13,7 @@ from docmem.documents import load_documents
 from docmem.errors import DocmemError
 from docmem.training.config import TrainConfig
 from docmem.training.description import from_dict
+from docmem.training.setup import configured_documents
 from docmem.training.texts import digest_of
 
 
@@ -62,10 +63,13 @@ def _with_its_source(config: TrainConfig, told: list[dict[str, Any]]) -> TrainCo
 
     The settings then still name the encyclopedia, which is not what the run has read.
     """
-    if config.source == "encyclopedia":
+    if config.source == "encyclopedia" and all("sha256" in one for one in told):
         known = {one.title: digest_of(one.text) for one in load_documents()}
-        if any(known.get(one["title"]) != one["sha256"] for one in told if "sha256" in one):
+        if any(known.get(one["title"]) != one["sha256"] for one in told):
             return dataclasses.replace(config, documents="given in Python")
+        titles = tuple(one["title"] for one in told)
+        if titles != tuple(one.title for one in configured_documents(config)):
+            return dataclasses.replace(config, titles=titles)
     return config
 
 

@@ -14,7 +14,7 @@ from docmem.core.blocks import lm_fingerprint
 from docmem.core.memory import DocumentMemory
 from docmem.documents import PAPER_TITLES, Document, is_folder, load_documents
 from docmem.errors import DocmemError, check_text, check_titles
-from docmem.lm.loading import LanguageModel, load_lm
+from docmem.lm.loading import LanguageModel, load_lm, placement
 from docmem.training.config import TrainConfig
 from docmem.training.description import RESUME_IGNORES, to_dict
 from docmem.training.doc_reps import spread_doc_reps
@@ -57,6 +57,22 @@ def configured_lm(config: TrainConfig) -> LanguageModel:
         num_gpus=config.num_gpus,
         lm_cache_dir=config.lm_cache_dir,
     )
+
+
+def check_given_lm(config: TrainConfig, lm: LanguageModel) -> None:
+    """Raise if the configuration asks for another number format or device than this LM has."""
+    if config.dtype not in ("auto", lm.dtype):
+        raise DocmemError(
+            f"dtype is {config.dtype}, and the LM that was given is in {lm.dtype}. Leave dtype "
+            "out, or load the LM with it."
+        )
+    if config.device != "auto" or config.num_gpus is not None:
+        place = placement(config.device, config.num_gpus)["device_map"]
+        if place != "balanced" and torch.device(place).type != lm.device.type:
+            raise DocmemError(
+                f"device is {config.device} and num_gpus {config.num_gpus}, and the LM that was "
+                f"given is on {lm.device}. Leave them out, or load the LM there."
+            )
 
 
 def check_documents(config: TrainConfig, documents: Sequence[Document]) -> None:
@@ -160,4 +176,5 @@ def default_folder(
     digest = digest_of(json.dumps(content))[:8]
     name = f"{config.key_activation}-{config.hook_memory_dim}-{digest}"
     trained = sorted(Path("outputs").glob(f"*/{name}"))  # also under another name of this LM
-    return trained[0] if trained else Path("outputs") / Path(lm.name).name / name
+    lms = Path(lm.name).name.strip(".") or "lm"  # `..` is another folder
+    return trained[0] if trained else Path("outputs") / lms / name

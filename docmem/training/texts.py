@@ -82,8 +82,7 @@ def what_is_read(
         )
     full = sum(int((one.attention_mask.sum(1) == config.max_length).sum()) for one in batches)
     if full:
-        fill = "fills" if full == 1 else "fill"
-        ends = "ends" if full == 1 else "end"
+        fill, ends = ("fills", "ends") if full == 1 else ("fill", "end")
         text += (
             f" {counted(full, 'segment')} {fill} max_length, {config.max_length} tokens, and "
             f"{ends} there."

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm.auto import tqdm
 
 from docmem.checkpoint import load_checkpoint, save_checkpoint
@@ -36,6 +37,7 @@ from docmem.training.run import Run, locked
 from docmem.training.selection import Selection, memory_selection
 from docmem.training.setup import (
     check_documents,
+    check_given_lm,
     configured_documents,
     configured_lm,
     default_folder,
@@ -89,7 +91,10 @@ def train(
     with processes.together():
         if documents is not None:
             check_documents(config, documents)
-        lm = configured_lm(placed) if lm is None else lm  # first: documents may be downloaded
+        if lm is None:
+            lm = configured_lm(placed)  # first: documents may be downloaded
+        else:
+            check_given_lm(config, lm)
         if documents is None:
             documents = configured_documents(config)
             check_documents(config, documents)
@@ -116,11 +121,12 @@ def train(
         trainer = Trainer(config, cache, memory.to(cache.device), processes)
         with processes.together():
             resumed = resume(trainer, run)
+        processes.alone(run.drop_snapshots_after, len(trainer.history))
         if not resumed:
             start = {0: selection_now(trainer)}
             processes.alone(run.save_snapshots, start, trainer.memory.doc_reps)
-        tell(watcher, "on_start", run)
         try:
+            tell(watcher, "on_start", run)
             fit(trainer, run, stop, watcher, progress)
         finally:
             tell(watcher, "on_end", run)
@@ -202,7 +208,7 @@ def fit(
             bar.update()
             bar.set_postfix(own=f"{epoch.positive_ce:.2f}", negative=f"{epoch.negative_ce:.2f}")
             answer = tell(on_epoch, "on_epoch", epoch)
-            if isinstance(answer, bool | np.bool_) and not answer:
+            if isinstance(answer, bool | np.bool_ | torch.Tensor) and not answer:
                 stop.set()
             stopped = any(processes.gather(stop.is_set()))
             due = epoch.epoch % config.save_freq == 0 or epoch.epoch == config.num_epochs

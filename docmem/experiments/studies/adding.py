@@ -104,7 +104,10 @@ class Adding(Study[Results]):
         "Read in turn with the others' texts, a new document is learned and the old ones stay known"
     )
     needs = ("holds", "holds", "holds")
-    caption = f"Changes of more than {2 * ALLOWED:g} nats are on a logarithmic scale."
+    caption = (
+        "A number: where the new document has its DocRep; as trained, nothing of it is learned. "
+        f"Changes of more than {2 * ALLOWED:g} nats are on a logarithmic scale."
+    )
 
     def measure(self, pool: RunPool) -> Results:
         """Make every memory; measure how well it knows each document, and what it took."""
@@ -142,8 +145,8 @@ class Adding(Study[Results]):
         new = len(results.maps["trained"].doc_reps) - 1
         plane_maps(
             figure, [grid[0, 2 * column : 2 * column + 2] for column in range(3)],
-            {title: results.maps[name] for name, title in MAPS.items()},
-            results.extent, "Blues_r", (lowest, 0), dict.fromkeys(MAPS.values(), new),
+            {WAYS[name]: results.maps[name] for name in MAPS},
+            results.extent, "Blues_r", (lowest, 0), dict.fromkeys(WAYS.values(), new),
             "lowest cross entropy of any\ndocument - base LM's",
         )  # fmt: skip
         left, right = figure.add_subplot(grid[1, :3]), figure.add_subplot(grid[1, 3:])

@@ -112,7 +112,11 @@ class Capacity(Study[Results]):
         (own, pair, *rest), margin = MEASURES.items(), "worst margin\n(nats per token)"
         measures = dict([own, pair, ("margin", margin), *rest])
         panels = upper.subplots(1, len(measures))
-        dot_panels(panels, measures, results.counts)
+        counts = {
+            count if len(one.own) > 1 else f"{count}\none seed": one
+            for count, one in results.counts.items()
+        }
+        dot_panels(panels, measures, counts)
         for axes in panels:
             axes.set_xlabel("documents")
         sizes = {name.split()[0]: one for name, one in results.sizes.items()}

@@ -94,7 +94,8 @@ class Continuity(Study[Results]):
     needs = ("as it must be", "as it must be", "as it must be")
     caption = (
         f"Cross entropies of the first {TOKENS} tokens. Above, the first line of the first seed, "
-        "bold: the two documents that it joins, thin: the others; below, the steepest of all lines."
+        "each on a scale of its own, bold: the two documents that it joins, thin: the others; "
+        "below, the steepest of all lines."
     )
 
     def measure(self, pool: RunPool) -> Results:

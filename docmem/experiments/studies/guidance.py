@@ -77,7 +77,7 @@ class Guidance(Study[Results]):
         "below, the share of tokens continued correctly under the own and under another DocRep."
     )
     shown = "What the weight, the negatives and the form of guidance do"
-    finding = "With guidance, another document's DocRep gives away less of a text"
+    finding = "With guidance, fewer tokens of a text come back under another document's DocRep"
     needs = (None, None, "holds")
     caption = "Where not varied: α {results.alpha}, another document's DocRep, the preset's form."
 

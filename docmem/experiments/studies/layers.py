@@ -17,7 +17,7 @@ from docmem.experiments.drawing import band, dots, shade
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import OWN_MARGIN, more, spreads, values_of
 from docmem.experiments.study import Study
-from docmem.plots.style import FAINT
+from docmem.plots.style import FAINT, whole_epochs
 
 MOST_LAYERS = 4
 
@@ -104,6 +104,7 @@ class Layers(Study[Results]):
         for axes, label in ((left, "epoch"), (right, "seconds (epochs × the fastest epoch)")):
             axes.set(xlabel=label, ylabel="own cross entropy\nin training (nats per token)")
             axes.set(xlim=(0, None), ylim=(0, None))
+        whole_epochs(left)
         left.legend(frameon=False)
         panels = {
             "own after as many\nepochs (nats per token)": results.at_equal_epochs(),

@@ -21,6 +21,7 @@ from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import highest, more, spreads, values_of
 from docmem.experiments.studies.activation import OPEN
 from docmem.experiments.study import Study, columns
+from docmem.plots.style import plain_log_ticks
 from docmem.training.run import Run
 
 DEPTHS = ("1", "2", "3", "4")
@@ -99,7 +100,12 @@ class Nonlinear(Study[Results]):
                 name = "1 layer (linear)" if layers == "1" else f"{layers} layers"
                 color = shade(place, len(DEPTHS))
                 band(axes, results.epochs, getattr(depth, key), color, name)
-            axes.set(xlabel="epoch", ylabel=label, ylim=(0, None))
+            axes.set(xlabel="epoch", ylabel=label)
+            if key in ("l2", "distance"):  # one depth may be a hundred times another
+                axes.set_yscale("log")
+                plain_log_ticks(axes.yaxis)
+            else:
+                axes.set_ylim(0)
             axes.set_xlim(results.epochs[0], results.epochs[-1])
         legend.axis("off")
         legend.legend(

@@ -84,7 +84,8 @@ class Procedure(Study[Results]):
     )
     shown = "What the parts of the training contribute, and what guidance adds"
     finding = (
-        "Without any negative, spread DocReps keep documents apart on average, not the nearest"
+        "Without any negative, tanh and relu with spread DocReps keep documents apart on average, "
+        "not the nearest"
     )
     needs = ("holds", "does not hold", "holds")
     caption = (

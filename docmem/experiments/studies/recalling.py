@@ -78,7 +78,7 @@ class Recalling(Study[Results]):
         "another document's and by the base LM, one dot per seed."
     )
     shown = "How much of a text comes back, under whose memory"
-    finding = "A text comes back under its own memory, far less under any other"
+    finding = "A text comes back under its own DocRep, far less under the next document's"
     needs = ("holds", "holds", "holds")
     caption = (
         f"Greedy continuations of {{results.tokens}} tokens after the first {PROMPT} of every "

@@ -245,6 +245,11 @@ class Rivals(Study[Results]):
                 axes.axhspan(row - 0.5, row + 0.5, color="#F3F3F3", lw=0, zorder=0)
         for axes in panels[:5]:
             axes.set_xlim(0)
+        for row, one in enumerate(results.rivals.values()):
+            reached = sum(map(math.isfinite, one.reached))
+            if any(one.losses) and reached < len(one.reached):
+                text = f"{reached} of {len(one.reached)}" if reached else "never"
+                panels[3].text(0.5, row - 0.28, text, ha="left", va="center", fontsize=8)
         panels[4].axvline(np.mean(results.base_speed), color=FAINT, lw=1, ls=(0, (4, 3)))
         panels[5].axvline(0, color=FAINT, lw=1)
         panels[6].set_xscale("log")

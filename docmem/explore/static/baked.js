@@ -10,7 +10,7 @@ const IGNORE = () => {};
 const LIVE =
   "Type any prompt and press Enter: the model in this file writes at the ring, then measures the " +
   "perplexities there, and nothing leaves your machine. Drag the ring, or use the arrow keys, with Shift in fine steps.";
-const SHAPES = { float32: Float32Array, int8: Int8Array, uint16: Uint16Array };
+const SHAPES = { float32: Float32Array, int8: Int8Array, uint32: Uint32Array };
 
 /** An array that Python packed. @param {{type: string, data: string}} packed */
 export const unpack = ({ type, data }) =>

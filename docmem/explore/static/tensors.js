@@ -1,4 +1,4 @@
-// Weights as they lie in the page, and the three operations that an LM is made of.
+// Weights as they lie in the page, and the operations that an LM is made of.
 
 /** Every float16 there is: ±2^(exponent − 15) · 1.mantissa, and ±2^−14 · 0.mantissa near zero. */
 const FLOAT16 = Float32Array.from({ length: 65536 }, (_, bits) => {
