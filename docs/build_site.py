@@ -1,11 +1,14 @@
 """Build site/, what GitHub Pages shows: `make site`.
 
 The page of the demo's two runs (trained if they are not there yet), with and without the LM in it;
-the notebooks as HTML with their stored pictures; the claims. Nothing is fetched.
+the notebooks as HTML with their stored pictures; the claims. Nothing is fetched to build it;
+formulas are set by MathJax, which a reader's browser fetches.
 """
 
+import html
 import shutil
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbconvert import HTMLExporter
@@ -18,17 +21,29 @@ ROOT = Path(__file__).parents[1]
 SITE = ROOT / "site"
 
 
+def describe_pictures(notebook: Any) -> None:
+    """Put the alt texts of pictures, which nbconvert leaves out, beside them in HTML."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            alt = output.get("metadata", {}).get("image/png", {}).get("alt")
+            if alt and (png := output["data"].pop("image/png", None)):
+                source = f"data:image/png;base64,{png}"
+                picture = f'<img style="max-width:100%" alt="{html.escape(alt)}" src="{source}">'
+                output["data"]["text/html"] = picture
+
+
 def build() -> None:
     """Write everything into an empty site/."""
     shutil.rmtree(SITE, ignore_errors=True)
     runs = {name: train(config) for name, config in demo_configs().items()}
     write_page([runs["tanh"], runs["relu"]], SITE / "index.html", with_lm=True)
-    exporter = HTMLExporter(mathjax_url="", require_js_url="")
+    exporter = HTMLExporter(require_js_url="")
     claims = nbformat.v4.new_markdown_cell((ROOT / "docs" / "claims.md").read_text("utf-8"))
     pages = {"claims": nbformat.v4.new_notebook(cells=[claims])}
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         pages[f"notebooks/{path.stem}"] = nbformat.read(path, as_version=4)
     for name, notebook in pages.items():
+        describe_pictures(notebook)
         body, _ = exporter.from_notebook_node(notebook)
         out = SITE / f"{name}.html"
         out.parent.mkdir(exist_ok=True)

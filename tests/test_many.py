@@ -175,7 +175,7 @@ def test_heat_maps_show_sixty_of_more_documents(run: Run) -> None:
     assert torch.equal(shown["Document selection: of the document's DocRep"],
                        snapshots.document[1][rows])  # fmt: skip
     words = [text.get_text() for text in picture.figure.texts]
-    assert any(word.endswith("60 of 70 documents, one in 5 is named.") for word in words)
+    assert any(word.endswith("60 of 70 documents, one in 5 is named") for word in words)
 
 
 def test_one_document_has_no_other(lm: LanguageModel) -> None:

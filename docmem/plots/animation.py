@@ -159,10 +159,11 @@ class SelectionPicture:
         every, says = stride(len(titles), LABELS), ""
         if figure is figure.figure:
             lm = Path(run.description["lm"]["name"]).name
-            says = f"LM {drawable(lm, 40)}, seed {run.config.seed}. "
+            says = f"LM {drawable(lm, 40)}, seed {run.config.seed}"
         if self.labelled and every > 1:
-            says += f"{len(titles)} of {len(run.titles)} documents, one in {every} is named."
-        figure.text(start, 0.938, says.strip(), fontsize=9, color="#555555", va="center")
+            named = f"{len(titles)} of {len(run.titles)} documents, one in {every} is named"
+            says = f"{says}; {named}" if says else named
+        figure.text(start, 0.938, says, fontsize=9, color="#555555", va="center")
         words = {
             "cross entropy": INK,
             "own DocRep": OWN,

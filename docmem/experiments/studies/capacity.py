@@ -89,7 +89,8 @@ class Capacity(Study[Results]):
     caption = (
         "Below: {results.crowd} documents in memories of other sizes. One segment per document. "
         "Margin: from the own cross entropy to the lowest under another's, of the worst document; "
-        "below zero another's reads it better. Seconds: epochs times the fastest epoch's."
+        "below zero another's reads it better. Seconds: epochs times the fastest epoch's. Where a "
+        "single dot stands, there was one seed."
     )
 
     def measure(self, pool: RunPool) -> Results:
@@ -112,11 +113,7 @@ class Capacity(Study[Results]):
         (own, pair, *rest), margin = MEASURES.items(), "worst margin\n(nats per token)"
         measures = dict([own, pair, ("margin", margin), *rest])
         panels = upper.subplots(1, len(measures))
-        counts = {
-            count if len(one.own) > 1 else f"{count}\none seed": one
-            for count, one in results.counts.items()
-        }
-        dot_panels(panels, measures, counts)
+        dot_panels(panels, measures, results.counts)
         for axes in panels:
             axes.set_xlabel("documents")
         sizes = {name.split()[0]: one for name, one in results.sizes.items()}

@@ -152,7 +152,7 @@ def draw_correlations(axes: Axes, one: Lengths, activation: str) -> None:
     dot_rows(axes, [one.correlations(key) for key in labels])
     for place, key in enumerate(labels):
         if all(min(sizes[key]) == max(sizes[key]) for sizes in one.sizes):
-            axes.text(0, place - 0.45, "the same for all documents", ha="center", fontsize=7.5)
+            axes.text(-0.97, place, "the same for all", va="center", fontsize=8)
     axes.axhline(len(READINGS) - 0.5, color=INK, lw=0.8)
     axes.axvline(0, color="#CCCCCC", lw=1, zorder=0)
     published = PUBLISHED[activation]
