@@ -42,7 +42,6 @@ from docmem.lm.hidden_states import HiddenStateCache
 
 # Largest error at a cell's centre, in nats per token, where a map is left to interpolation.
 TOLERANCE = 0.05
-NO_ERROR = torch.tensor(0.0)
 Reach = Annotated[float, functools.partial(check_positive, most=1e18)]
 """How far a map reaches: float32 has room for what the memory makes of it."""
 
@@ -58,7 +57,7 @@ class KeyPlane(NamedTuple):
     """The points of all documents."""
     measured: Bool[Tensor, "texts points points"] | None = None
     """Which values are measured, the others being interpolated; None: all."""
-    error: Float[Tensor, ""] = NO_ERROR
+    error: Float[Tensor, ""] = torch.tensor(0.0)
     """The largest error of interpolation at points held out, over all documents, nats per token."""
     texts: Int[Tensor, " texts"] | None = None
     """Whose texts were read; None: those of all documents, in their order."""

@@ -12,7 +12,7 @@ from matplotlib.gridspec import SubplotSpec
 
 from docmem.experiments.stats import values_of
 from docmem.plots.plane import plane_map
-from docmem.plots.style import FAINT, INK, badge
+from docmem.plots.style import FAINT, GREY, INK, badge
 
 MARKS = "o^sD"
 """Of the series that share a panel, in their order."""
@@ -159,7 +159,7 @@ def level(axes: Axes, y: float, text: str, side: str = "left", **style: Any) -> 
     place, away = (0, 3) if side == "left" else (1, -3)
     axes.annotate(
         text, (place, y), (away, 3), xycoords=axes.get_yaxis_transform(),
-        textcoords="offset points", ha=side, color="#555555",
+        textcoords="offset points", ha=side, color=GREY,
     )  # fmt: skip
 
 

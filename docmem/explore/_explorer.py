@@ -20,11 +20,11 @@ from PIL import Image
 from docmem.errors import DocmemError
 from docmem.evaluation.recalled import html_text
 from docmem.lm.loading import LanguageModel
-from docmem.plots.style import INK, png_bytes
+from docmem.plots.style import GREY, INK, png_bytes
 from docmem.training.run import Run
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-GREY, RED = "#555555", "#a11212"
+RED = "#a11212"
 
 # Cell id to the request that last ran the cell, and the explorers it made.
 _made_in: dict[str, tuple[str, list["Explorer"]]] = {}

@@ -16,6 +16,7 @@ from docmem.evaluation.search import Search
 from docmem.plots.plane import name_axes, plane_map, territories
 from docmem.plots.style import (
     FAINT,
+    GREY,
     INK,
     SIGNED_STEPS,
     badge,
@@ -192,7 +193,7 @@ def explanation(figure: Figure, found: Explanation, titles: list[str]) -> Figure
     )
     bars.axvline(found.base, color=FAINT, lw=1.4, ls=(0, (4, 3)), zorder=0)
     bars.annotate(
-        f"base LM {found.base:.2f}", (found.base, 1), (0, 3), ha="center", color="#555555",
+        f"base LM {found.base:.2f}", (found.base, 1), (0, 3), ha="center", color=GREY,
         xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=8.5,
     )  # fmt: skip
     if found.search is not None:

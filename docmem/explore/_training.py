@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from docmem.documents import Document
 from docmem.errors import checked, counted
 from docmem.explore._explorer import (
-    GREY,
     RED,
     Explorer,
     answer_during_cell,
@@ -27,6 +26,7 @@ from docmem.explore._explorer import (
 )
 from docmem.lm.loading import LanguageModel
 from docmem.plots.style import (
+    GREY,
     NEGATIVE,
     NEGATIVE_LABELS,
     OWN,

@@ -28,6 +28,7 @@ from docmem.errors import Count, DocmemError, OutFile, checked
 from docmem.evaluation.recall import sampled
 from docmem.plots.style import (
     CURVES,
+    GREY,
     INK,
     NEGATIVE,
     NEGATIVE_LABELS,
@@ -163,12 +164,12 @@ class SelectionPicture:
         if self.labelled and every > 1:
             named = f"{len(titles)} of {len(run.titles)} documents, one in {every} is named"
             says = f"{says}; {named}" if says else named
-        figure.text(start, 0.938, says, fontsize=9, color="#555555", va="center")
+        figure.text(start, 0.938, says, fontsize=9, color=GREY, va="center")
         words = {
             "cross entropy": INK,
             "own DocRep": OWN,
             self.negative: NEGATIVE,
-            f"target τ = {tau:g}": "#555555",
+            f"target τ = {tau:g}": GREY,
         }
         for line, (text, color) in enumerate(words.items() if self.labelled else ()):
             y = 0.185 - 0.03 * line
@@ -176,7 +177,7 @@ class SelectionPicture:
         end = 1 - 0.742 / width
         place: dict[str, Any] = {"ha": "right", "va": "center"}
         self.epoch = figure.text(end, 0.972, "", fontsize=12, fontweight="bold", **place)
-        self.losses = figure.text(end, 0.943, "", fontsize=9, color="#555555", **place)
+        self.losses = figure.text(end, 0.943, "", fontsize=9, color=GREY, **place)
 
     def show(self, panels: dict[str, torch.Tensor], done: float) -> Figure | SubFigure:
         """Show a snapshot's heat maps (n_docs, memory_dim) and the losses of the epochs done."""

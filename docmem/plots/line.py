@@ -11,6 +11,7 @@ from docmem.evaluation.continuity import Continuity
 from docmem.evaluation.plane import Line
 from docmem.plots.style import (
     FAINT,
+    GREY,
     GUIDANCE,
     INK,
     badge,
@@ -105,7 +106,7 @@ def continuity(figure: Figure, measured: Continuity, note: str) -> Figure:
     right.loglog(distance, steepest * distance, color=FAINT, lw=1.4, ls=(0, (4, 3)))
     right.annotate(
         f"steepest measured: {steepest:.1f} × distance", (distance[0], steepest * distance[-1]),
-        color="#555555", va="top", fontweight="bold",
+        color=GREY, va="top", fontweight="bold",
     )  # fmt: skip
     right.set_ylim(bottom=1e-5)
     right.set_ylabel("change of the cross entropy (nats per token)")

@@ -34,7 +34,8 @@ DOCUMENT_COLORS = (
     "#332288", "#88CCEE", "#44AA99", "#117733", "#999933",
     "#DDCC77", "#CC6677", "#882255", "#AA4499", "#4477EE",
 )  # fmt: skip
-OWN, NEGATIVE, GUIDANCE, INK, FAINT = "#117733", "#EE7733", "#332288", "#222222", "#8A8A8A"
+OWN, NEGATIVE, GUIDANCE = "#117733", "#EE7733", "#332288"
+INK, GREY, FAINT = "#222222", "#555555", "#8A8A8A"
 # Of Paul Tol's contrast schemes, made for colour-blind readers too.
 ACTIVATION_COLORS = {
     "sigmoid": "#997700", "relu": "#004488", "tanh": "#BB5566", "swiglu": "#6699CC",
@@ -194,7 +195,7 @@ def headline(figure: Figure, title: str, subtitle: str) -> None:
     room = "\n" * (1 + wrapped.count("\n"))
     figure.suptitle(above + room, x=0.01, ha="left", fontsize=14, fontweight="bold")
     below = 1 - (0.36 + 0.23 * above.count("\n")) / height
-    figure.text(0.01, below, wrapped, ha="left", va="top", fontsize=9.5, color="#555555")
+    figure.text(0.01, below, wrapped, ha="left", va="top", fontsize=9.5, color=GREY)
 
 
 def whole_epochs(axes: Axes) -> None:
