@@ -24,11 +24,12 @@ from docmem.core.memory import DocumentMemory
 from docmem.documents import Document
 from docmem.errors import DocmemError
 from docmem.evaluation.attribution import BASE_LM, attribute
-from docmem.evaluation.cached import measure, measure_plane
+from docmem.evaluation.cached import first_segments, measure, measure_plane
 from docmem.evaluation.continuations import continuations
 from docmem.explore import _baked
 from docmem.explore._static import STATIC, joined
 from docmem.explore.page import MODULES, write_page
+from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.lm.generation import generate
 from docmem.lm.loading import LanguageModel
 from docmem.training.run import Run
@@ -264,6 +265,29 @@ def test_longer_doc_reps_are_shown_in_their_principal_plane(
     origin, axes = torch.tensor(shown["origin"]), torch.tensor(shown["axes"])
     back = origin + torch.tensor(shown["scene"]["points"]) @ axes
     torch.testing.assert_close(back, memory.doc_reps, atol=1e-5, rtol=1e-5)  # three span a plane
+
+
+READ = """given.points.map(([x, y]) => {
+  const { doc_rep, perplexity } = new baked.BakedPlane(given.plane).read(x, y);
+  return { doc_rep, perplexity };
+})"""
+
+
+def test_a_document_off_the_plane_is_read_under_its_own_doc_rep(
+    runs: list[Run], lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    memory = DocumentMemory(MemoryConfig(WIDTH, 3, memory_dim=24, key_dim=4), TITLES)
+    monkeypatch.setattr(Run, "load_memory", lambda _: memory)
+    plane = measure_plane(runs[0], lambda: lm, 3)
+    monkeypatch.setattr(_baked, "NEW_TOKENS", 8)
+    shown = _baked.plane_of_run(runs[0], lm, plane, ["Cyclone"], 2)
+    expected = cross_entropies_at(first_segments(runs[0], lm), memory, memory.doc_reps)
+    points = shown["scene"]["points"]
+    own, beside = node(READ, {"plane": shown, "points": [points[1], [points[1][0], 0.01]]})
+    assert own["doc_rep"] == pytest.approx(memory.doc_reps[1].tolist())
+    assert own["perplexity"] == pytest.approx(expected[:, 1].exp().tolist(), rel=1e-4)
+    assert beside["doc_rep"] != own["doc_rep"]
 
 
 def test_page_refuses_no_run_and_different_documents(

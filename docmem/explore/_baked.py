@@ -17,11 +17,13 @@ from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, segments
 from docmem.errors import DocmemError
 from docmem.evaluation.attribution import BASE_LM, attribute
+from docmem.evaluation.cached import first_segments
 from docmem.evaluation.continuations import continuations, opening, recall
 from docmem.evaluation.plane import KeyPlane, plane_of
 from docmem.evaluation.recalled import Source, marked_pieces, verbatim_share
 from docmem.explore._explorer import png_url
 from docmem.explore._scene import plane_scene, selection_limit
+from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.lm.generation import generate_texts
 from docmem.lm.loading import LanguageModel
 from docmem.plots.animation import color_limits, panels_at, spaced_snapshots
@@ -166,9 +168,17 @@ def prompts_for(run: Run, plane: KeyPlane, lm: LanguageModel) -> list[str]:
 
 
 def plane_of_run(
-    run: Run, lm: LanguageModel, plane: KeyPlane, prompts: Sequence[str], text_points: int
+    run: Run,
+    lm: LanguageModel,
+    plane: KeyPlane,
+    prompts: Sequence[str],
+    text_points: int,
+    tokens: int | None = None,
 ) -> dict[str, Any]:
-    """The plane with what the LM writes at text_points × text_points places and every DocRep."""
+    """The plane with what the LM writes at text_points × text_points places and every DocRep.
+
+    `tokens` of each text are read, as for the map; None: its first segment.
+    """
     memory, n_docs = run.load_memory(), len(run.titles)
     origin, axes = plane_of(memory.doc_reps)
     ticks = torch.linspace(plane.axis[0].item(), plane.axis[-1].item(), text_points)
@@ -187,6 +197,11 @@ def plane_of_run(
                     )
                 which += [known.setdefault(text, len(known)) for text in texts]
             found.append(which)
+    at_own = {}
+    if plane.away is not None:  # a document's DocRep is no point of the plane
+        read = first_segments(run, lm, tokens, plane.documents)
+        ce = cross_entropies_at(read, memory, memory.doc_reps)  # (texts, n_docs)
+        at_own = {"doc_reps": memory.doc_reps.tolist(), "own_ce": packed(ce.T, "float32")}
     pieces = [pieces_of(text, sources) for text in known]
     shares = [verbatim_characters(pieces[index]) for index in found[0][:-n_docs]]
     scene = plane_scene(plane, run.titles, selection_limit(plane, memory), range(len(run.titles)))
@@ -204,6 +219,7 @@ def plane_of_run(
         },
         "axis": plane.axis.tolist(),
         "ce": packed(plane.ce, "float32"),
+        **at_own,
         "origin": origin.tolist(),
         "axes": axes.tolist(),
         "generator": generator(memory),

@@ -106,7 +106,7 @@ def write_page(
     memories: list[dict[str, Any]] = [
         {
             "name": name,
-            "plane": plane_of_run(run, lm, plane, given, text_points),
+            "plane": plane_of_run(run, lm, plane, given, text_points, tokens),
             "recall": recall_of_run(run, lm, 2 if small and not many else 1),
             "passages": passages_of_run(run, lm, plane),
         }

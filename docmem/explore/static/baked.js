@@ -58,6 +58,7 @@ export class BakedPlane {
     this.baked = baked;
     this.lm = lm;
     this.ce = unpack(baked.ce);
+    this.ownCe = baked.own_ce ? unpack(baked.own_ce) : null; // [DocRep][document], off the plane
     this.places = unpack(baked.places);
     this.written = baked.written.map(unpack); // [prompt][place]: which text
     this.select = selectionOf(baked.generator);
@@ -114,7 +115,15 @@ export class BakedPlane {
     }
   }
 
+  /** The document at whose place a point is, where DocReps lie off the plane; else -1. */
+  documentAt(x, y) {
+    const isHere = (point) => point[0] === x && point[1] === y;
+    return this.ownCe ? this.scene.points.findIndex(isHere) : -1;
+  }
+
   docRep(x, y) {
+    const own = this.documentAt(x, y);
+    if (own >= 0) return this.baked.doc_reps[own];
     const [first, second] = this.baked.axes;
     return this.baked.origin.map((start, at) => start + x * first[at] + y * second[at]);
   }
@@ -122,7 +131,12 @@ export class BakedPlane {
   /** What is read at a point. */
   read(x, y) {
     const docRep = this.docRep(x, y);
-    const perplexity = bilinear(this.ce, this.baked.axis, [x, y]).map(Math.exp);
+    const [own, count] = [this.documentAt(x, y), this.ce.length / this.baked.axis.length ** 2];
+    const ce =
+      own < 0
+        ? bilinear(this.ce, this.baked.axis, [x, y])
+        : [...this.ownCe.subarray(own * count, (own + 1) * count)];
+    const perplexity = ce.map(Math.exp);
     const prepared = this.written[this.baked.prompts.indexOf(this.prompt)];
     const pieces = prepared ? this.baked.texts[prepared[nearest(this.places, [x, y])]] : [];
     return {
