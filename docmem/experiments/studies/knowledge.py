@@ -24,7 +24,7 @@ from docmem.experiments.drawing import dot_series, level
 from docmem.experiments.pool import RunPool
 from docmem.experiments.questions import Question, load_questions, read_answers
 from docmem.experiments.rivals_lora import LoRA
-from docmem.experiments.stats import above, differences, more, spread, values_of
+from docmem.experiments.stats import above, differences, more, spread, spreads, values_of
 from docmem.experiments.study import Study, columns
 from docmem.lm.loading import LanguageModel
 from docmem.plots.style import FAINT, INK, NEGATIVE, OWN
@@ -160,7 +160,14 @@ class Knowledge(Study[Results]):
             ("context", "A base LM that has just read the document knows it"),
         ):
             part = above("lead by own prompt", known[name], MARGIN)
-            yield Claim(claim, [part], own=own.get(name, []))
+            others = {} if name == "context" else {
+                label: known[other]
+                for other, label in (
+                    ("base", "the base LM's"), ("another", "under another's DocRep"),
+                    ("lora", "a LoRA's"), ("taught", "of a question that was trained on"),
+                )
+            }  # fmt: skip
+            yield Claim(claim, [part], note=spreads(others, " "), own=own.get(name, []))
         for claim, *names in (
             ("Reading a text again in another form teaches what it says", "offsets", "shuffled"),
             ("Reading questions with answers helps to answer others", "questions"),
