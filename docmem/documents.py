@@ -32,7 +32,7 @@ SUFFIXES = (".txt", ".md", ".markdown")
 # What Markdown files may begin with: settings, as `key: value`, between two lines of dashes, which
 # are no text.
 FRONT_MATTER = re.compile(
-    r"\A---[ \t]*\n(?=(?:[ \t]*(?:#[^\n]*)?\n)*(?:[\w.-]+[ \t]*:|---|\.\.\.))"
+    r"\A---[ \t]*\n(?=(?:[ \t]*(?:#[^\n]*)?\n)*(?:[\"'\w][\w .\"'/-]*:(?=\s)|---|\.\.\.))"
     r"(.*?\n)?(---|\.\.\.)[ \t]*(\n|\Z)",
     re.S,
 )
@@ -92,7 +92,7 @@ def title_of(text: str, otherwise: str) -> str:
 
 def front_title(settings: str) -> str:
     """The title in a Markdown file's front matter, also over several lines; empty without one."""
-    found = re.search(r"^title:(.*(?:\n[ \t]+.*)*)", settings, re.M)
+    found = re.search(r"^[\"']?title[\"']?[ \t]*:(.*(?:\n[ \t]+.*)*)", settings, re.M)
     words = " ".join(found[1].split()) if found else ""
     if quoted := re.fullmatch(r"([\"'])(.*?)\1(?: #.*)?", words):
         return quoted[2].strip()

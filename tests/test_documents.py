@@ -148,6 +148,7 @@ def test_all_unreadable_files_are_named_at_once(tmp_path: Path):
         ("a line\n---\ntitle: x\n---\n", "lamp", "a line\n---\ntitle: x\n---\n"),
         ("---\nA rule.\n---\nIt burns.", "lamp", "---\nA rule.\n---\nIt burns."),
         ("---\n# a\n\ntitle: >-\n  The\n  Lamp\nid: 3\n---\nIt burns.", "The Lamp", "It burns."),
+        ("---\ndate created: 2024\n'title': \"Lamp\"\n---\nIt burns.", "Lamp", "It burns."),
         ("---\ntitle: Lamp # draft\n---\nIt burns.", "Lamp", "It burns."),
         ("---\ntitle: 'A # b' # draft\n---\nIt burns.", "A # b", "It burns."),
         ("#  Two\t words \n\nIt burns.", "Two words", "#  Two\t words \n\nIt burns."),

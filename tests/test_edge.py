@@ -426,7 +426,7 @@ memory.save_pretrained("~/memory") | ~ means nothing
 verbatim("a b", "c", 0) | least is 0
 key_plane(cache, memory, points=3, extent=1e300) | extent
 train(replace(config, dtype="bfloat16"), lm=lm, documents=docs) | dtype is bfloat16, float32
-train(replace(config, num_gpus=40), lm=lm, documents=docs) | num_gpus is 40
+train(replace(config, num_gpus=40), lm=lm, documents=docs) | num_gpus 40
 write(do_sample=True, epsilon_cutoff=5.0) | epsilon_cutoff, 0 to 1
 write(diversity_penalty=1.0) | diversity_penalty, beam
 write(output_scores=True) | output_scores

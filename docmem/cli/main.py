@@ -63,12 +63,13 @@ def starting_settings(arguments: Sequence[str]) -> tuple[TrainConfig, list[str]]
     same, and names no preset and no file, asks for their procedure.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for flag in ("--preset", "--lr", "--optimizer", "--config"):
+    for flag in ("--preset", "--lr", "--optimizer", "--config", "--documents", "--max_labels"):
         parser.add_argument(flag, nargs="?")
     given = parser.parse_known_args(arguments)[0]
     start = PRESETS.get(given.preset, PRESETS["tiny"])
     if given.config is not None and arguments[0] in ("train", "plan", "sweep"):
-        return read_settings(Path(given.config), start, given.preset)
+        others = given.documents is not None or given.max_labels is not None
+        return read_settings(Path(given.config), start, given.preset, not others)
     if given.preset is None and given.optimizer is None and given.lr is not None:
         return dataclasses.replace(start, **PAPER_PROCEDURE), []
     return start, []

@@ -106,20 +106,20 @@ a claim is an effect, a mean over seeds with its 95 % interval, and the range wh
 - **holds**: every part is shown, by Student's t-test at 5 %, two-sided, all parts of an experiment
   together (Holm). The intervals are of each part alone, so one may lie clear of its limit and the
   part still be open. A number that is the same with every seed counts as it is.
-- **does not hold**: of some part the opposite is shown, or that any difference is below a stated
-  margin (no difference); and no other part is shown.
+- **does not hold**: for some part the opposite is shown, or it is shown that the difference is
+  smaller than a stated margin (no difference); and no other part is shown.
 - **partly**: some parts are shown.
-- **inconclusive**: the seeds decide nothing; a difference is surely there and surely smaller than
-  its margin; or the memories had not learned (mean own cross entropy above {LEARNED:g}), so what
-  they hold says nothing.
+- **inconclusive**: the seeds decide nothing; or there is a difference, but smaller than its margin;
+  or the memories had not learned (mean own cross entropy above {LEARNED:g}), so that what they hold
+  says nothing.
 - **as it must be**: a theorem, the meaning of a word, or what follows from another number; a check
   of the program, not counted.
 
 *Exploratory*: the rule was settled or changed after results had been seen. All rules were written
 after version 0.1's results on the embedded LM. Rates are chosen on seeds from {FIRST_TUNING_SEED},
-which decide no claim; before the epochs of SmolLM2-135M's preset were chosen, the seeds that do
-had been seen. Claims that name another number of documents are other claims: `capacity` asks
-fifty of the embedded LM, twenty of SmolLM2-135M.
+which decide no claim. But the number of epochs in SmolLM2-135M's preset was chosen after results
+of the deciding seeds had been seen. Claims that name another number of documents are other claims:
+`capacity` asks fifty of the embedded LM, twenty of SmolLM2-135M.
 
 *Trained as the paper does*: AdamW, orthogonal DocReps, one negative for all rows, the squared term
 of its program; but at a size for these LMs, with α {LIKE_PAPER["guidance"]:g},

@@ -126,7 +126,9 @@ def with_own_modules(lm: LanguageModel) -> LanguageModel:
     """
     shared: dict[int, Any] = {id(buffer): buffer for buffer in lm.model.buffers()}
     for weight in lm.model.parameters():
-        shared[id(weight)] = torch.nn.Parameter(weight.detach(), requires_grad=False)
+        plain = type(weight) is torch.nn.Parameter  # others, as quantised ones, know more
+        own = torch.nn.Parameter(weight.detach(), requires_grad=False) if plain else weight
+        shared[id(weight)] = own
     return dataclasses.replace(
         lm, model=copy.deepcopy(lm.model, shared), tokenizer=copy.deepcopy(lm.tokenizer)
     )

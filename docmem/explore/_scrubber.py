@@ -162,9 +162,12 @@ class ScrubberExplorer(Explorer):
         figure = Figure(figsize=(sum(widths), 7.0), dpi=DPI)
         parts = figure.subfigures(1, len(widths), width_ratios=widths, wspace=0, squeeze=False)[0]
         top = max(
-            max(run.config.target_negative_ce, epoch.positive_ce, epoch.negative_ce)
+            loss
             for run in self.runs.values()
-            for epoch in run.load_history()
+            for loss in (
+                run.config.target_negative_ce,
+                *(max(epoch.positive_ce, epoch.negative_ce) for epoch in run.load_history()),
+            )
         )
         return figure, [
             SelectionPicture(self.runs[name], self.limits[name], part, place == 0, name, top)

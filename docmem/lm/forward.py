@@ -38,8 +38,9 @@ def check_bare(blocks: Iterable[nn.Module]) -> None:
         )
 
 
-_IN_USE: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
-"""Threads of the LMs that are `frozen` now."""
+_IN_USE: WeakKeyDictionary[nn.Module, tuple[int, int]] = WeakKeyDictionary()
+"""Of the LMs that are `frozen` now: by which thread, and how often."""
+_LOCK = threading.RLock()
 
 
 def check_thread(owner: int) -> None:
@@ -58,13 +59,15 @@ def frozen(model: nn.Module) -> Iterator[None]:
     Raises:
         DocmemError: if another thread is within, or the LM was made in inference mode.
     """
-    outermost = model not in _IN_USE
-    check_thread(_IN_USE.setdefault(model, threading.get_ident()))
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise DocmemError(
             "This LM was made within torch.inference_mode(), so nothing can be learned through it. "
             "Make it outside."
         )
+    with _LOCK:
+        thread, depth = _IN_USE.get(model, (threading.get_ident(), 0))
+        check_thread(thread)
+        _IN_USE[model] = thread, depth + 1
     required = {parameter: parameter.requires_grad for parameter in model.parameters()}
     modes = {module: module.training for module in model.modules()}
     try:
@@ -76,8 +79,10 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
         for module, mode in modes.items():
             module.training = mode
-        if outermost:
-            del _IN_USE[model]
+        with _LOCK:
+            _IN_USE[model] = thread, depth
+            if not depth:
+                del _IN_USE[model]
 
 
 @contextmanager

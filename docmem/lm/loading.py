@@ -284,7 +284,7 @@ def load_lm(
     place = placement("auto" if device is None else str(device), num_gpus)
     on = place["device_map"]
     dtype = chosen_dtype(name, dtype, "cuda" if on == "balanced" else on)
-    if name.startswith(("./", "../", "/")) and not Path(name).is_dir():
+    if name.startswith(("./", "../", "/")) and not os.path.isdir(name):  # noqa: PTH112 - long, too
         raise DocmemError(f"There is no folder {name!r}; give one with an LM in it, or a name.")
     repository, revision, origin = find_lm(name, lm_cache_dir)
     where = {"revision": revision, "cache_dir": lm_cache_dir}

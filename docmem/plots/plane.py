@@ -254,12 +254,14 @@ def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str)
 
 def recalled_there(drawn: KeyPlane) -> str:
     """At how many documents' places the map as it is drawn has the document itself on top."""
-    read = drawn.documents.tolist()
-    if len(read) == 1:
+    inside = (drawn.doc_reps[drawn.documents].abs() <= drawn.axis[-1]).all(1)
+    read = drawn.documents[inside].tolist()
+    if len(drawn.doc_reps) == 1:
         return "How well the document is recalled over the plane"
     nearest = drawn.nearest.numpy()
     own = sum(int(value_at(drawn, nearest, index) == index) for index in read)
     places = "DocReps" if drawn.away is None else "places that stand for DocReps"
+    places += "" if inside.all() else " on the map"
     return f"At {own} of {len(read)} {places} the own document is recalled best"
 
 

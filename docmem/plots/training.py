@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from docmem.core.loss import Negative
-from docmem.errors import DocmemError, NotNegative, checked
+from docmem.errors import DocmemError, NotNegative, check_at_least, checked
 from docmem.evaluation.published import EPOCHS, PublishedRun
 from docmem.plots.style import (
     CURVES,
@@ -51,12 +51,14 @@ def losses(
             raise DocmemError(
                 f"tau has no target for {name!r}; give one for each run, or a number."
             )
+        check_at_least(f"tau of {name!r}", targets[name], 0)
     panels = figure.subplots(
         2, len(histories), sharex=True, sharey="row", squeeze=False, height_ratios=(2.2, 1)
     )
     everything = [epoch for history in histories.values() for epoch in history]
     highest = max(
-        *targets.values(), *(max(epoch.negative_ce, epoch.positive_ce) for epoch in everything)
+        *(targets[name] for name in histories),
+        *(max(epoch.negative_ce, epoch.positive_ce) for epoch in everything),
     )
     largest = max(epoch.guidance for epoch in everything)
     last = max(epoch.epoch for epoch in everything)

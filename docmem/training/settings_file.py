@@ -18,7 +18,7 @@ from docmem.training.texts import digest_of
 
 
 def read_settings(
-    path: Path, start: TrainConfig, preset: str | None = None
+    path: Path, start: TrainConfig, preset: str | None = None, documents_too: bool = True
 ) -> tuple[TrainConfig, list[str]]:
     """`start` with the settings of a TOML or JSON file, and their names.
 
@@ -28,6 +28,7 @@ def read_settings(
         path: the file.
         start: what a TOML file changes.
         preset: the name of `start`, if somebody chose it.
+        documents_too: of a run.json, also which articles it chose; False: others are named.
 
     Raises:
         DocmemError: if the file cannot be read, or a setting is unknown or cannot work; or if it
@@ -47,7 +48,8 @@ def read_settings(
                     f"it says every setting, so the preset {preset} would have no effect. Leave "
                     "one of the two out."
                 )
-            return _with_its_source(from_dict(content["config"]), content["documents"]), []
+            config = from_dict(content["config"])
+            return _with_its_source(config, content["documents"]) if documents_too else config, []
         return dataclasses.replace(start, **content), [*content]
     except DocmemError as error:
         raise DocmemError(f"{path}: {error}") from error

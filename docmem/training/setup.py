@@ -14,7 +14,7 @@ from docmem.core.blocks import lm_fingerprint
 from docmem.core.memory import DocumentMemory
 from docmem.documents import PAPER_TITLES, Document, is_folder, load_documents
 from docmem.errors import DocmemError, check_text, check_titles
-from docmem.lm.loading import LanguageModel, load_lm, placement
+from docmem.lm.loading import LanguageModel, load_lm
 from docmem.training.config import TrainConfig
 from docmem.training.description import RESUME_IGNORES, to_dict
 from docmem.training.doc_reps import spread_doc_reps
@@ -66,13 +66,12 @@ def check_given_lm(config: TrainConfig, lm: LanguageModel) -> None:
             f"dtype is {config.dtype}, and the LM that was given is in {lm.dtype}. Leave dtype "
             "out, or load the LM with it."
         )
-    if config.device != "auto" or config.num_gpus is not None:
-        place = placement(config.device, config.num_gpus)["device_map"]
-        if place != "balanced" and torch.device(place).type != lm.device.type:
-            raise DocmemError(
-                f"device is {config.device} and num_gpus {config.num_gpus}, and the LM that was "
-                f"given is on {lm.device}. Leave them out, or load the LM there."
-            )
+    counted = {None: config.device, 0: "cpu"}
+    if not counted.get(config.num_gpus, "cuda").startswith(("auto", lm.device.type)):
+        raise DocmemError(
+            f"device is {config.device} and num_gpus {config.num_gpus}, and the LM that was "
+            f"given is on {lm.device}. Leave them out, or load the LM there."
+        )
 
 
 def check_documents(config: TrainConfig, documents: Sequence[Document]) -> None:

@@ -91,10 +91,8 @@ def train(
     with processes.together():
         if documents is not None:
             check_documents(config, documents)
-        if lm is None:
-            lm = configured_lm(placed)  # first: documents may be downloaded
-        else:
-            check_given_lm(config, lm)
+        given = lm
+        lm = configured_lm(placed) if lm is None else lm  # first: documents may be downloaded
         if documents is None:
             documents = configured_documents(config)
             check_documents(config, documents)
@@ -102,6 +100,8 @@ def train(
         folder = config.save_dir or default_folder(config, lm, documents, doc_reps)
         description = describe(config, lm, documents, doc_reps)
         run = Run.find(folder, description)
+        if given is not None and run is None:  # a run opens on another device, too
+            check_given_lm(config, given)
     finished = run is not None and run.finished and run.is_readable()
     processes.check_same((description, folder, run is None, finished))
     if run is not None and finished:
@@ -208,7 +208,9 @@ def fit(
             bar.update()
             bar.set_postfix(own=f"{epoch.positive_ce:.2f}", negative=f"{epoch.negative_ce:.2f}")
             answer = tell(on_epoch, "on_epoch", epoch)
-            if isinstance(answer, bool | np.bool_ | torch.Tensor) and not answer:
+            if isinstance(answer, torch.Tensor) and answer.dtype == torch.bool:
+                answer = answer.all().item()
+            if isinstance(answer, bool | np.bool_) and not answer:
                 stop.set()
             stopped = any(processes.gather(stop.is_set()))
             due = epoch.epoch % config.save_freq == 0 or epoch.epoch == config.num_epochs
