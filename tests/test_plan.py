@@ -81,7 +81,11 @@ def test_plan_is_for_the_device_of_the_training(changes: dict) -> None:
 
 
 def test_titles_and_documents_count() -> None:
-    assert plan(preset("tiny", titles=("A", "B"))).tokens * 5 == plan(preset("tiny")).tokens
+    two = ("Ilse Marrowyn", "Cyclone Odalys")
+    assert plan(preset("tiny", titles=two)).tokens * 5 == plan(preset("tiny")).tokens
+    assert plan(preset("tiny", max_labels=500)).tokens == 2 * plan(preset("tiny")).tokens
+    with pytest.raises(DocmemError, match="no folder 'missing'"):
+        plan(preset("tiny", documents="missing"))
     with pytest.raises(DocmemError, match="no documents to plan for"):
         plan(preset("tiny"), [])
     with pytest.raises(DocmemError, match="device is 'cuda:7', which torch cannot use"):

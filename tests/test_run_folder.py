@@ -155,6 +155,17 @@ def test_another_training_in_the_same_folder_is_rejected(
     assert files(config.save_dir) == before
 
 
+def test_a_run_that_lost_its_run_json_is_not_taken_for_another_thing(go, config: TrainConfig):
+    go()
+    (config.save_dir / "run.json").unlink()
+    with pytest.raises(DocmemError, match=r"lost its run\.json.*docmem check --repair"):
+        go()
+    shutil.rmtree(config.save_dir)
+    config.save_dir.write_text("")
+    with pytest.raises(DocmemError, match="is a file"):
+        go()
+
+
 def test_folder_with_other_files_is_rejected_and_left_alone(go, config: TrainConfig):
     config.save_dir.mkdir()
     (config.save_dir / "thesis.tex").write_text("precious")

@@ -18,8 +18,10 @@ from toys import DOCUMENTS, quick_config, toy_lm
 from docmem.cli.commands import Sweep
 from docmem.cli.main import main, parse
 from docmem.errors import DocmemError
+from docmem.training.config import preset
 from docmem.training.executors import perform, share_machine
 from docmem.training.run import Run
+from docmem.training.sweep import failures
 from docmem.training.train import train
 
 ODD = "odd"
@@ -233,3 +235,11 @@ def test_slurm_gets_one_array_with_the_options(
     assert "3 is odd" in str(results[1])
     options = (tmp_path / "options").read_text()
     assert "--partition=gpu" in options and "--time=7" in options
+
+
+def test_a_training_that_failed_is_named_by_what_differs() -> None:
+    configs = [preset("tiny", seed=seed, max_labels=labels) for seed in (1, 2) for labels in (3, 1)]
+    results = [Path("a"), DocmemError("too few"), Path("b"), DocmemError("too few")]
+    assert failures(configs, results) == [
+        "max_labels=1, seed=1: too few", "max_labels=1, seed=2: too few",
+    ]  # fmt: skip

@@ -8,6 +8,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from toys import at, raising
 
 import docmem
@@ -176,7 +177,31 @@ def test_articles_chosen_in_python_are_fed_back_by_their_titles(
     chosen = load_documents()[5:8]
     write_json(tmp_path / "run.json", describe(preset("tiny"), lm, chosen))
     titles = tuple(one.title for one in chosen)
-    assert parsed("--config", str(tmp_path / "run.json")) == preset("tiny", titles=titles)
+    path = str(tmp_path / "run.json")
+    assert parsed("--config", path) == preset("tiny", titles=titles)
+    assert parsed("--config", path, "--max_labels", "2") == preset("tiny", max_labels=2)
+
+
+def test_files_chosen_in_python_are_fed_back_too(lm: LanguageModel, tmp_path: Path) -> None:
+    folder, path = tmp_path / "texts", tmp_path / "run.json"
+    folder.mkdir()
+    for name in "abc":
+        (folder / f"{name}.txt").write_text(f"the text of {name}")
+    config = preset("tiny", documents=str(folder))
+    chosen = load_documents(folder)[1:]
+    write_json(path, describe(config, lm, chosen))
+    assert parsed("--config", str(path)).titles == ("b", "c")
+    (folder / "c.txt").write_text("another text")
+    with pytest.raises(DocmemError, match="it read other documents"):
+        parsed("--config", str(path))
+
+
+def test_doc_reps_given_in_python_are_not_left_out(lm: LanguageModel, tmp_path: Path) -> None:
+    path, documents = tmp_path / "run.json", load_documents(max_documents=3)
+    given = torch.tensor([[1.0, 0], [0, 1], [-1, 0]])
+    write_json(path, describe(preset("tiny"), lm, documents, given))
+    with pytest.raises(DocmemError, match="DocReps were given in Python"):
+        parsed("--config", str(path))
 
 
 def test_documents_given_in_python_are_not_taken_for_the_encyclopedia(
@@ -186,7 +211,7 @@ def test_documents_given_in_python_are_not_taken_for_the_encyclopedia(
     for other in (Document("Mine", first.text), Document(first.title, "another text")):
         write_json(path, describe(preset("tiny"), lm, [other]))
         assert main(["train", "--config", str(path)]) == 1
-        assert "'given in Python'" in capsys.readouterr().err
+        assert "it read other documents than encyclopedia holds" in capsys.readouterr().err
         assert parsed("--config", str(path), "--documents", "mine") == preset(
             "tiny", documents="mine"
         )

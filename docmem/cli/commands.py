@@ -40,7 +40,7 @@ from docmem.training.overview import overview, table_of
 from docmem.training.plan import plan
 from docmem.training.processes import main_process, unstarted
 from docmem.training.run import Run
-from docmem.training.sweep import sweep
+from docmem.training.sweep import failures, sweep
 from docmem.training.train import train
 
 
@@ -104,7 +104,7 @@ class Sweep:
     def run(self) -> int:
         """Train all, then list the runs; what failed is said at the end."""
         results = sweep(self.trainings, self.executor)
-        failed = [str(one) for one in results if isinstance(one, DocmemError)]
+        failed = failures(self.trainings, results)
         table, faults = table_of([Run.open(o) for o in results if not isinstance(o, DocmemError)])
         return show_runs(table, [*faults, *failed])
 

@@ -193,6 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             setattr(sys, name, io.StringIO())
     if isinstance(sys.stdout, io.TextIOWrapper):  # titles have characters that not all can show
         sys.stdout.reconfigure(errors="backslashreplace")
+    os.environ["MPLBACKEND"] = "agg"  # pictures go to files, whatever windows there are
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given == ["--version"]:
         print(f"docmem {docmem.__version__}")

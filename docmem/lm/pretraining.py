@@ -240,6 +240,8 @@ def pretrain(config: PretrainConfig) -> Path:
     if (config.out / "run.json").exists():
         raise DocmemError(f"{config.out} is a run of docmem; choose another --out for the LM.")
     work = config.out / "work"
+    if not config.text.is_dir():
+        raise DocmemError(f"There is no folder {str(config.text)!r}; give one of .txt files.")
     works = [*read_files(config.text).values()]
     check_same(work / "config.json", config, works)
     training, held = split_paragraphs(read_paragraphs(works), config.held_out, config.seed)

@@ -7,6 +7,7 @@ their texts. A damaged evaluation is deleted: it is measured again when it is as
 checkpoint or snapshot cannot be made again, only named.
 """
 
+import dataclasses
 import functools
 import os
 import re
@@ -31,7 +32,7 @@ from docmem.training.trainer import new_optimizer
 
 ADVICE = {
     CHECKPOINT: "Restore it from a copy; without one the run can be read, but not trained on.",
-    "snapshots": "Restore it from a copy, or delete it: figures over epochs then do without.",
+    "snapshots": "Restore it from a copy; if it is deleted, figures over epochs do without it.",
     "measured": "--repair deletes it, and what needs it measures again.",
 }
 """What to do about files that are not made again, by their first folder."""
@@ -162,8 +163,7 @@ def _pieces(
         yield name, functools.partial(digest, name), weights, save_memory
         yield "memory/config.json", run.load_memory, None, save_memory  # do the two fit together?
         if "memory/README.md" in names or (memory and memory.origin):  # version 0.1 wrote none
-            card = functools.partial((path / "memory/README.md").read_text, "utf-8")
-            yield "memory/README.md", card, None, save_memory
+            yield "memory/README.md", functools.partial(_card, path), None, save_memory
     taken = {name for name in names if re.fullmatch(r"snapshots/\d+\.safetensors", name)}
     for name in sorted(taken.union(snapshots)):
         yield name, functools.partial(doc_reps, name), places
@@ -187,9 +187,22 @@ def _restored(run: Run) -> tuple[DocumentMemory, list[Epoch], list[str]]:
     return memory, history[:epoch], list(map(str, progress.get("snapshots", due)))  # 0.1 named none
 
 
+def _card(path: Path) -> str:
+    """The text of a memory's model card, which may be of another version of docmem."""
+    text = (path / "memory/README.md").read_text("utf-8")
+    if not text.strip():
+        raise ValueError("it is empty")
+    return text
+
+
 def _write_texts(run: Run) -> None:
-    """Write the texts from where the configuration says that they are."""
-    documents = configured_documents(run.config)
+    """Write the texts from where the configuration says that they are, by their titles."""
+    config = dataclasses.replace(run.config, titles=tuple(run.titles))
+    lacks = f"{config.source} does not hold the texts that the run read"
+    try:
+        documents = configured_documents(config)
+    except DocmemError as error:
+        raise DocmemError(f"{lacks}. {error}") from error
     if describe_texts(documents, run.config)["texts"] != run.description["texts"]:
-        raise DocmemError(f"{run.config.source} holds other texts now.")
+        raise DocmemError(f"{lacks}.")
     write_texts(run.path / TEXTS, read_parts(documents, run.config))

@@ -20,12 +20,12 @@ from torch.utils.benchmark import Timer
 
 from docmem.core.blocks import find_blocks, resolve_layer, text_config
 from docmem.core.memory import DocumentMemory
-from docmem.documents import Document, segments
+from docmem.documents import WIKITEXT_CONFIGS, Document, segments
 from docmem.errors import DocmemError, checked, counted
 from docmem.lm.loading import DTYPES, chosen_dtype, context_of, find_lm, placement
 from docmem.training.config import TrainConfig
 from docmem.training.muon import STEPS
-from docmem.training.setup import check_negative
+from docmem.training.setup import check_negative, configured_documents
 
 ACTIVATIONS = 20
 """Numbers per token and width that a block keeps for the backward pass, about."""
@@ -101,7 +101,8 @@ def plan(config: TrainConfig, documents: Sequence[Document] | None = None) -> Pl
 
     Args:
         config: all settings.
-        documents: what will be read; None: as many and as long documents as `config` allows.
+        documents: what will be read; None: what `config` names, or of WikiText, which may have to
+            be downloaded, as many and as long documents as `config` allows.
 
     Raises:
         DocmemError: if the LM's shape is not known and cannot be read, there is no document, or the
@@ -110,6 +111,8 @@ def plan(config: TrainConfig, documents: Sequence[Document] | None = None) -> Pl
     """
     if documents is not None and not documents:
         raise DocmemError("There are no documents to plan for; give some, or None.")
+    if documents is None and config.source not in WIKITEXT_CONFIGS:
+        documents = configured_documents(config)
     place = placement(config.device, config.num_gpus)
     device = "cuda" if place["device_map"] == "balanced" else str(place["device_map"])
     dtype = chosen_dtype(config.lm, config.dtype, device)

@@ -128,6 +128,12 @@ class Run:
         except OSError as error:
             raise DocmemError(f"{path} cannot be read: {error}. Choose another folder.") from error
         if not there:
+            if path.is_file():
+                raise DocmemError(f"{path} is a file; choose a folder.")
+            if (path / CHECKPOINT).exists():
+                raise DocmemError(
+                    f"{path} has lost its run.json. `docmem check --repair {path}` makes it again."
+                )
             if not free:
                 raise DocmemError(
                     f"{path} holds files that are no run of docmem; choose an empty or new folder."

@@ -9,7 +9,7 @@ from typing import Any
 
 import dacite
 
-from docmem.documents import load_documents
+from docmem.documents import WIKITEXT_CONFIGS, load_documents
 from docmem.errors import DocmemError
 from docmem.training.config import TrainConfig
 from docmem.training.description import from_dict
@@ -49,7 +49,14 @@ def read_settings(
                     "one of the two out."
                 )
             config = from_dict(content["config"])
-            return _with_its_source(config, content["documents"]) if documents_too else config, []
+            if content.get("doc_reps") is not None:
+                raise DocmemError(
+                    "its DocReps were given in Python, and no setting says them. Train it from "
+                    "Python, with doc_reps."
+                )
+            if documents_too:
+                config = _with_its_documents(config, content["documents"])
+            return config, []
         return dataclasses.replace(start, **content), [*content]
     except DocmemError as error:
         raise DocmemError(f"{path}: {error}") from error
@@ -60,18 +67,23 @@ def read_settings(
         ) from error
 
 
-def _with_its_source(config: TrainConfig, told: list[dict[str, Any]]) -> TrainConfig:
-    """A run's settings, whose documents may have been given in Python; `told`: run.json's of them.
+def _with_its_documents(config: TrainConfig, told: list[dict[str, Any]]) -> TrainConfig:
+    """A run's settings, with the titles that Python chose; `told`: run.json's of the documents.
 
-    The settings then still name the encyclopedia, which is not what the run has read.
+    Raises:
+        DocmemError: if it read documents that their source does not hold.
     """
-    if config.source == "encyclopedia" and all("sha256" in one for one in told):
-        known = {one.title: digest_of(one.text) for one in load_documents()}
-        if any(known.get(one["title"]) != one["sha256"] for one in told):
-            return dataclasses.replace(config, documents="given in Python")
-        titles = tuple(one["title"] for one in told)
-        if titles != tuple(one.title for one in configured_documents(config)):
-            return dataclasses.replace(config, titles=titles)
+    if config.source in WIKITEXT_CONFIGS or not all("sha256" in one for one in told):
+        return config  # to look there may take a download; version 0.1 kept no digests
+    known = {one.title: digest_of(one.text) for one in load_documents(config.source)}
+    if any(known.get(one["title"]) != one["sha256"] for one in told):
+        raise DocmemError(
+            f"it read other documents than {config.source} holds: they were given in Python, or "
+            "have changed. Give --documents, or train it from Python."
+        )
+    titles = tuple(one["title"] for one in told)
+    if titles != tuple(one.title for one in configured_documents(config)):
+        return dataclasses.replace(config, titles=titles)
     return config
 
 

@@ -33,6 +33,17 @@ def train_quietly(config: TrainConfig) -> Path:
     return train(shared, progress=False).path
 
 
+def failures(configs: Sequence[TrainConfig], results: Sequence[Any]) -> list[str]:
+    """What stopped which training of a sweep, each named by the settings that differ."""
+    fields = [field.name for field in dataclasses.fields(TrainConfig)]
+    varied = [name for name in fields if len({getattr(one, name) for one in configs}) > 1]
+    return [
+        ", ".join(f"{name}={getattr(config, name)}" for name in varied) + f": {result}"
+        for config, result in zip(configs, results, strict=True)
+        if isinstance(result, DocmemError)
+    ]
+
+
 @checked
 def sweep(configs: Sequence[TrainConfig], executor: str) -> list[Any]:
     """Train each configuration, as `perform` does; what is finished is not trained again.
