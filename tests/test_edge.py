@@ -1106,7 +1106,7 @@ train --lm_name pythia | 'pythia', lm_size, 1b
 train --save_dir \udcff | save_dir has, Unicode
 train --key_internal_layers 1 --key_internal_dim 8 --document_key_module_type nonlinear | no effect
 train --preset tiny --config {run}/run.json | preset tiny would have no effect
-plan --max_labels 9000000000000000000 | more memory than there is
+plan --documents wikitext-103 --max_labels 9000000000000000000 | more memory than there is
 page {run} --points 300000 | more memory than there is
 generate {run} --prompt The --seed 3 | seed has no effect without a temperature
 attribute {run} --text {long} | exceeds the context, Shorten it.
