@@ -150,7 +150,7 @@ def test_walk_ends_on_a_document_with_its_text(
     prepared = opened.evaluate(
         "JSON.parse(document.getElementById('baked').textContent).memories[0].plane"
     )
-    which = np.frombuffer(base64.b64decode(prepared["written"][0]["data"]), np.uint16)
+    which = np.frombuffer(base64.b64decode(prepared["written"][0]["data"]), np.uint32)
     text = prepared["prompts"][0] + "".join(words for words, _ in prepared["texts"][which[25 + 2]])
     assert opened.locator(".docmem-plane__text").inner_text().split() == text.split()
     first = shown(opened)
