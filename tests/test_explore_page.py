@@ -253,15 +253,23 @@ def test_snapshots_are_baked_in_eight_bits_on_one_scale(
     assert np.percentile(snapshots.document.abs(), 99.5) == pytest.approx(document["limit"])
 
 
-def test_longer_doc_reps_are_shown_in_their_principal_plane(
+@pytest.fixture
+def longer(
     runs: list[Run], lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> tuple[DocumentMemory, dict[str, Any]]:
+    """A memory with DocReps of four numbers, and what the page holds of its plane."""
     torch.manual_seed(0)
     memory = DocumentMemory(MemoryConfig(WIDTH, 3, memory_dim=24, key_dim=4), TITLES)
     monkeypatch.setattr(Run, "load_memory", lambda _: memory)
     plane = measure_plane(runs[0], lambda: lm, 3)
     monkeypatch.setattr(_baked, "NEW_TOKENS", 8)
-    shown = _baked.plane_of_run(runs[0], lm, plane, ["Cyclone"], 2)
+    return memory, _baked.plane_of_run(runs[0], lm, plane, ["Cyclone"], 2)
+
+
+def test_longer_doc_reps_are_shown_in_their_principal_plane(
+    longer: tuple[DocumentMemory, dict[str, Any]],
+) -> None:
+    memory, shown = longer
     origin, axes = torch.tensor(shown["origin"]), torch.tensor(shown["axes"])
     back = origin + torch.tensor(shown["scene"]["points"]) @ axes
     torch.testing.assert_close(back, memory.doc_reps, atol=1e-5, rtol=1e-5)  # three span a plane
@@ -274,14 +282,9 @@ READ = """given.points.map(([x, y]) => {
 
 
 def test_a_document_off_the_plane_is_read_under_its_own_doc_rep(
-    runs: list[Run], lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+    longer: tuple[DocumentMemory, dict[str, Any]], runs: list[Run], lm: LanguageModel
 ) -> None:
-    torch.manual_seed(0)
-    memory = DocumentMemory(MemoryConfig(WIDTH, 3, memory_dim=24, key_dim=4), TITLES)
-    monkeypatch.setattr(Run, "load_memory", lambda _: memory)
-    plane = measure_plane(runs[0], lambda: lm, 3)
-    monkeypatch.setattr(_baked, "NEW_TOKENS", 8)
-    shown = _baked.plane_of_run(runs[0], lm, plane, ["Cyclone"], 2)
+    memory, shown = longer
     expected = cross_entropies_at(first_segments(runs[0], lm), memory, memory.doc_reps)
     points = shown["scene"]["points"]
     own, beside = node(READ, {"plane": shown, "points": [points[1], [points[1][0], 0.01]]})

@@ -80,8 +80,9 @@ def frozen(model: nn.Module) -> Iterator[None]:
         for module, mode in modes.items():
             module.training = mode
         with _LOCK:
-            _IN_USE[model] = thread, depth
-            if not depth:
+            if depth:
+                _IN_USE[model] = thread, depth
+            else:
                 del _IN_USE[model]
 
 

@@ -1,6 +1,7 @@
 """The runs in a folder, as one table: `docmem runs`."""
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,15 @@ def runs_in(folder: Path) -> tuple[list[Run], list[str]]:
     return runs, faults
 
 
+def varied(settings: Sequence[dict[str, Any]]) -> list[str]:
+    """The names of the settings that these do not all share, in their order."""
+    return [name for name in settings[0] if len({str(one[name]) for one in settings}) > 1]
+
+
 def differing(runs: list[Run]) -> list[str]:
     """What each run's settings have that not all of these runs share, as flags and values."""
-    settings = [
-        {name: value for name, value in to_dict(run.config).items() if name not in SHOWN}
-        for run in runs
-    ]
-    names = [name for name in settings[0] if len({str(one[name]) for one in settings}) > 1]
+    settings = [to_dict(run.config) for run in runs]
+    names = [name for name in varied(settings) if name not in SHOWN]
     names.sort(key=lambda name: name not in ("key_activation", "seed"))  # these first
     return [
         textwrap.fill(" ".join(f"{name}={one[name]}" for name in names), WIDTH) for one in settings

@@ -111,13 +111,13 @@ def plan(config: TrainConfig, documents: Sequence[Document] | None = None) -> Pl
     """
     if documents is not None and not documents:
         raise DocmemError("There are no documents to plan for; give some, or None.")
-    if documents is None and config.source not in WIKITEXT_CONFIGS:
-        documents = configured_documents(config)
     place = placement(config.device, config.num_gpus)
     device = "cuda" if place["device_map"] == "balanced" else str(place["device_map"])
     dtype = chosen_dtype(config.lm, config.dtype, device)
     model = empty_lm(config)
     width, vocabulary = text_config(model).hidden_size, text_config(model).vocab_size
+    if documents is None and config.source not in WIKITEXT_CONFIGS:
+        documents = configured_documents(config)
     lengths = segment_tokens(config, documents, tokens_per_word(vocabulary))
     longest, context = max(map(max, lengths)), context_of(model)
     if context is not None and longest > context:

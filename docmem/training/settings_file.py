@@ -13,7 +13,6 @@ from docmem.documents import WIKITEXT_CONFIGS, load_documents
 from docmem.errors import DocmemError
 from docmem.training.config import TrainConfig
 from docmem.training.description import from_dict
-from docmem.training.setup import configured_documents
 from docmem.training.texts import digest_of
 
 
@@ -82,9 +81,8 @@ def _with_its_documents(config: TrainConfig, told: list[dict[str, Any]]) -> Trai
             "have changed. Give --documents, or train it from Python."
         )
     titles = tuple(one["title"] for one in told)
-    if titles != tuple(one.title for one in configured_documents(config)):
-        return dataclasses.replace(config, titles=titles)
-    return config
+    named = config.titles or tuple(known)[: config.max_labels]
+    return config if titles == named else dataclasses.replace(config, titles=titles)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

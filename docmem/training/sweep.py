@@ -16,6 +16,7 @@ from docmem.errors import DocmemError, checked
 from docmem.training.config import TrainConfig
 from docmem.training.description import RESUME_IGNORES
 from docmem.training.executors import perform
+from docmem.training.overview import varied
 from docmem.training.train import train
 
 STATES = Path("outputs/states")
@@ -35,10 +36,9 @@ def train_quietly(config: TrainConfig) -> Path:
 
 def failures(configs: Sequence[TrainConfig], results: Sequence[Any]) -> list[str]:
     """What stopped which training of a sweep, each named by the settings that differ."""
-    fields = [field.name for field in dataclasses.fields(TrainConfig)]
-    varied = [name for name in fields if len({getattr(one, name) for one in configs}) > 1]
+    names = varied([vars(config) for config in configs])
     return [
-        ", ".join(f"{name}={getattr(config, name)}" for name in varied) + f": {result}"
+        ", ".join(f"{name}={getattr(config, name)}" for name in names) + f": {result}"
         for config, result in zip(configs, results, strict=True)
         if isinstance(result, DocmemError)
     ]
