@@ -155,18 +155,18 @@ class Knowledge(Study[Results]):
             f"the document in its context {spread(found['context'].accuracy)}",
             own=own["plain"],
         )
-        for name, claim in (
-            ("plain", "A memory knows the answer to what is asked"),
-            ("context", "A base LM that has just read the document knows it"),
+        beside = {
+            label: known[name]
+            for name, label in (
+                ("base", "the base LM's"), ("another", "under another's DocRep"),
+                ("lora", "a LoRA's"), ("taught", "of a question that was trained on"),
+            )
+        }  # fmt: skip
+        for name, claim, others in (
+            ("plain", "A memory knows the answer to what is asked", beside),
+            ("context", "A base LM that has just read the document knows it", {}),
         ):
             part = above("lead by own prompt", known[name], MARGIN)
-            others = {} if name == "context" else {
-                label: known[other]
-                for other, label in (
-                    ("base", "the base LM's"), ("another", "under another's DocRep"),
-                    ("lora", "a LoRA's"), ("taught", "of a question that was trained on"),
-                )
-            }  # fmt: skip
             yield Claim(claim, [part], note=spreads(others, " "), own=own.get(name, []))
         for claim, *names in (
             ("Reading a text again in another form teaches what it says", "offsets", "shuffled"),
