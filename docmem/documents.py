@@ -9,7 +9,7 @@ from a folder of .txt or Markdown files, or from WikiText at document level.
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -265,16 +265,22 @@ def load_documents(
             has two pages of one title.
     """
     check_text("source", str(source))
+    files: dict[str, Document] = {}
     if isinstance(source, str) and source in WIKITEXT_CONFIGS:
         documents = read_wikitext(source, cache_dir)
     else:
         # A Path of the encyclopedia's name is a folder.
         files = read_files(ENCYCLOPEDIA if source == "encyclopedia" else Path(source))
         documents = [*files.values()]
-        wanted = {*titles} or {one.title for one in documents[:max_documents]}
+
+    def check(wanted: Container[str]) -> None:
+        """Where two have one title, the names of their files help."""
         named = {file: one.title for file, one in files.items() if one.title in wanted}
         check_titles([*named.values()], [*named])
+
+    check(titles)
     chosen = choose(documents, titles, max_documents, seed)
+    check({one.title for one in chosen})
     check_titles([document.title for document in chosen])
     return chosen
 

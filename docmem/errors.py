@@ -377,9 +377,9 @@ def check_index(name: str, index: int, count: int, otherwise: str) -> int:
     return int(index) % count
 
 
-def counted(count: int, thing: str) -> str:
+def counted(count: int, thing: str, things: str = "") -> str:
     """A number of things in words: 1 document, 1,000 documents."""
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+    return f"{count:,} {thing if count == 1 else things or f'{thing}s'}"
 
 
 def did_you_mean(title: str, titles: Iterable[str]) -> str:

@@ -1,8 +1,8 @@
 """Build site/, what GitHub Pages shows: `make site`.
 
 The page of the demo's two runs (trained if they are not there yet), with and without the LM in it;
-the notebooks as HTML with their stored pictures; the claims. Nothing is fetched to build it;
-formulas are set by MathJax, which a reader's browser fetches.
+the notebooks as HTML with their stored pictures; the claims and their figures. Nothing is fetched
+to build it; formulas are set by MathJax, which a reader's browser fetches.
 """
 
 import html
@@ -38,7 +38,9 @@ def build() -> None:
     runs = {name: train(config) for name, config in demo_configs().items()}
     write_page([runs["tanh"], runs["relu"]], SITE / "index.html", with_lm=True)
     exporter = HTMLExporter(require_js_url="")
-    claims = nbformat.v4.new_markdown_cell((ROOT / "docs" / "claims.md").read_text("utf-8"))
+    shutil.copytree(ROOT / "figures" / "experiments", SITE / "figures" / "experiments")
+    text = (ROOT / "docs" / "claims.md").read_text("utf-8").replace("../figures/", "figures/")
+    claims = nbformat.v4.new_markdown_cell(text)
     pages = {"claims": nbformat.v4.new_notebook(cells=[claims])}
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         pages[f"notebooks/{path.stem}"] = nbformat.read(path, as_version=4)

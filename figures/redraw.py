@@ -28,7 +28,7 @@ PAPER = ("activation", "plane", "length", "nonlinear", "recalling", "continuity"
 """What the paper claims something of."""
 OTHERS = (
     "attribution", "routing", "together", "forgetting", "adding", "seeds", "placing", "procedure",
-    "capacity", "layers", "knowledge",
+    "capacity", "layers", "knowledge", "rivals",
 )  # fmt: skip
 """What else is measured on a real LM."""
 MEASURED = {

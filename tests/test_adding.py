@@ -148,3 +148,25 @@ def test_add_rejects_a_wrong_cache_or_title(
     untitled = DocumentMemory(memory.config)
     with pytest.raises(DocmemError, match="leave the title out"):
         add(cache, untitled, NEW.title)
+
+
+def test_a_document_that_would_not_be_read_whole_is_refused(
+    trained: tuple[LanguageModel, Run],
+) -> None:
+    lm, run = trained
+    long = Document(NEW.title, " ".join(40 * [NEW.text]))
+    config = dataclasses.replace(run.config, batch_size=1, max_segments=12)
+    cache = cache_hidden_states(lm, [*run.documents, long], config)
+    kept = sum(doc_id < 3 for doc_id in cache.doc_ids)
+    assert kept < 12
+    with pytest.raises(DocmemError, match=rf"epochs is 1, and in the {kept} steps .* 12 batches"):
+        add(cache, run.load_memory(), NEW.title, epochs=1)
+
+
+def test_memories_are_handed_back_without_gradients(
+    trained: tuple[LanguageModel, Run], cache: HiddenStateCache
+) -> None:
+    larger = add(cache, trained[1].load_memory(), NEW.title, epochs=1)
+    assert all(one.grad is None for one in larger.parameters())
+    forgotten = forget(cache, larger, NEW.title, epochs=1)
+    assert all(one.grad is None for one in forgotten.parameters())

@@ -216,6 +216,9 @@ def test_hidden_files_are_left_out_and_ambiguous_titles_refused(tmp_path: Path):
     assert len(load_documents(tmp_path, titles=["other"])) == 1
     with pytest.raises(DocmemError, match="names a document twice"):
         load_documents(tmp_path, titles=["other", "other"])
+    every = [*read_files(tmp_path).values()]
+    seed = next(seed for seed in range(99) if choose(every, (), 1, seed)[0].title == "other")
+    assert [one.title for one in load_documents(tmp_path, 1, seed=seed)] == ["other"]
 
 
 def test_seed_chooses_different_documents_reproducibly():

@@ -1,5 +1,6 @@
 """The paper's experiments: numbers are the runs', drawings are the numbers', claims follow."""
 
+import dataclasses
 import functools
 import math
 import statistics
@@ -134,9 +135,15 @@ def test_plane_reads_each_document_at_each_cell(small: ToyPool, measured: Measur
     assert tanh.grids.ce[2][-1][0] == pytest.approx(corner, rel=1e-4)
     assert tanh.grids.fine[2][-1][0] == pytest.approx(corner, rel=1e-4)
     axes = panel(drawn("plane", results), "document 3")
+    assert axes.get_title(loc="left").endswith("not learned")
     shown = np.array(axes.images[0].get_array())
     assert shown[-1, 0] == pytest.approx(math.exp(corner), rel=1e-4)
-    within = np.log(shown) <= tanh.grids.own[2] + 1
+    less = tanh.grids.own[2] - 0.5  # as if it had been
+    ce = (np.array(tanh.grids.ce) - less).tolist()
+    learned = dataclasses.replace(tanh.grids, ce=ce, own=[one - less for one in tanh.grids.own])
+    settings = results.settings | {"tanh": dataclasses.replace(tanh, grids=learned)}
+    axes = panel(drawn("plane", dataclasses.replace(results, settings=settings)), "document 3")
+    within = np.array(ce[2]) <= 1.5
     assert f"well {100 * within.mean():.0f} %" in axes.get_title(loc="left")
     outlines = [lines for lines in axes.collections if lines.get_paths()]
     assert bool(outlines) is (within.any() and not within.all())

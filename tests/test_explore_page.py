@@ -263,7 +263,7 @@ def longer(
     monkeypatch.setattr(Run, "load_memory", lambda _: memory)
     plane = measure_plane(runs[0], lambda: lm, 3)
     monkeypatch.setattr(_baked, "NEW_TOKENS", 8)
-    return memory, _baked.plane_of_run(runs[0], lm, plane, ["Cyclone"], 2)
+    return memory, _baked.plane_of_run(_baked.Shown.of(runs[0], plane), lm, ["Cyclone"], 2)
 
 
 def test_longer_doc_reps_are_shown_in_their_principal_plane(

@@ -114,6 +114,11 @@ def test_file_in_the_place_of_a_folder_is_named(tmp_path: Path):
         write_text(tmp_path / "taken" / "a.txt", "text")
 
 
+def test_name_that_is_too_long_for_a_partial_file_is_a_sentence(tmp_path: Path):
+    with pytest.raises(DocmemError, match=r"Could not write .*aaa"):
+        write_text(tmp_path / ("a" * 250), "text")
+
+
 @pytest.mark.parametrize(("umask", "rights"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
 def test_files_get_the_rights_that_the_umask_leaves(tmp_path: Path, umask: int, rights: int):
     before = os.umask(umask)

@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -172,6 +173,10 @@ def test_forget_the_only_document(trained: tuple[LanguageModel, Run]) -> None:
     assert forgetting._split(cache, 0)[1] == [None]
     place = memory.doc_reps[0]
     assert above_base_lm(cache, memory, 0, place)[0] < -3
+    short = dataclasses.replace(run.config, batch_size=1, segment_length=8)
+    longer = cache_hidden_states(lm, run.documents[:1], short)
+    with pytest.raises(DocmemError, match=r"epochs is 1, and in the 1 step .* batches are read"):
+        forget(longer, memory, 0, epochs=1)
     forgotten = forget(cache, memory, 0, epochs=100, lr=5e-3)
     assert above_base_lm(cache, forgotten, 0, place).min() >= 0
 

@@ -12,7 +12,7 @@ from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError
 from docmem.lm.folding import folded
 from docmem.lm.forward import TokenBatch
-from docmem.lm.generation import ALL_ENTRIES, generate, greedy, read_prompts
+from docmem.lm.generation import ALL_ENTRIES, generate, generate_text, greedy, read_prompts
 from docmem.lm.loading import LanguageModel
 from docmem.training.run import Run
 
@@ -145,6 +145,13 @@ def test_generate_passes_options_to_the_lm(lm: LanguageModel, memory: DocumentMe
         texts = {generate(hooked, lm.tokenizer, "The", 0, max_new_tokens=8, **options)
                  for _ in range(3)}  # fmt: skip
     assert len(texts) == 3
+
+
+def test_greedy_is_greedy_whatever_the_lm_asks_for(lm: LanguageModel) -> None:
+    prompt = "The harbour master"
+    plain = generate_text(lm.model, lm.tokenizer, prompt)
+    lm.model.generation_config.num_beams = 4
+    assert generate_text(lm.model, lm.tokenizer, prompt) == plain
 
 
 def test_generate_stops_at_strings(lm: LanguageModel, memory: DocumentMemory):

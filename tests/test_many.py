@@ -1,8 +1,11 @@
 """Many documents: samples are what the whole would give, and cost no more as documents grow."""
 
+import base64
 import dataclasses
 import itertools
+import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -82,7 +85,23 @@ def test_page_and_explorer_of_many_documents_say_how_many_they_show(
 ) -> None:
     run = Run.open(shutil.copytree(run.path, tmp_path / "run"))
     page = write_page([run], tmp_path / "page.html", lm=lm, points=3, text_points=2)
-    assert " of 60 documents by the passages" in " ".join(page.read_text().split())
+    text = page.read_text()
+    assert " of 60 documents by the passages" in " ".join(text.split())
+    found = re.search(r'<script type="application/json" id="baked">(.*?)</script>', text)
+    assert found is not None
+    baked = json.loads(found[1])
+    (memory,), plane = baked["memories"], measure_plane(run, lm, 3)
+    scene = memory["plane"]["scene"]
+    shown = plane.documents.tolist()
+    assert scene["titles"] == [run.titles[number] for number in shown]
+    ce = np.frombuffer(base64.b64decode(memory["plane"]["ce"]["data"]), "<f4").reshape(60, 3, 3)
+    assert [shown[index] for index in ce.argmin(0).flatten()] == plane.nearest.flatten().tolist()
+    assert len(memory["recall"]) == len(scene["points"]) == 60
+    assert all(len(passage["ce"]) == 60 for passage in memory["passages"])
+    training = baked["training"]["runs"][0]
+    size = len(training["epochs"]) * 60 * training["entries"]
+    for panel in training["panels"]:
+        assert len(base64.b64decode(panel["values"]["data"])) == size
     explorer = explore.key_plane(run, 2, lm=lm)
     assert explorer.alt.startswith("The DocRep plane of 60 of 70 documents")
     scene = explorer.widget.scene  # numbered and coloured as in the run

@@ -107,6 +107,11 @@ def test_in_more_dimensions_the_plane_keeps_the_most_variance() -> None:
     torch.testing.assert_close(rebuilt, flat, atol=1e-5, rtol=0)
 
 
+def test_the_plane_of_many_doc_reps_is_the_same_every_time() -> None:
+    doc_reps = torch.randn(600, 100, generator=torch.Generator().manual_seed(0))
+    assert all(map(torch.equal, plane_of(doc_reps), plane_of(doc_reps)))
+
+
 def test_key_plane_with_key_dim_4(trained: tuple[LanguageModel, Run]) -> None:
     lm, run = trained
     torch.manual_seed(0)

@@ -167,3 +167,26 @@ def test_text_of_which_all_is_held_out_is_rejected(config: PretrainConfig, count
     (config.text / "prose.txt").write_text("\n".join(SENTENCES[:count]))
     with pytest.raises(DocmemError, match=f"{count} paragraphs .lines., and with a held_out of"):
         pretrain(dataclasses.replace(config, held_out=0.999))
+
+
+def test_an_lm_that_is_not_its_own_is_left_alone(config: PretrainConfig) -> None:
+    config.out.mkdir()
+    (config.out / "model.safetensors").write_bytes(b"precious")
+    with pytest.raises(DocmemError, match="files that are no pretraining of docmem"):
+        pretrain(config)
+    assert [path.name for path in config.out.iterdir()] == ["model.safetensors"]
+
+
+def test_too_few_held_out_tokens_are_said_before_anything_is_written(
+    config: PretrainConfig,
+) -> None:
+    with pytest.raises(DocmemError, match=r"held out have \d+ tokens, fewer than a context of 128"):
+        pretrain(dataclasses.replace(config, held_out=1e-9, context=128))
+    assert not config.out.exists()
+
+
+def test_a_new_lm_leaves_the_callers_random_numbers_alone(config: PretrainConfig) -> None:
+    torch.manual_seed(99)
+    tokenizer = pretraining.train_tokenizer(SENTENCES, config.vocab_size, config.context)
+    pretraining.build_lm(config, tokenizer)
+    assert torch.initial_seed() == 99

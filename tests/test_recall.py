@@ -129,6 +129,21 @@ def test_attribute_ranks_the_document_of_the_passage_first(
         assert {one.title for one in ranking} == {*run.titles, "(base LM)"}
 
 
+def test_autocast_changes_no_measurement(trained: tuple[LanguageModel, Run]) -> None:
+    lm, run = trained
+    cache, memory = run.cache_hidden_states(lm), run.load_memory()
+
+    def found() -> tuple[torch.Tensor, object, object]:
+        ranking = attribute(lm, memory, -1, run.documents[0].text[:40])
+        return recognition(cache, memory).ce, completion(cache, memory, 4, 4), ranking
+
+    plain = found()
+    with torch.autocast("cpu", torch.bfloat16):
+        under = found()
+    assert torch.equal(plain[0], under[0])
+    assert plain[1:] == under[1:]
+
+
 def test_attribute_rejects_a_text_of_one_token(trained: tuple[LanguageModel, Run]) -> None:
     lm, run = trained
     with pytest.raises(DocmemError, match="sentence or more"):

@@ -48,6 +48,8 @@ def test_the_product_is_entry_by_entry():
 
 def test_strongest_entries_and_the_share_they_carry() -> None:
     token, document = torch.ones(2, 4), torch.tensor([[1.0, -4, 3, 0], [0, 0, 0, 2]])
+    nothing = Selection(token, torch.zeros(2, 4)).strongest(2)[1]
+    assert nothing.tolist() == [0, 0]
     entries, share = Selection(token, document).strongest(2)
     assert entries[0].tolist() == [1, 2]
     assert entries[1, 0] == 3

@@ -131,3 +131,22 @@ def test_folder_that_cannot_be_written_is_a_sentence(shared: TrainConfig, tmp_pa
     config = replace(shared, states_dir=tmp_path / "file")
     with pytest.raises(DocmemError, match=r"could not be kept in .* another states_dir"):
         cache_hidden_states(toy_lm(), DOCUMENTS, config)
+
+
+def test_files_of_others_in_the_folder_are_nobodys_to_delete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = tmp_path / "model-00001-of-00002.safetensors"
+    shard.write_bytes(bytes(1000))
+    monkeypatch.setattr(shared_states, "BUDGET_GB", 1e-9)
+    SharedStates(tmp_path, toy_lm().model, 0)
+    assert shard.exists()
+
+
+def test_the_same_weights_in_another_architecture_have_states_of_their_own(tmp_path: Path) -> None:
+    model = toy_lm("llama").model
+    first = SharedStates(tmp_path, model, 0).kind
+    model.config._name_or_path = "elsewhere"
+    assert SharedStates(tmp_path, model, 0).kind == first
+    model.config.rms_norm_eps *= 2
+    assert SharedStates(tmp_path, model, 0).kind != first

@@ -18,6 +18,7 @@ from toys import DOCUMENTS, quick_config, toy_lm
 from docmem.cli.commands import Sweep
 from docmem.cli.main import main, parse
 from docmem.errors import DocmemError
+from docmem.training import executors
 from docmem.training.config import preset
 from docmem.training.executors import perform, share_machine
 from docmem.training.run import Run
@@ -100,6 +101,26 @@ def test_local_pool_keeps_the_order_and_returns_errors() -> None:
     results = perform(half, [(4,), (3,), (8,)], "local:1", Path("unused"))
     assert results[0] == 2 and results[2] == 4
     assert isinstance(results[1], DocmemError) and "3 is odd" in str(results[1])
+
+
+def test_a_slurm_job_that_is_ended_leaves_the_results_of_the_others() -> None:
+    class EndedError(Exception):
+        pass
+
+    class Job:
+        def result(self) -> int:
+            raise EndedError("OUT_OF_MEMORY")
+
+    found = executors._result(Job(), EndedError)
+    assert isinstance(found, DocmemError) and "OUT_OF_MEMORY" in str(found)
+
+
+def test_failures_are_named_by_what_differs() -> None:
+    error, config = DocmemError("boom"), quick_config(Path("run"))
+    other = replace(config, seed=7)
+    assert failures([], []) == []
+    assert failures([config], [error]) == ["boom"]
+    assert failures([config, other], [config, error]) == ["seed=7: boom"]
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ def check_width(model: nn.Module, d_model: int) -> None:
 
 
 def lm_fingerprint(model: nn.Module) -> str:
-    """A short digest of an LM's architecture, number format and a sample of its weights."""
+    """A short digest of an LM's class, number format and a sample of its weights."""
     digest = hashlib.sha256(type(model).__name__.encode())
     for name, parameter in model.named_parameters():
         sample = parameter.detach().flatten()[:16].float().cpu().numpy().tobytes()

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,8 @@ def replacing(path: Path) -> Iterator[Path]:
             "free some space or choose another folder, then run the same command again."
         ) from error
     finally:
-        if temporary.exists():
-            temporary.unlink()
+        with suppress(OSError):  # its name may be too long to have been written
+            temporary.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -21,7 +21,17 @@ import torch
 
 from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import plane_extent
-from docmem.errors import Count, Natural, NotNegative, Positive, Rate, check_at_least, checked
+from docmem.errors import (
+    Count,
+    DocmemError,
+    Natural,
+    NotNegative,
+    Positive,
+    Rate,
+    check_at_least,
+    checked,
+    counted,
+)
 from docmem.lm.cross_entropy import check_same_documents, document_mean
 from docmem.lm.forward import frozen, plain_arithmetic
 from docmem.lm.hidden_states import HiddenStateCache
@@ -79,6 +89,12 @@ def forget(
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(memory.parameters(), lr=lr, weight_decay=weight_decay)
     forgotten, kept = _split(cache, gone)
+    if len(kept) * epochs < len(forgotten):
+        raise DocmemError(
+            f"epochs is {epochs}, and in the {counted(len(kept) * epochs, 'step')} that this makes "
+            f"not all of the document's {counted(len(forgotten), 'batch', 'batches')} are read; "
+            "give more."
+        )
     own = memory.doc_reps[cache.doc_ids]
     with torch.no_grad():
         before = {i: cache.cross_entropies(i, memory, own[[i]]) for i in kept if i is not None}
@@ -91,6 +107,7 @@ def forget(
                 ce = cache.cross_entropies(other, memory, own[[other]])
                 loss = loss + len(points) * (ce - before[other]).clamp_min(0).sum()
             descend([loss], optimizer, math.inf)  # hinges are bounded: nothing to clip
+    optimizer.zero_grad()  # it is handed back without
     return memory.to(device)
 
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from docmem.errors import Count, DocmemError, checked
+from docmem.errors import Count, DocmemError, checked, counted
 from docmem.lm.hidden_states import HiddenStateCache
 
 # A principal component this much smaller than the first is rounding, no direction.
@@ -40,8 +40,11 @@ def doc_reps_from_lm(
         DocmemError: if the documents' means do not span `key_dim` directions, or the cache reads
             other than `n_docs` documents.
     """
-    if (read := len(set(cache.doc_ids))) != n_docs:
-        raise DocmemError(f"n_docs is {n_docs}, but the hidden-state cache reads {read} documents.")
+    if (read := set(cache.doc_ids)) != set(range(n_docs)):
+        raise DocmemError(
+            f"n_docs is {n_docs}, but the hidden-state cache reads {counted(len(read), 'document')}"
+            f", numbered up to {max(read)}."
+        )
     means = mean_states(cache, n_docs)
     scores, sizes, _ = torch.linalg.svd(means - means.mean(0), full_matrices=False)
     directions = int((sizes > ROUNDING * sizes[0]).sum())

@@ -12,6 +12,7 @@ from docmem.core.memory import DocumentMemory
 from docmem.errors import BASE_LM as BASE_LM
 from docmem.errors import DocmemError, checked
 from docmem.lm.cross_entropy import base_cross_entropies, cross_entropies_at
+from docmem.lm.forward import plain_arithmetic
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
 
@@ -25,6 +26,7 @@ class Attribution(NamedTuple):
     """Cross entropy of the text under it, nats per token."""
 
 
+@plain_arithmetic()
 @torch.no_grad()
 @checked
 def attribute(

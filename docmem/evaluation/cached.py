@@ -113,7 +113,7 @@ def measure_plane(
     run: Run,
     lm: LanguageModel | Loader | None = None,
     points: Several = 61,
-    tokens: Count | None = None,
+    tokens: Several | None = None,
 ) -> KeyPlane:
     """The DocRep plane of a run, as far as its DocReps reach.
 

@@ -70,6 +70,12 @@ class KeyPlane(NamedTuple):
         """The index of the document of each text."""
         return torch.arange(len(self.ce)) if self.texts is None else self.texts
 
+    @property
+    def alone(self) -> "KeyPlane":
+        """The map with no DocReps but those of the documents whose texts were read."""
+        away = None if self.away is None else self.away[self.documents]
+        return self._replace(doc_reps=self.doc_reps[self.documents], texts=None, away=away)
+
     @checked
     def ce_of(self, document: int) -> Float[Tensor, "points points"]:
         """The map of one document, by its index.
@@ -85,6 +91,7 @@ class KeyPlane(NamedTuple):
             )
         return self.ce[int(rows[0])]
 
+    @checked
     def document_at(self, point: tuple[float, float]) -> int | None:
         """The index of the document that stands exactly at a point, if one does."""
         there = (self.doc_reps == torch.tensor(point)).all(1).nonzero()
@@ -138,7 +145,7 @@ def plane_of(doc_reps: Float[Tensor, "n_docs key_dim"]) -> tuple[Tensor, Tensor]
         raise DocmemError(why)
     from sklearn.decomposition import PCA
 
-    fitted = PCA(n_components=2).fit(doc_reps.numpy())
+    fitted = PCA(n_components=2, svd_solver="full").fit(doc_reps.numpy())
     as_tensor = torch.from_numpy
     return as_tensor(np.asarray(fitted.mean_)), as_tensor(np.asarray(fitted.components_))
 

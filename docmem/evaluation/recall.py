@@ -19,6 +19,7 @@ from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
 from docmem.errors import Count, Natural, checked
 from docmem.lm.cross_entropy import check_same_documents, cross_entropies_of, on_device_of
+from docmem.lm.forward import plain_arithmetic
 from docmem.lm.generation import greedy, read_prompts
 from docmem.lm.hidden_states import HiddenStateCache
 
@@ -117,6 +118,8 @@ def sampled(n_docs: int, most: int) -> Int[Tensor, " texts"]:
     return drawn[:most].sort().values
 
 
+@plain_arithmetic()
+@torch.no_grad()
 @checked
 def recognition(
     cache: HiddenStateCache,
@@ -163,6 +166,7 @@ class Completion(NamedTuple):
     """By the base LM."""
 
 
+@plain_arithmetic()
 @torch.no_grad()
 @checked
 def completion(

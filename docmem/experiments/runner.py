@@ -23,14 +23,13 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from docmem.core.files import replacing, write_json
-from docmem.errors import DocmemError, check_type, checked
+from docmem.errors import DocmemError, check_type, checked, counted
 from docmem.experiments import NAMES, Name, load_study
 from docmem.experiments.claims import LEARNED, Judged
 from docmem.experiments.pool import FIRST_TUNING_SEED, SMALL, Procedure, RunPool
 from docmem.experiments.provenance import Made, code_digest, made_now
 from docmem.plots.style import png_bytes, show
-from docmem.training.description import LIBRARIES, to_dict, version_of
-from docmem.training.texts import digest_of
+from docmem.training.description import LIBRARIES, description_digest, to_dict, version_of
 
 ASSETS = Path(__file__).parents[1] / "assets" / "experiments"
 SETS = {
@@ -87,11 +86,13 @@ class Results:
         optimizer = {"adamw": "AdamW", "muon": "Muon"}[config["optimizer"]]
         way = ", trained as the paper does" if pool.procedure == "paper" else ""
         fast = "a test of the program: numbers mean nothing. " if pool.fast else ""
+        device, threads = self.made.device.split(",")[0], self.made.threads
+        where = counted(threads, "CPU thread") if device == "cpu" else device
         return (
             f"{fast}Preset {pool.preset}{way}: {config['max_labels']} documents of at most "
             f"{config['max_segments']} segments, {config['hook_memory_dim']} entries, "
             f"{config['num_epochs']} epochs of {optimizer}, a dot for each of {pool.seeds} seeds, "
-            "unless said otherwise. A seed draws documents, DocReps and weights."
+            f"unless said otherwise. A seed draws documents, DocReps and weights. Run on {where}."
         )
 
 
@@ -114,6 +115,9 @@ a claim is an effect, a mean over seeds with its 95 % interval, and the range wh
   says nothing.
 - **as it must be**: a theorem, the meaning of a word, or what follows from another number; a check
   of the program, not counted.
+
+*Not learned* names the own cross entropy that counts: of several memories, each seed's worst.
+The headings are the names that `docmem experiment NAME` takes.
 
 *Exploratory*: the rule was settled or changed after results had been seen. All rules were written
 after version 0.1's results on the embedded LM. Rates are chosen on seeds from {FIRST_TUNING_SEED},
@@ -151,13 +155,8 @@ def run_experiment(name: str, pool: RunPool, folder: Path) -> Results:
         numbers,
     )
     content = dataclasses.asdict(results)
-    write_json(Path(folder) / f"{name}.json", {**content, "sha256": _digest(content)})
+    write_json(Path(folder) / f"{name}.json", {**content, "sha256": description_digest(content)})
     return results
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    """The digest of a results file's content, which stands in it."""
-    return digest_of(json.dumps(content, sort_keys=True))
 
 
 @checked
@@ -174,7 +173,8 @@ def load_results(name: str, folder: Path = STORED) -> Results | None:
         return None
     try:
         content = dict(json.loads(path.read_text(encoding="utf-8")))
-        if content.pop("sha256", None) not in (None, _digest(content)):  # earlier ones have none
+        # Earlier files have no digest.
+        if content.pop("sha256", None) not in (None, description_digest(content)):
             raise ValueError("its content does not match its digest")
         numbers = dacite.from_dict(load_study(name).results, content["numbers"], strict)
         return dacite.from_dict(Results, {**content, "numbers": numbers}, strict)
@@ -296,7 +296,8 @@ def claims_page(folders: Mapping[str, Path] = FOLDERS) -> str:
         if first in of_set and second in of_set:
             tallies.append(f"- {between}: {_agreement(of_set[first], of_set[second])}")
     sections = [
-        f"## {name}\n\n{inspect.getdoc(type(load_study(name)))}\n\n{_table(judged[name])}"
+        f"## {name}\n\n{inspect.getdoc(type(load_study(name)))} {_pictures(name, judged[name])}\n\n"
+        f"{_table(judged[name])}"
         for name in NAMES
         if any(judged[name].values())
     ]
@@ -305,6 +306,16 @@ def claims_page(folders: Mapping[str, Path] = FOLDERS) -> str:
     }
     told = f"## What the paper says\n\n{_table(papers, False)}"
     return "\n".join([HEAD, *tallies, "", told, *sections])
+
+
+def _pictures(name: str, judged: Mapping[str, Sequence[Judged]]) -> str:
+    """Links to an experiment's figures, as figures/redraw.py writes them, for a page in docs/."""
+    links = [
+        f"[{SETS[label]}](../figures/experiments/{'' if FOLDERS[label] == STORED else f'{label}/'}"
+        f"{name}.png)"
+        for label, listed in judged.items() if listed and label in SETS
+    ]  # fmt: skip
+    return f"Figures: {', '.join(links)}." if links else ""
 
 
 @checked

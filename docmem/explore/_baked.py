@@ -3,7 +3,7 @@
 import base64
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, segments
+from docmem.editing.doc_reps import keep_doc_reps
 from docmem.errors import DocmemError
 from docmem.evaluation.attribution import BASE_LM, attribute
 from docmem.evaluation.cached import first_segments
@@ -47,6 +48,32 @@ PASSAGE_WORDS = 24
 EVERYDAY = "On Tuesday I bought bread, forgot the milk, and walked home in the rain without a hat."
 DARK_GROUND = "#16181d"
 UNIT = 4000  # steps across the map in which outlines are drawn
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A run as a page shows it: all documents, or those that its map is of; indices count these."""
+
+    run: Run
+    numbers: list[int]
+    """The index of each document in the run."""
+    documents: list[Document]
+    memory: DocumentMemory
+    plane: KeyPlane
+    origin: Tensor
+    axes: Tensor
+
+    @classmethod
+    def of(cls, run: Run, plane: KeyPlane) -> "Shown":
+        """Of a run and a map of it."""
+        memory, numbers = run.load_memory(), plane.documents.tolist()
+        documents = [run.documents[number] for number in numbers]
+        kept = keep_doc_reps(memory, numbers)
+        return cls(run, numbers, documents, kept, plane.alone, *plane_of(memory.doc_reps))
+
+    def color(self, index: int) -> str:
+        """The colour that a document has in the run's figures."""
+        return document_color(self.numbers[index])
 
 
 def dark_color(index: int) -> str:
@@ -99,18 +126,21 @@ def outline(path: Outline, reach: float) -> str:
     return "".join(words)
 
 
-def map_picture(plane: KeyPlane, n_docs: int) -> dict[str, Any]:
+def map_picture(shown: Shown) -> dict[str, Any]:
     """The map as the figures draw it, light and dark, with its borders and contours as lines."""
-    drawn = smooth(plane)
+    drawn, n_docs = smooth(shown.plane), len(shown.numbers)
     extent = drawn.axis[-1].item()
     reach = extent + (drawn.axis[1] - drawn.axis[0]).item() / 2
     axes = new_figure(4.4, 4.4, 100).subplots()
     square(axes, reach)
     outlines(axes, drawn)
-    dark = territories(drawn, n_docs, True, dark_color, DARK_GROUND)
+    light = territories(drawn, n_docs, True, shown.color)
+    dark = territories(
+        drawn, n_docs, True, lambda index: dark_color(shown.numbers[index]), DARK_GROUND
+    )
     return {
         "axis": drawn.axis.tolist(),
-        "map": png_url(territories(drawn, n_docs, True)[::-1], small=True),
+        "map": png_url(light[::-1], small=True),
         "dark": png_url(dark[::-1], small=True),
         "lines": [
             {"kind": "border" if np.asarray(lines.get_edgecolor()).min() == 1 else "level", "d": d}
@@ -130,9 +160,9 @@ def map_picture(plane: KeyPlane, n_docs: int) -> dict[str, Any]:
     }
 
 
-def sources_of(run: Run, indices: Sequence[int]) -> list[Source]:
+def sources_of(shown: Shown, indices: Sequence[int]) -> list[Source]:
     """Documents as sources whose words are marked; their labels are their indices."""
-    return [Source(str(index), "", run.documents[index].text) for index in indices]
+    return [Source(str(index), "", shown.documents[index].text) for index in indices]
 
 
 def pieces_of(text: str, sources: Sequence[Source]) -> list[tuple[str, int]]:
@@ -147,30 +177,28 @@ def verbatim_characters(pieces: Sequence[tuple[str, int]]) -> float:
     return sum(len(piece) for piece, source in pieces if source >= 0) / max(1, total)
 
 
-def prompts_for(run: Run, plane: KeyPlane, lm: LanguageModel) -> list[str]:
+def prompts_for(shown: Shown, lm: LanguageModel) -> list[str]:
     """How all documents begin, if they begin alike, and the openings of three of them.
 
     Some LMs make nothing of a single token: the beginning is left out where none of the three is
     gone on with from there.
     """
-    config, chosen = run.config, farthest_points(plane, 3)
-    firsts = {segments(one.text, config.segment_length)[0].split()[0] for one in run.documents}
+    length, chosen = shown.run.config.segment_length, farthest_points(shown.plane, 3)
+    firsts = {segments(one.text, length)[0].split()[0] for one in shown.run.documents}
     openings = [
-        lm.prompt(
-            opening(run.documents[index], words=5, segment_length=config.segment_length), NEW_TOKENS
-        )
+        lm.prompt(opening(shown.documents[index], words=5, segment_length=length), NEW_TOKENS)
         for index in chosen
     ]
     begun = len(firsts) == 1 and any(
-        recall(run, index, *firsts, lm=lm, max_new_tokens=12).verbatim for index in chosen
+        recall(shown.run, shown.numbers[index], *firsts, lm=lm, max_new_tokens=12).verbatim
+        for index in chosen
     )
     return [*(firsts if begun else ()), *filter(None, openings)]
 
 
 def plane_of_run(
-    run: Run,
+    shown: Shown,
     lm: LanguageModel,
-    plane: KeyPlane,
     prompts: Sequence[str],
     text_points: int,
     tokens: int | None = None,
@@ -179,15 +207,16 @@ def plane_of_run(
 
     `tokens` of each text are read, as for the map; None: its first segment.
     """
-    memory, n_docs = run.load_memory(), len(run.titles)
-    origin, axes = plane_of(memory.doc_reps)
+    memory, plane, n_docs = shown.memory, shown.plane, len(shown.numbers)
+    layer = shown.run.config.hook_memory_layer
     ticks = torch.linspace(plane.axis[0].item(), plane.axis[-1].item(), text_points)
     places = torch.cat([torch.cartesian_prod(ticks, ticks), plane.doc_reps])
-    sources = sources_of(run, range(n_docs))
+    sources = sources_of(shown, range(n_docs))
     known: dict[str, int] = {}
     found = list[list[int]]()  # of each prompt, at each place: which text
-    with attach(lm.model, copy.deepcopy(memory), run.config.hook_memory_layer) as hooked:
-        doc_reps = torch.cat([origin + places[:-n_docs] @ axes, memory.doc_reps])
+    with attach(lm.model, copy.deepcopy(memory), layer) as hooked:
+        on_plane = shown.origin + places[:-n_docs] @ shown.axes
+        doc_reps = torch.cat([on_plane, memory.doc_reps])
         for prompt in prompts:
             which: list[int] = []
             for rows in doc_reps.split(ROWS_AT_ONCE):
@@ -199,16 +228,17 @@ def plane_of_run(
             found.append(which)
     at_own = {}
     if plane.away is not None:  # a document's DocRep is no point of the plane
-        read = first_segments(run, lm, tokens, plane.documents)
+        read = first_segments(shown.run, lm, tokens, torch.tensor(shown.numbers))
         ce = cross_entropies_at(read, memory, memory.doc_reps)  # (texts, n_docs)
         at_own = {"doc_reps": memory.doc_reps.tolist(), "own_ce": packed(ce.T, "float32")}
     pieces = [pieces_of(text, sources) for text in known]
     shares = [verbatim_characters(pieces[index]) for index in found[0][:-n_docs]]
-    scene = plane_scene(plane, run.titles, selection_limit(plane, memory), range(len(run.titles)))
-    colors = [index % len(DOCUMENT_COLORS) for index in range(n_docs)]
+    limit = selection_limit(plane, memory, shown.origin, shown.axes)
+    scene = plane_scene(plane, [one.title for one in shown.documents], limit, shown.numbers)
+    colors = [number % len(DOCUMENT_COLORS) for number in shown.numbers]
     return {
         "scene": scene
-        | map_picture(plane, n_docs)
+        | map_picture(shown)
         | {
             "ink": "var(--ink)",
             "colors": [f"var(--doc-{color})" for color in colors],
@@ -220,8 +250,8 @@ def plane_of_run(
         "axis": plane.axis.tolist(),
         "ce": packed(plane.ce, "float32"),
         **at_own,
-        "origin": origin.tolist(),
-        "axes": axes.tolist(),
+        "origin": shown.origin.tolist(),
+        "axes": shown.axes.tolist(),
         "generator": generator(memory),
         "prompts": list(prompts),
         "places": packed(places, "float32"),
@@ -232,13 +262,13 @@ def plane_of_run(
     }
 
 
-def recall_of_run(run: Run, lm: LanguageModel, n_prompts: int) -> list[list[dict[str, Any]]]:
+def recall_of_run(shown: Shown, lm: LanguageModel, n_prompts: int) -> list[list[dict[str, Any]]]:
     """For each document, and for each of its prompts, four continuations and the true one."""
-    memory, config = run.load_memory(), run.config
+    memory, config = shown.memory, shown.run.config
     distance = torch.cdist(memory.doc_reps, memory.doc_reps).fill_diagonal_(torch.inf)
     found = []
-    for index, document in enumerate(run.documents):
-        other = int(distance[index].argmin()) if len(run.documents) > 1 else index
+    for index, document in enumerate(shown.documents):
+        other = int(distance[index].argmin()) if len(shown.documents) > 1 else index
         own, others = memory.doc_reps[[index, other]]
         under = {
             "its own DocRep": own,
@@ -246,7 +276,7 @@ def recall_of_run(run: Run, lm: LanguageModel, n_prompts: int) -> list[list[dict
             "halfway between the two": torch.lerp(own, others, 0.5),
             "no memory: the base LM": BASE_LM,
         }
-        shown = [[index], [other], [index, other], []]
+        marked = [[index], [other], [index, other], []]
         learned = segments(document.text, config.segment_length, config.max_segments)
         prompts = []
         for segment in reversed(range(max(0, len(learned) - n_prompts), len(learned))):
@@ -256,7 +286,7 @@ def recall_of_run(run: Run, lm: LanguageModel, n_prompts: int) -> list[list[dict
                 lm, memory, config.hook_memory_layer, document, prompt, under,
                 max_new_tokens=NEW_TOKENS,
             )  # fmt: skip
-            sources = sources_of(run, sorted({index, other}))
+            sources = sources_of(shown, sorted({index, other}))
             prompts.append(
                 {
                     "prompt": rows[0].prompt,
@@ -270,7 +300,7 @@ def recall_of_run(run: Run, lm: LanguageModel, n_prompts: int) -> list[list[dict
                             "ce": row.ce if row.pieces else None,
                             "losses": [round(loss, 2) for loss in row.losses.tolist()],
                         }
-                        for row, documents in zip(rows, shown, strict=True)
+                        for row, documents in zip(rows, marked, strict=True)
                     ],
                 }
             )
@@ -289,12 +319,12 @@ def whole_documents(run: Run) -> list[Document]:
     return [whole.get(one.title, one) for one in run.documents]
 
 
-def passages_of_run(run: Run, lm: LanguageModel, plane: KeyPlane) -> list[dict[str, Any]]:
+def passages_of_run(shown: Shown, lm: LanguageModel) -> list[dict[str, Any]]:
     """Passages that were memorised, later ones of the same documents, and an everyday sentence."""
-    memory, config = run.load_memory(), run.config
-    documents, passages = whole_documents(run), list[tuple[str, int, str]]()
-    for index in farthest_points(plane, 3):
-        every = segments(documents[index].text, config.segment_length)
+    config, documents = shown.run.config, whole_documents(shown.run)
+    passages = list[tuple[str, int, str]]()
+    for index in farthest_points(shown.plane, 3):
+        every = segments(documents[shown.numbers[index]].text, config.segment_length)
         learned = len(every[: config.max_segments])
         chosen = {"memorised": every[learned // 2]}
         # From here on segments share no words with what was learned; headings tell too much.
@@ -306,13 +336,14 @@ def passages_of_run(run: Run, lm: LanguageModel, plane: KeyPlane) -> list[dict[s
     passages.append(("everyday", -1, EVERYDAY))
     found = []
     for kind, index, text in passages:
-        ce = {one.title: one.ce for one in attribute(lm, memory, config.hook_memory_layer, text)}
+        ranked = attribute(lm, shown.memory, config.hook_memory_layer, text)
+        ce = {one.title: one.ce for one in ranked}
         found.append(
             {
                 "kind": kind,
                 "from": index,
                 "text": text,
-                "ce": [ce[title] for title in run.titles],
+                "ce": [ce[one.title] for one in shown.documents],
                 "base": ce[BASE_LM],
             }
         )

@@ -102,20 +102,17 @@ class KeyPlaneExplorer(Explorer):
                 f"which {len(texts)} are shown; measure it again on this run."
             )
         # Of many documents the plane shows those that its figure is of, and knows no others.
-        memory = run.load_memory()
-        if plane is not None and not is_of(plane, memory):
+        whole = run.load_memory()
+        if plane is not None and not is_of(plane, whole):
             raise DocmemError(
                 "The map has other DocReps than this run's memory, so it is of another run; "
                 "measure it again on this one."
             )
         self.documents = texts.tolist()
-        memory = keep_doc_reps(memory, self.documents)
+        memory = keep_doc_reps(whole, self.documents)
         self.titles = [run.titles[index] for index in self.documents]
         self.unread = {*run.titles} - {*self.titles}
-        if plane is not None:
-            away = None if plane.away is None else plane.away[texts]
-            plane = plane._replace(doc_reps=plane.doc_reps[texts], texts=None, away=away)
-        self.origin, self.axes = plane_of(memory.doc_reps)
+        self.origin, self.axes = plane_of(whole.doc_reps)
         if lm is not None and cache is not None and lm.model is not cache.lm.model:
             raise DocmemError(
                 "The hidden-state cache is of another LM than `lm`; leave one of the two out."
@@ -128,9 +125,10 @@ class KeyPlaneExplorer(Explorer):
         check_same_documents(self.cache, memory)
         self.memory = memory.to(self.cache.device)
         if plane is None:
-            plane = measure(self.cache, memory, points=points, progress=True)
-        self.plane = plane
-        self.selection_limit = selection_limit(plane, memory)
+            here = whole.to(self.cache.device)
+            plane = measure(self.cache, here, points=points, texts=texts, progress=True)
+        self.plane = plane = plane.alone
+        self.selection_limit = selection_limit(plane, memory, self.origin, self.axes)
         self._newest = 0  # the number of the page's last question
         self._worker = ThreadPoolExecutor(1)
         self._lm_in_use, self._state_in_use = threading.Lock(), threading.RLock()

@@ -106,7 +106,7 @@ class RecallExplorer(Explorer):
         self.status = ipywidgets.HTML(layout={"flex": "1 1 280px"})
 
         def on_change(change: dict[str, Any]) -> None:
-            first_words = opening(self.documents[one.value])
+            first_words = self.lm.prompt(opening(self.documents[one.value]), NEW_TOKENS)
             if change["owner"] is one and prompt.value != first_words:
                 prompt.value = first_words  # which calls this again
                 return

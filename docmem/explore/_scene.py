@@ -6,18 +6,21 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import torch
+from torch import Tensor
 
 from docmem.core.memory import DocumentMemory
-from docmem.evaluation.plane import KeyPlane, plane_of
+from docmem.evaluation.plane import KeyPlane
 from docmem.lm.forward import plain_arithmetic
 from docmem.plots.style import SIGNED, document_color, ink_on
 
 
 @plain_arithmetic()
 @torch.no_grad()
-def selection_limit(plane: KeyPlane, memory: DocumentMemory) -> float:
-    """The selection drawn darkest: as in the animations the 99.5th percentile, over the map."""
-    origin, axes = plane_of(memory.doc_reps.cpu())
+def selection_limit(plane: KeyPlane, memory: DocumentMemory, origin: Tensor, axes: Tensor) -> float:
+    """The selection drawn darkest: as in the animations the 99.5th percentile, over the map.
+
+    Its plane is `origin` (key_dim,) and two `axes` (2, key_dim).
+    """
     grid = torch.cartesian_prod(plane.axis, plane.axis)
     everywhere = memory.select((origin + grid @ axes).to(memory.doc_reps))
     return float(np.quantile(everywhere.abs().cpu().numpy(), 0.995))

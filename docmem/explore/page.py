@@ -18,7 +18,9 @@ from docmem.core.files import write_text
 from docmem.errors import DocmemError, OutFile, Several, check_file, check_text, checked
 from docmem.evaluation.cached import first_segments, measure, measure_plane
 from docmem.evaluation.plane import KeyPlane
+from docmem.evaluation.recall import TEXTS, sampled
 from docmem.explore._baked import (
+    Shown,
     color_variables,
     dark_color,
     passages_of_run,
@@ -98,19 +100,20 @@ def write_page(
     tokens = 32 if map_tokens is None and not small else map_tokens
     bundle = None
     if with_lm:  # first: what cannot be packed is said before anything is measured
-        read = first_segments(runs[0], lm, tokens).batches
+        read = first_segments(runs[0], lm, tokens, sampled(len(runs[0].titles), TEXTS)).batches
         texts = [batch.input_ids[0].tolist() for batch in read]
         bundle = lm_bundle(lm, runs[0].load_memory(), runs[0].config.hook_memory_layer, texts)
     planes = [measure_plane(run, lm, points, tokens) for run in runs]
-    given = list(prompts) or prompts_for(runs[0], planes[0], lm)
+    shown = [Shown.of(run, plane) for run, plane in zip(runs, planes, strict=True)]
+    given = list(prompts) or prompts_for(shown[0], lm)
     memories: list[dict[str, Any]] = [
         {
             "name": name,
-            "plane": plane_of_run(run, lm, plane, given, text_points, tokens),
-            "recall": recall_of_run(run, lm, 2 if small and not many else 1),
-            "passages": passages_of_run(run, lm, plane),
+            "plane": plane_of_run(one, lm, given, text_points, tokens),
+            "recall": recall_of_run(one, lm, 2 if small and not many else 1),
+            "passages": passages_of_run(one, lm),
         }
-        for run, name, plane in zip(runs, names, planes, strict=True)
+        for one, name in zip(shown, names, strict=True)
     ]
     trainings = [training_of_run(run, name) for run, name in zip(runs, names, strict=True)]
     scene = {

@@ -34,7 +34,7 @@ OURS = {"inputs", "input_ids", "attention_mask", "max_length", "num_return_seque
         "output_hidden_states", "tokenizer", "kwargs", "generation_config", "custom_generate",
         "assistant_early_exit"}  # fmt: skip
 # What some LMs ask for by themselves: greedy means the likeliest token, of whatever LM.
-GREEDY = {"do_sample": False, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+GREEDY = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
 
 
 class _AllEntries:
@@ -124,7 +124,7 @@ def generate_texts(
     length = inputs["input_ids"].shape[1]
     needed = length + max_new_tokens
     context = context_of(model) or needed
-    if length == 0:
+    if not prompt or length == 0:
         raise DocmemError("The prompt is empty; give the LM at least one word to continue.")
     check_tokens(model, inputs["input_ids"].tolist())
     if needed > context:

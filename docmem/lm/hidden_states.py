@@ -285,7 +285,7 @@ def cache_hidden_states(
             if batch.predicted.any():
                 batches.append(batch)
                 doc_ids.append(doc_id)
-        if doc_id not in doc_ids:
+        if doc_ids[-1:] != [doc_id]:
             raise DocmemError(
                 f"The document {document.title!r} is a single token, so nothing in it can be "
                 "predicted from what stands before; give it more text."

@@ -149,8 +149,9 @@ class LanguageModel:
 
     def beginning(self, text: str, most: int | None) -> str:
         """The beginning of a text, of at most so many tokens; None: all of it."""
-        while most and text and len(self.tokenizer(text, verbose=False)["input_ids"]) > most:
-            text = text[: len(text) * 3 // 4]
+        if most is not None:
+            while text and len(self.tokenizer(text, verbose=False)["input_ids"]) > most:
+                text = text[: len(text) * 3 // 4]
         return text
 
 

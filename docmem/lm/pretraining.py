@@ -194,21 +194,21 @@ def build_lm(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> GPTN
     """
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-    torch.manual_seed(config.seed)
-    return GPTNeoXForCausalLM(
-        GPTNeoXConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=config.d_model,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            intermediate_size=4 * config.d_model,
-            max_position_embeddings=config.context,
-            tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+    shape = GPTNeoXConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=config.d_model,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        intermediate_size=4 * config.d_model,
+        max_position_embeddings=config.context,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return GPTNeoXForCausalLM(shape)
 
 
 def build_optimizer(config: PretrainConfig, model: GPTNeoXForCausalLM) -> torch.optim.AdamW:
@@ -240,6 +240,11 @@ def pretrain(config: PretrainConfig) -> Path:
     if (config.out / "run.json").exists():
         raise DocmemError(f"{config.out} is a run of docmem; choose another --out for the LM.")
     work = config.out / "work"
+    if config.out.exists() and any(config.out.iterdir()) and not (work / "config.json").exists():
+        raise DocmemError(
+            f"{config.out} holds files that are no pretraining of docmem; choose an empty or new "
+            "folder."
+        )
     if not config.text.is_dir():
         raise DocmemError(f"There is no folder {str(config.text)!r}; give one of .txt files.")
     works = [*read_files(config.text).values()]
@@ -256,6 +261,11 @@ def pretrain(config: PretrainConfig) -> Path:
         raise DocmemError(
             f"The text has {len(stream)} tokens, fewer than two contexts of {config.context}. "
             "Give more text."
+        )
+    if len(held_stream) <= config.context:
+        raise DocmemError(
+            f"The paragraphs held out have {len(held_stream)} tokens, fewer than a context of "
+            f"{config.context}. Give more text, or a larger --held_out."
         )
     model = build_lm(config, tokenizer)
     write_json(work / "config.json", settings_of(config, works))

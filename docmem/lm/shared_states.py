@@ -10,9 +10,11 @@ Every file carries a digest; a damaged one is made again.
 
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -25,6 +27,10 @@ from docmem.lm.forward import TokenBatch
 
 BUDGET_GB = 20.0
 """What the files of a folder may take, in 10⁹ bytes; those used longest ago go first."""
+OURS = re.compile(r"\.?[0-9a-f]{32}\.safetensors")
+"""How names of such files begin; others in the folder are nobody's to delete."""
+NOT_READ_BY = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
+"""What an LM's configuration says that does not change its states."""
 
 
 class SharedStates:
@@ -39,7 +45,9 @@ class SharedStates:
     def __init__(self, folder: Path, model: nn.Module, layer: int) -> None:
         weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
         self.folder = folder
-        self.kind = f"{type(model).__name__} {tensor_digest(weights, {})} {layer}"
+        config: dict[str, Any] = getattr(model, "config").to_dict()  # noqa: B009
+        read_by = {name: str(one) for name, one in config.items() if name not in NOT_READ_BY}
+        self.kind = f"{type(model).__name__} {tensor_digest(weights, read_by)} {layer}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _clean(folder)
@@ -95,7 +103,7 @@ def _mapped(path: Path) -> Tensor | None:
 def _clean(folder: Path) -> None:
     """Delete the files used longest ago, until the folder is within its budget."""
     files = []
-    for path in folder.glob("*.safetensors*"):
+    for path in filter(lambda path: OURS.match(path.name), folder.iterdir()):
         with suppress(FileNotFoundError):  # another process deletes too
             files.append((path.stat(), path))
     size = sum(status.st_size for status, _ in files)

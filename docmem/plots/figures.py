@@ -141,7 +141,7 @@ def number(value: float, style: str = ".2f") -> str:
 
 COLOURED = (
     "Each point is a DocRep, its colour the document recalled best there, deeper where better; "
-    "lines join points of one perplexity. "
+    "lines join points of equal perplexity. "
 )
 NOTE = (
     "CE: cross entropy of each document's text by the LM without memory (base), under its own "

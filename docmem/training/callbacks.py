@@ -92,6 +92,7 @@ class TensorBoard:
 
     def __init__(self) -> None:
         self.library = imported("torch.utils.tensorboard", "tensorboard")
+        self.writer: Any = None
 
     def on_start(self, run: Run) -> None:
         """Open the log."""
@@ -104,7 +105,8 @@ class TensorBoard:
 
     def on_end(self, run: Run) -> None:
         """Close the log."""
-        self.writer.close()
+        if self.writer is not None:  # it could be opened
+            self.writer.close()
 
 
 class Tracker:

@@ -220,4 +220,12 @@ def _slurm(job: _Job, arguments: Sequence[Sequence[Any]], options: str, logs: Pa
             jobs = [queue.submit(job, *one) for one in arguments]
     except (RuntimeError, TypeError, NameError, OSError, failed) as error:
         raise DocmemError(f"Slurm did not take the jobs: {error}") from error
-    return [one.result() for one in tqdm(jobs, unit="job")]
+    return [_result(one, failed) for one in tqdm(jobs, unit="job")]
+
+
+def _result(job: Any, failed: type[Exception]) -> Any:
+    """What a Slurm job returned; a DocmemError in its place if it was ended before."""
+    try:
+        return job.result()
+    except failed as error:
+        return DocmemError(f"Its Slurm job was ended: {error}")

@@ -141,6 +141,11 @@ def join(config: TrainConfig) -> Processes:
                 f"{here} processes were started on a machine with {gpus} GPU(s), and each takes "
                 "one. Start no more than that, or give --device cpu."
             )
+        if "LOCAL_RANK" not in os.environ:
+            raise DocmemError(
+                "LOCAL_RANK is not set, so no process knows which GPU is its own. Start them with "
+                "torchrun or accelerate launch, or give --device cpu."
+            )
         device, backend = f"cuda:{os.environ['LOCAL_RANK']}", "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(device)
     if "OMP_NUM_THREADS" not in os.environ or type(current_process()).__name__ == "ForkProcess":

@@ -39,7 +39,7 @@ class Selection(NamedTuple):
     ) -> tuple[Int[Tensor, "n_docs count"], Float[Tensor, " n_docs"]]:
         """The entries with the largest product for each document, and the share that they carry.
 
-        The share is of the document's whole row, in size.
+        The share is of the document's whole row, in size; 0 where that is 0.
 
         Raises:
             DocmemError: if there are not so many entries.
@@ -47,7 +47,8 @@ class Selection(NamedTuple):
         if count > self.token.shape[1]:
             raise DocmemError(f"count is {count}; this memory has {self.token.shape[1]} entries.")
         size, entries = self.product.abs().topk(count, dim=1)
-        return entries, size.sum(1) / self.product.abs().sum(1)
+        whole = self.product.abs().sum(1)
+        return entries, size.sum(1) / whole.clamp_min(torch.finfo(whole.dtype).tiny)
 
 
 @torch.no_grad()

@@ -36,10 +36,11 @@ def train_quietly(config: TrainConfig) -> Path:
 
 def failures(configs: Sequence[TrainConfig], results: Sequence[Any]) -> list[str]:
     """What stopped which training of a sweep, each named by the settings that differ."""
-    names = varied([vars(config) for config in configs])
+    names = varied([vars(config) for config in configs]) if configs else []
+    told = [", ".join(f"{name}={getattr(one, name)}" for name in names) for one in configs]
     return [
-        ", ".join(f"{name}={getattr(config, name)}" for name in names) + f": {result}"
-        for config, result in zip(configs, results, strict=True)
+        f"{settings}: {result}" if settings else str(result)
+        for settings, result in zip(told, results, strict=True)
         if isinstance(result, DocmemError)
     ]
 

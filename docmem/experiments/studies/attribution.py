@@ -106,9 +106,10 @@ class Attribution(Study[Results]):
         left, middle, right = figure.subplots(1, 3, width_ratios=(1.15, 1.5, 1))
         ways = {"lowest CE": results.lowest, "descent": results.descent}
         groups = {
-            f"{name},\nby {how}": [100 * share for share in shares[name]]
-            for name in STRANGE
+            f"{label.splitlines()[-1]},\nby {how}": [100 * share for share in shares[name]]
+            for name, (_, label) in GROUPS.items()
             for how, shares in ways.items()
+            if name in shares
         }
         dots(left, groups, title="Which document?", ylabel="passages given to their document (%)")
         level(left, 100 / results.documents, "chance", color=FAINT, ls=(0, (4, 3)))
@@ -121,17 +122,18 @@ class Attribution(Study[Results]):
             middle.plot(spots, values, "o", ms=4, mew=0, alpha=0.4, color=color)
         middle.axhline(0, color=INK, lw=1)
         middle.set_xticks(range(4), [label for _, label in GROUPS.values()], fontsize=9)
-        middle.set_ylabel("lowest CE - CE of the base LM (nats per token)")
+        middle.set_ylabel("lowest cross entropy - the base LM's\n(nats per token)")
         middle.set_title("Is it any of them? One dot per passage")
         for name, other in STRANGE.items():
-            label: str | None = f"{name}: AUC {spread(results.auc(name)).mean:.2f}"
+            kind = GROUPS[name][1].replace("\n", " ")
+            named: str | None = f"{kind}: AUC {spread(results.auc(name)).mean:.2f}"
             for known, strange in zip(results.scores[name], results.scores[other], strict=True):
                 false, true, _ = roc_curve(*labelled(known, strange))
-                right.plot(false, true, color=GROUPS[name][0], lw=1.6, alpha=0.6, label=label)
-                label = None
+                right.plot(false, true, color=GROUPS[name][0], lw=1.6, alpha=0.6, label=named)
+                named = None
         right.plot((0, 1), (0, 1), color=FAINT, lw=1, ls=(0, (4, 3)))
         right.set_aspect("equal")
-        right.set(xlabel="known passages called strange", ylabel="strange passages found")
+        right.set(xlabel="of known articles, called strange", ylabel="strangers', called strange")
         right.set_title("ROC of “none of them”")
         right.legend(loc="lower right", frameon=False, fontsize=9)
 

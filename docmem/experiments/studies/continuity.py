@@ -148,7 +148,7 @@ class Continuity(Study[Results]):
                         ha="right" if index else "left",
                     )  # fmt: skip
             axes.set(xlabel="share of the way from DocRep 1 to 2", xlim=(0, 1))
-            axes.set_title(name, color=activation_color(name, 0))
+            axes.set_title(name)
             axes.set_ylim(0)
         panels[0].set_ylabel("cross entropy of each\ndocument (nats per token)")
         left, right = below.subplots(1, 2)

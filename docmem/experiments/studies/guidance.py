@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from docmem.evaluation.cached import measure as recall_of
 from docmem.experiments.claims import LEARNED, Claim, Claims
-from docmem.experiments.drawing import dot_series
+from docmem.experiments.drawing import dot_series, level
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import OWN_MARGIN, alike, highest, more, spreads, values_of
 from docmem.experiments.study import Study, columns
@@ -105,11 +105,12 @@ class Guidance(Study[Results]):
         widths = [len(group) for group in groups.values()]
         panels = figure.subplots(2, 3, sharey="row", width_ratios=widths)
         for (top, bottom), (title, group) in zip(panels.T, groups.items(), strict=True):
-            top.axhline(results.tau, color=FAINT, lw=1, ls=(0, (4, 3)), label="target τ")
             read = {
                 label: (color, values_of(group, key)) for key, (label, color) in DOC_REPS.items()
             }
             dot_series(top, read, title=title)
+            text = "target τ" if top is panels[0, 0] else ""
+            level(top, results.tau, text, color=FAINT, ls=(0, (4, 3)))
             continued = {
                 label: (color, values_of(group, f"continued_{key}", 100))
                 for key, (label, color) in DOC_REPS.items()

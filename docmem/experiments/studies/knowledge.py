@@ -117,7 +117,10 @@ class Knowledge(Study[Results]):
     shown = "Questions about a document, and who answers them"
     finding = "A memory knows which words its document uses, not what it says with them"
     needs = ("holds", "does not hold")
-    caption = "Lead: cross entropy of wrong answers minus the right one's. The last four read more."
+    caption = (
+        "Lead: cross entropy of wrong answers minus the right one's. The last four memories were "
+        "also trained on what stands after “and”."
+    )
 
     def measure(self, pool: RunPool) -> Results:
         """Train on every kind of text, and ask the same questions of all."""

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from docmem.evaluation.cached import first_segments
 from docmem.evaluation.plane import KeyPlane
-from docmem.experiments.claims import Claim, Claims
+from docmem.experiments.claims import LEARNED, Claim, Claims
 from docmem.experiments.drawing import dot_panels, stacked
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import above, alike, below, highest, more, spreads, values_of
@@ -120,7 +120,8 @@ class Plane(Study[Results]):
         "at each DocRep, dotted where hidden. Maps: "
         f"perplexity of the first {TOKENS} tokens, a ring at the own DocRep, a line around the "
         f"well, which is within 1 nat per token of it. Both are cut at {HIGHEST:.0f}; the first "
-        "seed. 32 entries: one segment of each document, beside as young a memory of all entries."
+        "seed. 32 entries: one segment of each document, beside a memory of all entries that was "
+        "stopped when it had learned about as much."
     )
 
     def measure(self, pool: RunPool) -> Results:
@@ -170,10 +171,9 @@ class Plane(Study[Results]):
             axes.set_ylabel(f"document {row + 1}", color=INK, weight="bold")
         perplexity_bar(whole, image, panels.ravel().tolist(), pad=0.01)
         measured = below.subplots(1, len(MEASURES))
-        labelled = {
-            name.removeprefix("tanh, ").replace(", ", ",\n"): one
-            for name, one in results.settings.items()
-        }
+        names = (name.removeprefix("tanh, ") for name in results.settings)
+        under = [name.replace("as young", "stopped early").replace(", ", ",\n") for name in names]
+        labelled = dict(zip(under, results.settings.values(), strict=True))
         dot_panels(measured, MEASURES, labelled)
         for axes in measured:
             axes.tick_params(axis="x", labelsize=8, rotation=90)
@@ -292,11 +292,11 @@ def draw_surface(surface: Any, grids: Grids, limits: tuple[float, float]) -> Non
 
 
 def draw_grid(axes: Axes, grids: Grids, document: int, limits: tuple[float, float]) -> AxesImage:
-    """A document's perplexities, within limits; white: cells within 1 nat of its own DocRep's."""
+    """A document's perplexities, within limits; white: its well, if it was learned."""
     ce, own = np.array(grids.ce[document]), grids.own[document]
     image = plane_map(axes, np.exp(ce), 1.0, cmap="magma", norm=LogNorm(*limits))
-    within = ce <= own + 1
-    if within.any() and not within.all():
+    within, learned = ce <= own + 1, own <= LEARNED
+    if learned and within.any() and not within.all():
         left, right, bottom, top = image.get_extent()
         fine = np.kron(within, np.ones((20, 20)))  # so that the line goes around cells
         centres = (np.arange(len(fine)) + 0.5) / len(fine)
@@ -308,8 +308,6 @@ def draw_grid(axes: Axes, grids: Grids, document: int, limits: tuple[float, floa
     for color, width in (("white", 3.4), (document_color(document), 1.8)):
         axes.plot(x, y, "o", ms=11, mfc="none", mec=color, mew=width, clip_on=False)
     axes.set(xlabel="", ylabel="")
-    axes.set_title(
-        f"at the ring {np.exp(own):.1f}, well {100 * within.mean():.0f} %",
-        fontsize=9, fontweight="normal",
-    )  # fmt: skip
+    well = f"well {100 * within.mean():.0f} %" if learned else "not learned"
+    axes.set_title(f"at the ring {np.exp(own):.1f}, {well}", fontsize=9, fontweight="normal")
     return image

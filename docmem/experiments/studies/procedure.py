@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from docmem.experiments.claims import LEARNED, Claim, Claims
-from docmem.experiments.drawing import dot_series
+from docmem.experiments.drawing import dot_series, shade, stacked
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import above, below, highest, more, spread, values_of
 from docmem.experiments.studies.capacity import Known, crowd, one_run
@@ -79,8 +79,8 @@ class Procedure(Study[Results]):
     alt = (
         "Above, cross entropy under the own DocRep, the lowest under another's, the worst margin, "
         "share completed: a column for each choice of places and negatives, a colour for each "
-        "optimizer. Below, without and with guidance: own cross entropy and gap by activation, "
-        "own cross entropy and worst margin among more documents. One dot per seed."
+        "optimizer. Below, without and with guidance: own cross entropy, gap and worst margin by "
+        "activation; own cross entropy and worst margin among more documents. One dot per seed."
     )
     shown = "What the parts of the training contribute, and what guidance adds"
     finding = (
@@ -89,7 +89,7 @@ class Procedure(Study[Results]):
     )
     needs = ("holds", "does not hold", "holds")
     caption = (
-        "With no negative and guided: DocReps spread, 20 and more documents of one segment each."
+        "With no negative and guided, DocReps are spread; 20 documents or more have a segment each."
     )
 
     def measure(self, pool: RunPool) -> Results:
@@ -113,23 +113,31 @@ class Procedure(Study[Results]):
                 found[", ".join(parts)] = known(pool.runs(**settings(pool, *parts)))
         return Results(found, guided(0.0), guided(alpha))
 
+    def title(self, results: Results) -> str:
+        """Without the combinations only what guidance adds is shown."""
+        return super().title(results) if results.combinations else "What guidance adds to a memory"
+
     def _draw(self, figure: Figure, results: Results) -> None:
-        panels = figure.subplots(2, 4 if results.combinations else 2).flatten()
         if results.combinations:
-            draw_combinations(panels[:4], results)
-            panels = panels[4:]
-        for axes, names, key, label in (
-            (panels[0], ACTIVATIONS, "own", MEASURES["own"]),
-            (panels[1], ACTIVATIONS, "gap", "another's - own cross entropy\n(nats per token)"),
-            (panels[2], results.crowds, "own", MEASURES["own"]),
-            (panels[3], results.crowds, "margin", MEASURES["margin"]),
-        ):
+            upper, lower = stacked(figure, 1, 1)
+            draw_combinations(upper.subplots(1, len(MEASURES)), results)
+            panels = lower.subplots(1, 5)
+        else:
+            *panels, empty = figure.subplots(2, 3).flatten()
+            empty.axis("off")
+        shown = (
+            (ACTIVATIONS, "own", MEASURES["own"]),
+            (ACTIVATIONS, "gap", "another's - own cross entropy\n(nats per token)"),
+            (ACTIVATIONS, "margin", MEASURES["margin"]),
+            (results.crowds, "own", MEASURES["own"]),
+            (results.crowds, "margin", MEASURES["margin"]),
+        )
+        groups = ("no negative", NEGATIVE, results.plain), ("guided", GUIDANCE, results.guided)
+        for axes, (names, key, label) in zip(panels, shown, strict=True):
             series = {
-                text: (color, values_of({name: group[name] for name in names}, key))
-                for text, color, group in (
-                    ("no negative", NEGATIVE, results.plain), ("guided", GUIDANCE, results.guided),
-                )
-            }  # fmt: skip
+                text: (color, values_of({n.replace(" ", "\n"): group[n] for n in names}, key))
+                for text, color, group in groups
+            }
             dot_series(axes, series)
             axes.set(ylabel=label, ylim=(min(0, axes.get_ylim()[0]), None))
         panels[0].legend(frameon=False)
@@ -233,7 +241,7 @@ def draw_combinations(panels: Iterable[Axes], results: Results) -> None:
     """A panel for each of MEASURES, a column for places and negatives, a colour for optimizers."""
     for axes, (key, label) in zip(panels, MEASURES.items(), strict=True):
         values, series = values_of(results.combinations, key), {}
-        for optimizer, color in zip(OPTIMIZERS, (NEGATIVE, GUIDANCE), strict=True):
+        for optimizer, color in zip(OPTIMIZERS, (shade(0, 2), shade(1, 2)), strict=True):
             named = (parts for parts in values if parts.startswith(optimizer))
             # `Muon, spread, one per row` stands in three lines under its column.
             lines = {

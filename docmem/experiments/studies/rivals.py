@@ -196,8 +196,9 @@ class Rivals(Study[Results]):
     finding = "Of all that can name a text's document, the memory learns most in the same seconds"
     needs = (None, "holds")
     caption = (
-        "{results.advice}What has learned less may do less harm: see own. Under a name: trained "
-        "parameters. A single address is own and another's. Dashed: the base LM's speed."
+        "{results.advice}Compare harm only where own is alike. Under a name: trained parameters. "
+        "One state for all documents has no other address. n of 5: seeds that reached 1 nat. "
+        "Dashed: the base LM's speed."
     )
 
     def measure(self, pool: RunPool) -> Results:
@@ -254,6 +255,7 @@ class Rivals(Study[Results]):
         panels[5].axvline(0, color=FAINT, lw=1)
         panels[6].set_xscale("log")
         panels[6].xaxis.set_major_formatter("{x:,.0f}")
+        panels[6].xaxis.set_minor_formatter("")
         for key, (label, color) in ADDRESSES.items():
             panels[0].plot([], [], marks[key], ls="-", ms=5, color=color, lw=2, label=label)
         below.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=9)
@@ -277,11 +279,14 @@ class Rivals(Study[Results]):
             name: min(some, key=lambda one: math.inf if one.own is None else one.own)
             for name, some in results.tried.items()
         }
-        at_the_end = [
-            name for name, one in best.items()
-            if one.lr == max(each.lr for each in results.tried[name]
-                             if each.optimizer == one.optimizer)
-        ]  # fmt: skip
+        at_lowest, at_highest = (
+            ", ".join(
+                name for name, one in best.items()
+                if one.lr == end(each.lr for each in results.tried[name]
+                                 if each.optimizer == one.optimizer)
+            ) or "none"
+            for end in (min, max)
+        )  # fmt: skip
         yield Claim(
             "At equal seconds what all documents share, a memory without keys or one LoRA, knows "
             f"them better than a document memory, by more than {NEAR:g} nats",
@@ -289,8 +294,8 @@ class Rivals(Study[Results]):
                 above(f"own, memory - {name}, nats", differences(memory.own, found[name].own), NEAR)
                 for name in shared
             ],
-            note=f"after equal steps {spreads(results.after_equal_steps(), ' ')}; the highest rate "
-            f"tried did best for {', '.join(at_the_end) or 'none'}",
+            note=f"after equal steps {spreads(results.after_equal_steps(), ' ')}; the lowest rate "
+            f"tried did best for {at_lowest}, the highest for {at_highest}",
             exploratory=True,
         )
         yield Claim(
@@ -314,11 +319,14 @@ class Rivals(Study[Results]):
             own=highest([memory.own, lora.own]),
         )
         context = found["in the context"]
+        idle = spread(context.own).mean > LEARNED
         yield Claim(
             "A document memory knows a document better than the LM that has it in its context",
             [more("own, context - memory, nats", context.own, memory.own, FAR)],
-            note=f"with another document in its context {spread(context.other)}: an LM that gains "
-            "so little by reading is no rival",
+            note=f"{spread(context.own)} in the context, {spread(context.other)} with another "
+            f"document there{': an LM that gains so little by reading is no rival' if idle else ''}"
+            f"; kB to store, per document: {spread(context.kilobytes)}, the memory's "
+            f"{spread(memory.kilobytes)}",
             own=context.own,
             exploratory=True,
         )

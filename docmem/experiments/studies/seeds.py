@@ -78,7 +78,7 @@ class Seeds(Study[Results]):
             return spreads(values_of(found, key), " ")
 
         yield Claim(
-            "From seed to seed the own cross entropy strays from its mean by less than "
+            "From seed to seed the own cross entropy differs from its mean by less than "
             f"{OWN_MARGIN:g} nats, on average",
             [below("distance from the mean, nats", strayed(every.own), OWN_MARGIN)],
             published="not measured",
