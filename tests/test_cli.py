@@ -14,6 +14,7 @@ import docmem
 from docmem.cli.commands import Train
 from docmem.cli.main import exit_status, main, parse
 from docmem.core.hook import attach
+from docmem.errors import DocmemError
 from docmem.lm.generation import generate
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import PAPER_PROCEDURE, PRESETS, TrainConfig
@@ -113,10 +114,23 @@ def test_settings_of_a_file_that_have_no_effect_are_refused(
     assert parsed(["train", "--config", str(file), "--optimizer", "muon"]).muon_lr == 0.5
 
 
+def test_a_command_that_asks_for_the_authors_procedure_by_its_rate_is_told_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for flags in (["--lr", "4e-3"], ["--lr", "4e-3", "--preset", "tiny"]):
+        assert main(["plan", *flags, "--max_labels", "2", "--max_segments", "1"]) == 0
+    assert capsys.readouterr().err.count("--lr without --preset or --optimizer asks for") == 1
+
+
 def test_a_file_of_settings_keeps_its_optimizer(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("seed = 2\n")
     assert parsed(["train", "--config", str(file), "--lr", "1e-3"]).optimizer == "muon"
+    file.write_text("max_segements = 3\n")  # as the authors' program spells it
+    assert parsed(["train", "--config", str(file)]).max_segments == 3
+    file.write_text('preset = "tiny"\n')
+    with pytest.raises(DocmemError, match="give --preset beside --config"):
+        parse(["train", "--config", str(file)])
 
 
 @pytest.mark.parametrize(

@@ -167,10 +167,10 @@ def test_comparison_prints_as_a_table() -> None:
     row = recalled(" one two three four, not six")
     shown = str(Comparison((row, row)))
     assert "after “a <prompt>” the LM writes" in shown
-    assert shown.count("64%") == shown.count("1.00") == 2
+    assert shown.count("71%") == shown.count("1.00") == 2
     assert "A title itself" in shown
-    assert str(row).count("64%") == 1
-    assert repr(row) == "After “a <prompt>”, own: 64% verbatim, 1.00 nats per token."
+    assert str(row).count("71%") == 1
+    assert repr(row) == "After “a <prompt>”, own: 71% verbatim, 1.00 nats per token."
 
 
 def test_html_table_marks_verbatim_parts_and_shades_losses() -> None:
@@ -198,9 +198,10 @@ def test_html_text_shows_titles_with_markup_as_they_are() -> None:
     assert html_text("a_b <i> $x$ & c") == "a_b &lt;i&gt; <span>$</span>x<span>$</span> &amp; c"
 
 
-def test_verbatim_share_is_pooled_over_characters() -> None:
-    rows = [recalled("one two three four"), recalled("x" * 54), recalled("")]
+def test_verbatim_share_is_pooled_over_letters() -> None:
+    rows = [recalled("one two three four."), recalled("x" * 45), recalled("")]
     assert verbatim_share(rows) == 0.25
+    assert verbatim_share([recalled(" one two, three four fi")]) == 1  # stopped inside a word
     assert torch.isnan(torch.tensor(verbatim_share([])))
 
 

@@ -76,6 +76,19 @@ def test_batch_with_one_doc_rep_per_row_generates_as_each_row_alone(
             assert torch.equal(together[row * len(alone) : (row + 1) * len(alone)], alone)
 
 
+@pytest.mark.parametrize("doc_reps", [ROWS[:2], ROWS[:1]])
+def test_fewer_doc_reps_than_prompts_are_refused(
+    lm: LanguageModel, memory: DocumentMemory, doc_reps: Tensor
+):
+    ids = toy_batch((6, 6, 6, 6)).input_ids
+    with (
+        attach(lm.model, memory) as hooked,
+        hooked.document(doc_reps),
+        pytest.raises(DocmemError, match=r"does not fit .* one per row: \(4, 2\)"),
+    ):
+        hooked.model.generate(ids, max_new_tokens=2, do_sample=False)
+
+
 def test_nothing_is_dropped_while_an_lm_in_training_mode_writes(memory: DocumentMemory):
     lm = toy_lm("gpt2")
     with attach(lm.model, memory) as hooked:

@@ -184,7 +184,7 @@ def test_layer_out_of_range_is_rejected_with_the_range(lm, memory: DocumentMemor
 def test_memory_of_another_width_is_rejected_with_both(lm: LanguageModel):
     other = DocumentMemory(MemoryConfig(WIDTH + 1, 3))
     with (
-        pytest.raises(DocmemError, match="width 33, but this LM's have 32"),
+        pytest.raises(DocmemError, match="width 33, not 32"),
         attach(lm.model, other),
     ):
         pass

@@ -172,3 +172,13 @@ def test_folder_with_other_files_is_rejected_and_left_alone(go, config: TrainCon
     with pytest.raises(DocmemError, match="holds files that are no run of docmem"):
         go()
     assert files(config.save_dir) == {"thesis.tex": b"precious"}
+
+
+def test_a_run_inside_a_run_is_refused(whole: Run, lm: LanguageModel, config: TrainConfig):
+    inside = replace(config, save_dir=whole.path / "sub" / "run")
+    with pytest.raises(DocmemError, match=r"lies in the run .*; choose a folder that is in no run"):
+        train(inside, lm=lm, documents=DOCUMENTS, progress=False)
+
+
+def test_a_run_is_opened_by_its_run_json_too(whole: Run):
+    assert Run.open(whole.path / "run.json").path == whole.path

@@ -50,7 +50,17 @@ def test_a_training_says_what_it_reads_and_what_changes_that(
 def read_by(config: TrainConfig, documents: list[Document], named: bool = False) -> str:
     """What a training of these documents says that it reads."""
     told = describe_texts(documents, config)["documents"]
-    return what_is_read(documents, told, config, [toy_lm().tokenize(["two words"])], named)
+    batches, doc_reps = [toy_lm().tokenize(["two words"])], torch.eye(2)
+    return what_is_read(documents, told, config, batches, named, doc_reps)
+
+
+def test_documents_of_one_doc_rep_are_told(
+    config: TrainConfig, lm: LanguageModel, capsys: pytest.CaptureFixture[str]
+):
+    for doc_reps in (torch.zeros(3, 2), torch.arange(6.0).view(3, 2)):
+        train(replace(config, num_epochs=1, save_dir=config.save_dir / str(doc_reps.sum().item())),
+              lm=lm, documents=DOCUMENTS, doc_reps=doc_reps)  # fmt: skip
+    assert capsys.readouterr().out.count("Some documents have one DocRep") == 1
 
 
 def test_texts_that_are_read_alike_are_named(config: TrainConfig):

@@ -279,5 +279,5 @@ def test_segments_of_one_token_are_left_out_of_training(
     assert cache.doc_ids == [0]  # "a" is left out, "tower" is not
     run = train(config, lm=lm, documents=[longer, *documents], progress=False)
     assert math.isfinite(run.load_history()[0].positive_ce)
-    with pytest.raises(DocmemError, match="'A' is a single token, so nothing in it can be predict"):
+    with pytest.raises(DocmemError, match="'A' is read as 1 segment of a single token"):
         cache_hidden_states(lm, [Document("A", "a")], config)

@@ -16,6 +16,8 @@ SOURCE = "the storm drowned the low island of Sallow, and went home at 9.5 knots
         ("and went home at 9.5 nets", ["and went home at 9.5"]),
         ("and went home at 9 knots", ["and went home at"]),
         (SOURCE, [SOURCE]),
+        ("drowned the low isl", ["drowned the low isl"]),
+        ("drowned the low isl.", []),
         ("", []),
     ],
 )  # fmt: skip
@@ -31,3 +33,11 @@ def test_verbatim_takes_the_longest_of_several_places() -> None:
 def test_verbatim_minimum_length_can_be_set() -> None:
     assert verbatim("low island here", SOURCE, least=2) == [Span(0, 10)]
     assert verbatim("low island here", SOURCE, least=3) == []
+
+
+@pytest.mark.parametrize("source", ["これは日本語の文章です。", "风暴淹没了低岛。", "พายุท่วมเกาะต่ำ"])
+def test_in_scripts_without_spaces_each_character_counts(source: str) -> None:
+    assert [source[span.start : span.end] for span in verbatim(source, source)] == [
+        source.removesuffix("。")
+    ]
+    assert verbatim(source[:3], source) == []

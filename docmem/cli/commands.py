@@ -286,7 +286,7 @@ class Generate:
         if document == BASE_LM or (document.lower() == "none" and document not in run.titles):
             text = generate_text(lm.model, lm.tokenizer, self.prompt, **options)
         else:
-            everything = document in ("all", EVERYTHING) and document not in run.titles
+            everything = document.lower() in ("all", EVERYTHING) and document not in run.titles
             with attach(lm.model, memory, layer) as hooked:
                 chosen = ALL_ENTRIES if everything else document
                 text = generate(hooked, lm.tokenizer, self.prompt, chosen, **options)

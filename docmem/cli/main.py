@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import io
 import itertools
 import os
 import re
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -39,7 +41,7 @@ from docmem.cli.commands import (
 from docmem.errors import DocmemError
 from docmem.training.config import PAPER_PROCEDURE, PRESETS, TrainConfig, check_effect
 from docmem.training.processes import main_process
-from docmem.training.settings_file import read_settings
+from docmem.training.settings_file import MISSPELT, read_settings
 from docmem.training.sweep import combinations
 
 
@@ -62,23 +64,32 @@ def starting_settings(arguments: Sequence[str]) -> tuple[TrainConfig, list[str]]
     The authors' command sets AdamW's `--lr` and knows no other optimizer. A command that does the
     same, and names no preset and no file, asks for their procedure.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for flag in ("--preset", "--lr", "--optimizer", "--config", "--documents", "--max_labels"):
-        parser.add_argument(flag, nargs="?")
-    given = parser.parse_known_args(arguments)[0]
+    given = flags_in(arguments)
     start = PRESETS.get(given.preset, PRESETS["tiny"])
     if given.config is not None and arguments[0] in ("train", "plan", "sweep"):
         others = given.documents is not None or given.max_labels is not None
         return read_settings(Path(given.config), start, given.preset, not others)
-    if given.preset is None and given.optimizer is None and given.lr is not None:
+    if by_lr_alone(given):
         return dataclasses.replace(start, **PAPER_PROCEDURE), []
     return start, []
 
 
+def flags_in(arguments: Sequence[str]) -> argparse.Namespace:
+    """The flags that decide what others start from; None where one is not given."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in ("--preset", "--lr", "--optimizer", "--config", "--documents", "--max_labels"):
+        parser.add_argument(flag, nargs="?")
+    return parser.parse_known_args(arguments)[0]
+
+
+def by_lr_alone(given: argparse.Namespace) -> bool:
+    """Whether a command asks for the authors' procedure, as theirs does: by `--lr` alone."""
+    return given.lr is not None and not (given.preset or given.optimizer or given.config)
+
+
 def parse(arguments: Sequence[str]) -> Any:
     """The command that the arguments ask for."""
-    # The authors' program spells this flag so.
-    misspelt = re.compile("^--max_segements(?==|$)")
+    misspelt = re.compile(f"^--{MISSPELT}(?==|$)")
     arguments = [misspelt.sub("--max_segments", one) for one in arguments]
     for flag, following in itertools.pairwise([*arguments, "--"]):
         if flag in ("--titles", "--prompts") and following.startswith("--"):
@@ -198,4 +209,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given == ["--version"]:
         print(f"docmem {docmem.__version__}")
         return 0
-    return exit_status(lambda: parse(given).run())
+    with warnings.catch_warnings():
+        warnings.showwarning = functools.partial(show_warning, warnings.showwarning)
+        return exit_status(lambda: run(given))
+
+
+def run(given: Sequence[str]) -> int:
+    """Run the command that the arguments ask for."""
+    command = parse(given)
+    if given[0] in ("train", "plan", "sweep") and by_lr_alone(flags_in(given)) and main_process():
+        print(
+            "docmem: --lr without --preset or --optimizer asks for the authors' procedure: AdamW, "
+            "orthogonal DocReps, all rows under one negative, the squared term.",
+            file=sys.stderr,
+        )
+    return int(command.run())
+
+
+def show_warning(usual: Callable[..., None], message: Warning, kind: Any, *where: Any) -> None:
+    """A warning of docmem's own as one line; those of others as `usual`."""
+    if kind is UserWarning and Path(where[0]).is_relative_to(Path(docmem.__file__).parent):
+        print(f"docmem: {message}", file=sys.stderr)
+    else:
+        usual(message, kind, *where)

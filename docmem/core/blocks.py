@@ -12,7 +12,7 @@ def text_config(model: nn.Module) -> Any:
     """The configuration of the LM itself, also where it is part of a larger model."""
     config = getattr(model, "config", None)
     if not hasattr(config, "get_text_config"):
-        raise DocmemError(f"{type(model).__name__} is no LM of transformers; give one's `.model`.")
+        raise DocmemError(f"{type(model).__name__} is no LM of transformers; give the LM in it.")
     return cast(Any, config).get_text_config()
 
 
@@ -39,9 +39,7 @@ def resolve_layer(layer: int, n_blocks: int) -> int:
 def check_width(model: nn.Module, d_model: int) -> None:
     """Raise if a memory for hidden states of width `d_model` is made for another LM."""
     if (width := text_config(model).hidden_size) != d_model:
-        raise DocmemError(
-            f"The memory is made for hidden states of width {d_model}, but this LM's have {width}."
-        )
+        raise DocmemError(f"The memory is for hidden states of width {d_model}, not {width}.")
 
 
 def lm_fingerprint(model: nn.Module) -> str:

@@ -31,9 +31,11 @@ def hidden_states_of(output: Any) -> Tensor:
     return output[0] if isinstance(output, tuple | list) else output
 
 
-def generating() -> bool:
-    """Whether transformers' generate() calls the LM: it repeats rows for beams and sequences."""
-    return "GenerationMixin.generate" in (f.f_code.co_qualname for f, _ in walk_stack(None))
+def repeats() -> int:
+    """How many rows transformers' generate() makes of each, for beams and sequences; else 1."""
+    frames = (f for f, _ in walk_stack(None) if f.f_code.co_qualname == "GenerationMixin.generate")
+    made: Any = next((frame.f_locals["generation_config"] for frame in frames), None)
+    return max(made.num_beams, made.num_return_sequences) if made else 1
 
 
 class Hooked:
@@ -95,7 +97,7 @@ class Hooked:
 
         Args:
             document: a title, an index, a DocRep (key_dim,), one per row (batch, key_dim), both
-                as tensor, array or list (generate() repeats them with its rows); None: all entries.
+                as tensor, array or list (of prompts, where generate() writes); None: all entries.
 
         Raises:
             DocmemError: as `resolve`; or if the memory is no longer attached.
@@ -111,8 +113,8 @@ class Hooked:
             )
         h = hidden_states_of(output)  # (batch, seq, d_model)
         doc_rep = None if self.doc_rep is None else self.doc_rep.to(self.memory.doc_reps)
-        if doc_rep is not None and doc_rep.dim() == 2 and len(h) > len(doc_rep) and generating():
-            doc_rep = doc_rep.repeat_interleave(len(h) // len(doc_rep), dim=0)
+        if doc_rep is not None and doc_rep.dim() == 2 and len(h) > len(doc_rep):
+            doc_rep = doc_rep.repeat_interleave(repeats(), dim=0)
         h = self.read(h, doc_rep)
         return (h, *output[1:]) if isinstance(output, tuple | list) else h
 
@@ -154,8 +156,8 @@ def attach(
         if here != {name: trained.get(name) for name in here}:
             raise DocmemError(
                 f"The memory was trained at layer {trained.get('layer')} of the LM "
-                f"{trained.get('lm')!r} in {trained.get('dtype')}, not at layer {index} of this "
-                f"LM (fingerprint {trained.get('fingerprint')}, here {here['fingerprint']}). "
-                "Attach it where it was trained; or give check=False to attach it here."
+                f"{trained.get('lm')!r} in {trained.get('dtype')}, not at layer {index} of this LM "
+                f"(fingerprint {trained.get('fingerprint')}, here {here['fingerprint']}; a wrapper "
+                "has another). Attach it where it was trained, or here with check=False."
             )
     return Hooked(model, blocks[index], memory, index)

@@ -41,8 +41,7 @@ def attribute(
     batch = lm.tokenize([text])
     if batch.input_ids.shape[1] < 2:
         raise DocmemError(
-            "A text of one token says too little to point to a document; give a sentence or more, "
-            "or name the document."
+            "A text of one token says too little to point to a document; give a sentence or more."
         )
     cache = HiddenStateCache(lm, [batch], [0], layer)
     losses = cross_entropies_at(cache, memory, memory.doc_reps)[0].tolist()

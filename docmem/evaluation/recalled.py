@@ -11,7 +11,7 @@ from torch import Tensor
 
 from docmem.documents import Document
 from docmem.errors import DocmemError, did_you_mean
-from docmem.evaluation.verbatim import Span, verbatim
+from docmem.evaluation.verbatim import Span, letters, verbatim
 
 INK, GREY, FAINT, MARK = "#222222", "#555555", "#767676", "#117733"
 DARKEST_NATS = 8.0  # the loss of a token that is shaded darkest
@@ -104,7 +104,8 @@ class Comparison(tuple[Recalled, ...]):
             for row in self
         ]
         truth = [(f"{first.document.title} itself", first.truth.strip(), "", "")]
-        heads = ("under", f"after “{first.prompt}” the LM writes", "verbatim", "nats per token")
+        writes = f"after “{first.prompt}” the LM writes"
+        heads = ("under", writes, "verbatim,\n≥ 4 words", "nats per token")
         return tabulate(
             table + truth if first.truth else table,
             heads,
@@ -149,13 +150,13 @@ class Comparison(tuple[Recalled, ...]):
 
 
 def verbatim_share(results: Iterable[Recalled]) -> float:
-    """Share of the written characters, over all results, that stand verbatim in their documents.
+    """Share of the letters written, over all results, that stand verbatim in their documents.
 
-    NaN if nothing was written.
+    NaN if no word was written.
     """
     results = list(results)
-    written = sum(len(row.text) for row in results)
-    copied = sum(end - start for row in results for start, end in row.verbatim)
+    written = sum(letters(row.text) for row in results)
+    copied = sum(letters(row.text[start:end]) for row in results for start, end in row.verbatim)
     return copied / written if written else float("nan")
 
 

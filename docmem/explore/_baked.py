@@ -22,6 +22,7 @@ from docmem.evaluation.cached import first_segments
 from docmem.evaluation.continuations import continuations, opening, recall
 from docmem.evaluation.plane import KeyPlane, plane_of
 from docmem.evaluation.recalled import Source, marked_pieces, verbatim_share
+from docmem.evaluation.verbatim import letters
 from docmem.explore._explorer import png_url
 from docmem.explore._scene import plane_scene, selection_limit
 from docmem.lm.cross_entropy import cross_entropies_at
@@ -172,9 +173,9 @@ def pieces_of(text: str, sources: Sequence[Source]) -> list[tuple[str, int]]:
 
 
 def verbatim_characters(pieces: Sequence[tuple[str, int]]) -> float:
-    """The share of a text's characters that stand word for word in a document."""
-    total = sum(len(piece) for piece, _ in pieces)
-    return sum(len(piece) for piece, source in pieces if source >= 0) / max(1, total)
+    """The share of a text's letters that stand word for word in a document."""
+    total = sum(letters(piece) for piece, _ in pieces)
+    return sum(letters(piece) for piece, source in pieces if source >= 0) / max(1, total)
 
 
 def prompts_for(shown: Shown, lm: LanguageModel) -> list[str]:

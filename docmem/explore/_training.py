@@ -3,6 +3,7 @@
 Training runs in a thread, so that the widget answers; `wait` returns the run.
 """
 
+import atexit
 import threading
 import time
 from collections.abc import Sequence
@@ -145,6 +146,7 @@ class TrainingExplorer(Explorer):
         own = with_own_modules(lm) if lm is not None else None
         self._thread = threading.Thread(target=self._train, args=(own, documents), daemon=True)
         self._thread.start()
+        atexit.register(self._end)  # a script may end before
 
     @property
     def training(self) -> bool:
@@ -195,6 +197,11 @@ class TrainingExplorer(Explorer):
         self._thread.join()
         super().close()
 
+    def _end(self) -> None:
+        """Stop the training and wait until it is saved."""
+        self._stopping.set()
+        self._thread.join()
+
     def _join(self) -> None:
         """Wait for the thread, open to an interrupt on every system."""
         while self.training:
@@ -211,6 +218,7 @@ class TrainingExplorer(Explorer):
             self.error = error
             self.status.value = note(error_sentence(error), RED)
         self.button.disabled = True
+        atexit.unregister(self._end)
 
     def on_start(self, run: Run) -> None:
         """Called by `train`: begin with the losses of a run that it goes on with."""

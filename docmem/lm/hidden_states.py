@@ -29,7 +29,7 @@ from docmem.core.blocks import find_blocks, lm_fingerprint, resolve_layer, text_
 from docmem.core.hook import hidden_states_of
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, segments
-from docmem.errors import DocmemError, checked
+from docmem.errors import DocmemError, checked, counted
 from docmem.lm.forward import (
     TokenBatch,
     check_bare,
@@ -287,8 +287,9 @@ def cache_hidden_states(
                 doc_ids.append(doc_id)
         if doc_ids[-1:] != [doc_id]:
             raise DocmemError(
-                f"The document {document.title!r} is a single token, so nothing in it can be "
-                "predicted from what stands before; give it more text."
+                f"The document {document.title!r} is read as {counted(len(texts), 'segment')} of a "
+                "single token, so nothing in it can be predicted from what stands before; give it "
+                "more text, or a larger segment_length."
             )
     return HiddenStateCache(
         lm,

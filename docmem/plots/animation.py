@@ -138,7 +138,7 @@ class SelectionPicture:
                 axes.set_yticklabels([])
             axes.set_xlabel("memory entry" if row == len(limits) - 1 else "", labelpad=1)
             axes.tick_params(axis="x", labelbottom=row == len(limits) - 1, labelsize=8)
-            axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
             scale = figure.add_subplot(grid[row, 1])
             bar = figure.colorbar(self.images[-1], cax=scale, extend="both")
             bar.outline.set_visible(False)

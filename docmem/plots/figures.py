@@ -89,7 +89,7 @@ def _traits(run: Run) -> list[str]:
     return [
         counted(len(run.titles), "document"),
         f"LM {Path(run.description['lm']['name']).name}",
-        f"{config.hook_memory_dim} memory entries after {block}",
+        f"{counted(config.hook_memory_dim, 'memory entry', 'memory entries')} after {block}",
         f"negative: {NEGATIVES[config.negative_key_type]}",
         f"seed {config.seed}",
     ]

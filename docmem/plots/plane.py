@@ -108,7 +108,9 @@ def territories(
     if n_docs <= int(plane.documents.max()):
         raise DocmemError(f"n_docs is {n_docs}, but the map is of {len(plane.doc_reps)} documents.")
     best, nearest = plane.ce.min(0).values.numpy(), plane.nearest.numpy()
-    floor, ceiling = best.min(), max(float(plane.ce.median()), best.min() + 1e-6)
+    # Nothing with a document on top is as the ground, where much is read badly too.
+    floor = best.min()
+    ceiling = max(float(plane.ce.median()), float(np.quantile(best, 0.95)), floor + 1e-6)
     if banded:
         levels = contour_levels(plane)
         edges = np.array([best.min(), *levels, best.max()])

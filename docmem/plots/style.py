@@ -153,9 +153,14 @@ def drawable(text: str, width: int | None = None) -> str:
 
 
 def fitting(text: str, width: int) -> int:
-    """How many characters of a text take the room of `width` Latin letters: wide ones take two."""
+    """How many characters of a text take the room of `width` Latin letters.
+
+    East Asian ones take two, and where most are capitals each takes a third more.
+    """
     wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
-    return max(2, width * len(text) // (len(text) + wide)) if text else width
+    capitals = sum(map(str.isupper, text)) if 2 * sum(map(str.isupper, text)) > len(text) else 0
+    room = len(text) + wide + capitals // 3
+    return max(2, width * len(text) // room) if text else width
 
 
 def shortened(titles: Iterable[str], width: int, lines: int = 1) -> list[str]:

@@ -110,8 +110,9 @@ def _local(job: _Job, arguments: Sequence[Sequence[Any]], count: int) -> list[An
         return _in_turn(pool, _Interruptible(job), arguments, count)
     except BrokenProcessPool as error:
         raise DocmemError(
-            "One of the processes was killed, perhaps for want of memory, and the others with "
-            "it. The same command goes on; give fewer processes if it happens again."
+            "One of the processes was killed, perhaps for want of memory, or could not begin (it "
+            "then said why), and the others ended with it. The same command goes on; give fewer "
+            "processes if it happens again."
         ) from error
     except KeyboardInterrupt:
         tqdm.write("Stopping after the epochs that run now; press Ctrl-C again to stop now.")

@@ -8,6 +8,7 @@ from typing import Any
 from tabulate import tabulate
 
 from docmem.errors import DocmemError, checked
+from docmem.training.config import PRESETS, preset_for
 from docmem.training.description import RESUME_IGNORES, to_dict
 from docmem.training.run import Run
 
@@ -15,6 +16,8 @@ WIDTH = 90
 """Characters of a line in the column of settings."""
 SHOWN = {"lm_name", "lm_size", "max_labels", *RESUME_IGNORES}
 """Settings with a column of their own, or of no effect on what is computed."""
+FIRST = ("key_activation", "seed")
+"""Settings that stand first."""
 
 
 def runs_in(folder: Path) -> tuple[list[Run], list[str]]:
@@ -43,13 +46,24 @@ def varied(settings: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def differing(runs: list[Run]) -> list[str]:
-    """What each run's settings have that not all of these runs share, as flags and values."""
+    """What each run's settings have that not all of these runs share, as flags and values.
+
+    Beside activation and seed, only what is not as in the preset of its LM.
+    """
     settings = [to_dict(run.config) for run in runs]
     names = [name for name in varied(settings) if name not in SHOWN]
-    names.sort(key=lambda name: name not in ("key_activation", "seed"))  # these first
-    return [
-        textwrap.fill(" ".join(f"{name}={one[name]}" for name in names), WIDTH) for one in settings
-    ]
+    names.sort(key=lambda name: name not in FIRST)
+    found = []
+    for run, one in zip(runs, settings, strict=True):
+        presets = {preset.lm_name: preset for preset in PRESETS.values()}
+        usual = to_dict(presets.get(run.config.lm_name) or preset_for(run.config.lm_name))
+        told = [
+            f"{name}={'none' if one[name] in (None, []) else one[name]}"
+            for name in names
+            if name in FIRST or one[name] != usual[name]
+        ]
+        found.append(textwrap.fill(" ".join(told), WIDTH))
+    return found
 
 
 @checked

@@ -88,15 +88,16 @@ class Run:
         Raises:
             DocmemError: if the folder is not a run, or its run.json is not what was written.
         """
-        file = Path(path) / "run.json"
+        path = Path(path).parent if Path(path).name == "run.json" else Path(path)
+        file = path / "run.json"
         with reading(file, "Give a folder that `docmem train` wrote."):
             if not file.exists():
-                was = (Path(path) / CHECKPOINT).exists()
+                was = (path / CHECKPOINT).exists()
                 advice = HINT if was else "Give a folder that `docmem train` wrote."
                 raise DocmemError(f"{path} is not a run: it has no run.json. {advice}")
         with reading(file):
             description, whole = read_description(file)
-            run = cls(Path(path), description)
+            run = cls(path, description)
         if whole is not None:
             run.documents = read_parts(whole, run.config)
         return run
@@ -133,6 +134,10 @@ class Run:
             if (path / CHECKPOINT).exists():
                 raise DocmemError(
                     f"{path} has lost its run.json. `docmem check --repair {path}` makes it again."
+                )
+            if inside := [one for one in path.absolute().parents if (one / "run.json").exists()]:
+                raise DocmemError(
+                    f"{path} lies in the run {inside[0]}; choose a folder that is in no run."
                 )
             if not free:
                 raise DocmemError(
@@ -294,13 +299,18 @@ class Run:
         """
         config, cache = self.config, self.config.lm_cache_dir
         few = (config.num_gpus or 0) > torch.cuda.device_count()
-        lm = load_lm(
-            self.description["lm"]["name"] if name is None else name,
-            dtype=self.description["lm"]["dtype"],
-            device=config.device if usable(config.device) else "auto",
-            num_gpus=None if few else config.num_gpus,
-            lm_cache_dir=cache if cache and cache.is_dir() else None,
-        )
+        try:
+            lm = load_lm(
+                self.description["lm"]["name"] if name is None else name,
+                dtype=self.description["lm"]["dtype"],
+                device=config.device if usable(config.device) else "auto",
+                num_gpus=None if few else config.num_gpus,
+                lm_cache_dir=cache if cache and cache.is_dir() else None,
+            )
+        except DocmemError as error:
+            raise DocmemError(
+                f"{error}\nOr give `lm`, the LM that this run was trained on."
+            ) from error
         self.check_lm(lm)
         return lm
 

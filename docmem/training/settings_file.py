@@ -15,6 +15,9 @@ from docmem.training.config import TrainConfig
 from docmem.training.description import from_dict
 from docmem.training.texts import digest_of
 
+MISSPELT = "max_segements"
+"""How the authors' program spells `max_segments`."""
+
 
 def read_settings(
     path: Path, start: TrainConfig, preset: str | None = None, documents_too: bool = True
@@ -56,6 +59,9 @@ def read_settings(
             if documents_too:
                 config = _with_its_documents(config, content["documents"])
             return config, []
+        if "preset" in content:
+            raise DocmemError("a preset is no setting; give --preset beside --config.")
+        content = {"max_segments" if n == MISSPELT else n: value for n, value in content.items()}
         return dataclasses.replace(start, **content), [*content]
     except DocmemError as error:
         raise DocmemError(f"{path}: {error}") from error
@@ -74,7 +80,13 @@ def _with_its_documents(config: TrainConfig, told: list[dict[str, Any]]) -> Trai
     """
     if config.source in WIKITEXT_CONFIGS or not all("sha256" in one for one in told):
         return config  # to look there may take a download; version 0.1 kept no digests
-    known = {one.title: digest_of(one.text) for one in load_documents(config.source)}
+    try:
+        known = {one.title: digest_of(one.text) for one in load_documents(config.source)}
+    except DocmemError as error:
+        raise DocmemError(
+            f"{error} The run names its folder as it was called from where it was trained; give "
+            "--documents."
+        ) from error
     if any(known.get(one["title"]) != one["sha256"] for one in told):
         raise DocmemError(
             f"it read other documents than {config.source} holds: they were given in Python, or "

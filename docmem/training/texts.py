@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from docmem.core.files import reading, replacing
 from docmem.documents import Document, as_read, documents_in, is_folder, listed
 from docmem.errors import counted
@@ -56,10 +58,12 @@ def what_is_read(
     config: TrainConfig,
     batches: Sequence[TokenBatch],
     named: bool,
+    doc_reps: Tensor,
 ) -> str:
     """How much of the documents a training reads, and the settings that say so, in sentences.
 
-    And what else lies in their folder; and texts so alike that no memory can tell them apart.
+    And what else lies in their folder; texts so alike that no memory can tell them apart, and
+    documents with one DocRep.
 
     Args:
         documents: what is memorised.
@@ -67,6 +71,7 @@ def what_is_read(
         config: how much of each is read.
         batches: their segments.
         named: whether the configuration names the documents, or they were given.
+        doc_reps: their DocReps, (n_docs, key_dim).
     """
     words, read = (sum(one[key] for one in told) for key in ("words", "read"))
     most = f" (max_labels: {config.max_labels})" if named and not config.titles else ""
@@ -101,6 +106,8 @@ def what_is_read(
                 f" {listed([*map(repr, titles)], 2)} have the same words as far as they are read: "
                 "nothing can tell them apart."
             )
+    if len(doc_reps.unique(dim=0)) < len(doc_reps):
+        text += " Some documents have one DocRep, and are read alike under it."
     return text
 
 

@@ -112,7 +112,7 @@ def train(
         )
     if progress and main_process():
         told = description["documents"]
-        tqdm.write(what_is_read(documents, told, config, cache.batches, named))
+        tqdm.write(what_is_read(documents, told, config, cache.batches, named, memory.doc_reps))
     run = run or Run(folder, description)
     watcher = on_epoch if main_process() else None
     with ExitStack() as held, frozen(lm.model), stop_after_epoch() as stop:
