@@ -150,7 +150,8 @@ def dot_rows(
             values, [place] * len(values), mark, ms=5, color=color, alpha=0.45, mew=0,
             clip_on=False,
         )  # fmt: skip
-        axes.plot([np.mean(values)] * 2, [place - 0.3, place + 0.3], color=color, lw=2)
+        if values:
+            axes.plot([np.mean(values)] * 2, [place - 0.3, place + 0.3], color=color, lw=2)
 
 
 def level(axes: Axes, y: float, text: str, side: str = "left", **style: Any) -> None:

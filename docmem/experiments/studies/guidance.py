@@ -79,7 +79,9 @@ class Guidance(Study[Results]):
     shown = "What the weight, the negatives and the form of guidance do"
     finding = "With guidance, fewer tokens of a text come back under another document's DocRep"
     needs = (None, None, "holds")
-    caption = "Where not varied: α {results.alpha}, another document's DocRep, the preset's form."
+    caption = (
+        "Where not varied: α {results.alpha}, another document's DocRep, the procedure's form."
+    )
 
     def measure(self, pool: RunPool) -> Results:
         """Train every setting; read its documents under four kinds of DocReps."""

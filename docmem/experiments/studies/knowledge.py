@@ -118,8 +118,9 @@ class Knowledge(Study[Results]):
     finding = "A memory knows which words its document uses, not what it says with them"
     needs = ("holds", "does not hold")
     caption = (
-        "Lead: cross entropy of wrong answers minus the right one's. The last four memories were "
-        "also trained on what stands after “and”."
+        "Lead: cross entropy of wrong answers minus the right one's; thirty questions a seed, the "
+        f"last twenty. A document's first {SEGMENTS} segments are read; three memories read as "
+        "many words more, after “and”; the third is asked the questions that it read, too."
     )
 
     def measure(self, pool: RunPool) -> Results:

@@ -97,7 +97,7 @@ class Nonlinear(Study[Results]):
         *panels, legend = figure.subplots(2, 3).flatten()
         for axes, (key, label) in zip(panels, MEASURES.items(), strict=True):
             for place, (layers, depth) in enumerate(results.depths.items()):
-                name = "1 layer (linear)" if layers == "1" else f"{layers} layers"
+                name = "linear" if layers == "1" else f"{layers} hidden layers"
                 color = shade(place, len(DEPTHS))
                 band(axes, results.epochs, getattr(depth, key), color, name)
             axes.set(xlabel="epoch", ylabel=label)

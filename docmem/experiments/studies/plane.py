@@ -121,7 +121,7 @@ class Plane(Study[Results]):
         f"perplexity of the first {TOKENS} tokens, a ring at the own DocRep, a line around the "
         f"well, which is within 1 nat per token of it. Both are cut at {HIGHEST:.0f}; the first "
         "seed. 32 entries: one segment of each document, beside a memory of all entries that was "
-        "stopped when it had learned about as much."
+        "stopped early, and still knows them better."
     )
 
     def measure(self, pool: RunPool) -> Results:

@@ -77,10 +77,10 @@ class Procedure(Study[Results]):
     results = Results
     size = (14, 7.2)
     alt = (
-        "Above, cross entropy under the own DocRep, the lowest under another's, the worst margin, "
-        "share completed: a column for each choice of places and negatives, a colour for each "
-        "optimizer. Below, without and with guidance: own cross entropy, gap and worst margin by "
-        "activation; own cross entropy and worst margin among more documents. One dot per seed."
+        "Without and with guidance: own cross entropy, gap and worst margin by activation; own "
+        "cross entropy and worst margin among more documents. Above, where the parts were trained: "
+        "own cross entropy, lowest under another's, worst margin, share completed, a column for "
+        "each choice of places and negatives, a colour for each optimizer. One dot per seed."
     )
     shown = "What the parts of the training contribute, and what guidance adds"
     finding = (

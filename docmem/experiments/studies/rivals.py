@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from docmem.errors import DocmemError
 from docmem.experiments.claims import LEARNED, Claim, Claims
@@ -193,12 +194,12 @@ class Rivals(Study[Results]):
         "harm to other prose, seconds to learn, size, speed, and what each can do."
     )
     shown = "As many parameters, the same seconds: what each rival knows, and of which document"
-    finding = "Of all that can name a text's document, the memory learns most in the same seconds"
+    finding = "In the same seconds the memory learns more than what is trained for each document"
     needs = (None, "holds")
     caption = (
-        "{results.advice}Compare harm only where own is alike. Under a name: trained parameters. "
-        "One state for all documents has no other address. n of 5: seeds that reached 1 nat. "
-        "Dashed: the base LM's speed."
+        "Seconds end with an epoch, so rivals of few epochs had more of them. Compare harm only "
+        "where own is alike. Under a name: trained parameters. One state for all documents has no "
+        "other address. Dashed: the base LM's speed."
     )
 
     def measure(self, pool: RunPool) -> Results:
@@ -223,6 +224,7 @@ class Rivals(Study[Results]):
             if not any(one.losses):
                 continue  # it is not trained
             style = {"color": KINDS[name].color, "lw": 1.5, "alpha": 0.75, "ls": line}
+            style |= {"marker": ".", "ms": 4}  # some had time for a single epoch
             for seconds, losses in zip(one.seconds, one.losses, strict=True):
                 by_seconds.plot(seconds, losses, **style)
                 steps = results.steps * np.arange(1, 1 + len(losses))
@@ -238,7 +240,12 @@ class Rivals(Study[Results]):
         *panels, last = below.subplots(1, len(PANELS) + 1, sharey=True)
         for axes, (label, measures) in zip(panels, PANELS.items(), strict=True):
             for key in measures:
-                rows = [getattr(one, key) for one in results.rivals.values()]
+                # One state has no pair of documents.
+                rows = [
+                    [] if key == "lowest_pair" and KINDS[name].abilities == SINGLE
+                    else getattr(one, key)
+                    for name, one in results.rivals.items()
+                ]  # fmt: skip
                 dot_rows(axes, rows, color_of(key), marks.get(key.removeprefix("completed_"), "o"))
             axes.set_xlabel(label, fontsize=9)
         for axes in (*panels, last):  # stripes, so that the eye keeps its row
@@ -249,12 +256,13 @@ class Rivals(Study[Results]):
         for row, one in enumerate(results.rivals.values()):
             reached = sum(map(math.isfinite, one.reached))
             if any(one.losses) and reached < len(one.reached):
-                text = f"{reached} of {len(one.reached)}" if reached else "never"
+                text = f"{reached} of {len(one.reached)}" if reached else "in none of the seeds"
                 panels[3].text(0.5, row - 0.28, text, ha="left", va="center", fontsize=8)
         panels[4].axvline(np.mean(results.base_speed), color=FAINT, lw=1, ls=(0, (4, 3)))
         panels[5].axvline(0, color=FAINT, lw=1)
         panels[6].set_xscale("log")
         panels[6].xaxis.set_major_formatter("{x:,.0f}")
+        panels[6].xaxis.set_major_locator(LogLocator(subs=(2,)))
         panels[6].xaxis.set_minor_formatter("")
         for key, (label, color) in ADDRESSES.items():
             panels[0].plot([], [], marks[key], ls="-", ms=5, color=color, lw=2, label=label)
@@ -279,6 +287,13 @@ class Rivals(Study[Results]):
             name: min(some, key=lambda one: math.inf if one.own is None else one.own)
             for name, some in results.tried.items()
         }
+        epochs = [
+            min(len(seed) for seed in seeds)
+            for seeds in zip(
+                *(one.losses for one in found.values() if any(one.losses)), strict=True
+            )
+        ]
+        fewest = f"{min(epochs)} to {max(epochs)}"
         at_lowest, at_highest = (
             ", ".join(
                 name for name, one in best.items()
@@ -294,7 +309,8 @@ class Rivals(Study[Results]):
                 above(f"own, memory - {name}, nats", differences(memory.own, found[name].own), NEAR)
                 for name in shared
             ],
-            note=f"after equal steps {spreads(results.after_equal_steps(), ' ')}; the lowest rate "
+            note=f"after equal steps ({fewest} of the memory's epochs) "
+            f"{spreads(results.after_equal_steps(), ' ')}; the lowest rate "
             f"tried did best for {at_lowest}, the highest for {at_highest}",
             exploratory=True,
         )
@@ -314,7 +330,8 @@ class Rivals(Study[Results]):
         yield Claim(
             "A document memory harms other prose less than one LoRA",
             [more("harm, LoRA - memory, nats", lora.harm, memory.harm, FAR)],
-            note=f"they have not learned as much: own cross entropy {spread(memory.own)} by the "
+            note=f"harm {spread(memory.harm)} by the memory, {spread(lora.harm)} by the LoRA; they "
+            f"have not learned as much: own cross entropy {spread(memory.own)} by the "
             f"memory, {spread(lora.own)} by the LoRA",
             own=highest([memory.own, lora.own]),
         )
