@@ -278,7 +278,7 @@ def load_documents(
         named = {file: one.title for file, one in files.items() if one.title in wanted}
         check_titles([*named.values()], [*named])
 
-    check(titles)
+    check({*titles})
     chosen = choose(documents, titles, max_documents, seed)
     check({one.title for one in chosen})
     check_titles([document.title for document in chosen])

@@ -119,7 +119,7 @@ def test_a_command_that_asks_for_the_authors_procedure_by_its_rate_is_told_so(
 ) -> None:
     for flags in (["--lr", "4e-3"], ["--lr", "4e-3", "--preset", "tiny"]):
         assert main(["plan", *flags, "--max_labels", "2", "--max_segments", "1"]) == 0
-    assert capsys.readouterr().err.count("--lr without --preset or --optimizer asks for") == 1
+    assert capsys.readouterr().err.count("--lr without --preset or --optimizer begins with") == 1
 
 
 def test_a_file_of_settings_keeps_its_optimizer(tmp_path: Path) -> None:

@@ -84,9 +84,29 @@ def test_fewer_doc_reps_than_prompts_are_refused(
     with (
         attach(lm.model, memory) as hooked,
         hooked.document(doc_reps),
-        pytest.raises(DocmemError, match=r"does not fit .* one per row: \(4, 2\)"),
+        pytest.raises(
+            DocmemError, match=r"There are 4 prompts and \d DocReps; give one per prompt"
+        ),
     ):
         hooked.model.generate(ids, max_new_tokens=2, do_sample=False)
+
+
+def test_doc_reps_for_sequences_of_one_prompt_are_dealt_and_beams_are_never_mixed(
+    lm: LanguageModel, memory: DocumentMemory
+):
+    def written(prompts: int, doc_reps: Tensor, **options: Any) -> Tensor:
+        batch = row_of(toy_batch((6,)), 0)
+        several = TokenBatch(*(part.expand(prompts, -1) for part in batch))
+        with attach(lm.model, memory) as hooked:
+            return write(hooked, doc_reps, several, **options)
+
+    alone = torch.cat([written(1, row[None]) for row in ROWS])
+    drawn = {"do_sample": True, "top_k": 1}
+    sequences = written(1, ROWS, num_return_sequences=6, **drawn)
+    assert torch.equal(sequences, alone.repeat_interleave(2, 0))
+    for prompts, doc_reps in ((2, ROWS.repeat(2, 1)[:4]), (1, ROWS[:2])):
+        with pytest.raises(DocmemError, match=f"There are {prompts} prompts and"):
+            written(prompts, doc_reps, num_beams=2)
 
 
 def test_nothing_is_dropped_while_an_lm_in_training_mode_writes(memory: DocumentMemory):

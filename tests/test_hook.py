@@ -196,8 +196,8 @@ def test_memory_of_another_width_is_rejected_with_both(lm: LanguageModel):
     [
         ("Cyclone Odalis", "'Cyclone Odalis'. Did you mean 'Cyclone Odalys'"),
         (3, "no document 3: this memory holds 3, 0 to 2"),
-        (torch.zeros(3), r"shape \(2,\), or \(batch, 2\) for one per row; this tensor has \(3,\)"),
-        (torch.zeros(1, 3, 2), r"this tensor has \(1, 3, 2\)"),
+        (torch.zeros(3), r"shape \(2,\), or \(rows, 2\), not \(3,\)"),
+        (torch.zeros(1, 3, 2), r"not \(1, 3, 2\)"),
     ],
 )
 def test_resolve_rejects_unknown_document(lm, memory: DocumentMemory, document, complaint: str):
@@ -242,7 +242,7 @@ def test_hooked_lm_cannot_be_used_outside_its_with(lm, memory: DocumentMemory, e
         lambda: hooked.document(0).__enter__(),
         lambda: hooked.__exit__(None, None, None),
     ):
-        with pytest.raises(DocmemError, match="not attached: its `with attach"):
+        with pytest.raises(DocmemError, match="not attached: use it inside its `with attach"):
             use()
 
 

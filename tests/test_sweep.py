@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -104,15 +104,20 @@ def test_local_pool_keeps_the_order_and_returns_errors() -> None:
 
 
 def test_a_slurm_job_that_is_ended_leaves_the_results_of_the_others() -> None:
-    class EndedError(Exception):
-        pass
+    utils = pytest.importorskip("submitit").core.utils
+    errors = utils.FailedJobError, utils.UncompletedJobError
 
+    @dataclass
     class Job:
-        def result(self) -> int:
-            raise EndedError("OUT_OF_MEMORY")
+        error: Exception
 
-    found = executors._result(Job(), EndedError)
+        def result(self) -> int:
+            raise self.error
+
+    found = executors._result(Job(utils.UncompletedJobError("OUT_OF_MEMORY")), *errors)
     assert isinstance(found, DocmemError) and "OUT_OF_MEMORY" in str(found)
+    with pytest.raises(utils.FailedJobError):
+        executors._result(Job(utils.FailedJobError("a bug")), *errors)
 
 
 def test_failures_are_named_by_what_differs() -> None:

@@ -16,8 +16,9 @@ SOURCE = "the storm drowned the low island of Sallow, and went home at 9.5 knots
         ("and went home at 9.5 nets", ["and went home at 9.5"]),
         ("and went home at 9 knots", ["and went home at"]),
         (SOURCE, [SOURCE]),
-        ("drowned the low isl", ["drowned the low isl"]),
-        ("drowned the low isl.", []),
+        ("storm drowned the low isl", ["storm drowned the low isl"]),
+        ("storm drowned the low isl.", ["storm drowned the low"]),
+        ("drowned the low isl", []),
         ("", []),
     ],
 )  # fmt: skip
@@ -35,7 +36,9 @@ def test_verbatim_minimum_length_can_be_set() -> None:
     assert verbatim("low island here", SOURCE, least=3) == []
 
 
-@pytest.mark.parametrize("source", ["これは日本語の文章です。", "风暴淹没了低岛。", "พายุท่วมเกาะต่ำ"])
+@pytest.mark.parametrize(
+    "source", ["これは日本語の文章です。", "风暴淹没了低岛。", "ノート・ブック。"]
+)
 def test_in_scripts_without_spaces_each_character_counts(source: str) -> None:
     assert [source[span.start : span.end] for span in verbatim(source, source)] == [
         source.removesuffix("。")

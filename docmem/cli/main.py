@@ -209,9 +209,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given == ["--version"]:
         print(f"docmem {docmem.__version__}")
         return 0
-    with warnings.catch_warnings():
+    if arguments is None:  # this process is ours
         warnings.showwarning = functools.partial(show_warning, warnings.showwarning)
-        return exit_status(lambda: run(given))
+    return exit_status(lambda: run(given))
 
 
 def run(given: Sequence[str]) -> int:
@@ -219,8 +219,8 @@ def run(given: Sequence[str]) -> int:
     command = parse(given)
     if given[0] in ("train", "plan", "sweep") and by_lr_alone(flags_in(given)) and main_process():
         print(
-            "docmem: --lr without --preset or --optimizer asks for the authors' procedure: AdamW, "
-            "orthogonal DocReps, all rows under one negative, the squared term.",
+            "docmem: --lr without --preset or --optimizer begins with the authors' procedure: "
+            "AdamW, orthogonal DocReps, all rows under one negative, the squared term.",
             file=sys.stderr,
         )
     return int(command.run())

@@ -31,11 +31,16 @@ def hidden_states_of(output: Any) -> Tensor:
     return output[0] if isinstance(output, tuple | list) else output
 
 
-def repeats() -> int:
-    """How many rows transformers' generate() makes of each, for beams and sequences; else 1."""
+def rows_each(rows: int, given: int) -> int:
+    """How many of the LM's rows each DocRep is for: generate() makes several of each prompt."""
     frames = (f for f, _ in walk_stack(None) if f.f_code.co_qualname == "GenerationMixin.generate")
     made: Any = next((frame.f_locals["generation_config"] for frame in frames), None)
-    return max(made.num_beams, made.num_return_sequences) if made else 1
+    if made is None:
+        return 1
+    prompts = rows // max(made.num_beams, made.num_return_sequences)
+    if given != prompts and (made.num_beams > 1 or given % prompts or rows % given):
+        raise DocmemError(f"There are {prompts} prompts and {given} DocReps; give one per prompt.")
+    return rows // given
 
 
 class Hooked:
@@ -46,8 +51,7 @@ class Hooked:
         self._handle: Any = None  # of the hook, while attached
         self.memory, self.layer = memory, layer
         self.doc_rep: Tensor | None = None  # in force; None: all entries
-        # What adds the memory's output; a quicker one while a text is written (lm/folding.py).
-        self.read: Callable[[Tensor, Tensor | None], Tensor] = memory
+        self.read: Callable[[Tensor, Tensor | None], Tensor] = memory  # lm/folding.py: a quicker
 
     def __enter__(self) -> Hooked:
         there = (getattr(hook, "__self__", None) for hook in self._block._forward_hooks.values())
@@ -71,10 +75,7 @@ class Hooked:
     def model(self) -> Any:
         """The LM with the memory in it; DocmemError outside the `with`, where it has none."""
         if self._handle is None:
-            raise DocmemError(
-                "The memory is not attached: its `with attach(…)` has not begun, or has ended, and "
-                "the LM would answer as the base LM. Use it inside the `with`, or attach it again."
-            )
+            raise DocmemError("The memory is not attached: use it inside its `with attach(…)`.")
         return self._model
 
     def resolve(self, document: DocumentLike) -> Tensor | None:
@@ -86,8 +87,7 @@ class Hooked:
         doc_reps, key_dim = as_doc_reps("document", document), self.memory.config.key_dim
         if doc_reps.dim() not in (1, 2) or doc_reps.shape[-1] != key_dim:
             raise DocmemError(
-                f"A DocRep has shape ({key_dim},), or (batch, {key_dim}) for one per row; "
-                f"this tensor has {tuple(doc_reps.shape)}."
+                f"A DocRep has shape ({key_dim},), or (rows, {key_dim}), not {(*doc_reps.shape,)}."
             )
         return doc_reps.to(self.memory.doc_reps)
 
@@ -113,8 +113,8 @@ class Hooked:
             )
         h = hidden_states_of(output)  # (batch, seq, d_model)
         doc_rep = None if self.doc_rep is None else self.doc_rep.to(self.memory.doc_reps)
-        if doc_rep is not None and doc_rep.dim() == 2 and len(h) > len(doc_rep):
-            doc_rep = doc_rep.repeat_interleave(repeats(), dim=0)
+        if doc_rep is not None and doc_rep.dim() == 2:
+            doc_rep = doc_rep.repeat_interleave(rows_each(len(h), len(doc_rep)), dim=0)
         h = self.read(h, doc_rep)
         return (h, *output[1:]) if isinstance(output, tuple | list) else h
 

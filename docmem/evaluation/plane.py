@@ -11,6 +11,7 @@ fine, and interpolated where that is enough (`docmem.evaluation.refinement`); it
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -91,10 +92,9 @@ class KeyPlane(NamedTuple):
             )
         return self.ce[int(rows[0])]
 
-    @checked
-    def document_at(self, point: tuple[float, float]) -> int | None:
+    def document_at(self, point: Sequence[float] | Tensor) -> int | None:
         """The index of the document that stands exactly at a point, if one does."""
-        there = (self.doc_reps == torch.tensor(point)).all(1).nonzero()
+        there = (self.doc_reps == as_doc_reps("point", point)).all(1).nonzero()
         return int(there[0]) if len(there) else None
 
     @property
@@ -145,7 +145,7 @@ def plane_of(doc_reps: Float[Tensor, "n_docs key_dim"]) -> tuple[Tensor, Tensor]
         raise DocmemError(why)
     from sklearn.decomposition import PCA
 
-    fitted = PCA(n_components=2, svd_solver="full").fit(doc_reps.numpy())
+    fitted = PCA(n_components=2, random_state=0).fit(doc_reps.numpy())
     as_tensor = torch.from_numpy
     return as_tensor(np.asarray(fitted.mean_)), as_tensor(np.asarray(fitted.components_))
 

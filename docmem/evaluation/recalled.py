@@ -86,7 +86,7 @@ class Comparison(tuple[Recalled, ...]):
     def __repr__(self) -> str:
         """What a notebook keeps beside the table: the numbers, without what the LM wrote."""
         rows = [
-            f"{row.under}: {verbatim_share([row]):.0%} verbatim"
+            f"{row.under}: {_share(row)} verbatim"
             + (f", {row.ce:.2f} nats per token" if row.pieces else "")
             for row in self
         ]
@@ -98,7 +98,7 @@ class Comparison(tuple[Recalled, ...]):
             (
                 row.under,
                 row.text.strip(),
-                f"{verbatim_share([row]):.0%}",
+                _share(row),
                 f"{row.ce:.2f}" if row.pieces else "–",
             )
             for row in self
@@ -158,6 +158,11 @@ def verbatim_share(results: Iterable[Recalled]) -> float:
     written = sum(letters(row.text) for row in results)
     copied = sum(letters(row.text[start:end]) for row in results for start, end in row.verbatim)
     return copied / written if written else float("nan")
+
+
+def _share(row: Recalled) -> str:
+    """The share of one result as text; a dash where no word was written."""
+    return f"{verbatim_share([row]):.0%}" if letters(row.text) else "–"
 
 
 def html_text(text: str) -> str:

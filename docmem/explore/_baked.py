@@ -297,7 +297,7 @@ def recall_of_run(shown: Shown, lm: LanguageModel, n_prompts: int) -> list[list[
                             "label": row.under,
                             "documents": documents,
                             "pieces": pieces_of(row.text, sources),
-                            "verbatim": verbatim_share([row]) if row.text else 0.0,
+                            "verbatim": verbatim_share([row]) if letters(row.text) else 0.0,
                             "ce": row.ce if row.pieces else None,
                             "losses": [round(loss, 2) for loss in row.losses.tolist()],
                         }

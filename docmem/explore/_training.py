@@ -4,9 +4,11 @@ Training runs in a thread, so that the widget answers; `wait` returns the run.
 """
 
 import atexit
+import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import ipywidgets
 import numpy as np
@@ -145,8 +147,8 @@ class TrainingExplorer(Explorer):
         self.button.on_click(lambda _: self.stop())
         own = with_own_modules(lm) if lm is not None else None
         self._thread = threading.Thread(target=self._train, args=(own, documents), daemon=True)
-        self._thread.start()
         atexit.register(self._end)  # a script may end before
+        self._thread.start()
 
     @property
     def training(self) -> bool:
@@ -198,9 +200,11 @@ class TrainingExplorer(Explorer):
         super().close()
 
     def _end(self) -> None:
-        """Stop the training and wait until it is saved."""
+        """Where a script ends before its training: stop that, and wait until it is saved."""
         self._stopping.set()
-        self._thread.join()
+        print("docmem: the training ends after this epoch and is saved.", file=sys.stderr)
+        with suppress(KeyboardInterrupt):
+            self._join()
 
     def _join(self) -> None:
         """Wait for the thread, open to an interrupt on every system."""
@@ -217,8 +221,9 @@ class TrainingExplorer(Explorer):
         except Exception as error:
             self.error = error
             self.status.value = note(error_sentence(error), RED)
+        finally:
+            atexit.unregister(self._end)
         self.button.disabled = True
-        atexit.unregister(self._end)
 
     def on_start(self, run: Run) -> None:
         """Called by `train`: begin with the losses of a run that it goes on with."""

@@ -34,7 +34,9 @@ OURS = {"inputs", "input_ids", "attention_mask", "max_length", "num_return_seque
         "output_hidden_states", "tokenizer", "kwargs", "generation_config", "custom_generate",
         "assistant_early_exit"}  # fmt: skip
 # What some LMs ask for by themselves: greedy means the likeliest token, of whatever LM.
-GREEDY = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+GREEDY = {"do_sample": False, "num_return_sequences": 1, "repetition_penalty": 1.0,
+          "no_repeat_ngram_size": 0}  # fmt: skip
+ONE_BEAM = {"num_beams": 1}
 
 
 class _AllEntries:
@@ -138,6 +140,7 @@ def generate_texts(
                 f"{name} is {least}, but with max_new_tokens {max_new_tokens} there are at most "
                 f"{most} tokens. Raise max_new_tokens, or leave {name} out."
             )
+    usual = GREEDY if options.get("do_sample") else GREEDY | ONE_BEAM
     reads_back = {"tokenizer": tokenizer} if "stop_strings" in options else {}
     try:
         with without_dropout(model):
@@ -145,7 +148,7 @@ def generate_texts(
                 input_ids=inputs["input_ids"].expand(rows, -1),
                 attention_mask=inputs["attention_mask"].expand(rows, -1),
                 max_new_tokens=max_new_tokens,
-                **{**GREEDY, "pad_token_id": tokenizer.pad_token_id, **options},
+                **{**usual, "pad_token_id": tokenizer.pad_token_id, **options},
                 **reads_back,
             )
     except Exception as error:  # of whatever kind transformers raises
@@ -210,6 +213,7 @@ def greedy(
             min_new_tokens=new,
             pad_token_id=0,
             **GREEDY,
+            **ONE_BEAM,
         )
     return written[:, ids.shape[1] :]
 

@@ -288,7 +288,7 @@ def load_lm(
     if name.startswith(("./", "../", "/")) and not os.path.isdir(name):  # noqa: PTH112 - long, too
         raise DocmemError(f"There is no folder {name!r}; give one with an LM in it, or a name.")
     repository, revision, origin = find_lm(name, lm_cache_dir)
-    if os.path.isdir(name) and not any(Path(name).glob("*config.json")):  # noqa: PTH112 - long, too
+    if repository == name and Path(name).is_dir() and not any(Path(name).glob("*config.json")):
         raise DocmemError(
             f"The folder {name!r} holds no config.json, so it is no LM; give one that "
             "`save_pretrained` wrote, or a name."

@@ -29,7 +29,10 @@ BUDGET_GB = 20.0
 """What the files of a folder may take, in 10⁹ bytes; those used longest ago go first."""
 OURS = re.compile(r"\.?[0-9a-f]{32}\.safetensors")
 """How names of such files begin; others in the folder are nobody's to delete."""
-NOT_READ_BY = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
+NOT_READ_BY = re.compile(
+    "_name_or_path|transformers_version|.*dtype|architectures|use_cache|.*token_id|id2label|"
+    "label2id|output_.*|return_.*|problem_type"
+)
 """What an LM's configuration says that does not change its states."""
 
 
@@ -45,9 +48,8 @@ class SharedStates:
     def __init__(self, folder: Path, model: nn.Module, layer: int) -> None:
         weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
         self.folder = folder
-        config: dict[str, Any] = getattr(model, "config").to_dict()  # noqa: B009
-        read_by = {name: str(one) for name, one in config.items() if name not in NOT_READ_BY}
-        self.kind = f"{type(model).__name__} {tensor_digest(weights, read_by)} {layer}"
+        config = read_by(getattr(model, "config").to_dict())  # noqa: B009
+        self.kind = f"{type(model).__name__} {tensor_digest(weights, config)} {layer}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _clean(folder)
@@ -85,6 +87,15 @@ class SharedStates:
             f"Hidden states could not be kept in {self.folder}: {error}. Free some space, or "
             "choose another states_dir, or none."
         )
+
+
+def read_by(config: dict[str, Any]) -> dict[str, Any]:
+    """What of an LM's configuration changes its states, that of its parts included."""
+    return {
+        name: read_by(one) if isinstance(one, dict) else str(one)
+        for name, one in config.items()
+        if not NOT_READ_BY.fullmatch(str(name))
+    }
 
 
 @torch.no_grad()

@@ -66,7 +66,12 @@ def plane_map(axes: Axes, values: Any, extent: Positive, **options: Any) -> Axes
         grid = grid if grid.dtype == np.uint8 else grid.astype(float)
     except (ValueError, TypeError) as error:
         raise DocmemError(f"values must be a grid of numbers: {error}.") from error
-    if grid.shape[2:] not in ((), (3,), (4,)) or grid.shape[:1] != grid.shape[1:2] or len(grid) < 2:
+    if (
+        grid.ndim < 2
+        or grid.shape[2:] not in ((), (3,), (4,))
+        or grid.shape[:1] != grid.shape[1:2]
+        or len(grid) < 2
+    ):
         raise DocmemError(
             f"values has the shape {grid.shape}; it must be (points, points), of 2 points or more."
         )

@@ -205,7 +205,9 @@ def _slurm(job: _Job, arguments: Sequence[Sequence[Any]], options: str, logs: Pa
         raise DocmemError(
             "The executor slurm needs submitit: pip install 'docmem[slurm]'."
         ) from error
-    failed = submitit.core.utils.FailedJobError
+    failed, ended = (
+        getattr(submitit.core.utils, f"{name}JobError") for name in ("Failed", "Uncompleted")
+    )
     given = [option.partition("=") for option in options.split(",") if option]
     if bad := [name for name, _, value in given if not value]:
         raise DocmemError(
@@ -221,12 +223,14 @@ def _slurm(job: _Job, arguments: Sequence[Sequence[Any]], options: str, logs: Pa
             jobs = [queue.submit(job, *one) for one in arguments]
     except (RuntimeError, TypeError, NameError, OSError, failed) as error:
         raise DocmemError(f"Slurm did not take the jobs: {error}") from error
-    return [_result(one, failed) for one in tqdm(jobs, unit="job")]
+    return [_result(one, failed, ended) for one in tqdm(jobs, unit="job")]
 
 
-def _result(job: Any, failed: type[Exception]) -> Any:
+def _result(job: Any, failed: type[Exception], ended: type[Exception]) -> Any:
     """What a Slurm job returned; a DocmemError in its place if it was ended before."""
     try:
         return job.result()
-    except failed as error:
+    except failed:  # a kind of `ended`: by a fault of the program
+        raise
+    except ended as error:
         return DocmemError(f"Its Slurm job was ended: {error}")

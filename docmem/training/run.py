@@ -121,7 +121,7 @@ class Run:
 
         Raises:
             DocmemError: if `path` holds a run with other settings, documents, DocReps or LM, one
-                with more epochs already, or files that are no run.
+                with more epochs already, or files that are no run; or if it lies in a run.
         """
         try:
             there = (path / "run.json").exists()
@@ -135,10 +135,11 @@ class Run:
                 raise DocmemError(
                     f"{path} has lost its run.json. `docmem check --repair {path}` makes it again."
                 )
-            if inside := [one for one in path.absolute().parents if (one / "run.json").exists()]:
-                raise DocmemError(
-                    f"{path} lies in the run {inside[0]}; choose a folder that is in no run."
-                )
+            for outer in path.resolve().parents:
+                if (outer / "run.json").is_file() and (outer / TEXTS).is_file():
+                    raise DocmemError(
+                        f"{path} lies in the run {outer}; choose a folder that is in no run."
+                    )
             if not free:
                 raise DocmemError(
                     f"{path} holds files that are no run of docmem; choose an empty or new folder."

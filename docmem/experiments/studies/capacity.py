@@ -87,10 +87,10 @@ class Capacity(Study[Results]):
     finding = "Many documents are further apart with DocReps of eight dimensions"
     needs = (None, None, "holds")
     caption = (
-        "Below: {results.crowd} documents in memories of other sizes; 8-D: DocReps of eight "
-        "numbers. One segment per document. Margin: from the own cross entropy to the lowest under "
-        "another's, of the worst document; below zero another's reads it better. Seconds: epochs "
-        "times the fastest epoch's. Where a single dot stands, there was one seed."
+        "Below: {results.crowd} documents, with the preset's entries or others; 8-D: DocReps of "
+        "eight numbers. One segment per document. Margin: from the own cross entropy to the lowest "
+        "under another's, of the worst document; below zero another's reads it better. Seconds: "
+        "epochs times the fastest epoch's. Where a single dot stands, there was one seed."
     )
 
     def measure(self, pool: RunPool) -> Results:
@@ -116,7 +116,7 @@ class Capacity(Study[Results]):
         dot_panels(panels, measures, results.counts)
         for axes in panels:
             axes.set_xlabel("documents")
-        labels = ("128", "32", "512", "128,\n8-D")
+        labels = ("preset", "32", "512", "8-D")
         sizes = dict(zip(labels, results.sizes.values(), strict=True))
         panels = lower.subplots(1, len(measures))
         dot_panels(panels, measures, sizes)

@@ -223,7 +223,7 @@ class Rivals(Study[Results]):
         for (name, one), line in zip(results.rivals.items(), cycle(("-", "--", ":", "-."))):
             if not any(one.losses):
                 continue  # it is not trained
-            style = {"color": KINDS[name].color, "lw": 1.5, "alpha": 0.75, "ls": line}
+            style = {"color": KINDS[name].color, "ls": line, "lw": 1.5, "alpha": 0.75}
             style |= {"marker": ".", "ms": 4}  # some had time for a single epoch
             for seconds, losses in zip(one.seconds, one.losses, strict=True):
                 by_seconds.plot(seconds, losses, **style)
@@ -240,8 +240,7 @@ class Rivals(Study[Results]):
         *panels, last = below.subplots(1, len(PANELS) + 1, sharey=True)
         for axes, (label, measures) in zip(panels, PANELS.items(), strict=True):
             for key in measures:
-                # One state has no pair of documents.
-                rows = [
+                rows = [  # one state has no pair
                     [] if key == "lowest_pair" and KINDS[name].abilities == SINGLE
                     else getattr(one, key)
                     for name, one in results.rivals.items()
@@ -287,13 +286,6 @@ class Rivals(Study[Results]):
             name: min(some, key=lambda one: math.inf if one.own is None else one.own)
             for name, some in results.tried.items()
         }
-        epochs = [
-            min(len(seed) for seed in seeds)
-            for seeds in zip(
-                *(one.losses for one in found.values() if any(one.losses)), strict=True
-            )
-        ]
-        fewest = f"{min(epochs)} to {max(epochs)}"
         at_lowest, at_highest = (
             ", ".join(
                 name for name, one in best.items()
@@ -309,8 +301,7 @@ class Rivals(Study[Results]):
                 above(f"own, memory - {name}, nats", differences(memory.own, found[name].own), NEAR)
                 for name in shared
             ],
-            note=f"after equal steps ({fewest} of the memory's epochs) "
-            f"{spreads(results.after_equal_steps(), ' ')}; the lowest rate "
+            note=f"after equal steps {spreads(results.after_equal_steps(), ' ')}; the lowest rate "
             f"tried did best for {at_lowest}, the highest for {at_highest}",
             exploratory=True,
         )
