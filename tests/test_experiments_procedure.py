@@ -239,7 +239,8 @@ def test_procedure_figure_shows_the_measured_values(results: dict[str, Any]) -> 
         assert marks(axes) == [value for cell in cells for value in cell]
     for axes, names, key in (
         (panels[4], procedure.ACTIVATIONS, "own"), (panels[5], procedure.ACTIVATIONS, "gap"),
-        (panels[6], ["2 documents"], "own"), (panels[7], ["2 documents"], "margin"),
+        (panels[6], procedure.ACTIVATIONS, "margin"), (panels[7], ["2 documents"], "own"),
+        (panels[8], ["2 documents"], "margin"),
     ):  # fmt: skip
         assert marks(axes) == [
             value for group in (found.plain, found.guided) for name in names
