@@ -246,7 +246,7 @@ def test_procedure_figure_shows_the_measured_values(results: dict[str, Any]) -> 
             value for group in (found.plain, found.guided) for name in names
             for value in getattr(group[name], key)
         ]  # fmt: skip
-    assert len(drawn("procedure", replace(found, combinations={})).axes) == 4
+    assert len(drawn("procedure", replace(found, combinations={})).axes) == 5
 
 
 def made_up_procedure(

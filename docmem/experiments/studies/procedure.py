@@ -124,7 +124,7 @@ class Procedure(Study[Results]):
             panels = lower.subplots(1, 5)
         else:
             *panels, empty = figure.subplots(2, 3).flatten()
-            empty.axis("off")
+            empty.remove()
         shown = (
             (ACTIVATIONS, "own", MEASURES["own"]),
             (ACTIVATIONS, "gap", "another's - own cross entropy\n(nats per token)"),
