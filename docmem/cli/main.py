@@ -40,7 +40,7 @@ from docmem.cli.commands import (
 )
 from docmem.errors import DocmemError
 from docmem.training.config import PAPER_PROCEDURE, PRESETS, TrainConfig, check_effect
-from docmem.training.processes import main_process
+from docmem.training.processes import leave, main_process
 from docmem.training.settings_file import MISSPELT, read_settings
 from docmem.training.sweep import combinations
 
@@ -211,7 +211,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if arguments is None:  # this process is ours
         warnings.showwarning = functools.partial(show_warning, warnings.showwarning)
-    return exit_status(lambda: run(given))
+    status = exit_status(lambda: run(given))
+    if arguments is None and leave():
+        # Once in a while threads of torch's group abort the interpreter's end: all is written.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def run(given: Sequence[str]) -> int:

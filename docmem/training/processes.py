@@ -160,10 +160,15 @@ def join(config: TrainConfig) -> Processes:
     return Processes(dist.get_rank(), dist.get_world_size(), device)
 
 
-def leave() -> None:
-    """Part from the other processes: one whose threads still listen may abort at its end."""
-    if dist.is_initialized():
+def leave() -> bool:
+    """Part from the other processes, if there are any; returns whether there were.
+
+    One whose threads still listen may abort at its end.
+    """
+    there = dist.is_available() and dist.is_initialized()
+    if there:
         dist.destroy_process_group()
+    return there
 
 
 def unstarted() -> int | None:
