@@ -51,7 +51,7 @@ class Hooked:
         self._handle: Any = None  # of the hook, while attached
         self.memory, self.layer = memory, layer
         self.doc_rep: Tensor | None = None  # in force; None: all entries
-        self.read: Callable[[Tensor, Tensor | None], Tensor] = memory  # lm/folding.py: a quicker
+        self.read: Callable[[Tensor, Tensor | None], Tensor] = memory  # quicker: lm/folding
 
     def __enter__(self) -> Hooked:
         there = (getattr(hook, "__self__", None) for hook in self._block._forward_hooks.values())

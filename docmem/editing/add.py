@@ -17,16 +17,8 @@ from torch import Tensor
 
 from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import append_doc_rep
-from docmem.errors import (
-    Count,
-    DocmemError,
-    NotNegative,
-    Positive,
-    Rate,
-    checked,
-    counted,
-)
-from docmem.lm.cross_entropy import check_same_documents
+from docmem.errors import Count, NotNegative, Positive, Rate, checked
+from docmem.lm.cross_entropy import check_read_whole, check_same_documents
 from docmem.lm.forward import frozen, plain_arithmetic
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.training.step import descend, guided_losses
@@ -72,11 +64,7 @@ def add(
     larger = append_doc_rep(memory, title).to(cache.device, torch.float32).requires_grad_(True)
     new = [index for index, doc_id in enumerate(cache.doc_ids) if doc_id == new_id]
     kept = [index for index, doc_id in enumerate(cache.doc_ids) if doc_id != new_id] * epochs
-    if len(kept) < len(new):
-        raise DocmemError(
-            f"epochs is {epochs}, and in the {counted(len(kept), 'step')} that this makes not all "
-            f"of the new document's {counted(len(new), 'batch', 'batches')} are read; give more."
-        )
+    check_read_whole(epochs, len(kept), len(new))
 
     def losses(pair: tuple[int, int]) -> Iterator[Tensor]:
         own = larger.doc_reps[[cache.doc_ids[index] for index in pair]]

@@ -21,18 +21,8 @@ import torch
 
 from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import plane_extent
-from docmem.errors import (
-    Count,
-    DocmemError,
-    Natural,
-    NotNegative,
-    Positive,
-    Rate,
-    check_at_least,
-    checked,
-    counted,
-)
-from docmem.lm.cross_entropy import check_same_documents, document_mean
+from docmem.errors import Count, Natural, NotNegative, Positive, Rate, check_at_least, checked
+from docmem.lm.cross_entropy import check_read_whole, check_same_documents, document_mean
 from docmem.lm.forward import frozen, plain_arithmetic
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.training.origin import changed
@@ -89,12 +79,7 @@ def forget(
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(memory.parameters(), lr=lr, weight_decay=weight_decay)
     forgotten, kept = _split(cache, gone)
-    if len(kept) * epochs < len(forgotten):
-        raise DocmemError(
-            f"epochs is {epochs}, and in the {counted(len(kept) * epochs, 'step')} that this makes "
-            f"not all of the document's {counted(len(forgotten), 'batch', 'batches')} are read; "
-            "give more."
-        )
+    check_read_whole(epochs, len(kept) * epochs, len(forgotten))
     own = memory.doc_reps[cache.doc_ids]
     with torch.no_grad():
         before = {i: cache.cross_entropies(i, memory, own[[i]]) for i in kept if i is not None}

@@ -172,7 +172,7 @@ def pieces_of(text: str, sources: Sequence[Source]) -> list[tuple[str, int]]:
     return [(piece, -1 if source is None else int(source.label)) for piece, source in marked]
 
 
-def verbatim_characters(pieces: Sequence[tuple[str, int]]) -> float:
+def verbatim_letters(pieces: Sequence[tuple[str, int]]) -> float:
     """The share of a text's letters that stand word for word in a document."""
     total = sum(letters(piece) for piece, _ in pieces)
     return sum(letters(piece) for piece, source in pieces if source >= 0) / max(1, total)
@@ -233,7 +233,7 @@ def plane_of_run(
         ce = cross_entropies_at(read, memory, memory.doc_reps)  # (texts, n_docs)
         at_own = {"doc_reps": memory.doc_reps.tolist(), "own_ce": packed(ce.T, "float32")}
     pieces = [pieces_of(text, sources) for text in known]
-    shares = [verbatim_characters(pieces[index]) for index in found[0][:-n_docs]]
+    shares = [verbatim_letters(pieces[index]) for index in found[0][:-n_docs]]
     limit = selection_limit(plane, memory, shown.origin, shown.axes)
     scene = plane_scene(plane, [one.title for one in shown.documents], limit, shown.numbers)
     colors = [number % len(DOCUMENT_COLORS) for number in shown.numbers]

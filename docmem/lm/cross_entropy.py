@@ -10,7 +10,7 @@ from torch import Tensor
 
 from docmem.core.blocks import check_width, text_config
 from docmem.core.memory import DocumentMemory
-from docmem.errors import DocmemError
+from docmem.errors import DocmemError, counted
 from docmem.lm.head import chunk_bytes
 from docmem.lm.hidden_states import HiddenStateCache
 
@@ -62,6 +62,15 @@ def check_fits(cache: HiddenStateCache, memory: DocumentMemory) -> None:
         raise DocmemError(
             f"The memory was trained on the LM {trained['lm']!r}, and {cache.lm.name!r} is another "
             "one, or has changed since; give the LM that it was trained on."
+        )
+
+
+def check_read_whole(epochs: int, steps: int, batches: int) -> None:
+    """Raise unless the steps of so many epochs, one batch each, read a document's every batch."""
+    if steps < batches:
+        raise DocmemError(
+            f"epochs is {epochs}, and in the {counted(steps, 'step')} that this makes not all of "
+            f"the document's {counted(batches, 'batch', 'batches')} are read; give more epochs."
         )
 
 

@@ -205,9 +205,8 @@ def _slurm(job: _Job, arguments: Sequence[Sequence[Any]], options: str, logs: Pa
         raise DocmemError(
             "The executor slurm needs submitit: pip install 'docmem[slurm]'."
         ) from error
-    failed, ended = (
-        getattr(submitit.core.utils, f"{name}JobError") for name in ("Failed", "Uncompleted")
-    )
+    faults = submitit.core.utils
+    failed, ended = faults.FailedJobError, faults.UncompletedJobError
     given = [option.partition("=") for option in options.split(",") if option]
     if bad := [name for name, _, value in given if not value]:
         raise DocmemError(

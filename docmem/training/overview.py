@@ -53,9 +53,8 @@ def differing(runs: list[Run]) -> list[str]:
     settings = [to_dict(run.config) for run in runs]
     names = [name for name in varied(settings) if name not in SHOWN]
     names.sort(key=lambda name: name not in FIRST)
-    found = []
+    presets, found = {preset.lm_name: preset for preset in PRESETS.values()}, []
     for run, one in zip(runs, settings, strict=True):
-        presets = {preset.lm_name: preset for preset in PRESETS.values()}
         usual = to_dict(presets.get(run.config.lm_name) or preset_for(run.config.lm_name))
         told = [
             f"{name}={'none' if one[name] in (None, []) else one[name]}"

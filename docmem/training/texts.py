@@ -58,7 +58,7 @@ def what_is_read(
     config: TrainConfig,
     batches: Sequence[TokenBatch],
     named: bool,
-    doc_reps: Tensor,
+    doc_reps: Tensor | None,
 ) -> str:
     """How much of the documents a training reads, and the settings that say so, in sentences.
 
@@ -71,7 +71,7 @@ def what_is_read(
         config: how much of each is read.
         batches: their segments.
         named: whether the configuration names the documents, or they were given.
-        doc_reps: their DocReps, (n_docs, key_dim).
+        doc_reps: their DocReps, (n_docs, key_dim), if they were given.
     """
     words, read = (sum(one[key] for one in told) for key in ("words", "read"))
     most = f" (max_labels: {config.max_labels})" if named and not config.titles else ""
@@ -106,7 +106,7 @@ def what_is_read(
                 f" {listed([*map(repr, titles)], 2)} have the same words as far as they are read: "
                 "nothing can tell them apart."
             )
-    if len(doc_reps.unique(dim=0)) < len(doc_reps):
+    if doc_reps is not None and len(doc_reps.unique(dim=0)) < len(doc_reps):
         text += " Some documents have one DocRep, and are read alike under it."
     return text
 

@@ -111,7 +111,8 @@ def train(
             lm, documents, config, processes.deal, progress and main_process()
         )
     if progress and main_process():
-        told, chosen = description["documents"], memory.doc_reps[: 0 if doc_reps is None else None]
+        told = description["documents"]
+        chosen = None if doc_reps is None else memory.doc_reps
         tqdm.write(what_is_read(documents, told, config, cache.batches, named, chosen))
     run = run or Run(folder, description)
     watcher = on_epoch if main_process() else None
