@@ -27,8 +27,8 @@ NOTE = f"""\
 The goal: own cross entropy ≤ {board.OWN}, other ≥ {board.OTHER} nats per token, and all documents
 recognised; for a LoRA, the own one alone. Medians over the seeds; of pairs and margins, the worst.
 The original's seconds are those of an epoch, times the epochs that version 0.1's settings take.
-A row of one seed shows one way there, not what its part is worth: at equal epochs and over five
-seeds the experiment `procedure` says that ([claims.md](../docs/claims.md)).
+A row of one seed shows one order of adding the parts, not the effect of each: for that, at equal
+epochs and over five seeds, see the experiment `procedure` ([claims.md](../docs/claims.md)).
 
 Tried, did not help:
 

@@ -153,6 +153,9 @@ def test_a_claim_is_judged_by_its_parts() -> None:
     (young,) = judge([Claim("It is so", [shown], own=[LEARNED + 0.1] * 3)])
     assert young.verdict == "inconclusive"
     assert "not learned" in young.found
+    assert young.brief == "**inconclusive**: not learned; a 1.00 [0.75, 1.25]"
+    (two,) = judge([Claim("It is so", [shown, undecided])])
+    assert two.brief == "**partly**: a 1.00 [0.75, 1.25]: shown; c 0.37 [-8.35, 9.08]: open"
     for limit, wanted in ((1.05, "as it must be"), (0.95, "violated")):
         (checked,) = judge([Claim("It must be", [below("a", [0.5, 1.0], limit)], check=True)])
         assert checked.verdict == wanted
@@ -267,6 +270,11 @@ def test_a_part_is_decided_by_students_test() -> None:
     assert decide([above("a", near, 0.95, margin=0.5)]) == ["refuted"]  # no difference
     # Surely above, and surely by less than matters: neither.
     assert decide([above("a", near, 0.5, margin=0.9)]) == ["open"]
+    small = [0.010, 0.016, 0.026, 0.019, 0.013]  # no difference has the smaller p-value of the two
+    assert above("a", small, margin=0.25).p_same() < above("a", small, margin=0.25).p_shown()
+    assert decide([above("a", small, margin=0.25)]) == ["open"]
+    assert decide([below("a", small, margin=0.25)]) == ["refuted"]  # surely on the other side
+    assert decide([above("a", [-0.02, *small], margin=0.25)]) == ["refuted"]
     assert decide([above("a", near, 0.5, margin=0.5)]) == ["shown"]
     assert decide([more("a", far, near, 0.1)]) == ["shown"]
     assert decide([more("a", near, far, 0.1)]) == ["refuted"]
@@ -459,5 +467,8 @@ def test_page_counts_the_verdicts_that_two_lms_share():
         f"- Between the LMs: {len(both)} claims, {len(decided)} decided by both: {len(same)} with "
         "the same verdict, "
     )
+    opposite = [c for c in decided if {tiny[c], real[c]} == {"holds", "does not hold"}]
+    rest = len(decided) - len(same) - len(opposite)
     assert 0 < len(decided) < len(both)
+    said += f"{len(opposite)} with the opposite one, {rest} partly so by one."
     assert said in runner.claims_page()

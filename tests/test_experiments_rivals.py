@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from docmem.experiments.drawing import MARKS
 from docmem.experiments.pool import FIRST_TUNING_SEED, RunPool
 from docmem.experiments.rivals import Rival, train_in_turns
 from docmem.experiments.rivals_lora import LoRA
+from docmem.experiments.rivals_rates import SINGLE, Tried, search
 from docmem.experiments.studies import rivals
 from docmem.experiments.studies.attribution import strangers
 from docmem.lm.cross_entropy import base_cross_entropies
@@ -56,7 +58,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RoomyPool]:
 
 @pytest.fixture(scope="module")
 def trained(pool: RoomyPool) -> dict[str, Any]:
-    """Each rival, trained for as long as two epochs of the memory take."""
+    """Each rival, trained for at least two epochs, and as long as two of the memory take."""
     made = {name: made_of(pool, name) for name in KINDS}
     first, *others = [one for one in made.values() if one.trained]
     train_in_turns(first, others, 2)
@@ -85,7 +87,9 @@ def mean_loss(logits: Tensor, ids: Tensor) -> float:
 # The rivals
 
 
-def test_all_are_trained_for_equal_time(trained: dict[str, Any], results: rivals.Results) -> None:
+def test_all_have_at_least_the_epochs_and_the_seconds_of_the_memory(
+    trained: dict[str, Any], results: rivals.Results
+) -> None:
     memory = trained["document memory"]
     assert len(memory.seconds) == 2
     assert memory.seconds[0] > memory.setup  # reading the hidden states is part of it
@@ -96,9 +100,9 @@ def test_all_are_trained_for_equal_time(trained: dict[str, Any], results: rivals
             assert (one.parameters, one.seconds) == (0, [])
             continue
         assert one.seconds[-1] >= memory.seconds[-1], name
-        assert len(one.losses) == len(one.seconds)
-        # It stops as soon as it has had them.
-        assert len(one.seconds) == 1 or one.seconds[-2] < memory.seconds[-1], name
+        assert len(one.losses) == len(one.seconds) >= 2
+        # It stops as soon as it has had both.
+        assert len(one.seconds) == 2 or one.seconds[-2] < memory.seconds[-1], name
 
 
 def test_rivals_of_the_embedded_lm_are_as_large_as_the_memory() -> None:
@@ -282,21 +286,22 @@ def test_the_best_rate_of_the_tuning_seed_is_taken(
         return {"any": row | {"seconds": [], "losses": []}}, 1.0, 3
 
     some = [
-        rivals.Tried("adamw", 0.1, 2.0), rivals.Tried("muon", 0.2, 1.0), rivals.Tried("muon", 9.0)
+        Tried("adamw", 0.1, 2.0), Tried("muon", 0.2, 1.0), Tried("muon", 9.0)
     ]  # fmt: skip
     monkeypatch.setattr(rivals, "one_seed", one_seed)
-    monkeypatch.setattr(rivals, "search", lambda _: {"one LoRA": some})
+    monkeypatch.setattr(rivals, "search", lambda *_: {"one LoRA": some})
     rivals.Rivals().measure(dataclasses.replace(pool, seeds=2))
     assert made == [("one LoRA", seed, "muon", 0.2) for seed in (1, 2)]
 
 
-def test_rates_are_tried_for_equal_seconds_on_the_tuning_seed(
+def test_rates_are_tried_for_half_the_training_on_the_tuning_seed(
     pool: RoomyPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[str, float, int]] = []
+    asked: list[tuple[str, int, float, int]] = []
 
-    def train_for(rival: Rival, seconds: float) -> None:
-        asked.append((type(rival).__name__, seconds, rival.config.seed))
+    def train_for(rival: Rival, epochs: int, seconds: float = 0) -> None:
+        asked.append((type(rival).__name__, epochs, seconds, rival.config.seed))
+        rival.seconds.append(7.0)
         if rival.config.lr == 1.0:
             raise DocmemError("The loss is nan.")
 
@@ -304,12 +309,14 @@ def test_rates_are_tried_for_equal_seconds_on_the_tuning_seed(
         name: KINDS[name]._replace(adamw=(1e-3, 1.0), muon=())
         for name in ("one LoRA", "prefix tuning")
     }
-    monkeypatch.setattr(rivals, "KINDS", kinds)
     monkeypatch.setattr(Rival, "train_for", train_for)
-    found = rivals.search(pool)
-    assert [name for name, *_ in asked] == ["LoRA"] * 2 + ["PrefixTuning"] * 2
-    assert {seed for *_, seed in asked} == {FIRST_TUNING_SEED}
-    assert len({seconds for _, seconds, _ in asked}) == 1
+    found = search(pool, kinds)
+    half = math.ceil(pool.config().num_epochs / 2)
+    assert asked == [
+        ("Memory", half, 0, FIRST_TUNING_SEED),
+        *[("LoRA", half, 7.0, FIRST_TUNING_SEED)] * 2,
+        *[("PrefixTuning", half, 7.0, FIRST_TUNING_SEED)] * 2,
+    ]
     for some in found.values():
         assert [one.own is None for one in some] == [False, True]
 
@@ -331,7 +338,7 @@ def made_up(own: Sequence[float], gap: Sequence[float], harm: Sequence[float]) -
             [[3.0 - n + own for n in range(epochs)]] * 5,
         )  # fmt: skip
 
-    epochs = (4, 5, 3, 3, 3, 3, 0)
+    epochs = (4, 5, 6, 6, 6, 6, 0)
     rows = zip(KINDS, own, gap, harm, epochs, strict=True)
     return rivals.Results({name: measured(*row) for name, *row in rows}, [60.0] * 5, 10, {})
 
@@ -343,10 +350,10 @@ FAILS = made_up([0.3, 0.3, 0.3, 0.3, 0.3, 0.1, 0.3], [4, 0, 1, 4, 3, 3, 2], [0.5
 @pytest.mark.parametrize(
     ("made", "expected"),
     [
-        (HOLDS, ["holds"] * 5 + ["as it must be"]),
-        (FAILS, ["does not hold"] * 5 + ["violated"]),
+        (HOLDS, ["holds"] * 6 + ["as it must be"]),
+        (FAILS, ["does not hold"] * 6 + ["violated"]),
         (made_up([1.2, 1.3, 1.0, 1.3, 0.1, 2.0, 3.0], [4, 0, 0, 6, 3, 3, 2], [0.1] * 7),
-         ["partly", "partly", *["inconclusive"] * 3, "as it must be"]),
+         ["partly", "partly", "partly", *["inconclusive"] * 3, "as it must be"]),
     ],
 )  # fmt: skip
 def test_verdicts(made: rivals.Results, expected: list[str]) -> None:
@@ -355,38 +362,31 @@ def test_verdicts(made: rivals.Results, expected: list[str]) -> None:
     assert not any("nan" in one.found for one in judged)
 
 
-def test_advice_and_title_follow_from_the_verdicts() -> None:
+def test_title_follows_from_the_verdicts() -> None:
     study = rivals.Rivals()
-    assert HOLDS.advice == f"Take {'; '.join(one['holds'] for one in rivals.ADVICE)}. "
     assert study.title(HOLDS) == study.finding
-    assert FAILS.advice == (
-        "Take a document memory, where seconds count; one LoRA, where other prose is read with it. "
-    )
     assert study.title(FAILS) == study.shown
-    assert (
-        dataclasses.replace(
-            FAILS,
-            rivals={
-                name: dataclasses.replace(
-                    one,
-                    **{
-                        field.name: getattr(one, field.name)[:1]
-                        for field in dataclasses.fields(one)
-                    },
-                )
-                for name, one in FAILS.rivals.items()
-            },
-        ).advice
-        == ""
-    )  # of one seed
 
 
-def test_equal_steps_are_those_of_the_slowest_and_learning_has_a_time() -> None:
-    found = HOLDS.after_equal_steps()
-    assert len(found) == 6
-    assert found["without keys"] == pytest.approx([1.1] * 5)  # in its third epoch of five
-    assert HOLDS.rivals["document memory"].reached == [4.0] * 5
-    assert all(seconds != seconds for seconds in HOLDS.rivals["one LoRA"].reached)
+def test_equal_steps_and_seconds_are_the_memorys_and_learning_has_a_time() -> None:
+    """Its four epochs end after 1, 2, 3, 4 seconds; the curves fall by one nat an epoch."""
+    memory, without, lora = (
+        dataclasses.replace(HOLDS.rivals[name], seconds=[seconds], losses=[losses])
+        for name, seconds, losses in (
+            ("document memory", [1.0, 2.0, 3.0, 4.0], [3.3, 2.3, 1.3, 0.3]),
+            ("without keys", [0.8, 1.6, 2.4, 3.2, 4.0], [3.1, 2.1, 1.1, 0.1, 0.05]),
+            ("one LoRA", [1.5, 3.0, 4.5, 6.0], [3.1, 2.2, 1.4, 0.6]),
+        )
+    )
+    context = dataclasses.replace(memory, seconds=[[]], losses=[[]])
+    made = dataclasses.replace(
+        HOLDS, rivals={"document memory": memory, "a": without, "b": lora, "context": context}
+    )
+    assert made.after_equal_steps() == {"document memory": [0.3], "a": [0.1], "b": [0.6]}
+    assert made.after_equal_seconds() == {"document memory": [0.3], "a": [0.05], "b": [1.4]}
+    assert [one.reached for one in (memory, without, lora)] == [[4.0], [3.2], [6.0]]
+    slow = dataclasses.replace(lora, losses=[[3.0, 2.5, 2.0, 1.5]])
+    assert math.isnan(slow.reached[0])
 
 
 def test_figure_shows_the_measured_values(results: rivals.Results) -> None:
@@ -410,7 +410,7 @@ def test_figure_shows_the_measured_values(results: rivals.Results) -> None:
             color = rivals.color_of(key)
             for row, (name, one) in enumerate(results.rivals.items()):
                 (value,) = getattr(one, key)
-                no_pair = key == "lowest_pair" and KINDS[name].abilities == rivals.SINGLE
+                no_pair = key == "lowest_pair" and KINDS[name].abilities == SINGLE
                 if value == value:
                     assert ((color, value, row) in shown) is not no_pair, key
     marks = {text.get_position(): text.get_text() == "✓" for text in last.texts}

@@ -72,6 +72,21 @@ class Judged:
         return bool(self.claim.own) and statistics.fmean(self.claim.own) > LEARNED
 
     @property
+    def brief(self) -> str:
+        """The verdict and each part's effect with its interval, for a narrow table."""
+        parts = [f"{part.name} {effect_text(part)}" for part in self.claim.parts]
+        if len(parts) > 1 and not self.claim.check:
+            parts = [f"{one}: {how}" for one, how in zip(parts, self.decisions, strict=True)]
+        young = ["not learned"] if self.unlearned else []
+        return f"**{self.verdict}**: {'; '.join([*young, *parts])}"
+
+    @property
+    def whole(self) -> str:
+        """The verdict with all that was found, for a page."""
+        exploratory = " (exploratory)" if self.claim.exploratory else ""
+        return f"**{self.verdict}**{exploratory}: {self.found}"
+
+    @property
     def found(self) -> str:
         """Each part: its effect with the interval, what it had to be, what is decided; and n."""
         parts = self.claim.parts

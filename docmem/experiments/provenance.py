@@ -25,7 +25,10 @@ METHOD = (
     "training/negatives.py", "training/step.py", "training/trainer.py",
 )  # fmt: skip
 """What a trained memory depends on besides its settings."""
-TOLD = {"_draw", "_claims", "title", "size", "alt", "shown", "finding", "needs", "caption", "SMALL"}
+TOLD = {
+    "_draw", "_claims", "title", "size", "alt", "shown", "finding", "needs", "caption", "trains",
+    "SMALL",
+}  # fmt: skip
 """Names that only tell of numbers, as functions do that begin with `draw`; and the settings of each
 set of results, which results carry."""
 SAVING = {"save_pretrained", "push_to_hub", "generate_model_card"}

@@ -101,9 +101,9 @@ class Rival(ABC):
         spent = self.seconds[-1] if self.seconds else self.setup
         self.seconds.append(spent + seconds_of(lambda: self.losses.append(self.learn())))
 
-    def train_for(self, seconds: float) -> None:
-        """Train until so much time has been spent, one epoch at least."""
-        while not self.seconds or self.seconds[-1] < seconds:
+    def train_for(self, epochs: int, seconds: float = 0) -> None:
+        """Train until it has had so many epochs and so much time."""
+        while len(self.seconds) < epochs or self.seconds[-1] < seconds:
             self.epoch()
 
     def own_cross_entropy(self) -> float:
@@ -172,14 +172,14 @@ class Memory(UngatedMemory):
 
 
 def train_in_turns(first: Rival, others: Sequence[Rival], epochs: int) -> None:
-    """Train the first for some epochs, and the others for the same seconds.
+    """Train the first for some epochs, and the others for at least as many, and as many seconds.
 
     They take turns, an epoch at a time, so that other work on the machine slows them alike.
     """
-    for _ in range(epochs):
+    for done in range(1, 1 + epochs):
         first.epoch()
         for other in others:
-            other.train_for(first.seconds[-1])
+            other.train_for(done, first.seconds[-1])
 
 
 def seconds_of(action: Callable[[], object]) -> float:

@@ -13,8 +13,9 @@ import inspect
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -83,17 +84,16 @@ class Results:
     def note(self) -> str:
         """What was trained, for the line under a figure's title."""
         pool, config = self.pool, self.pool.config
-        optimizer = {"adamw": "AdamW", "muon": "Muon"}[config["optimizer"]]
+        trained = load_study(self.experiment).trains.format(
+            **config,
+            method={"adamw": "AdamW", "muon": "Muon"}[config["optimizer"]],
+            seeds=pool.seeds,
+        )
         way = ", trained as the paper does" if pool.procedure == "paper" else ""
         fast = "a test of the program: numbers mean nothing. " if pool.fast else ""
         device, threads = self.made.device.split(",")[0], self.made.threads
         where = counted(threads, "CPU thread") if device == "cpu" else device
-        return (
-            f"{fast}Preset {pool.preset}{way}: {config['max_labels']} documents of at most "
-            f"{config['max_segments']} segments, {config['hook_memory_dim']} entries, "
-            f"{config['num_epochs']} epochs of {optimizer}, a dot for each of {pool.seeds} seeds, "
-            f"unless said otherwise. A seed draws documents, DocReps and weights. Run on {where}."
-        )
+        return f"{fast}Preset {pool.preset}{way}: {trained} Run on {where}."
 
 
 LIKE_PAPER = SMALL["tiny", "paper"]
@@ -211,11 +211,12 @@ def figure(name: str, folder: Path = STORED) -> Figure:
 
 
 def show_results(name: str) -> None:
-    """Show an experiment's figure and, under it, its claims; for notebooks."""
+    """Show an experiment's figure and, under it, what becomes of its claims; for notebooks."""
     from IPython.display import Markdown, display
 
     show(figure(name), load_study(name).alt)
-    display(Markdown(claims_table(name)))
+    judged = {label: claims(name, folder) for label, folder in FOLDERS.items()}
+    display(Markdown(_table(judged, attrgetter("brief"))))
 
 
 def claims(name: str, folder: Path = STORED) -> list[Judged]:
@@ -226,22 +227,19 @@ def claims(name: str, folder: Path = STORED) -> list[Judged]:
 
 def claims_table(name: str, folders: Mapping[str, Path] = FOLDERS) -> str:
     """The claims of an experiment as a Markdown table, with a column for each set of results."""
-    return _table({label: claims(name, folder) for label, folder in folders.items()})
+    judged = {label: claims(name, folder) for label, folder in folders.items()}
+    return _table(judged, attrgetter("whole"))
 
 
-def _table(judged: Mapping[str, Sequence[Judged]], whole: bool = True) -> str:
-    """The same claims, as the results of each label judge them; labels without results left out.
-
-    Not whole: the verdicts alone.
-    """
+def _table(judged: Mapping[str, Sequence[Judged]], told: Callable[[Judged], str]) -> str:
+    """The same claims, as the results of each label judge them; labels without results left out."""
     found = {label: listed for label, listed in judged.items() if listed}
     rows: dict[str, dict[str, str]] = {}
     for label, listed in found.items():
         for one in listed:
             claim = one.claim
             row = rows.setdefault(claim.claim, {"claim": claim.claim, "published": claim.published})
-            exploratory = " (exploratory)" if claim.exploratory else ""
-            row[label] = f"**{one.verdict}**{exploratory}: {one.found}" if whole else one.verdict
+            row[label] = told(one)
     headers = {label: SETS.get(label, label) for label in found}
     table = [[row.get(key, "") for key in ("claim", "published", *found)] for row in rows.values()]
     # Not aligned: cells are long, and spaces would triple the file.
@@ -276,7 +274,7 @@ def _agreement(some: Sequence[Judged], others: Sequence[Judged]) -> str:
     opposite = sum({"holds", "does not hold"} == {*pair} for pair in decided)
     return (
         f"{len(pairs)} claims, {len(decided)} decided by both: {same} with the same verdict, "
-        f"{opposite} with the opposite one."
+        f"{opposite} with the opposite one, {len(decided) - same - opposite} partly so by one."
     )
 
 
@@ -297,14 +295,18 @@ def claims_page(folders: Mapping[str, Path] = FOLDERS) -> str:
             tallies.append(f"- {between}: {_agreement(of_set[first], of_set[second])}")
     sections = [
         f"## {name}\n\n{inspect.getdoc(type(load_study(name)))} {_pictures(name, judged[name])}\n\n"
-        f"{_table(judged[name])}"
+        f"{_table(judged[name], attrgetter('whole'))}"
         for name in NAMES
         if any(judged[name].values())
     ]
     papers = {
         label: [one for one in listed if one.claim.papers] for label, listed in of_set.items()
     }
-    told = f"## What the paper says\n\n{_table(papers, False)}"
+    counts = [
+        f"- {SETS.get(label, label)}: {_count(some)}" for label, some in papers.items() if some
+    ]
+    listed = "\n".join(counts)
+    told = f"## What the paper says\n\n{listed}\n\n{_table(papers, attrgetter('verdict'))}"
     return "\n".join([HEAD, *tallies, "", told, *sections])
 
 

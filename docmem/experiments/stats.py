@@ -189,10 +189,11 @@ def decide(parts: Sequence[Part]) -> list[Decision]:
     p_values = [min(1.0, 2 * min(part.p_shown(), part.p_refuted())) for part in parts]
     decided: list[Decision] = []
     for part, p in zip(parts, holm(p_values), strict=True):
-        if p <= LEVEL and part.p_refuted() < part.p_shown():
-            decided.append("refuted")
+        there_and_same = 2 * part.p_shown() <= LEVEL and part.p_same() <= LEVEL
+        if p > LEVEL or there_and_same:
+            decided.append("open")
         else:
-            decided.append("shown" if p <= LEVEL < part.p_same() else "open")
+            decided.append("refuted" if part.p_refuted() < part.p_shown() else "shown")
     return decided
 
 

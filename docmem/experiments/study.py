@@ -39,6 +39,12 @@ class Study(ABC, Generic[R]):
     """One per claim, None where any will do; the claims after the last decide nothing."""
     caption: ClassVar[str] = ""
     """How to read the figure, for the line under its title; `{results.…}` is filled in."""
+    trains: ClassVar[str] = (
+        "{max_labels} documents of at most {max_segments} segments, {hook_memory_dim} entries, "
+        "{num_epochs} epochs of {method}, a dot for each of {seeds} seeds, unless said otherwise. "
+        "A seed draws documents, DocReps and weights."
+    )
+    """What was trained, after the caption; settings, the optimizer's `{method}`, `{seeds}`."""
 
     @abstractmethod
     def measure(self, pool: RunPool) -> R:

@@ -87,10 +87,15 @@ class Capacity(Study[Results]):
     finding = "Many documents are further apart with DocReps of eight dimensions"
     needs = (None, None, "holds")
     caption = (
-        "Below: {results.crowd} documents, with the preset's entries or others; 8-D: DocReps of "
-        "eight numbers. One segment per document. Margin: from the own cross entropy to the lowest "
+        "Below: {results.crowd} documents, with the preset's memory or another; 8-D: DocReps of "
+        "eight numbers. Margin: from the own cross entropy to the lowest "
         "under another's, of the worst document; below zero another's reads it better. Seconds: "
         "epochs times the fastest epoch's. Where a single dot stands, there was one seed."
+    )
+    trains = (
+        "one segment of each document, {hook_memory_dim} entries unless said otherwise, "
+        "{num_epochs} epochs of {method}, a dot for each of {seeds} seeds. A seed draws documents, "
+        "DocReps and weights."
     )
 
     def measure(self, pool: RunPool) -> Results:
@@ -121,7 +126,7 @@ class Capacity(Study[Results]):
         panels = lower.subplots(1, len(measures))
         dot_panels(panels, measures, sizes)
         for axes in panels:
-            axes.set_xlabel("entries")
+            axes.set_xlabel("entries, or 8-D DocReps")
 
     def _claims(self, results: Results) -> Claims:
         crowd, (least, few) = results.crowd, next(iter(results.counts.items()))

@@ -77,8 +77,8 @@ class Guidance(Study[Results]):
         "below, the share of tokens continued correctly under the own and under another DocRep."
     )
     shown = "What the weight, the negatives and the form of guidance do"
-    finding = "With guidance, fewer tokens of a text come back under another document's DocRep"
-    needs = (None, None, "holds")
+    finding = "Guidance leaves fewer tokens under another's DocRep, and does not widen the gap"
+    needs = ("does not hold", None, "holds")
     caption = (
         "Where not varied: α {results.alpha}, another document's DocRep, the procedure's form."
     )

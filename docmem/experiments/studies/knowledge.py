@@ -118,9 +118,13 @@ class Knowledge(Study[Results]):
     finding = "A memory knows which words its document uses, not what it says with them"
     needs = ("holds", "does not hold")
     caption = (
-        "Lead: cross entropy of wrong answers minus the right one's; thirty questions a seed, the "
-        f"last twenty. A document's first {SEGMENTS} segments are read; three memories read as "
-        "many words more, after “and”; the third is asked the questions that it read, too."
+        "Lead: cross entropy of wrong answers minus the right one's; thirty questions a seed. A "
+        f"memory reads a document's first {SEGMENTS} segments; those called “and …” read as many "
+        "words more. Last, the twenty questions that one was trained on."
+    )
+    trains = (
+        "{max_labels} documents, {hook_memory_dim} entries, {num_epochs} epochs of {method}, a dot "
+        "for each of {seeds} seeds. A seed draws documents, DocReps and weights."
     )
 
     def measure(self, pool: RunPool) -> Results:

@@ -75,6 +75,11 @@ class Layers(Study[Results]):
         "Mean in a band of one standard deviation; dashed: the seconds in which the last layer's "
         "memory is trained."
     )
+    trains = (
+        "{max_labels} documents of at most {max_segments} segments, {hook_memory_dim} entries, "
+        "{num_epochs} epochs of {method}, {seeds} seeds. A seed draws documents, DocReps and "
+        "weights."
+    )
 
     def measure(self, pool: RunPool) -> Results:
         """Train a memory at each layer; keep what it learned in every epoch, and the time."""

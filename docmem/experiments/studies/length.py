@@ -96,6 +96,10 @@ class Length(Study[Results]):
         f"Ten documents cut to {min(LENGTHS)} to {max(LENGTHS)} segments; above the first seed. "
         "Under the line: by its definition larger for longer texts, or untouched by training."
     )
+    trains = (
+        "{hook_memory_dim} entries, {num_epochs} epochs of {method}, a dot for each of {seeds} "
+        "seeds. A seed draws documents, DocReps and weights."
+    )
 
     def measure(self, pool: RunPool) -> Results:
         """Train every activation on cut documents; take every size."""

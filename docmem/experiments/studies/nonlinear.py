@@ -83,7 +83,12 @@ class Nonlinear(Study[Results]):
     shown = "What depth in the key generator does to the selections of relu"
     finding = "A deeper key generator opens fewer entries and leaves more of them dead"
     needs = ("holds", None, "holds")
-    caption = "Mean over seeds in a band of one standard deviation; random negatives."
+    caption = "Mean of all seeds in a band of one standard deviation; random negatives."
+    trains = (
+        "{max_labels} documents of at most {max_segments} segments, {hook_memory_dim} entries, "
+        "{num_epochs} epochs of {method}, {seeds} seeds. A seed draws documents, DocReps and "
+        "weights."
+    )
 
     def measure(self, pool: RunPool) -> Results:
         """Train every depth with every seed; measure the selections after whole epochs."""

@@ -210,7 +210,8 @@ class Plane(Study[Results]):
             "Fewer entries make narrower wells, where training has brought both about as far",
             [more("all - 32 entries, share within 1 nat", many.within, few.within, 0.05)],
             published="narrow, with 32",
-            note=f"{told('within', FEW, MANY)}; own cross entropy {told('own', FEW, MANY)}",
+            note=f"{told('within', FEW, MANY)}; own cross entropy {told('own', FEW, MANY)}; as "
+            "young: stopped early",
             own=few.own,
         )
         yield Claim(

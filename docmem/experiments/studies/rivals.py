@@ -1,72 +1,40 @@
 """Rivals: what one could take instead of a document memory, and when to take what.
 
-The paper leaves it open. All have as many trained parameters, the optimizer and rate that did best
-in half the time on an unreported seed, and the same seconds: they take turns with the document
-memory, which trains for the epochs of its preset. Only the document in the context is not trained.
+The paper leaves it open. All have as many trained parameters, and the optimizer and rate that did
+best in half the epochs on an unreported seed. They take turns with the document memory, which
+trains for the epochs of its preset, until each has had at least as many epochs and seconds: what it
+knew after equal seconds is read off its curve. Only the document in the context is not trained.
 
 Other prose, which each reads while it is switched on, is the beginning of those articles of the
 encyclopedia that the seed did not draw: nothing here was trained on them.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import cycle
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from docmem.errors import DocmemError
 from docmem.experiments.claims import LEARNED, Claim, Claims
 from docmem.experiments.drawing import MARKS, dot_rows, level, stacked
-from docmem.experiments.pool import FIRST_TUNING_SEED, RunPool
-from docmem.experiments.rivals import Memory, Rival, UngatedMemory, train_in_turns
-from docmem.experiments.rivals_lora import LoRA, PerDocumentLoRA
+from docmem.experiments.pool import RunPool
+from docmem.experiments.rivals import train_in_turns
 from docmem.experiments.rivals_measured import measured, tokens_per_second
-from docmem.experiments.rivals_prefix import Cartridge, InContext, PrefixTuning
+from docmem.experiments.rivals_rates import ABILITIES, KINDS, SINGLE, Tried, search
 from docmem.experiments.stats import above, between, differences, highest, more, spread, spreads
 from docmem.experiments.studies.attribution import strangers
 from docmem.experiments.study import Study, columns
 from docmem.lm.hidden_states import cache_hidden_states
-from docmem.plots.style import FAINT, GUIDANCE, INK, NEGATIVE, OWN
-from docmem.training.muon import is_matrix
+from docmem.plots.style import FAINT, INK, NEGATIVE, OWN
 
-SEARCHED = 1 / 2
-"""Of the memory's epochs: for as many seconds each rate is tried."""
 NEAR, FAR = 0.05, 0.25
 """Nats per token that matter: of own cross entropies, which end near 0, and of others."""
 
 
-class Kind(NamedTuple):
-    """A rival, how it is drawn, what it can do, and the rates that are tried for it."""
-
-    rival: type[Rival]
-    color: str
-    abilities: tuple[bool, bool, bool]
-    """As in ABILITIES."""
-    adamw: tuple[float, ...] = ()
-    muon: tuple[float, ...] = ()
-
-
-ABILITIES = ("tell whose", "forget or\nadd one", "and leave\nthe others")
-"""Whether it tells whose a text is; forgets or adds one document; and leaves the others untouched.
-
-By construction. A state per document does all: a text is read after each, and a state is thrown
-away or made alone. DocReps share their weights, which `forget` and `add` train while the others are
-held, not untouched. Of a single state no part is one document's: all have to be learned again."""
-EACH, SHARED, SINGLE = (True, True, True), (True, True, False), (False, False, False)
-KINDS = {
-    "document memory": Kind(Memory, GUIDANCE, SHARED, (2e-3, 4e-3, 8e-3), (0.05, 0.08, 0.12)),
-    "without keys": Kind(UngatedMemory, "#2299BB", SINGLE, (4e-3, 8e-3), (0.05, 0.08, 0.12)),
-    "one LoRA": Kind(LoRA, "#882255", SINGLE, (2.5e-3, 5e-3, 1e-2), (5e-3, 1e-2)),
-    "LoRA per document": Kind(PerDocumentLoRA, "#CC6677", EACH, (1e-2, 2e-2, 4e-2), (1e-2, 2e-2)),
-    "prefix tuning": Kind(PrefixTuning, "#999933", EACH, (0.1, 0.3, 0.8), (10.0, 30.0)),
-    "CARTRIDGE": Kind(Cartridge, "#AA4499", EACH, (0.1, 0.3, 0.8), (10.0, 30.0)),
-    "in the context": Kind(InContext, INK, EACH),
-}
-"""By name. The document memory is tried with its procedure's own optimizer alone."""
 PER_DOCUMENT = ("LoRA per document", "prefix tuning", "CARTRIDGE")
 PANELS = {
     "cross entropy\n(nats per token)": ("other", "lowest_pair", "own"),
@@ -84,32 +52,6 @@ ADDRESSES = {
     "lowest_pair": ("another's, lowest pair", FAINT),
 }
 """What is read under which address, and its colour."""
-ADVICE: tuple[dict[str, str], ...] = (
-    {"holds": "one LoRA, where nobody asks whose a text is",
-     "does not hold": "a document memory, where seconds count"},
-    {"holds": "a document memory, where somebody asks whose a text is"},
-    {"holds": "a LoRA per document, where no document may leak into another"},
-    {"holds": "a document memory, where other prose is read with it",
-     "does not hold": "one LoRA, where other prose is read with it"},
-    {"holds": "the context, where nothing can be trained"},
-)  # fmt: skip
-"""What follows from each claim, by its verdict."""
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A rate on the tuning seed."""
-
-    optimizer: str
-    lr: float
-    own: float | None = None
-    """Own cross entropy, nats per token; None: it diverged."""
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What it changes in a TrainConfig."""
-        name = "muon_lr" if self.optimizer == "muon" else "lr"
-        return {"optimizer": self.optimizer, name: self.lr}
 
 
 @dataclass(frozen=True)
@@ -166,20 +108,25 @@ class Results:
     """On the tuning seed."""
 
     def after_equal_steps(self) -> dict[str, list[float]]:
-        """Own cross entropy in the last epoch that all who are trained had the time for."""
-        trained = {name: one.losses for name, one in self.rivals.items() if any(one.losses)}
-        fewest = [min(map(len, seed)) for seed in zip(*trained.values(), strict=True)]
+        """Own cross entropy in training, of the memory's last epoch, by rival; one per seed."""
+        epochs = [len(losses) for losses in self.rivals["document memory"].losses]
         return {
-            name: [seed[epochs - 1] for seed, epochs in zip(losses, fewest, strict=True)]
-            for name, losses in trained.items()
+            name: [losses[n - 1] for losses, n in zip(one.losses, epochs, strict=True)]
+            for name, one in self.rivals.items()
+            if any(one.losses)
         }
 
-    @property
-    def advice(self) -> str:
-        """When to take what, by the verdicts."""
-        judged = zip(ADVICE, Rivals().claims(self), strict=False)
-        taken = [text for texts, one in judged if (text := texts.get(one.verdict))]
-        return f"Take {'; '.join(taken)}. " if taken else ""
+    def after_equal_seconds(self) -> dict[str, list[float]]:
+        """The same of the epoch in which the memory's seconds ended."""
+        ends = [seconds[-1] for seconds in self.rivals["document memory"].seconds]
+        return {
+            name: [
+                next(ce for t, ce in zip(*curve, strict=True) if t >= end)
+                for *curve, end in zip(one.seconds, one.losses, ends, strict=True)
+            ]
+            for name, one in self.rivals.items()
+            if any(one.losses)
+        }
 
 
 class Rivals(Study[Results]):
@@ -193,18 +140,21 @@ class Rivals(Study[Results]):
         "tokens completed under the own and another's address, passages given to their document, "
         "harm to other prose, seconds to learn, size, speed, and what each can do."
     )
-    shown = "As many parameters, the same seconds: what each rival knows, and of which document"
-    finding = "In the same seconds the memory learns more than what is trained for each document"
-    needs = (None, "holds")
+    shown = "As many parameters, no fewer seconds or steps: what each knows, of which document"
+    finding = (
+        "The memory learns faster than what is trained for each document; a LoRA for each keeps "
+        "them further apart"
+    )
+    needs = (None, "holds", None, "holds")
     caption = (
-        "Seconds end with an epoch, so rivals of few epochs had more of them. Compare harm only "
-        "where own is alike. Under a name: trained parameters. One state for all documents has no "
-        "other address. Dashed: the base LM's speed."
+        "Below, each has had at least the memory's epochs and seconds. Compare harm only where own "
+        "is alike. Under a name: trained parameters. One state for all documents has no other "
+        "address. Dashed: the base LM's speed."
     )
 
     def measure(self, pool: RunPool) -> Results:
-        """Find the rates, then train all rivals for the same seconds and measure them."""
-        tried = search(pool)
+        """Find the rates, then train all rivals beside the memory and measure them."""
+        tried = search(pool, KINDS)
         best = {
             name: min(some, key=lambda one: math.inf if one.own is None else one.own).settings
             for name, some in tried.items()
@@ -224,13 +174,15 @@ class Rivals(Study[Results]):
             if not any(one.losses):
                 continue  # it is not trained
             style = {"color": KINDS[name].color, "ls": line, "lw": 1.5, "alpha": 0.75}
-            style |= {"marker": ".", "ms": 4}  # some had time for a single epoch
             for seconds, losses in zip(one.seconds, one.losses, strict=True):
                 by_seconds.plot(seconds, losses, **style)
                 steps = results.steps * np.arange(1, 1 + len(losses))
                 (curves[name],) = by_steps.plot(steps, losses, **style)
         level(by_steps, LEARNED, "learned", "right", color=FAINT, ls=(0, (4, 3)))
-        by_seconds.set(xlabel="seconds of training", xlim=(0, None), ylim=(0, None))
+        by_seconds.set(xlabel="seconds of training", xscale="log", ylim=(0, None))
+        by_seconds.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        by_seconds.xaxis.set_major_formatter("{x:g}")
+        by_seconds.xaxis.set_minor_formatter("")
         by_seconds.set_ylabel("own cross entropy in training\n(nats per token)")
         by_steps.set(xlabel="steps", xlim=(0, None))
         by_steps.legend(
@@ -281,33 +233,39 @@ class Rivals(Study[Results]):
     def _claims(self, results: Results) -> Claims:
         found = results.rivals
         memory, lora, each = (found[n] for n in ("document memory", "one LoRA", PER_DOCUMENT[0]))
+        in_time = results.after_equal_seconds()
         shared = ("without keys", "one LoRA")
-        best = {
-            name: min(some, key=lambda one: math.inf if one.own is None else one.own)
-            for name, some in results.tried.items()
-        }
-        at_lowest, at_highest = (
-            ", ".join(
-                name for name, one in best.items()
-                if one.lr == end(each.lr for each in results.tried[name]
-                                 if each.optimizer == one.optimizer)
-            ) or "none"
-            for end in (min, max)
-        )  # fmt: skip
+        at_ends = []
+        for name, some in results.tried.items():
+            best = min(some, key=lambda one: math.inf if one.own is None else one.own)
+            rates = [one.lr for one in some if one.optimizer == best.optimizer]
+            if best.lr in (min(rates), max(rates)):
+                at_ends.append(name)
         yield Claim(
             "At equal seconds what all documents share, a memory without keys or one LoRA, knows "
             f"them better than a document memory, by more than {NEAR:g} nats",
             [
-                above(f"own, memory - {name}, nats", differences(memory.own, found[name].own), NEAR)
+                above(
+                    f"own, memory - {name}, nats",
+                    differences(in_time["document memory"], in_time[name]),
+                    NEAR,
+                )
                 for name in shared
             ],
-            note=f"after equal steps {spreads(results.after_equal_steps(), ' ')}; the lowest rate "
-            f"tried did best for {at_lowest}, the highest for {at_highest}",
+            note=f"after equal steps {spreads(results.after_equal_steps(), ' ')}; the lowest or "
+            f"the highest rate tried did best for {' and '.join(at_ends) or 'none'}",
             exploratory=True,
         )
         yield Claim(
-            "A document memory knows them better than what is trained for each document: a LoRA, "
-            "a prefix, a CARTRIDGE",
+            "At equal seconds a document memory knows them better than what is trained for each "
+            "document: a LoRA, a prefix, a CARTRIDGE",
+            [
+                more(f"own, {name} - memory, nats", in_time[name], in_time["document memory"], NEAR)
+                for name in PER_DOCUMENT
+            ],
+        )
+        yield Claim(
+            "And still does where that has had as many steps, too",
             [
                 more(f"own, {name} - memory, nats", found[name].own, memory.own, NEAR)
                 for name in PER_DOCUMENT
@@ -316,14 +274,16 @@ class Rivals(Study[Results]):
         yield Claim(
             "A LoRA per document keeps documents further apart than a document memory",
             [more("other - own, LoRA - memory, nats", each.gap, memory.gap, FAR)],
+            note=f"lowest pair {spread(each.lowest_pair)} by the LoRAs, "
+            f"{spread(memory.lowest_pair)} by the memory; own cross entropy {spread(each.own)} and "
+            f"{spread(memory.own)}",
             own=highest([memory.own, each.own]),
         )
         yield Claim(
             "A document memory harms other prose less than one LoRA",
             [more("harm, LoRA - memory, nats", lora.harm, memory.harm, FAR)],
-            note=f"harm {spread(memory.harm)} by the memory, {spread(lora.harm)} by the LoRA; they "
-            f"have not learned as much: own cross entropy {spread(memory.own)} by the "
-            f"memory, {spread(lora.own)} by the LoRA",
+            note=f"harm {spread(memory.harm)} by the memory, {spread(lora.harm)} by the LoRA; own "
+            f"cross entropy {spread(memory.own)} by the memory, {spread(lora.own)} by the LoRA",
             own=highest([memory.own, lora.own]),
         )
         context = found["in the context"]
@@ -351,32 +311,6 @@ class Rivals(Study[Results]):
 def color_of(measure: str) -> str:
     """The colour of a measure: its address's, if it has one."""
     return ADDRESSES.get(measure.removeprefix("completed_"), ("", INK))[1]
-
-
-def search(pool: RunPool) -> dict[str, list[Tried]]:
-    """Try every rate of every rival on the tuning seed, each for the same seconds."""
-    seed = FIRST_TUNING_SEED
-    documents, config = pool.documents(seed), pool.config(seed=seed)
-    memory = Memory(pool.lm, documents, config)
-    for _ in range(math.ceil(SEARCHED * config.num_epochs)):
-        memory.epoch()
-
-    def results_of(kind: Kind) -> Iterator[Tried]:
-        for optimizer in ("adamw", "muon"):
-            if kind.rival is Memory and optimizer != config.optimizer:
-                continue
-            for rate in getattr(kind, optimizer):
-                tried = Tried(optimizer, rate)
-                rival = kind.rival(pool.lm, documents, replace(config, **tried.settings))
-                if optimizer == "muon" and not any(map(is_matrix, rival.trained)):
-                    continue  # there is nothing for it to move
-                try:
-                    rival.train_for(memory.seconds[-1])
-                    yield replace(tried, own=rival.own_cross_entropy())
-                except DocmemError:
-                    yield tried
-
-    return {name: list(results_of(kind)) for name, kind in KINDS.items() if kind.adamw}
 
 
 def one_seed(

@@ -109,7 +109,10 @@ class Routing(Study[Results]):
         left.axhline(100 / results.documents, color=INK, lw=1, ls=(0, (4, 3)), label="chance")
         left.legend(frameon=False, fontsize=9)
         found = results.completed
-        groups = {text: [100 * one for one in found[key]] for key, text in ADDRESSES.items()}
+        groups = {
+            text.replace("none\n(all entries)", "all entries\nopen"): [100 * x for x in found[key]]
+            for key, text in ADDRESSES.items()
+        }
         dots(right, groups, title="Completing a trained prompt", ylim=(-2, 102))
         right.set_ylabel(f"next {NEW} tokens correct\nafter {GIVEN} (%)")
 
@@ -130,7 +133,7 @@ class Routing(Study[Results]):
         yield Claim(
             "Generation with the address found completes as much as with the true one, to 0.05",
             [below("share, true minus found", differences(found["true"], found["found"]), 0.05)],
-            note=f"share of tokens completed {spreads(found)}",
+            note=f"share of tokens completed {spreads(found)}; none: all entries open",
             own=results.own,
             check=min(results.at("seen", GIVEN)) == 1,  # then both addresses are the same
         )

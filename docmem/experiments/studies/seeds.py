@@ -49,8 +49,8 @@ class Seeds(Study[Results]):
     finding = "From seed to seed, documents are known about equally well"
     needs = ("holds", "holds")
     caption = (
-        "Only what stands under a column is each seed's; the rest is that of seed 1. Axes do not "
-        "begin at 0."
+        "Seeds differ in what stands under a column, and have all else of seed 1. No axis begins "
+        "at 0."
     )
 
     def measure(self, pool: RunPool) -> Results:

@@ -99,8 +99,8 @@ class Together(Study[Results]):
         "added outputs; right: share of tokens of both completed; one dot per seed."
     )
     shown = "Two documents asked for at once"
-    finding = "Two documents at once: added outputs read both better than the DocRep half-way"
-    needs = (None, None, None, "holds")
+    finding = "Two documents at once are read badly; added outputs do better than a DocRep half-way"
+    needs = ("holds", "does not hold", "does not hold", "holds")
     caption = "Pairs of each document and the next."
 
     def measure(self, pool: RunPool) -> Results:
