@@ -120,8 +120,8 @@ class Plane(Study[Results]):
         "at each DocRep, dotted where hidden. Maps: "
         f"perplexity of the first {TOKENS} tokens, a ring at the own DocRep, a line around the "
         f"well, which is within 1 nat per token of it. Both are cut at {HIGHEST:.0f}; the first "
-        "seed. 32 entries: one segment of each document, beside a memory of all entries that was "
-        "stopped early, and still knows them better."
+        "seed. 32 entries: one segment of each document, beside a memory of 128 entries, stopped "
+        "early, which still knows them better."
     )
 
     def measure(self, pool: RunPool) -> Results:
@@ -171,9 +171,10 @@ class Plane(Study[Results]):
             axes.set_ylabel(f"document {row + 1}", color=INK, weight="bold")
         perplexity_bar(whole, image, panels.ravel().tolist(), pad=0.01)
         measured = below.subplots(1, len(MEASURES))
-        names = (name.removeprefix("tanh, ") for name in results.settings)
-        under = [name.replace("as young", "stopped early").replace(", ", ",\n") for name in names]
-        labelled = dict(zip(under, results.settings.values(), strict=True))
+        labelled = {
+            "stopped early" if name == MANY else name.removeprefix("tanh, "): setting
+            for name, setting in results.settings.items()
+        }
         dot_panels(measured, MEASURES, labelled)
         for axes in measured:
             axes.tick_params(axis="x", labelsize=8, rotation=90)

@@ -48,9 +48,10 @@ class Seeds(Study[Results]):
     shown = "What changes with the seed, by what is drawn anew"
     finding = "From seed to seed, documents are known about equally well"
     needs = ("holds", "holds")
-    caption = (
-        "Seeds differ in what stands under a column, and have all else of seed 1. No axis begins "
-        "at 0."
+    caption = "Seeds differ in what stands under a column, and have all else of seed 1."
+    trains = (
+        "{max_labels} documents of at most {max_segments} segments, {hook_memory_dim} entries, "
+        "{num_epochs} epochs of {method}, a dot for each of {seeds} seeds."
     )
 
     def measure(self, pool: RunPool) -> Results:
@@ -70,6 +71,7 @@ class Seeds(Study[Results]):
             }
             dots(axes, groups, ylabel=label)
             axes.tick_params(axis="x", labelsize=7)
+            axes.set_ylim(0)
 
     def _claims(self, results: Results) -> Claims:
         every, found = results.varied["all"], results.varied
