@@ -62,7 +62,11 @@ __all__ = [*_MODULES, "__version__"]
 def __getattr__(name: str) -> Any:
     """Import a public name at its first use (PEP 562)."""
     if name == "__version__":
-        value: Any = importlib.import_module("importlib.metadata").version("docmem")
+        metadata = importlib.import_module("importlib.metadata")
+        try:
+            value: Any = metadata.version("docmem")
+        except metadata.PackageNotFoundError:  # it runs from a folder
+            value = "not installed"
     elif name in _MODULES:
         value = getattr(importlib.import_module(f"docmem.{_MODULES[name]}"), name)
     else:

@@ -149,7 +149,8 @@ def documents_in(folder: Path) -> tuple[list[Path], list[str]]:
         )
     visible = sorted(p for p in there if not p.name.startswith("."))  # what systems leave
     named = [p for p in visible if p.suffix.lower() in SUFFIXES]
-    paths = [p for p in named if p.is_file() or not p.exists()]  # a link to nothing is an error
+    # A link to nothing is an error, and so is what may not be looked at.
+    paths = [p for p in named if os.path.isfile(p) or not os.path.exists(p)]  # noqa: PTH110, PTH113
     known = {*paths}
     return paths, [p.name for p in visible if p not in known]
 
@@ -265,6 +266,8 @@ def load_documents(
             has two pages of one title.
     """
     check_text("source", str(source))
+    if seed is not None and max_documents is None and not titles:
+        raise DocmemError("seed has no effect without max_documents, how many are chosen by it.")
     files: dict[str, Document] = {}
     if isinstance(source, str) and source in WIKITEXT_CONFIGS:
         documents = read_wikitext(source, cache_dir)

@@ -170,3 +170,11 @@ def test_memories_are_handed_back_without_gradients(
     assert all(one.grad is None for one in larger.parameters())
     forgotten = forget(cache, larger, NEW.title, epochs=1)
     assert all(one.grad is None for one in forgotten.parameters())
+
+
+def test_a_new_document_has_a_place_of_its_own_beside_one_at_the_origin() -> None:
+    memory = DocumentMemory(MemoryConfig(32, 1), ["A"])
+    memory.doc_reps.zero_()
+    first, second = append_doc_rep(memory, "B").doc_reps
+    assert first.norm() == 0
+    assert 0.5 < second.norm() <= 1

@@ -181,7 +181,7 @@ def test_nothing_is_checked_while_a_training_goes_on(
     go: Callable[..., Run], config: TrainConfig, repair: bool
 ):
     def look() -> None:
-        with pytest.raises(DocmemError, match="Another process is training"):
+        with pytest.raises(DocmemError, match="Another training, or a check, is at work"):
             check(config.save_dir, repair)
 
     assert go(at(4, look)).finished

@@ -12,7 +12,7 @@ import torch
 
 import docmem
 from docmem.cli.commands import Train
-from docmem.cli.main import exit_status, main, parse
+from docmem.cli.main import exit_status, flags_in, main, parse
 from docmem.core.hook import attach
 from docmem.errors import DocmemError
 from docmem.lm.generation import generate
@@ -305,3 +305,8 @@ def test_an_interrupt_while_the_command_is_imported_says_nothing(tmp_path: Path)
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs are deaf
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+
+
+def test_flags_with_hyphens_say_the_same() -> None:
+    for flag in ("--max_labels", "--max-labels"):
+        assert flags_in(["train", flag, "3"]).max_labels == "3"

@@ -270,3 +270,8 @@ def test_every_article_has_its_form_and_length(path: Path):
     number = int(path.name[:2])
     least, most = (760, 1000) if number <= 12 else (300, 450) if number <= 16 else (1800, 2500)
     assert least <= len(text.split()) <= most
+
+
+def test_a_seed_without_a_number_to_choose_is_refused() -> None:
+    with pytest.raises(DocmemError, match="seed has no effect without max_documents"):
+        load_documents(seed=3)

@@ -100,3 +100,10 @@ def test_doc_reps_of_length_one_have_bars_and_no_map(
     assert len(explorer.figure().axes) == 1
     assert len(explorer.explanation.ce) == 3
     assert "plane" not in explorer.alt
+
+
+def test_the_text_area_shows_the_text_that_was_explained(explorer: AttributionExplorer) -> None:
+    explorer.explain("Cyclone Odalys drowned the low island")
+    assert explorer.area.value == explorer.explanation.text
+    explorer.explain(TEXT)
+    assert explorer.area.value == TEXT

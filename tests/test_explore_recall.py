@@ -40,6 +40,14 @@ def test_rows_are_own_other_mix_and_base_lm(
     assert rows[0].truth.startswith(" on the")
     assert rows[0].ce < rows[1].ce
     assert PROMPT in explorer.alt
+    assert [control.value for control in explorer.controls] == [1, 0, PROMPT, 0.25]
+    explorer.controls[1].value = 2  # goes on from what is shown
+    assert (explorer.document, explorer.other, explorer.prompt, explorer.mix) == (
+        1,
+        2,
+        PROMPT,
+        0.25,
+    )
 
 
 def test_verbatim_parts_are_marked_in_the_colour_of_their_document(

@@ -1,3 +1,4 @@
+import _thread
 import dataclasses
 import threading
 from collections.abc import Callable
@@ -159,3 +160,17 @@ def test_wait_displays_the_explorer_and_renews_its_picture(
     assert last["text/plain"] == explorer.alt
     assert "after 7 of 7 epochs" in last["text/plain"]
     assert last["text/html"] != first["text/html"]
+
+
+def test_a_training_is_under_way_until_its_thread_has_ended_it(
+    config: TrainConfig, lm: LanguageModel, slowly: Any
+) -> None:
+    """Python 3.11 and 3.12 take a thread for ended whose `join` an interrupt has ended."""
+    go = slowly(2)
+    explorer = begin(config, lm)
+    threading.Timer(0.3, _thread.interrupt_main).start()
+    threading.Timer(0.9, go.set).start()
+    run = explorer.wait()
+    assert not explorer.training
+    assert len(run.load_history()) == 2
+    assert explorer.run is run

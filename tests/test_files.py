@@ -145,3 +145,27 @@ def test_file_reaches_the_disk_before_its_name_and_the_folder_after_it(
     assert [exists for _, exists in synced] == [False, True]
     assert synced[0][0].endswith(".partial")
     assert synced[1][0] == tmp_path.name
+
+
+def test_a_folder_that_cannot_be_synced_is_written_in_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    fsync = os.fsync
+
+    def refusing(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", refusing)
+    write_text(tmp_path / "a.txt", "text")
+    assert (tmp_path / "a.txt").read_text() == "text"
+
+
+def test_two_who_write_one_file_do_not_meet(tmp_path: Path):
+    with replacing(tmp_path / "a.txt") as one:
+        one.write_text("one")
+        with replacing(tmp_path / "a.txt") as two:
+            two.write_text("two")
+    assert (tmp_path / "a.txt").read_text() == "one"
+    assert len([*tmp_path.iterdir()]) == 1

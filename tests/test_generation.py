@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from toys import CONTEXT, FAMILIES, toy_batch, toy_lm
+from transformers import PreTrainedTokenizerFast
 
 from docmem.core.hook import Hooked, attach
 from docmem.core.memory import DocumentMemory
@@ -251,3 +253,32 @@ def test_generate_folds_the_memory(
         written = generate(hooked, lm.tokenizer, "The storm", 1, max_new_tokens=NEW)
         monkeypatch.setattr(memory, "forward", lambda *_: pytest.fail("The memory was not folded."))
         assert generate(hooked, lm.tokenizer, "The storm", 1, max_new_tokens=NEW) == written
+
+
+def test_the_space_before_a_word_stays_where_a_tokenizer_strips_the_first() -> None:
+    words = ["▁the", "▁deep", "▁sea", "▁lay"]
+    inner = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, "▁the"))
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="▁the")
+    lm = toy_lm()
+    whole = torch.tensor([[0, 1, 2]])  # the prompt, and one word more
+    lm.model.generate = lambda **_: whole  # type: ignore[method-assign]
+    assert tokenizer.decode(whole[0, 2:]) == "sea"
+    assert "the deep" + generate_text(lm.model, tokenizer, "the deep") == "the deep sea"
+
+
+def test_the_generate_of_another_lm_says_nothing_of_these_rows(memory: DocumentMemory) -> None:
+    lm, other, batch, read = toy_lm(), toy_lm(seed=1), toy_batch((8, 8, 8)), []
+    with attach(lm.model, memory) as hooked, hooked.document(ROWS):
+        expected = lm.model(batch.input_ids).logits
+
+        def scores(_: Tensor, given: Tensor) -> Tensor:
+            read.append(lm.model(batch.input_ids).logits)
+            return given
+
+        other.model.generate(
+            input_ids=batch.input_ids[:1], num_beams=2, max_new_tokens=2, do_sample=False,
+            logits_processor=[scores],
+        )  # fmt: skip
+    assert len(read) == 2
+    assert torch.equal(read[0], expected)

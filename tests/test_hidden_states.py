@@ -1,5 +1,6 @@
 """The frozen blocks: what is resumed equals what is read in full."""
 
+import copy
 import gc
 import warnings
 from collections.abc import Callable
@@ -325,3 +326,30 @@ def test_cache_on_disk_gives_the_same_logits(lm: LanguageModel, memory: Document
     assert slow.store.places() == ["disk", "disk"]
     for index in range(2):
         assert torch.equal(slow.logits(index, memory, None), fast.logits(index, memory, None))
+
+
+def test_what_lies_in_a_file_goes_to_a_gpu_with_room_and_nowhere_else():
+    store = HiddenStateStore(gpu_gb=1.0, cpu_gb=1.0)
+    store._left["meta"] = STATES[0].nbytes  # stands for a GPU
+    for _ in range(2):
+        store.add(STATES[0], torch.device("meta"), mapped=True)
+    assert store.places() == ["meta", "disk"]
+    assert store[0].device.type == "meta"
+    assert store[1] is STATES[0]
+    assert store._folder is None
+
+
+def test_a_batch_in_which_nothing_is_predicted_is_refused():
+    lm = toy_lm()
+    with pytest.raises(DocmemError, match="one token in each row"):
+        HiddenStateCache(lm, [*BATCHES, lm.tokenize(["a"])], [0, 1, 2], -1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_memory_in_another_number_format_is_read_in_float32(
+    dtype: torch.dtype, memory: DocumentMemory
+):
+    lm, text = toy_lm(), "Two white flashes every twenty seconds"
+    wanted = {one.title: one.ce for one in attribute(lm, copy.deepcopy(memory), -1, text)}
+    found = {one.title: one.ce for one in attribute(lm, memory.to(dtype), -1, text)}
+    assert found == pytest.approx(wanted, abs=0.05)

@@ -20,6 +20,7 @@ from docmem.lm.forward import TokenBatch, forward_inputs
 from docmem.lm.generation import generate
 from docmem.lm.hidden_states import HiddenStateCache
 from docmem.lm.loading import LanguageModel
+from docmem.training.run import Run
 
 ROWS = torch.tensor([[1.0, 0.2], [-0.6, 0.9], [0.3, -1.1]])
 
@@ -330,3 +331,26 @@ def test_rows_are_repeated_for_generate_of_transformers_alone(lm, memory: Docume
             generate()
         ids = hooked.model.generate(torch.ones(2, 3).long(), num_beams=2, max_new_tokens=2)
         assert len(ids) == 2
+
+
+def test_a_trained_memory_is_refused_by_an_lm_without_weights(
+    trained: tuple[LanguageModel, Run],
+) -> None:
+    lm = toy_lm()
+    lm.blocks[0].to("meta")
+    with pytest.raises(DocmemError, match="no weights here: load the LM without offload"):
+        attach(lm.model, trained[1].load_memory())
+    with pytest.raises(DocmemError, match="no weights here"):
+        trained[1].check_lm(lm)
+
+
+def test_another_memory_in_its_place_is_read(lm, memory: DocumentMemory, batch: TokenBatch):
+    other = copy.deepcopy(memory)
+    with torch.no_grad():
+        other.values.weight.neg_()
+    with attach(lm.model, other) as hooked, hooked.document(0):
+        wanted = logits(lm.model, batch)
+    with attach(lm.model, memory) as hooked:
+        hooked.memory = other
+        with hooked.document(0):
+            assert torch.equal(logits(lm.model, batch), wanted)

@@ -222,3 +222,8 @@ def test_short_name_loads_its_repository(
     monkeypatch.setattr("transformers.AutoModelForCausalLM", loader(lm.model))
     load_lm(name)
     assert asked == [place, place]
+
+
+def test_a_name_longer_than_any_file_has_is_a_sentence() -> None:
+    with pytest.raises(DocmemError, match="The LM 'xxx"):
+        load_lm("x" * 5000)

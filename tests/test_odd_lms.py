@@ -1,6 +1,7 @@
 """LMs that read or write in their own way, and callers in another state of torch, get the truth."""
 
 import copy
+import functools
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -248,3 +249,18 @@ def test_a_memory_without_the_document_is_compared_all_the_same(whole: Run) -> N
 def test_as_many_doc_ids_as_batches(lm: LanguageModel) -> None:
     with pytest.raises(DocmemError, match="1 batches and 2 doc_ids"):
         HiddenStateCache(lm, [lm.tokenize(["some words"])], [0, 1], -1)
+
+
+def test_an_lm_that_gives_no_numbers_where_a_row_has_pads_is_refused(config: TrainConfig) -> None:
+    lm = toy_lm()
+    forward = lm.model.forward
+
+    def broken(*args: Any, attention_mask: Any = None, **named: Any) -> Any:
+        found = forward(*args, attention_mask=attention_mask, **named)
+        if attention_mask is not None and not attention_mask.all():
+            found.logits = found.logits * torch.nan
+        return found
+
+    lm.model.forward = functools.wraps(forward)(broken)
+    with pytest.raises(DocmemError, match="reads text in a batch otherwise than alone"):
+        cache_hidden_states(lm, DOCUMENTS, config)

@@ -296,7 +296,7 @@ def test_held_lock_is_the_error_of_all(config: TrainConfig):
     with locked(config.save_dir):
         told = complaints(launched(2, training(config)))
     assert told[0] == told[1]
-    assert "Another process is training in" in told[0]
+    assert "Another training, or a check, is at work in" in told[0]
 
 
 def test_error_of_one_process_before_training_is_the_error_of_all(
@@ -512,3 +512,15 @@ def test_ctrl_c_on_the_launcher_ends_the_epoch_and_saves(toys: str):
     launcher.wait(60)
     assert 3 < saved("run") < 3000
     assert saved("run") == load_tensors(Path("run/checkpoint.safetensors"))[1]["epoch"]
+
+
+@pytest.mark.parametrize("told", ["no", "true"])
+def test_a_gpu_that_was_asked_for_by_name_is_not_replaced_by_the_cpu(
+    told: str, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in (LAUNCHED | {"ACCELERATE_USE_CPU": told}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: told == "true")
+    why = "accelerate was told to use the CPU" if told == "true" else "torch can use none"
+    with pytest.raises(DocmemError, match=f"device is 'cuda', and {why}"):
+        join(replace(config, device="cuda"))

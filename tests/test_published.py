@@ -1,6 +1,7 @@
 """The published curves: complete, and within the bounds that their definitions set."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,3 +62,14 @@ def test_seed_1_reads_the_pages_that_the_authors_seed_1_drew(
     assert [document.title for document in found] == expected
     drawn = configured_documents(preset("pythia-1b", seed=2))
     assert len({document.title for document in drawn} - set(PAPER_TITLES)) > 3
+
+
+def test_a_folder_with_the_beginning_of_wikitexts_name_is_read_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("wikitext-mine").mkdir()
+    for title in "abcdefgh":
+        Path("wikitext-mine", f"{title}.txt").write_text("some words")
+    found = configured_documents(preset("tiny", documents="wikitext-mine", max_labels=3))
+    assert [document.title for document in found] == ["a", "b", "c"]

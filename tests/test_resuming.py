@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from slow import slow
-from toys import DOCUMENTS, Killed, assert_same, at, files, raising
+from toys import DOCUMENTS, Killed, assert_same, at, files, raising, toy_lm
 
 import docmem.training.run
 import docmem.training.train
@@ -229,7 +229,7 @@ def test_checkpoint_of_another_run_is_rejected(go, lm, config: TrainConfig, tmp_
 
 def test_second_training_in_the_folder_is_rejected(go):
     def second() -> None:
-        with pytest.raises(DocmemError, match="Another process is training in"):
+        with pytest.raises(DocmemError, match="Another training, or a check, is at work in"):
             go()
 
     assert go(at(2, second)).finished
@@ -259,7 +259,7 @@ def test_lock_of_another_process_holds_until_it_is_killed(go, whole: Run, config
     ) as child:  # fmt: skip
         assert child.stdout
         assert child.stdout.readline() == "training\n"
-        with pytest.raises(DocmemError, match="Another process is training in"):
+        with pytest.raises(DocmemError, match="Another training, or a check, is at work in"):
             go()
         child.kill()
     assert_same(go(), whole)
@@ -300,3 +300,13 @@ def test_process_killed_in_the_middle_of_a_write_resumes_to_the_same_numbers(
     repeated: list[int] = []
     assert_same(go(lambda done: repeated.append(done.epoch)), whole)
     assert repeated == [4, 5, 6, 7]
+
+
+def test_a_run_with_fewer_epochs_than_planned_is_finished_on_disk_too(
+    config: TrainConfig,
+) -> None:
+    train(config, lm=toy_lm(), documents=DOCUMENTS, on_epoch=at(3, lambda: False), progress=False)
+    assert not Run.open(config.save_dir).finished
+    fewer = train(replace(config, num_epochs=3), lm=toy_lm(), documents=DOCUMENTS, progress=False)
+    assert fewer.finished
+    assert Run.open(config.save_dir).finished

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import DOCUMENTS, quick_config, toy_lm
+from toys import DOCUMENTS, quick_config, raising, toy_lm
 
 from docmem.errors import DocmemError
 from docmem.lm import shared_states
@@ -150,3 +150,13 @@ def test_the_same_weights_in_another_architecture_have_states_of_their_own(tmp_p
     assert SharedStates(tmp_path, model, 0).kind == first
     model.config.rms_norm_eps *= 2
     assert SharedStates(tmp_path, model, 0).kind != first
+
+
+def test_states_in_a_folder_that_is_only_read_are_found(
+    shared: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache_hidden_states(toy_lm(), DOCUMENTS, shared)
+    counted = reads(monkeypatch)
+    monkeypatch.setattr(os, "utime", lambda *_: raising(PermissionError("not yours"))())
+    cache_hidden_states(toy_lm(), DOCUMENTS, shared)
+    assert len(counted) == 1  # only to see how the block answers

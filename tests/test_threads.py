@@ -12,6 +12,8 @@ from toys import DOCUMENTS, quick_config, toy_lm
 from docmem.errors import DocmemError
 from docmem.lm.forward import forward_inputs, forward_until, frozen
 from docmem.lm.skip import skip_blocks
+from docmem.training.config import TrainConfig
+from docmem.training.setup import new_memory
 from docmem.training.train import train
 
 
@@ -86,3 +88,18 @@ def test_an_lm_made_in_inference_mode_is_refused() -> None:
         with pytest.raises(DocmemError, match="inference_mode"), frozen(model):
             pass
         assert "inference_mode" in str(in_another_thread(frozen(model).__enter__))
+
+
+def test_a_memory_is_a_function_of_its_seed_in_every_thread(config: TrainConfig) -> None:
+    lm, made = toy_lm(), []
+
+    def make() -> None:
+        made.extend(new_memory(config, lm, DOCUMENTS).token_key.weight for _ in range(60))
+
+    threads = [threading.Thread(target=make) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 240
+    assert all(torch.equal(one, made[0]) for one in made)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
-from toys import toy_lm
+from toys import DOCUMENTS, raising, toy_lm
 
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
@@ -21,7 +21,7 @@ from docmem.training.config import TrainConfig
 from docmem.training.negatives import negative_doc_rep
 from docmem.training.run import Run
 from docmem.training.selection import memory_selection
-from docmem.training.setup import default_folder, new_memory
+from docmem.training.setup import check_given_lm, default_folder, new_memory
 from docmem.training.train import train
 from docmem.training.trainer import new_optimizer
 
@@ -281,3 +281,21 @@ def test_segments_of_one_token_are_left_out_of_training(
     assert math.isfinite(run.load_history()[0].positive_ce)
     with pytest.raises(DocmemError, match="'A' is read as 1 segment of a single token"):
         cache_hidden_states(lm, [Document("A", "a")], config)
+
+
+def test_another_gpu_than_the_lms_is_refused(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LanguageModel, "device", torch.device("cuda:0"))
+    for device in ("auto", "cuda", "cuda:0"):
+        check_given_lm(replace(config, device=device), toy_lm())
+    for device in ("cuda:1", "cpu"):
+        with pytest.raises(DocmemError, match=f"device is {device}"):
+            check_given_lm(replace(config, device=device), toy_lm())
+
+
+def test_a_gpus_generators_are_left_to_the_caller(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda _: raising(AssertionError())())
+    new_memory(config, toy_lm(), DOCUMENTS)

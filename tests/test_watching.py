@@ -260,3 +260,14 @@ def test_quiet_and_log_reach_the_training(
     captured = capsys.readouterr()
     assert (len(captured.out.splitlines()), captured.err) == (1, "")
     assert docmem.Run is Run
+
+
+def test_a_tracker_that_could_not_begin_is_not_ended(
+    go: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = Library("trackio")
+    library.init = lambda **_: raising(OSError("no network"))()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "trackio", library)
+    with pytest.raises(OSError, match="no network"):
+        go(logger("trackio"))
+    assert not library.calls

@@ -77,8 +77,9 @@ def starting_settings(arguments: Sequence[str]) -> tuple[TrainConfig, list[str]]
 def flags_in(arguments: Sequence[str]) -> argparse.Namespace:
     """The flags that decide what others start from; None where one is not given."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for flag in ("--preset", "--lr", "--optimizer", "--config", "--documents", "--max_labels"):
+    for flag in ("--preset", "--lr", "--optimizer", "--config", "--documents"):
         parser.add_argument(flag, nargs="?")
+    parser.add_argument("--max_labels", "--max-labels", nargs="?")
     return parser.parse_known_args(arguments)[0]
 
 
@@ -182,8 +183,9 @@ def sentence(error: BaseException) -> str | None:
     if isinstance(error, DocmemError):
         return str(error)
     if isinstance(error, OSError):
-        with suppress(OSError, ValueError):  # nobody reads what is still to be printed
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.filename is None:  # nobody reads what is still to be printed
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):  # as `head`, which has seen enough
             return ""
         return f"{error.filename or 'What was to be printed'}: {error.strerror or error}."

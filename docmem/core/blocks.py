@@ -46,6 +46,8 @@ def lm_fingerprint(model: nn.Module) -> str:
     """A short digest of an LM's class, number format and a sample of its weights."""
     digest = hashlib.sha256(type(model).__name__.encode())
     for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise DocmemError(f"{name} has no weights here: load the LM without offload.")
         sample = parameter.detach().flatten()[:16].float().cpu().numpy().tobytes()
         digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode() + sample)
     return digest.hexdigest()[:16]

@@ -27,7 +27,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     DocmemError if it cannot be written (disk full, no permission); `path` is then untouched.
     """
-    temporary = path.parent / f".{path.name}.{os.getpid()}.partial"
+    temporary = path.parent / f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.partial"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
@@ -36,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.chmod(rights)
         _sync(temporary)
         temporary.replace(path)
-        if os.name == "posix":  # elsewhere a folder cannot be opened
+        with suppress(OSError):  # not every system or disk can do this to a folder
             _sync(path.parent)
     except (OSError, safetensors.SafetensorError) as error:
         raise DocmemError(

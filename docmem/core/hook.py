@@ -31,10 +31,11 @@ def hidden_states_of(output: Any) -> Tensor:
     return output[0] if isinstance(output, tuple | list) else output
 
 
-def rows_each(rows: int, given: int) -> int:
-    """How many of the LM's rows each DocRep is for: generate() makes several of each prompt."""
+def rows_each(rows: int, given: int, block: nn.Module) -> int:
+    """How many of the LM's rows each DocRep is for: its generate() makes several of each prompt."""
     frames = (f for f, _ in walk_stack(None) if f.f_code.co_qualname == "GenerationMixin.generate")
-    made: Any = next((frame.f_locals["generation_config"] for frame in frames), None)
+    here = (f.f_locals for f in frames if any(block is m for m in f.f_locals["self"].modules()))
+    made: Any = next((frame["generation_config"] for frame in here), None)
     if made is None:
         return 1
     prompts = rows // max(made.num_beams, made.num_return_sequences)
@@ -51,15 +52,13 @@ class Hooked:
         self._handle: Any = None  # of the hook, while attached
         self.memory, self.layer = memory, layer
         self.doc_rep: Tensor | None = None  # in force; None: all entries
-        self.read: Callable[[Tensor, Tensor | None], Tensor] = memory  # quicker: lm/folding
+        self.read: Callable[[Tensor, Tensor | None], Tensor] | None = None  # quicker: lm/folding
 
     def __enter__(self) -> Hooked:
         there = (getattr(hook, "__self__", None) for hook in self._block._forward_hooks.values())
         if any(isinstance(one, Hooked) and one.memory is self.memory for one in there):
             raise DocmemError("This memory is attached already; to use it again, leave its `with`.")
-        if (device := next(self._block.parameters()).device).type == "meta":
-            raise DocmemError("The hooked block has no weights here: load the LM without offload.")
-        self.memory.to(device)
+        self.memory.to(next(self._block.parameters()).device)
         self._handle = self._block.register_forward_hook(self._after_block)
         return self
 
@@ -114,8 +113,8 @@ class Hooked:
         h = hidden_states_of(output)  # (batch, seq, d_model)
         doc_rep = None if self.doc_rep is None else self.doc_rep.to(self.memory.doc_reps)
         if doc_rep is not None and doc_rep.dim() == 2:
-            doc_rep = doc_rep.repeat_interleave(rows_each(len(h), len(doc_rep)), dim=0)
-        h = self.read(h, doc_rep)
+            doc_rep = doc_rep.repeat_interleave(rows_each(len(h), len(doc_rep), block), dim=0)
+        h = (self.read or self.memory)(h, doc_rep)
         return (h, *output[1:]) if isinstance(output, tuple | list) else h
 
 
@@ -151,13 +150,12 @@ def attach(
     blocks = find_blocks(model)
     index, trained = resolve_layer(layer, len(blocks)), memory.origin
     check_width(model, memory.config.d_model)
-    if check and trained:
-        here = {"layer": index, "fingerprint": lm_fingerprint(model)}
-        if here != {name: trained.get(name) for name in here}:
-            raise DocmemError(
-                f"The memory was trained at layer {trained.get('layer')} of the LM "
-                f"{trained.get('lm')!r} in {trained.get('dtype')}, not at layer {index} of this LM "
-                f"(fingerprint {trained.get('fingerprint')}, here {here['fingerprint']}; a wrapper "
-                "has another). Attach it where it was trained, or here with check=False."
-            )
+    here = {"layer": index, "fingerprint": lm_fingerprint(model)}
+    if check and trained and here != {name: trained.get(name) for name in here}:
+        raise DocmemError(
+            f"The memory was trained at layer {trained.get('layer')} of the LM "
+            f"{trained.get('lm')!r} in {trained.get('dtype')}, not at layer {index} of this LM "
+            f"(fingerprint {trained.get('fingerprint')}, here {here['fingerprint']}; a wrapper "
+            "has another). Attach it where it was trained, or here with check=False."
+        )
     return Hooked(model, blocks[index], memory, index)

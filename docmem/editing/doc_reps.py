@@ -5,17 +5,21 @@ Nothing is trained here: these change which vectors call a document, not what th
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from docmem.core.memory import DocumentMemory
-from docmem.errors import DocmemError, check_index, check_titles, checked
+from docmem.errors import DocmemError, check_index, check_positive, check_titles, checked
 from docmem.lm.forward import plain_arithmetic
 from docmem.training.origin import changed
 
+Reach = Annotated[float, functools.partial(check_positive, most=1e18)]
+"""How far a map reaches: float32 has room for what the memory makes of it."""
 # Places tried for a new DocRep.
 TRIED = 10_000
 
@@ -52,7 +56,8 @@ def append_doc_rep(memory: DocumentMemory, title: str | None = None) -> Document
 def farthest_free_doc_rep(doc_reps: Float[Tensor, "n_docs key_dim"]) -> Float[Tensor, " key_dim"]:
     """The place whose nearest DocRep is farthest, no farther out than the farthest DocRep.
 
-    The best of many places drawn evenly within that distance, always the same ones.
+    Where all lie at the origin, no farther out than 1. It is the best of many places drawn evenly
+    within that distance, always the same ones.
     """
     key_dim = doc_reps.shape[1]
     generator = torch.Generator().manual_seed(0)
@@ -60,7 +65,7 @@ def farthest_free_doc_rep(doc_reps: Float[Tensor, "n_docs key_dim"]) -> Float[Te
     direction /= direction.norm(dim=1, keepdim=True)
     out = torch.rand(TRIED, 1, generator=generator, device="cpu") ** (1 / key_dim)
     known = doc_reps.cpu().float()
-    places = known.norm(dim=1).max() * out * direction
+    places = (known.norm(dim=1).max().item() or 1.0) * out * direction
     return places[torch.cdist(places, known).min(1).values.argmax()].to(doc_reps)
 
 

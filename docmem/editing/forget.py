@@ -20,8 +20,8 @@ import math
 import torch
 
 from docmem.core.memory import DocumentMemory
-from docmem.editing.doc_reps import plane_extent
-from docmem.errors import Count, Natural, NotNegative, Positive, Rate, check_at_least, checked
+from docmem.editing.doc_reps import Reach, plane_extent
+from docmem.errors import Count, Natural, NotNegative, Rate, check_at_least, checked
 from docmem.lm.cross_entropy import check_read_whole, check_same_documents, document_mean
 from docmem.lm.forward import frozen, plain_arithmetic
 from docmem.lm.hidden_states import HiddenStateCache
@@ -43,7 +43,7 @@ def forget(
     margin: float = 0.3,
     lr: Rate = 1e-3,
     weight_decay: NotNegative = 0.01,
-    extent: Positive | None = None,
+    extent: Reach | None = None,
     seed: Natural = 0,
 ) -> DocumentMemory:
     """A copy of the memory that reads one document's text no better than the base LM does.

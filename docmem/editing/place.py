@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from docmem.errors import Count, DocmemError, checked, counted
+from docmem.lm.forward import plain_arithmetic
 from docmem.lm.hidden_states import HiddenStateCache
 
 # A principal component this much smaller than the first is rounding, no direction.
@@ -27,6 +28,7 @@ def mean_states(cache: HiddenStateCache, n_docs: int) -> Float[Tensor, "n_docs d
     return cache.token_means(n_docs, cache.states)
 
 
+@plain_arithmetic()
 @checked
 def doc_reps_from_lm(
     cache: HiddenStateCache, n_docs: Count, key_dim: Count

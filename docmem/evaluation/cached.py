@@ -9,6 +9,7 @@ taken with the run's own LM on its own documents; the LM is loaded only if somet
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from docmem.core.files import load_tensors, save_tensors, tensor_digest
-from docmem.errors import Count, DocmemError, Several, check_type, checked
+from docmem.errors import DocmemError, Several, check_type, checked
 from docmem.evaluation.plane import KeyPlane, key_plane
 from docmem.evaluation.recall import (
     DOC_REPS,
@@ -86,7 +87,7 @@ def measure(run: Run, lm: LanguageModel | Loader | None = None) -> Recall:
 def first_segments(
     run: Run,
     lm: LanguageModel,
-    tokens: Count | None = None,
+    tokens: Several | None = None,
     texts: Int[Tensor, " texts"] | None = None,
 ) -> HiddenStateCache:
     """The first segment of each of the run's documents: what maps of the plane are read with.
@@ -167,5 +168,8 @@ def _cached(run: Run, name: str, measure: Callable[[], dict[str, Tensor]]) -> di
     with plain_arithmetic(), torch.no_grad():  # what is stored is what anybody measures
         results = measure()
     if os.access(run.path, os.W_OK):
-        save_tensors(path, results, {"memory": memory})
+        try:
+            save_tensors(path, results, {"memory": memory})
+        except DocmemError as error:  # what was measured is not lost with it
+            warnings.warn(f"The results are not kept: {error}", stacklevel=2)
     return results

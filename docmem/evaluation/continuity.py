@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from docmem.core.memory import DocumentMemory
-from docmem.editing.doc_reps import plane_extent
-from docmem.errors import Count, Natural, Positive, checked
+from docmem.editing.doc_reps import Reach, plane_extent
+from docmem.errors import Count, Natural, checked
 from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.lm.forward import plain_arithmetic
 from docmem.lm.hidden_states import HiddenStateCache
@@ -48,7 +48,7 @@ def selection_bound(memory: DocumentMemory) -> float | None:
             return None
         bound *= SLOPES[activation]
     for linear in linears:
-        bound *= torch.linalg.matrix_norm(linear.weight.detach(), 2).item()
+        bound *= torch.linalg.matrix_norm(linear.weight.detach().float(), 2).item()
     return bound
 
 
@@ -60,7 +60,7 @@ def continuity(
     memory: DocumentMemory,
     *,
     pairs: Count = 100,
-    extent: Positive | None = None,
+    extent: Reach | None = None,
     seed: Natural = 0,
 ) -> Continuity:
     """Move DocReps in random directions, by 0.001 to 1, and measure what changes.

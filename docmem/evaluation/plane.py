@@ -10,9 +10,8 @@ LM's head is the largest part. A map of more than 25 points per side is therefor
 fine, and interpolated where that is enough (`docmem.evaluation.refinement`); it says where.
 """
 
-import functools
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,13 +20,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from docmem.core.memory import DocumentMemory
-from docmem.editing.doc_reps import plane_extent
+from docmem.editing.doc_reps import Reach, plane_extent
 from docmem.errors import (
     DocmemError,
     NotNegative,
     Several,
     as_doc_reps,
-    check_positive,
     checked,
     counted,
 )
@@ -43,8 +41,6 @@ from docmem.lm.hidden_states import HiddenStateCache
 
 # Largest error at a cell's centre, in nats per token, where a map is left to interpolation.
 TOLERANCE = 0.05
-Reach = Annotated[float, functools.partial(check_positive, most=1e18)]
-"""How far a map reaches: float32 has room for what the memory makes of it."""
 
 
 class KeyPlane(NamedTuple):
@@ -181,13 +177,17 @@ def key_plane(
         extent: the square is [-extent, extent]²; None: `plane_extent`, which holds every DocRep.
         tolerance: largest error, in nats per token, that is left to interpolation in maps of more
             than 25 points per side, as `refine` says; 0: every point is measured.
-        texts: the documents whose texts these are; None: `cache` holds every document.
+        texts: the documents whose texts these are; None: those of the same titles where `cache` holds
+            some of the memory's; else it holds all.
         progress: show a bar.
 
     Raises:
         DocmemError: as `plane_of`; or if an argument cannot be, or `cache` reads the memory's
             documents in another order, or `texts` are others than it reads.
     """
+    read, known = cache.titles or [], memory.titles or []
+    if texts is None and read and {*read} < {*known}:
+        texts = torch.tensor([known.index(title) for title in read])
     check_readable(cache, memory, texts)
     memory = on_device_of(cache, memory)
     origin, axes = plane_of(memory.doc_reps.cpu())

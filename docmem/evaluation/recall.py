@@ -218,10 +218,11 @@ def completion(
     at_once = max(1, ROWS_AT_ONCE // repeats)
     parts = zip(*(tensor.split(at_once) for tensor in (ids, wanted, readers)), strict=True)
     shares = torch.cat([right(*part) for part in parts])
+    base = [greedy(model, part, new_tokens) for part in ids.split(ROWS_AT_ONCE)]
     return Completion(
         shares[:, 0].mean().item(),
         shares[:, 1:].mean().item(),  # not a number if there is no other document
-        (greedy(model, ids, new_tokens) == wanted).float().mean().item(),
+        (torch.cat(base) == wanted).float().mean().item(),
     )
 
 

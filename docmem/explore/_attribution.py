@@ -69,7 +69,7 @@ class AttributionExplorer(Explorer):
             search = search_grid(cache, self.memory)
         ce = [ce_of[title] for title in self.titles]
         self.explanation = Explanation(text, ce, ce_of[BASE_LM], search)
-        self.image.value = png_bytes(self.figure())
+        self.area.value, self.image.value = text, png_bytes(self.figure())
         return self.explanation
 
     def _on_click(self, _: ipywidgets.Button) -> None:

@@ -41,6 +41,7 @@ class RecallExplorer(Explorer):
         self.rows: Comparison
         """Under the own DocRep, the other document's, the mix, and by the base LM."""
         self.table = ipywidgets.HTML(layout={"width": "100%"})
+        self.controls: tuple[Any, ...] = ()
         first = self.lm.prompt(opening(self.documents[0]), NEW_TOKENS)
         self.recall(0, first, min(1, len(self.documents) - 1))
         super().__init__(
@@ -79,6 +80,10 @@ class RecallExplorer(Explorer):
         )  # fmt: skip
         self.document, self.other, self.mix = one, two, mix
         self.table.value = self.html()
+        for control, value in zip(self.controls, (one, two, prompt, mix), strict=False):
+            control.unobserve(self._on_change, "value")
+            control.value = value
+            control.observe(self._on_change, "value")
         return self.rows
 
     @property
@@ -104,24 +109,25 @@ class RecallExplorer(Explorer):
             readout_format=".0%", layout=wide,
         )  # fmt: skip
         self.status = ipywidgets.HTML(layout={"flex": "1 1 280px"})
-
-        def on_change(change: dict[str, Any]) -> None:
-            first_words = self.lm.prompt(opening(self.documents[one.value]), NEW_TOKENS)
-            if change["owner"] is one and prompt.value != first_words:
-                prompt.value = first_words  # which calls this again
-                return
-            with reporting(self.status, "The LM is writing …"):
-                self.recall(one.value, prompt.value, two.value, mix.value)
-
         self.controls = (one, two, prompt, mix)
         for control in self.controls:
-            control.observe(on_change, "value")
+            control.observe(self._on_change, "value")
         row = {"flex_flow": "row wrap"}
         return [
             ipywidgets.HBox([one, two], layout=row),
             prompt,
             ipywidgets.HBox([mix, self.status], layout=row),
         ]
+
+    def _on_change(self, change: dict[str, Any]) -> None:
+        """Recall what the controls say; another document brings its own first words."""
+        one, two, prompt, mix = self.controls
+        first_words = self.lm.prompt(opening(self.documents[one.value]), NEW_TOKENS)
+        if change["owner"] is one and prompt.value != first_words:
+            prompt.value = first_words  # which calls this again
+            return
+        with reporting(self.status, "The LM is writing …"):
+            self.recall(one.value, prompt.value, two.value, mix.value)
 
     @property
     def alt(self) -> str:

@@ -131,7 +131,7 @@ class TrainingExplorer(Explorer):
         """The run, once it has ended."""
         self.error: Exception | None = None
         """What ended it early, if anything."""
-        self._stopping = threading.Event()
+        self._stopping, self._ended = threading.Event(), threading.Event()
         self._drawn = 0.0
         self._curve = _Curve(config)
         self.image = ipywidgets.Image(format="png", layout={"width": "100%"})
@@ -153,7 +153,7 @@ class TrainingExplorer(Explorer):
     @property
     def training(self) -> bool:
         """Whether it is still under way."""
-        return self._thread.is_alive()
+        return not self._ended.is_set()
 
     @property
     def seconds_left(self) -> float | None:
@@ -196,7 +196,7 @@ class TrainingExplorer(Explorer):
     def close(self) -> None:
         """Stop the training, wait until it is saved, and close the widget."""
         self.stop()
-        self._thread.join()
+        self._join()
         super().close()
 
     def _end(self) -> None:
@@ -207,9 +207,12 @@ class TrainingExplorer(Explorer):
             self._join()
 
     def _join(self) -> None:
-        """Wait for the thread, open to an interrupt on every system."""
-        while self.training:
-            self._thread.join(0.2)
+        """Wait for the thread, open to an interrupt on every system.
+
+        An interrupt of `Thread.join` would make Python 3.11 and 3.12 take the thread for ended.
+        """
+        while not self._ended.wait(0.2):
+            pass
 
     def _train(self, lm: LanguageModel | None, documents: Sequence[Document] | None) -> None:
         """The thread: train, and say how it ended."""
@@ -223,7 +226,8 @@ class TrainingExplorer(Explorer):
             self.status.value = note(error_sentence(error), RED)
         finally:
             atexit.unregister(self._end)
-        self.button.disabled = True
+            self.button.disabled = True
+            self._ended.set()
 
     def on_start(self, run: Run) -> None:
         """Called by `train`: begin with the losses of a run that it goes on with."""

@@ -45,4 +45,4 @@ def folded(hooked: Hooked) -> Iterator[None]:
     try:
         yield
     finally:
-        hooked.read = memory
+        hooked.read = None

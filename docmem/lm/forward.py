@@ -157,7 +157,7 @@ def check_reading(model: Any, batches: Sequence[TokenBatch]) -> None:
     alone = model(input_ids=ids, use_cache=False).logits.float()
     read = model(**forward_inputs(model, row)).logits[:, pads:].float()
     rounding = 1e-3 if model.dtype == torch.float32 else 0.25
-    if (read - alone).norm() > rounding * alone.norm():
+    if not (read - alone).norm() <= rounding * alone.norm():  # nor where they are no numbers
         advice = "Give batch_size 1, so that nothing is padded, or" if pads else "Give"
         raise DocmemError(
             f"{type(model).__name__} reads text in a batch otherwise than alone: it does not keep "

@@ -97,7 +97,8 @@ def generate_text(
 
     Raises:
         DocmemError: if the prompt is empty, or with the continuation exceeds the LM's context; or
-            if an option is unknown, has no effect here, or is refused by transformers.
+            if an option is unknown, one of sampling or beams without effect, or refused by
+            transformers.
     """
     return generate_texts(model, tokenizer, prompt, 1, max_new_tokens=max_new_tokens, **options)[0]
 
@@ -126,7 +127,7 @@ def generate_texts(
     length = inputs["input_ids"].shape[1]
     needed = length + max_new_tokens
     context = context_of(model) or needed
-    if not prompt or length == 0:
+    if not prompt.strip() or length == 0:
         raise DocmemError("The prompt is empty; give the LM at least one word to continue.")
     check_tokens(model, inputs["input_ids"].tolist())
     if needed > context:
@@ -152,10 +153,15 @@ def generate_texts(
                 **reads_back,
             )
     except Exception as error:  # of whatever kind transformers raises
-        if not options or isinstance(error, DocmemError):
+        if not options or isinstance(error, DocmemError | torch.OutOfMemoryError):
             raise
         given = ", ".join(f"{name}={value!r}" for name, value in options.items())
         raise DocmemError(f"transformers' generate cannot work with {given}: {error}") from error
+    texts = tokenizer.batch_decode(written, skip_special_tokens=True)
+    shown = tokenizer.decode(inputs["input_ids"][0], skip_special_tokens=True)
+    if all(text.startswith(shown) for text in texts):
+        return [text[len(shown) :] for text in texts]
+    # Decoded alone, what follows may lose the space before it.
     return tokenizer.batch_decode(written[:, length:], skip_special_tokens=True)
 
 

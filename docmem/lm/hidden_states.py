@@ -95,6 +95,11 @@ class HiddenStateCache:
         self.batches = list(batches)
         self.predicted = [batch.predicted.cpu() for batch in self.batches]
         """Which tokens are predicted; on the CPU, since a GPU waits when it is asked for counts."""
+        if not all(some.any() for some in self.predicted):
+            raise DocmemError(
+                "A batch has one token in each row, so nothing in it can be predicted from what "
+                "stands before; leave it out, or give more text."
+            )
         self.doc_ids = list(doc_ids)
         self.own = range(len(self.batches)) if own is None else own
         self.blocks = find_blocks(lm.model)
@@ -118,7 +123,7 @@ class HiddenStateCache:
                 if states is None:
                     self.store.add(self._read(batch))
                 else:
-                    self.store.add(states.get(batch, self._read).to(self.device), mapped=True)
+                    self.store.add(states.get(batch, self._read), self.device, mapped=True)
             if states is not None:
                 self._read(self.batches[0])  # sets `returned`, which states on disk do not tell
             with skip_blocks(self.blocks, len(self.blocks) - 1, self.returned, None):
@@ -203,7 +208,7 @@ class HiddenStateCache:
             rows = [torch.arange(len(batch.input_ids))] * len(doc_reps)
         read = torch.cat([*rows])
         under = torch.repeat_interleave(torch.tensor([len(some) for some in rows]))
-        selections = memory.select(doc_reps.to(self.device))  # (points, memory_dim)
+        selections = memory.select(doc_reps.to(memory.doc_reps))  # (points, memory_dim)
         taken, under = read.to(self.device), under.to(self.device)
         # (read, seq, memory_dim)
         keys = memory.token_keys(states).index_select(0, taken)

@@ -150,7 +150,7 @@ class LanguageModel:
     def beginning(self, text: str, most: int | None) -> str:
         """The beginning of a text, of at most so many tokens; None: all of it."""
         if most is not None:
-            while text and len(self.tokenizer(text, verbose=False)["input_ids"]) > most:
+            while len(text) > 1 and len(self.tokenizer(text, verbose=False)["input_ids"]) > most:
                 text = text[: len(text) * 3 // 4]
         return text
 
@@ -285,10 +285,11 @@ def load_lm(
     place = placement("auto" if device is None else str(device), num_gpus)
     on = place["device_map"]
     dtype = chosen_dtype(name, dtype, "cuda" if on == "balanced" else on)
-    if name.startswith(("./", "../", "/")) and not os.path.isdir(name):  # noqa: PTH112 - long, too
+    there = os.path.isdir(name)  # noqa: PTH112 - long, too
+    if name.startswith(("./", "../", "/")) and not there:
         raise DocmemError(f"There is no folder {name!r}; give one with an LM in it, or a name.")
     repository, revision, origin = find_lm(name, lm_cache_dir)
-    if repository == name and Path(name).is_dir() and not any(Path(name).glob("*config.json")):
+    if repository == name and there and not any(Path(name).glob("*config.json")):
         raise DocmemError(
             f"The folder {name!r} holds no config.json, so it is no LM; give one that "
             "`save_pretrained` wrote, or a name."

@@ -207,7 +207,7 @@ def build_lm(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> GPTN
         pad_token_id=tokenizer.pad_token_id,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.default_generator.manual_seed(config.seed)  # a GPU's generators are the caller's
         return GPTNeoXForCausalLM(shape)
 
 

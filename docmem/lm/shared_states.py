@@ -70,7 +70,7 @@ class SharedStates:
             return found
         states = read(batch).cpu().contiguous()
         metadata = {"sha256": tensor_digest({"states": states}, {})}
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.partial")
         try:
             # Nothing waits for the disk: what a crash damages is noticed and made again.
             safetensors.torch.save_file({"states": states}, temporary, metadata)
@@ -105,9 +105,10 @@ def _mapped(path: Path) -> Tensor | None:
         with safetensors.safe_open(path, framework="pt") as opened:
             states: Tensor = opened.get_tensor("states")
             whole = (opened.metadata() or {}).get("sha256")
-        os.utime(path)
     except (OSError, safetensors.SafetensorError):
         return None
+    with suppress(OSError):  # in a folder that is only read
+        os.utime(path)
     return states if whole == tensor_digest({"states": states}, {}) else None
 
 

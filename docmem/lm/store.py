@@ -7,6 +7,7 @@ from pathlib import Path
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from docmem.errors import DocmemError
@@ -30,27 +31,27 @@ class HiddenStateStore:
         self._places: list[str] = []
         self._folder: Path | None = None
 
-    def add(self, states: Tensor, mapped: bool = False) -> None:
+    def add(self, states: Tensor, device: torch.device | None = None, mapped: bool = False) -> None:
         """Keep one tensor in the fastest place that still has room.
 
         Args:
             states: the tensor.
-            mapped: on the CPU, it lies in a file that is mapped already; there it stays.
+            device: where it is used; None: where it is.
+            mapped: it lies in a file that is mapped already, and stays there if not on a GPU.
 
         Raises:
             DocmemError: if the disk has no room either.
         """
-        if mapped and states.device.type == "cpu":
-            self._kept.append(states)
-            self._places.append("disk")
-            return
-        for place in dict.fromkeys((states.device.type, "cpu")):
+        device = states.device if device is None else device
+        for place in dict.fromkeys((device.type, "cpu")):
+            if mapped and place == "cpu":
+                break
             if self._left.get(place, 0) >= states.nbytes:
                 self._left[place] -= states.nbytes
-                self._kept.append(states if place == states.device.type else states.cpu())
+                self._kept.append(states.to(device if place == device.type else place))
                 self._places.append(place)
                 return
-        self._kept.append(self._mapped(states))
+        self._kept.append(states if mapped else self._mapped(states))
         self._places.append("disk")
 
     def _mapped(self, states: Tensor) -> Tensor:

@@ -111,7 +111,7 @@ class SelectionPicture:
     ) -> None:
         self.figure = figure or Figure(figsize=(10.6, 7.0), dpi=100)
         self.labelled = labelled
-        self.name = drawable(name or run.config.key_activation, 24)
+        self.name = name or run.config.key_activation
         self.history = run.load_history()
         self.negative = NEGATIVE_LABELS[run.config.negative_key_type]
         self.epochs = run.config.num_epochs
@@ -152,7 +152,9 @@ class SelectionPicture:
         curve.tick_params(labelsize=8)
         self.curves = draw_history(curve, [], tau, run.config.negative_key_type)
         self.cursor = curve.axvline(0, color=INK, lw=1)
-        headline = f"{self.name} memory"
+        # Of several side by side the name ends before the epoch, letters being 0.12 inches wide.
+        letters = 24 if figure is figure.figure else max(6, int((width - 3) / 0.12) - 7)
+        headline = f"{drawable(self.name, letters)} memory"
         if figure is figure.figure:
             headline += ": selection of each entry by each document"
         start = 0.127 / width if self.labelled else left

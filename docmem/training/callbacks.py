@@ -114,18 +114,21 @@ class Tracker:
 
     def __init__(self, name: str) -> None:
         self.library = imported(name, name)
+        self.begun = False
 
     def on_start(self, run: Run) -> None:
         """Begin a run of the project docmem, named as the run's folder."""
         self.library.init(project="docmem", name=run.path.name, config=to_dict(run.config))
+        self.begun = True
 
     def on_epoch(self, epoch: Epoch) -> None:
         """Log the losses."""
         self.library.log({name: getattr(epoch, name) for name in LOSSES}, step=epoch.epoch)
 
     def on_end(self, run: Run) -> None:
-        """End it."""
-        self.library.finish()
+        """End it, if it could begin."""
+        if self.begun:
+            self.library.finish()
 
 
 def logger(name: LoggerName) -> TensorBoard | Tracker:

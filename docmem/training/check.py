@@ -78,7 +78,7 @@ def _findings(path: Path, repair: bool) -> list[Finding]:
     def describe_again() -> None:
         Run(path, load_tensors(path / CHECKPOINT)[1]["run"]).save_description()
 
-    again = describe_again if (path / CHECKPOINT).exists() else None
+    again = describe_again if os.path.exists(path / CHECKPOINT) else None  # noqa: PTH110
     found = [look("run.json", lambda: Run.open(path), None, again)]
     if found[0].state not in ("whole", "repaired"):
         return found

@@ -131,8 +131,12 @@ def join(config: TrainConfig) -> Processes:
             f"device is {config.device!r} and num_gpus is {config.num_gpus}, but each of the "
             f"{count} processes has one device of its own. Leave both out, or give device cpu."
         )
-    on_cpu = config.device == "cpu" or config.num_gpus == 0 or not torch.cuda.is_available()
-    if on_cpu or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "yes", "1"):
+    told = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "yes", "1")
+    no_gpu = told or not torch.cuda.is_available()
+    if config.device == "cuda" and no_gpu:
+        why = "accelerate was told to use the CPU" if told else "torch can use none on this machine"
+        raise DocmemError(f"device is 'cuda', and {why}. Give auto, cpu, or start it where one is.")
+    if config.device == "cpu" or config.num_gpus == 0 or no_gpu:
         device, backend = "cpu", "gloo"
     else:
         here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", count)), torch.cuda.device_count()

@@ -170,7 +170,8 @@ class Run:
             write_texts(self.path / TEXTS, read_parts(documents, self.config))
         self.save_description()
         for leftover in filter(is_partial, self.path.rglob("*")):
-            leftover.unlink()
+            if leftover.parent.name != "measured":  # where others may be writing
+                leftover.unlink()
 
     def save_description(self) -> None:
         """Write run.json."""
@@ -190,7 +191,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether the memory of the last epoch is saved."""
-        saved = (self.path / "memory" / "model.safetensors").exists()
+        saved = os.path.exists(self.path / "memory" / "model.safetensors")  # noqa: PTH110
         return len(self.load_history()) >= self.config.num_epochs and saved
 
     def check_there(self) -> None:
@@ -227,8 +228,8 @@ class Run:
         self.check_there()
         if not (self.path / "memory").is_dir():
             raise DocmemError(f"{self.path} has no memory yet; train it first.")
-        if not (self.path / "memory" / "config.json").exists():
-            raise DocmemError(f"There is no file {self.path / 'memory' / 'config.json'}. {HINT}")
+        with reading(self.path / "memory"):
+            (self.path / "memory" / "config.json").stat()
         memory = DocumentMemory.from_pretrained(self.path / "memory")
         lm, shape = self.description["lm"], memory.config
         expected = self.config.memory_config(shape.d_model, len(self.titles)), lm["fingerprint"]
@@ -243,8 +244,10 @@ class Run:
     def snapshots(self) -> list[str]:
         """The files of snapshots, in the order of the epochs."""
         self.check_there()
-        files = sorted((self.path / "snapshots").glob("*.safetensors"))
-        return [f"snapshots/{file.name}" for file in files]
+        folder = self.path / "snapshots"
+        with reading(folder):
+            files = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208 - or raises
+        return [f"snapshots/{name}" for name in files if name.endswith(".safetensors")]
 
     def drop_snapshots_after(self, epoch: int) -> None:
         """Delete snapshots that were written and whose checkpoint was not: they are taken again."""
@@ -368,8 +371,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise DocmemError(
-            f"Another process is training in {folder}. Wait until it has ended, or choose "
-            "another folder."
+            f"Another training, or a check, is at work in {folder}. Wait, or choose another one."
         ) from error
     except OSError as error:
         raise DocmemError(f"Could not write in {folder}: {error}.") from error
@@ -394,5 +396,5 @@ def is_partial(path: Path) -> bool:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a file may lie in a folder where no run has begun."""
-    return path.name in (LOCK, TEXTS) or is_partial(path)
+    """Whether a file may lie in a folder where no run has begun; systems leave hidden ones."""
+    return path.name == TEXTS or (path.name.startswith(".") and not path.is_dir())

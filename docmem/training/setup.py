@@ -1,6 +1,7 @@
 """What a configuration stands for: its documents, its LM, its untrained memory, its folder."""
 
 import json
+import threading
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,13 @@ from torch import Tensor
 
 from docmem.core.blocks import lm_fingerprint
 from docmem.core.memory import DocumentMemory
-from docmem.documents import PAPER_TITLES, Document, is_folder, load_documents
+from docmem.documents import (
+    PAPER_TITLES,
+    WIKITEXT_CONFIGS,
+    Document,
+    is_folder,
+    load_documents,
+)
 from docmem.errors import DocmemError, check_text, check_titles
 from docmem.lm.loading import LanguageModel, load_lm
 from docmem.training.config import TrainConfig
@@ -21,6 +28,7 @@ from docmem.training.doc_reps import spread_doc_reps
 from docmem.training.origin import origin_of
 from docmem.training.texts import digest_of
 
+_SEEDING = threading.Lock()  # weights are drawn by a generator that all threads share
 LINES = ("Cc", "Zl", "Zp")
 """What Unicode calls control characters, and ends of lines and paragraphs."""
 
@@ -37,7 +45,7 @@ def configured_documents(config: TrainConfig) -> list[Document]:
         config.source,
         None if titles else count,
         titles=titles,
-        seed=config.seed if config.source.startswith("wikitext-") else None,
+        seed=config.seed if config.source in WIKITEXT_CONFIGS else None,
         cache_dir=config.data_cache_dir,
     )
 
@@ -66,8 +74,8 @@ def check_given_lm(config: TrainConfig, lm: LanguageModel) -> None:
             f"dtype is {config.dtype}, and the LM that was given is in {lm.dtype}. Leave dtype "
             "out, or load the LM with it."
         )
-    counted = {None: config.device, 0: "cpu"}
-    if not counted.get(config.num_gpus, "cuda").startswith(("auto", lm.device.type)):
+    wanted = {None: config.device, 0: "cpu"}.get(config.num_gpus, "cuda")
+    if wanted not in ("auto", lm.device.type, str(lm.device)):
         raise DocmemError(
             f"device is {config.device} and num_gpus {config.num_gpus}, and the LM that was "
             f"given is on {lm.device}. Leave them out, or load the LM there."
@@ -123,8 +131,8 @@ def new_memory(
         DocmemError: if `doc_reps` has another shape than the memory's, or is not finite; or if the
             memory is larger than what is free.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+    with _SEEDING, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.seed)  # a GPU's generators are the caller's
         titles = [document.title for document in documents]
         shape = config.memory_config(lm.d_model, len(documents))
         try:

@@ -105,6 +105,7 @@ def train(
     finished = run is not None and run.finished and run.is_readable()
     processes.check_same((description, folder, run is None, finished))
     if run is not None and finished:
+        processes.alone(run.save_description)  # num_epochs may be fewer than were planned
         return run
     with processes.together():
         cache = cache_hidden_states(

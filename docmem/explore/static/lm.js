@@ -111,7 +111,9 @@ export async function loadLM({ config, tensors, tokenizer, memory, layer, texts 
   async function write({ prompt, docRep, maxNewTokens, onPart, signal }) {
     const ids = encode(prompt);
     const [given, all] = [ids.length, ids.length + maxNewTokens];
-    if (!given) throw new Error("The prompt is empty; give the LM at least one word to continue.");
+    if (!given || !prompt.trim()) {
+      throw new Error("The prompt is empty; give the LM at least one word to continue.");
+    }
     const read = reader(all, memoryUnder(docRep));
     const takeTurns = turns(signal);
     const written = () => decode(ids.slice(given), false);

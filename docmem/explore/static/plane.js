@@ -214,9 +214,9 @@ export function render({ model, el }) {
     newest = nextNumber();
     moving = kind === "move";
     pending = false;
-    model.send({ kind, number: newest, x: point[0], y: point[1], ...more });
     clearTimeout(silentTimer);
     silentTimer = setTimeout(() => say("Waiting for the kernel …"), SILENT_MS);
+    model.send({ kind, number: newest, x: point[0], y: point[1], ...more }); // may answer at once
   };
 
   const rest = (write) => {
@@ -256,6 +256,7 @@ export function render({ model, el }) {
   };
 
   const startWalk = () => {
+    if (from.value === to.value) return;
     const [start, end] = [from, to].map((select) => scene.points[select.value]);
     let began = null;
     play.textContent = "❚❚ Stop";
