@@ -20,6 +20,7 @@ from docmem.errors import (
     DocmemError,
     Natural,
     check_fields,
+    check_path,
     check_text,
     check_title,
     check_titles,
@@ -136,6 +137,7 @@ def documents_in(folder: Path) -> tuple[list[Path], list[str]]:
     Raises:
         DocmemError: if the folder is missing, a file, or cannot be read.
     """
+    check_path("documents", folder)
     try:
         there = [*folder.iterdir()] if folder.is_dir() else None
     except OSError as error:

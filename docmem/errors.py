@@ -364,8 +364,7 @@ def check_titles(titles: Sequence[str], files: Sequence[str] = ()) -> None:
 def check_title(title: str, titles: Collection[str]) -> None:
     """Raise unless a title is among `titles`; the nearest are named."""
     if title not in titles:
-        hint = did_you_mean(title, titles)
-        raise DocmemError(f"There is no document called {title!r}.{hint}")
+        raise DocmemError(f"There is no document called {title!r}.{did_you_mean(title, titles)}")
 
 
 def check_index(name: str, index: int, count: int, otherwise: str) -> int:
@@ -384,8 +383,9 @@ def counted(count: int, thing: str, things: str = "") -> str:
 
 def did_you_mean(title: str, titles: Iterable[str]) -> str:
     """A suffix for an error, "Did you mean …?"; empty if no title is close."""
-    near = difflib.get_close_matches(title, list(titles), n=3, cutoff=0.3)
-    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    known = {one.lower(): one for one in titles}
+    near = difflib.get_close_matches(title.lower(), known, n=3, cutoff=0.3)
+    return f" Did you mean {' or '.join(repr(known[n]) for n in near)}?" if near else ""
 
 
 def fault_of(error: Exception) -> str:

@@ -275,3 +275,13 @@ def test_every_article_has_its_form_and_length(path: Path):
 def test_a_seed_without_a_number_to_choose_is_refused() -> None:
     with pytest.raises(DocmemError, match="seed has no effect without max_documents"):
         load_documents(seed=3)
+
+
+def test_titles_are_suggested_whatever_their_case() -> None:
+    with pytest.raises(DocmemError, match="Did you mean 'Ilse Marrowyn'"):
+        load_documents(titles=["ILSE MARROWYN"])
+
+
+def test_a_folder_behind_a_tilde_is_written_out() -> None:
+    with pytest.raises(DocmemError, match="where ~ means nothing; write"):
+        load_documents("~/texts")

@@ -74,7 +74,7 @@ load_documents(docs) | source
 load_documents("") | source
 load_documents("  ") | source
 load_documents("nowhere") | 'nowhere'
-load_documents("x" * 5000) | cannot be read
+load_documents("x" * 5000) | cannot be a path
 load_documents(Path("nowhere")) | 'nowhere'
 load_documents(file) | a_file is a file
 load_documents(run) | source, Run

@@ -167,7 +167,7 @@ def made_up_attribution(
     ("made", "expected"),
     [
         (made_up_attribution((0.96, 0.96, 0.2), 0.01, 0.2), ["holds"] * 4),
-        (made_up_attribution((0.96, 0.5, 0.1), 0.3, 0.2),
+        (made_up_attribution((0.96, 0.5, 0.098), 0.3, 0.2),
          ["partly", "does not hold", "does not hold", "holds"]),
         (made_up_attribution((0.5, 0.5, 0.02), 0.7, 0.2), ["does not hold"] * 4),
         (made_up_attribution((0.96, 0.96, 0.2), 0.01, 1.2), ["inconclusive"] * 4),

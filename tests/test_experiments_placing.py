@@ -152,7 +152,7 @@ def made_up(lm: dict[str, float], rest: dict[str, float]) -> placing.Results:
     """Five seeds a little apart, of values that every seed has."""
 
     def placed(values: dict[str, float], step: float) -> placing.Placed:
-        seeds = {key: [value + step * n for n in range(5)] for key, value in values.items()}
+        seeds = {key: [value + step * n for n in range(-2, 3)] for key, value in values.items()}
         return placing.Placed(**seeds, recognised=[10] * 5, map=[])
 
     placings = {"usual": placed(rest, 0.001), "lm": placed(lm, 0.002), "shuffled": placed(rest, 0)}

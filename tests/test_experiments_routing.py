@@ -162,7 +162,7 @@ def made_up_routes(
     ("made", "expected"),
     [
         (made_up_routes(0.95, 0.05, 0.01, 0.2), ["holds"] * 4),
-        (made_up_routes(0.85, 0.2, 0.1, 0.1), ["does not hold"] * 4),
+        (made_up_routes(0.85, 0.2, 0.1, 0.098), ["does not hold"] * 4),
         (made_up_routes(0.95, 0.05, 0.01, 0.2, own=1.1), ["inconclusive"] * 4),
     ],
 )
@@ -281,7 +281,7 @@ def made_up_ways(
     [
         (made_up_ways(1.5, 0.5, 0.5, 0.7), ["holds"] * 5),
         (made_up_ways(0.8, 1.5, 1.5, 0.3), ["does not hold"] * 5),
-        (made_up_ways(1.5, 1.5, 0.5, 0.5),
+        (made_up_ways(1.5, 1.5, 0.5, 0.494),
          ["holds", "does not hold", "holds", "holds", "does not hold"]),
         (made_up_ways(1.5, 0.5, 0.5, 0.7, own=1.1), ["inconclusive"] * 5),
     ],

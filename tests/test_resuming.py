@@ -310,3 +310,13 @@ def test_a_run_with_fewer_epochs_than_planned_is_finished_on_disk_too(
     fewer = train(replace(config, num_epochs=3), lm=toy_lm(), documents=DOCUMENTS, progress=False)
     assert fewer.finished
     assert Run.open(config.save_dir).finished
+
+
+def test_a_finished_run_is_opened_and_nothing_is_written(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(config, lm=toy_lm(), documents=DOCUMENTS, progress=False)
+    before = files(config.save_dir)
+    monkeypatch.setattr(docmem.training.run, "write_json", raising(AssertionError("written")))
+    assert train(config, lm=toy_lm(), documents=DOCUMENTS, progress=False).finished
+    assert files(config.save_dir) == before

@@ -224,6 +224,7 @@ def test_documents_given_in_python_are_not_taken_for_the_encyclopedia(
         ("a.toml", 'seed = "1"', "seed is '1'"),
         ("a.toml", "lr = nan", "lr is nan"),
         ("a.toml", "seed = ", "cannot be read as settings"),
+        ("a.toml", "max_segments = 1\nmax_segements = 2", "says max_segments 2 times"),
         ("a.toml", "[memory]\nkey_dim = 2", "memory"),
         ("a.json", "[1]", "cannot be read as settings"),
         ("a.json", "{", "cannot be read as settings"),

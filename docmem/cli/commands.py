@@ -238,11 +238,11 @@ class Check:
         status = 0
         for path in self.runs:
             found = check(path, self.repair)
-            bad = [one for one in found if one.state != "whole"]
+            bad = [one for one in found if one.state not in ("whole", "repaired")]
             print(f"{path}: {len(found) - len(bad)} of {len(found)} files are whole.")
-            for one in bad:
+            for one in (one for one in found if one.state != "whole"):
                 print(f"    {one.state:9} {one.file}: {one.note}")
-            status |= any(one.state != "repaired" for one in bad)
+            status |= bool(bad)
         return status
 
 

@@ -177,8 +177,8 @@ def key_plane(
         extent: the square is [-extent, extent]²; None: `plane_extent`, which holds every DocRep.
         tolerance: largest error, in nats per token, that is left to interpolation in maps of more
             than 25 points per side, as `refine` says; 0: every point is measured.
-        texts: the documents whose texts these are; None: those of the same titles where `cache` holds
-            some of the memory's; else it holds all.
+        texts: the documents whose texts these are; None: those of the same titles where `cache`
+            holds some of the memory's; else it holds all.
         progress: show a bar.
 
     Raises:

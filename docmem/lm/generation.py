@@ -16,6 +16,7 @@ from docmem.errors import (
     check_type,
     check_unicode,
     checked,
+    counted,
     did_you_mean,
     plain,
 )
@@ -132,7 +133,7 @@ def generate_texts(
     check_tokens(model, inputs["input_ids"].tolist())
     if needed > context:
         raise DocmemError(
-            f"The prompt has {length} tokens and {max_new_tokens} more were asked for, "
+            f"The prompt has {counted(length, 'token')} and {max_new_tokens} more were asked for, "
             f"but the LM's context is {context} tokens. Shorten one of them."
         )
     for name, most in (("min_length", needed), ("min_new_tokens", max_new_tokens)):

@@ -61,7 +61,7 @@ def read_settings(
             return config, []
         if "preset" in content:
             raise DocmemError("a preset is no setting; give --preset beside --config.")
-        content = {"max_segments" if n == MISSPELT else n: value for n, value in content.items()}
+        content = _once([("max_segments" if n == MISSPELT else n, v) for n, v in content.items()])
         return dataclasses.replace(start, **content), [*content]
     except DocmemError as error:
         raise DocmemError(f"{path}: {error}") from error
@@ -98,7 +98,7 @@ def _with_its_documents(config: TrainConfig, told: list[dict[str, Any]]) -> Trai
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The pairs of a JSON object as a dict; ValueError if a name stands twice."""
+    """The pairs of an object as a dict; ValueError if a name stands twice."""
     for name, count in Counter(name for name, _ in pairs).items():
         if count > 1:
             raise ValueError(f"it says {name} {count} times")

@@ -105,7 +105,8 @@ def train(
     finished = run is not None and run.finished and run.is_readable()
     processes.check_same((description, folder, run is None, finished))
     if run is not None and finished:
-        processes.alone(run.save_description)  # num_epochs may be fewer than were planned
+        if not Run.open(run.path).finished:  # it had more epochs to do
+            processes.alone(run.save_description)
         return run
     with processes.together():
         cache = cache_hidden_states(
