@@ -103,18 +103,6 @@ def test_evaluation_rejects_another_lm(mine: tuple[LanguageModel, Run]) -> None:
             measuring(mine[1], lambda: toy_lm("gpt2"))
 
 
-def test_a_map_of_some_documents_names_them_by_their_titles(
-    trained: tuple[LanguageModel, Run],
-) -> None:
-    lm, run = trained
-    memory, some = run.load_memory(), torch.tensor([2, 1])
-    read = cached.first_segments(run, lm, texts=some)
-    found, told = key_plane(read, memory, points=3), key_plane(read, memory, points=3, texts=some)
-    assert found.documents.tolist() == told.documents.tolist() == [2, 1]
-    assert torch.equal(found.shares, told.shares)
-    assert found.shares[0] == 0
-
-
 def test_what_was_measured_is_returned_where_it_cannot_be_kept(
     mine: tuple[LanguageModel, Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -177,17 +177,13 @@ def key_plane(
         extent: the square is [-extent, extent]²; None: `plane_extent`, which holds every DocRep.
         tolerance: largest error, in nats per token, that is left to interpolation in maps of more
             than 25 points per side, as `refine` says; 0: every point is measured.
-        texts: the documents whose texts these are; None: those of the same titles where `cache`
-            holds some of the memory's; else it holds all.
+        texts: the documents whose texts these are; None: they count from 0, as `cache` reads them.
         progress: show a bar.
 
     Raises:
         DocmemError: as `plane_of`; or if an argument cannot be, or `cache` reads the memory's
             documents in another order, or `texts` are others than it reads.
     """
-    read, known = cache.titles or [], memory.titles or []
-    if texts is None and read and {*read} < {*known}:
-        texts = torch.tensor([known.index(title) for title in read])
     check_readable(cache, memory, texts)
     memory = on_device_of(cache, memory)
     origin, axes = plane_of(memory.doc_reps.cpu())
