@@ -105,8 +105,7 @@ def train(
     finished = run is not None and run.finished and run.is_readable()
     processes.check_same((description, folder, run is None, finished))
     if run is not None and finished:
-        if not Run.open(run.path).finished:  # it had more epochs to do
-            processes.alone(run.save_description)
+        processes.alone(end_planned, run)
         return run
     with processes.together():
         cache = cache_hidden_states(
@@ -134,6 +133,12 @@ def train(
         finally:
             tell(watcher, "on_end", run)
     return run
+
+
+def end_planned(run: Run) -> None:
+    """Write that a run has as many epochs as it has, where it was to have more; else nothing."""
+    if not Run.open(run.path).finished:
+        run.save_description()
 
 
 @contextmanager
