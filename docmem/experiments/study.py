@@ -20,6 +20,10 @@ from docmem.experiments.pool import RunPool
 from docmem.plots.style import STYLE, headline, new_figure
 
 R = TypeVar("R")
+EPOCHS = "{hook_memory_dim} entries, {num_epochs} epochs of {method}"
+USUAL = f"{{max_labels}} documents of at most {{max_segments}} segments, {EPOCHS}"
+DOTS, DRAWN = "a dot for each of {seeds} seeds", "A seed draws documents, DocReps and weights."
+"""Parts of what is said of a training, with its settings' names to be filled in."""
 
 
 class Study(ABC, Generic[R]):
@@ -39,11 +43,7 @@ class Study(ABC, Generic[R]):
     """One per claim, None where any will do; the claims after the last decide nothing."""
     caption: ClassVar[str] = ""
     """How to read the figure, for the line under its title; `{results.…}` is filled in."""
-    trains: ClassVar[str] = (
-        "{max_labels} documents of at most {max_segments} segments, {hook_memory_dim} entries, "
-        "{num_epochs} epochs of {method}, a dot for each of {seeds} seeds, unless said otherwise. "
-        "A seed draws documents, DocReps and weights."
-    )
+    trains: ClassVar[str] = f"{USUAL}, {DOTS}, unless said otherwise. {DRAWN}"
     """What was trained, after the caption; settings, the optimizer's `{method}`, `{seeds}`."""
 
     @abstractmethod

@@ -18,7 +18,7 @@ from docmem.experiments.drawing import dot_panels, stacked
 from docmem.experiments.invented import invented
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import alike, below, highest, more, spreads, values_of
-from docmem.experiments.study import Study, columns
+from docmem.experiments.study import DOTS, DRAWN, Study, columns
 from docmem.training.run import Run
 
 COUNTS: dict[int, int | None] = {10: None, 20: None}
@@ -94,8 +94,7 @@ class Capacity(Study[Results]):
     )
     trains = (
         "one segment of each document, {hook_memory_dim} entries unless said otherwise, "
-        "{num_epochs} epochs of {method}, a dot for each of {seeds} seeds. A seed draws documents, "
-        "DocReps and weights."
+        f"{{num_epochs}} epochs of {{method}}, {DOTS}. {DRAWN}"
     )
 
     def measure(self, pool: RunPool) -> Results:

@@ -25,7 +25,7 @@ from docmem.experiments.pool import RunPool
 from docmem.experiments.questions import Question, load_questions, read_answers
 from docmem.experiments.rivals_lora import LoRA
 from docmem.experiments.stats import above, differences, more, spread, spreads, values_of
-from docmem.experiments.study import Study, columns
+from docmem.experiments.study import DOTS, DRAWN, EPOCHS, Study, columns
 from docmem.lm.loading import LanguageModel
 from docmem.plots.style import FAINT, INK, NEGATIVE, OWN
 from docmem.training.run import Run
@@ -122,10 +122,7 @@ class Knowledge(Study[Results]):
         f"memory reads a document's first {SEGMENTS} segments; those called “and …” read as many "
         "words more. Last, the twenty questions that one was trained on."
     )
-    trains = (
-        "{max_labels} documents, {hook_memory_dim} entries, {num_epochs} epochs of {method}, a dot "
-        "for each of {seeds} seeds. A seed draws documents, DocReps and weights."
-    )
+    trains = f"{{max_labels}} documents, {EPOCHS}, {DOTS}. {DRAWN}"
 
     def measure(self, pool: RunPool) -> Results:
         """Train on every kind of text, and ask the same questions of all."""

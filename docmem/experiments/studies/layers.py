@@ -16,7 +16,7 @@ from docmem.experiments.claims import Claim, Claims
 from docmem.experiments.drawing import band, dots, shade
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import OWN_MARGIN, more, spreads, values_of
-from docmem.experiments.study import Study
+from docmem.experiments.study import DRAWN, USUAL, Study
 from docmem.plots.style import FAINT, whole_epochs
 
 MOST_LAYERS = 4
@@ -75,11 +75,7 @@ class Layers(Study[Results]):
         "Mean in a band of one standard deviation; dashed: the seconds in which the last layer's "
         "memory is trained."
     )
-    trains = (
-        "{max_labels} documents of at most {max_segments} segments, {hook_memory_dim} entries, "
-        "{num_epochs} epochs of {method}, {seeds} seeds. A seed draws documents, DocReps and "
-        "weights."
-    )
+    trains = f"{USUAL}, {{seeds}} seeds. {DRAWN}"
 
     def measure(self, pool: RunPool) -> Results:
         """Train a memory at each layer; keep what it learned in every epoch, and the time."""

@@ -24,7 +24,7 @@ from docmem.experiments.drawing import dot_rows, stacked
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import above, correlation, highest, spreads
 from docmem.experiments.studies.activation import OPEN
-from docmem.experiments.study import Study, columns
+from docmem.experiments.study import DOTS, DRAWN, EPOCHS, Study, columns
 from docmem.plots.style import GUIDANCE, INK
 from docmem.training.run import Run
 
@@ -96,10 +96,7 @@ class Length(Study[Results]):
         f"Ten documents cut to {min(LENGTHS)} to {max(LENGTHS)} segments; above the first seed. "
         "Under the line: by its definition larger for longer texts, or untouched by training."
     )
-    trains = (
-        "{hook_memory_dim} entries, {num_epochs} epochs of {method}, a dot for each of {seeds} "
-        "seeds. A seed draws documents, DocReps and weights."
-    )
+    trains = f"{EPOCHS}, {DOTS}. {DRAWN}"
 
     def measure(self, pool: RunPool) -> Results:
         """Train every activation on cut documents; take every size."""

@@ -20,7 +20,7 @@ from docmem.experiments.drawing import band, shade
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import highest, more, spreads, values_of
 from docmem.experiments.studies.activation import OPEN
-from docmem.experiments.study import Study, columns
+from docmem.experiments.study import DRAWN, USUAL, Study, columns
 from docmem.plots.style import plain_log_ticks
 from docmem.training.run import Run
 
@@ -84,11 +84,7 @@ class Nonlinear(Study[Results]):
     finding = "A deeper key generator opens fewer entries and leaves more of them dead"
     needs = ("holds", None, "holds")
     caption = "Mean of all seeds in a band of one standard deviation; random negatives."
-    trains = (
-        "{max_labels} documents of at most {max_segments} segments, {hook_memory_dim} entries, "
-        "{num_epochs} epochs of {method}, {seeds} seeds. A seed draws documents, DocReps and "
-        "weights."
-    )
+    trains = f"{USUAL}, {{seeds}} seeds. {DRAWN}"
 
     def measure(self, pool: RunPool) -> Results:
         """Train every depth with every seed; measure the selections after whole epochs."""

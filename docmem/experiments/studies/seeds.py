@@ -15,7 +15,7 @@ from docmem.experiments.drawing import dots
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import OWN_MARGIN, below, more, spread, spreads, values_of
 from docmem.experiments.studies.capacity import Known, one_run
-from docmem.experiments.study import Study, columns
+from docmem.experiments.study import DOTS, USUAL, Study, columns
 from docmem.training.run import Run
 
 VARIED = ("documents", "places", "weights", "all")
@@ -49,10 +49,7 @@ class Seeds(Study[Results]):
     finding = "From seed to seed, documents are known about equally well"
     needs = ("holds", "holds")
     caption = "Seeds differ in what stands under a column, and have all else of seed 1."
-    trains = (
-        "{max_labels} documents of at most {max_segments} segments, {hook_memory_dim} entries, "
-        "{num_epochs} epochs of {method}, a dot for each of {seeds} seeds."
-    )
+    trains = f"{USUAL}, {DOTS}."
 
     def measure(self, pool: RunPool) -> Results:
         """Train with one thing varied at a time; measure what each memory knows."""
