@@ -20,7 +20,7 @@ from docmem.errors import DocmemError
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
 from docmem.training.history import Epoch
-from docmem.training.run import Run
+from docmem.training.run import Run, is_partial
 from docmem.training.train import train
 
 EPOCHS = 7
@@ -268,23 +268,40 @@ def test_lock_of_another_process_holds_until_it_is_killed(go, whole: Run, config
 KILLED_WHILE_WRITING = """
 import os, signal, sys
 from pathlib import Path
-import safetensors.torch, torch
+import torch
 from toys import DOCUMENTS, quick_config, toy_lm
 from docmem.training.train import train
 
 torch.set_num_threads(1)
-save = safetensors.torch.save_file
+write = Path.write_bytes
 
-def save_file(tensors, path, metadata):
-    save(tensors, path, metadata)
-    checkpoint = Path(path).parent / "checkpoint.safetensors"
-    if checkpoint.name in Path(path).name and checkpoint.exists():
-        Path(path).write_bytes(Path(path).read_bytes()[:1000])
+def write_bytes(path, data):
+    checkpoint = path.parent / "checkpoint.safetensors"
+    if checkpoint.name in path.name and checkpoint.exists():
+        write(path, data[:1000])
         os.kill(os.getpid(), signal.SIGKILL)
+    return write(path, data)
 
-safetensors.torch.save_file = save_file
+Path.write_bytes = write_bytes
 train(quick_config(Path(sys.argv[1])), lm=toy_lm(), documents=DOCUMENTS, progress=False)
 """
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no largest file")
+def test_what_a_kill_leaves_of_a_write_is_known_as_a_partial_file(tmp_path: Path):
+    killed = """
+import resource, signal, sys, torch
+from pathlib import Path
+from docmem.core.files import save_tensors
+
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # the system kills at the first byte too many
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+save_tensors(Path(sys.argv[1]), {"x": torch.zeros(10_000)}, {})
+"""
+    child = subprocess.run([sys.executable, "-c", killed, str(tmp_path / "t.safetensors")])
+    assert child.returncode == -signal.SIGXFSZ
+    assert [is_partial(path) for path in tmp_path.iterdir()] == [True]
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from docmem.core import files
 from docmem.core.config import MemoryConfig
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError
@@ -92,7 +91,7 @@ def test_a_disk_that_is_full_leaves_the_memory_that_was_there(
     def full(*_, **__) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(files.safetensors.torch, "save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(DocmemError, match=r"Could not write .* Nothing there was changed"):
         make().save_pretrained(tmp_path)
     kept = DocumentMemory.from_pretrained(tmp_path)

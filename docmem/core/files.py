@@ -30,15 +30,12 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.parent / f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.partial"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-        rights = temporary.stat().st_mode  # what the umask gives; safetensors would keep 0600
         yield temporary
-        temporary.chmod(rights)
         _sync(temporary)
         temporary.replace(path)
         with suppress(OSError):  # not every system or disk can do this to a folder
             _sync(path.parent)
-    except (OSError, safetensors.SafetensorError) as error:
+    except OSError as error:
         raise DocmemError(
             f"Could not write {path}: {error}. Nothing there was changed; "
             "free some space or choose another folder, then run the same command again."
@@ -84,8 +81,8 @@ def save_tensors(
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # One entry, since safetensors writes several in any order: the same content, the same bytes.
     header = f"{json.dumps(metadata)}\n{tensor_digest(contiguous, metadata)}"
-    with replacing(path) as temporary:
-        safetensors.torch.save_file(contiguous, temporary, metadata={"docmem": header})
+    with replacing(path) as temporary:  # `save_file` would leave a file of its own when killed
+        temporary.write_bytes(safetensors.torch.save(contiguous, {"docmem": header}))
 
 
 @contextmanager

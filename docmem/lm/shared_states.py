@@ -73,9 +73,9 @@ class SharedStates:
         temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.partial")
         try:
             # Nothing waits for the disk: what a crash damages is noticed and made again.
-            safetensors.torch.save_file({"states": states}, temporary, metadata)
+            temporary.write_bytes(safetensors.torch.save({"states": states}, metadata))
             temporary.replace(path)
-        except (OSError, safetensors.SafetensorError) as error:
+        except OSError as error:
             raise self._failed(error) from error
         finally:
             temporary.unlink(missing_ok=True)

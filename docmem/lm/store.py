@@ -62,7 +62,7 @@ class HiddenStateStore:
         path = self._folder / f"{len(self._kept)}.safetensors"
         try:
             # The folder goes with the process: nothing waits for the disk, as `save_tensors` does.
-            safetensors.torch.save_file({"states": states.cpu().contiguous()}, path)
+            path.write_bytes(safetensors.torch.save({"states": states.cpu().contiguous()}))
             with safetensors.safe_open(path, framework="pt") as opened:
                 return opened.get_tensor("states")
         except (OSError, safetensors.SafetensorError) as error:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 from toys import DOCUMENTS, quick_config, toy_lm
 
@@ -176,19 +175,17 @@ class Faults:
     @contextlib.contextmanager
     def armed(self, at: int, act: Callable[[], None]) -> Iterator[None]:
         """Within: from call number `at` on, each call acts instead; -1 only counts."""
-        save, text, data = safetensors.torch.save_file, Path.write_text, Path.write_bytes
-        sync = os.fsync
+        text, data, sync = Path.write_text, Path.write_bytes, os.fsync
 
         def half(write: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
             try:
                 self.hit()
             except BaseException:
-                Path(arguments[1] if write is save else arguments[0]).touch()
+                Path(arguments[0]).touch()
                 raise
             return write(*arguments, **options)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(safetensors.torch, "save_file", lambda *a, **o: half(save, *a, **o))
             patch.setattr(Path, "write_text", lambda *a, **o: half(text, *a, **o))
             patch.setattr(Path, "write_bytes", lambda *a, **o: half(data, *a, **o))
             patch.setattr(os, "fsync", lambda handle: (self.hit(), sync(handle))[1])
