@@ -168,8 +168,8 @@ def test_a_training_is_under_way_until_its_thread_has_ended_it(
     """Python 3.11 and 3.12 take a thread for ended whose `join` an interrupt has ended."""
     go = slowly(2)
     explorer = begin(config, lm)
-    threading.Timer(0.3, _thread.interrupt_main).start()
-    threading.Timer(0.9, go.set).start()
+    threading.Timer(0.8, _thread.interrupt_main).start()
+    threading.Timer(1.6, go.set).start()
     run = explorer.wait()
     assert not explorer.training
     assert len(run.load_history()) == 2

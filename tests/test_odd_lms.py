@@ -14,10 +14,11 @@ import torch
 from slow import slow
 from tokenizers.processors import TemplateProcessing
 from toys import CONTEXT, DOCUMENTS, WIDTH, quick_config, toy_lm, toy_tokenizer
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 import docmem
 from docmem import explore
+from docmem.core.config import MemoryConfig
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document
@@ -29,7 +30,9 @@ from docmem.evaluation.continuations import compare, opening, recall
 from docmem.evaluation.plane import along_line, key_plane
 from docmem.evaluation.recall import completion, sampled
 from docmem.evaluation.search import search_descent
+from docmem.lm.forward import forward_inputs
 from docmem.lm.generation import generate, generate_text, read_prompts
+from docmem.lm.head import cross_entropy
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import TrainConfig
@@ -67,6 +70,34 @@ def odd_lm(kind: str) -> LanguageModel:
 def test_an_lm_that_would_be_read_falsely_is_refused(kind: str, config: TrainConfig) -> None:
     with pytest.raises(DocmemError, match="reads text in a batch otherwise than alone"):
         cache_hidden_states(odd_lm(kind), DOCUMENTS, config)
+
+
+def test_an_lm_that_sees_what_it_should_predict_is_refused(config: TrainConfig) -> None:
+    lm = toy_lm("llama")
+    lm.model.config.is_causal = False
+    with pytest.raises(DocmemError, match="sees the tokens that follow"):
+        cache_hidden_states(lm, DOCUMENTS, config)
+
+
+def test_no_memory_goes_into_an_encoder() -> None:
+    sizes = {"d_model": 32, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    shape = AutoConfig.for_model("bart", **sizes, encoder_layers=4, decoder_layers=2, vocab_size=99)
+    memory = DocumentMemory(MemoryConfig(d_model=32, n_docs=2))
+    with pytest.raises(DocmemError, match="needs a causal LM with one, and no encoder"):
+        attach(AutoModelForSeq2SeqLM.from_config(shape), memory)
+
+
+def test_a_hook_on_the_head_counts(config: TrainConfig) -> None:
+    lm = toy_lm()
+    cache = cache_hidden_states(lm, DOCUMENTS, config)
+    assert cache.head is not None
+    plain = cache.base_cross_entropy(0)
+    lm.model.get_output_embeddings().register_forward_hook(lambda _, __, logits: 0.5 * logits)
+    hooked = cache_hidden_states(lm, DOCUMENTS, config)
+    batch = hooked.batches[0]
+    wanted = cross_entropy(lm.model(**forward_inputs(lm.model, batch)).logits, batch)
+    torch.testing.assert_close(hooked.base_cross_entropy(0), wanted)
+    assert not torch.isclose(plain, wanted)
 
 
 def test_an_lm_that_reads_pads_can_be_read_without_them(config: TrainConfig) -> None:

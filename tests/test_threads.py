@@ -4,15 +4,20 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from toys import DOCUMENTS, quick_config, toy_lm
 
+import docmem
 from docmem.errors import DocmemError
+from docmem.evaluation import continuations
 from docmem.lm.forward import forward_inputs, forward_until, frozen
+from docmem.lm.loading import LanguageModel
 from docmem.lm.skip import skip_blocks
 from docmem.training.config import TrainConfig
+from docmem.training.run import Run
 from docmem.training.setup import new_memory
 from docmem.training.train import train
 
@@ -43,6 +48,35 @@ def test_an_lm_that_another_thread_has_frozen_is_refused(tmp_path: Path) -> None
     assert all(weight.requires_grad for weight in lm.model.parameters())
     run = in_another_thread(lambda: train(config, lm=lm, documents=DOCUMENTS, progress=False))
     assert getattr(run, "finished", run) is True
+
+
+def test_recall_has_the_lm_for_itself(
+    trained: tuple[LanguageModel, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm, run = trained
+    wanted, refused = docmem.recall(run, 0, lm=lm, max_new_tokens=4).text, list[object]()
+    generate = continuations.generate_text
+
+    def interrupted(*arguments: Any, **options: Any) -> str:
+        """While the memory is attached, another thread asks."""
+        if not refused:
+            refused.append(None)
+            refused[0] = in_another_thread(lambda: docmem.recall(run, 1, lm=lm, max_new_tokens=4))
+        return generate(*arguments, **options)
+
+    monkeypatch.setattr(continuations, "generate_text", interrupted)
+    assert docmem.recall(run, 0, lm=lm, max_new_tokens=4).text == wanted
+    assert "in use in another thread" in str(refused[0])
+
+
+def test_a_training_elsewhere_is_the_reason_why_an_lm_is_refused(
+    trained: tuple[LanguageModel, Run],
+) -> None:
+    lm, run = trained
+    states = torch.zeros(1, 3, lm.d_model)
+    with frozen(lm.model), skip_blocks(lm.blocks, 1, 0, states):  # as a training does
+        refused = in_another_thread(lambda: docmem.recall(run, 0, lm=lm, max_new_tokens=4))
+    assert "in use in another thread" in str(refused)
 
 
 def test_blocks_that_are_skipped_here_are_refused_in_another_thread() -> None:

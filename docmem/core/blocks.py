@@ -18,14 +18,15 @@ def text_config(model: nn.Module) -> Any:
 
 def find_blocks(model: nn.Module) -> nn.ModuleList:
     """The LM's blocks: its one outermost ModuleList of `num_hidden_layers`; DocmemError if none."""
-    count = text_config(model).num_hidden_layers
+    config = text_config(model)
+    count = config.num_hidden_layers
     lists = {name: one for name, one in model.named_modules() if isinstance(one, nn.ModuleList)}
     found = [name for name, blocks in lists.items() if len(blocks) == count]
     outermost = [one for one in found if not any(one.startswith(f"{other}.") for other in found)]
-    if len(outermost) != 1:
+    if len(outermost) != 1 or config.is_encoder_decoder:
         raise DocmemError(
             f"{type(model).__name__} has {len(outermost)} lists of {count} blocks "
-            f"({', '.join(found) or 'none'}); docmem needs a causal LM with exactly one."
+            f"({', '.join(found) or 'none'}); docmem needs a causal LM with one, and no encoder."
         )
     return lists[outermost[0]]
 

@@ -17,7 +17,7 @@ from traceback import walk_stack
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor, compiler, nn
 
 from docmem.core.blocks import check_width, find_blocks, lm_fingerprint, resolve_layer
 from docmem.core.memory import DocumentMemory
@@ -33,6 +33,8 @@ def hidden_states_of(output: Any) -> Tensor:
 
 def rows_each(rows: int, given: int, block: nn.Module) -> int:
     """How many of the LM's rows each DocRep is for: its generate() makes several of each prompt."""
+    if given == rows and compiler.is_compiling():
+        return 1  # who calls cannot be seen there
     frames = (f for f, _ in walk_stack(None) if f.f_code.co_qualname == "GenerationMixin.generate")
     here = (f.f_locals for f in frames if any(block is m for m in f.f_locals["self"].modules()))
     made: Any = next((frame["generation_config"] for frame in here), None)
@@ -108,7 +110,7 @@ class Hooked:
         if block.training and getattr(block, "gradient_checkpointing", False):
             raise DocmemError(
                 "Gradient checkpointing would read the text again, perhaps under another document. "
-                "The LM is frozen: call model.eval()."
+                "The LM is frozen: call model.eval(), or model.gradient_checkpointing_disable()."
             )
         h = hidden_states_of(output)  # (batch, seq, d_model)
         doc_rep = None if self.doc_rep is None else self.doc_rep.to(self.memory.doc_reps)

@@ -18,10 +18,10 @@ import torch
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, heading, segments
-from docmem.errors import EVERYTHING, Count, DocmemError, check_count, check_type, checked
+from docmem.errors import EVERYTHING, Count, DocmemError, check_count, check_type, checked, counted
 from docmem.evaluation.attribution import BASE_LM
 from docmem.evaluation.recalled import Comparison, Recalled
-from docmem.lm.forward import TokenBatch, check_bare, forward_inputs, without_dropout
+from docmem.lm.forward import TokenBatch, check_bare, forward_inputs, owned, without_dropout
 from docmem.lm.generation import ALL_ENTRIES, generate_text
 from docmem.lm.head import token_losses
 from docmem.lm.loading import LanguageModel
@@ -53,7 +53,7 @@ def opening(
     pieces = segments(document.text, segment_length)
     if not 0 <= segment < len(pieces):
         raise DocmemError(
-            f"{document.title!r} has {len(pieces)} segments of {segment_length} words; "
+            f"{document.title!r} has {counted(len(pieces), 'segment')} of {segment_length} words; "
             f"give a segment from 0 to {len(pieces) - 1}, not {segment}."
         )
     title, piece = heading(document.text), pieces[segment]
@@ -127,7 +127,8 @@ def compare(
     source, chosen = run.documents[index], trained if memory is None else memory
     if lm is None:
         lm = run.load_lm()
-    run.check_lm(lm)
+    with owned(lm.model):  # a training in another thread changes it for itself
+        run.check_lm(lm)
     if prompt is None:
         prompt = opening(source, segment, segment_length=run.config.segment_length)
         prompt = lm.prompt(prompt, max_new_tokens)
@@ -168,7 +169,6 @@ def continuations(
     """
     check_type("prompt", prompt, str)
     check_count("max_new_tokens", max_new_tokens)
-    check_bare(lm.blocks)
     if not under:
         raise DocmemError("under names no condition; name at least one, or give None.")
     prompt = " ".join(prompt.split())
@@ -176,15 +176,17 @@ def continuations(
     batch, given = _with_truth(lm, source, prompt, max_new_tokens)
     pieces = [] if batch is None else _pieces(lm, batch.input_ids[0].tolist(), given)
     rows = []
-    for name, whose in under.items():
-        losses = torch.empty(0)
-        with _in_force(lm, memory, layer, whose):
-            text = generate_text(lm.model, lm.tokenizer, prompt, max_new_tokens=max_new_tokens)
-            if batch is not None:
-                with without_dropout(lm.model):
-                    logits = lm.model(**forward_inputs(lm.model, batch)).logits
-                losses = token_losses(logits, batch)[0, given - 1 :].cpu()
-        rows.append(Recalled(document, prompt, name, text, pieces, losses))
+    with owned(lm.model):  # so that no other thread attaches a memory beside this one
+        check_bare(lm.blocks)
+        for name, whose in under.items():
+            losses = torch.empty(0)
+            with _in_force(lm, memory, layer, whose):
+                text = generate_text(lm.model, lm.tokenizer, prompt, max_new_tokens=max_new_tokens)
+                if batch is not None:
+                    with without_dropout(lm.model):
+                        logits = lm.model(**forward_inputs(lm.model, batch)).logits
+                    losses = token_losses(logits, batch)[0, given - 1 :].cpu()
+            rows.append(Recalled(document, prompt, name, text, pieces, losses))
     return Comparison(rows)
 
 

@@ -39,7 +39,7 @@ def check_bare(blocks: Iterable[nn.Module]) -> None:
 
 
 _IN_USE: WeakKeyDictionary[nn.Module, tuple[int, int]] = WeakKeyDictionary()
-"""Of the LMs that are `frozen` now: by which thread, and how often."""
+"""Of the LMs that a thread has for itself now: which thread, and how often."""
 _LOCK = threading.RLock()
 
 
@@ -53,37 +53,46 @@ def check_thread(owner: int) -> None:
 
 
 @contextmanager
+def owned(model: nn.Module) -> Iterator[None]:
+    """Within: the current thread has the LM for itself; DocmemError if another one has."""
+    with _LOCK:
+        thread, depth = _IN_USE.get(model, (threading.get_ident(), 0))
+        check_thread(thread)
+        _IN_USE[model] = thread, depth + 1
+    try:
+        yield
+    finally:
+        with _LOCK:
+            if depth:
+                _IN_USE[model] = thread, depth
+            else:
+                del _IN_USE[model]
+
+
+@contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """Within: no parameter of `model` requires a gradient and dropout is off. After: as before.
 
     Raises:
-        DocmemError: if another thread is within, or the LM was made in inference mode.
+        DocmemError: as `owned`; or if the LM was made in inference mode.
     """
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise DocmemError(
             "This LM was made within torch.inference_mode(), so nothing can be learned through it. "
             "Make it outside."
         )
-    with _LOCK:
-        thread, depth = _IN_USE.get(model, (threading.get_ident(), 0))
-        check_thread(thread)
-        _IN_USE[model] = thread, depth + 1
-    required = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.requires_grad_(False)
-        model.eval()
-        yield
-    finally:
-        for parameter, flag in required.items():
-            parameter.requires_grad_(flag)
-        for module, mode in modes.items():
-            module.training = mode
-        with _LOCK:
-            if depth:
-                _IN_USE[model] = thread, depth
-            else:
-                del _IN_USE[model]
+    with owned(model):
+        required = {parameter: parameter.requires_grad for parameter in model.parameters()}
+        modes = {module: module.training for module in model.modules()}
+        try:
+            model.requires_grad_(False)
+            model.eval()
+            yield
+        finally:
+            for parameter, flag in required.items():
+                parameter.requires_grad_(flag)
+            for module, mode in modes.items():
+                module.training = mode
 
 
 @contextmanager
@@ -140,10 +149,11 @@ _CHECKED: WeakKeyDictionary[nn.Module, set[int]] = WeakKeyDictionary()
 
 @torch.no_grad()
 def check_reading(model: Any, batches: Sequence[TokenBatch]) -> None:
-    """Raise unless the LM reads a row in a batch as it reads it alone.
+    """Raise unless the LM reads a row in a batch as it reads it alone, and only what came before.
 
     Recurrent LMs and decoders of encoder-decoders may read pads, and some LMs count positions
-    otherwise; then every number would be a little false.
+    otherwise; then every number would be a little false. An LM that sees the tokens it should
+    predict, as BERT does, has nothing to learn.
     """
     first = batches[0]
     ids = first.input_ids[first.attention_mask][None, :3]
@@ -156,7 +166,13 @@ def check_reading(model: Any, batches: Sequence[TokenBatch]) -> None:
     )
     alone = model(input_ids=ids, use_cache=False).logits.float()
     read = model(**forward_inputs(model, row)).logits[:, pads:].float()
+    fewer = model(input_ids=ids[:, :-1], use_cache=False).logits.float()
     rounding = 1e-3 if model.dtype == torch.float32 else 0.25
+    if (alone[:, :-1] - fewer).norm() > rounding * fewer.norm():
+        raise DocmemError(
+            f"{type(model).__name__} sees the tokens that follow: it is no causal LM as it is set. "
+            "Give another LM."
+        )
     if not (read - alone).norm() <= rounding * alone.norm():  # nor where they are no numbers
         advice = "Give batch_size 1, so that nothing is padded, or" if pads else "Give"
         raise DocmemError(

@@ -95,10 +95,10 @@ def before_head(model: nn.Module, batch: TokenBatch) -> Float[Tensor, "batch seq
 def plain_head(model: nn.Module, batch: TokenBatch) -> nn.Linear | None:
     """The LM's head, if it is a Linear whose output is the logits, as seen in a short forward.
 
-    None where the LM does more to its logits, as the soft cap of Gemma-2 does.
+    None where the LM does more to its logits, as the soft cap of Gemma-2 does, or a hook may.
     """
     head = cast(Any, model).get_output_embeddings()
-    if type(head) is not nn.Linear:
+    if type(head) is not nn.Linear or head._forward_hooks:
         return None
     few = TokenBatch(*(tensor[:1, -2:] for tensor in batch))
     seen: list[Tensor] = []

