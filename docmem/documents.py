@@ -37,7 +37,7 @@ FRONT_MATTER = re.compile(
     r"(.*?\n)?(---|\.\.\.)[ \t]*(\n|\Z)",
     re.S,
 )
-NAMED = 5
+NAMED, SAID = 5, 3
 """Files that an error names, at most."""
 WIKITEXT = "EleutherAI/wikitext_document_level"
 WIKITEXT_CONFIGS = {"wikitext-103": "wikitext-103-raw-v1", "wikitext-2": "wikitext-2-raw-v1"}
@@ -82,7 +82,8 @@ class Document:
 
 def heading(text: str) -> re.Match[str] | None:
     """The heading that a text begins with: ` = Title = `, or Markdown's `# Title`."""
-    return re.match(r"=([^=]+)=|#\s+(.+)", text.lstrip().split("\n", 1)[0])
+    first = text.lstrip().split("\n", 1)[0]
+    return re.match(r"=([^=]+)=(?:\s|$)|#\s+(.+?)(?:\s+#+)?\s*$", first)
 
 
 def title_of(text: str, otherwise: str) -> str:
@@ -143,7 +144,9 @@ def documents_in(folder: Path) -> tuple[list[Path], list[str]]:
     except OSError as error:
         raise DocmemError(f"{folder} cannot be read: {error}.") from error
     if there is None and folder.exists():
-        raise DocmemError(f"{folder} is a file; give the folder it lies in, which is read whole.")
+        raise DocmemError(
+            f"{folder} is a file; give a folder, of which all .txt and .md files are read."
+        )
     if there is None:
         raise DocmemError(
             f"There is no folder {str(folder)!r}, and no documents are called so. Give "
@@ -180,9 +183,9 @@ def read_files(folder: Path) -> dict[str, Document]:
         except DocmemError as error:
             faults[path.name] = error
     if faults:
-        (_, *others), first = faults, next(iter(faults.values()))
-        also = f" Nor can these be read: {listed(others, NAMED)}." if others else ""
-        raise DocmemError(f"{first}{also}") from first
+        (first, *_), told = faults.values(), [str(fault) for fault in faults.values()]
+        also = f" Nor can these be read: {listed([*faults][SAID:], NAMED)}."
+        raise DocmemError(" ".join(told[:SAID]) + also * (len(told) > SAID)) from first
     return documents
 
 

@@ -103,15 +103,13 @@ def _hints(target: Any) -> dict[str, Any]:
 
 
 def check_fields(instance: Any) -> None:
-    """Raise unless every field of a dataclass is what is declared, as `check_type`.
-
-    Numbers of numpy become Python's.
-    """
+    """Raise unless every field of a dataclass is as declared; 1 becomes 1.0 where that may be."""
     hints = _hints(instance.__class__)
     for field in dataclasses.fields(instance):
-        value = getattr(instance, field.name)
-        check_type(field.name, value, hints[field.name])
-        object.__setattr__(instance, field.name, plain(value))
+        value, kind = getattr(instance, field.name), hints[field.name]
+        check_type(field.name, value, kind)
+        real = _finite(value) and _fits(0.5, kind)
+        object.__setattr__(instance, field.name, float(value) if real else plain(value))
 
 
 def plain(value: Any) -> Any:
@@ -384,7 +382,7 @@ def counted(count: int, thing: str, things: str = "") -> str:
 def did_you_mean(title: str, titles: Iterable[str]) -> str:
     """A suffix for an error, "Did you mean …?"; empty if no title is close."""
     known = {one.lower(): one for one in titles}
-    near = difflib.get_close_matches(title.lower(), known, n=3, cutoff=0.3)
+    near = difflib.get_close_matches(title.lower(), known, n=3, cutoff=0.4)
     return f" Did you mean {' or '.join(repr(known[n]) for n in near)}?" if near else ""
 
 

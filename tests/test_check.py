@@ -13,7 +13,9 @@ from docmem.cli.main import main
 from docmem.core.files import load_tensors, save_tensors
 from docmem.errors import DocmemError
 from docmem.evaluation.cached import measure
+from docmem.explore.page import write_page
 from docmem.lm.loading import LanguageModel
+from docmem.plots.figures import draw_figures
 from docmem.training.check import check
 from docmem.training.config import TrainConfig
 from docmem.training.description import describe
@@ -77,12 +79,8 @@ def test_damage_is_named_and_what_can_be_made_again_is(run: Run, name: str, dama
         path.write_bytes(good[: len(good) // 2] if damage == "cut" else b"")
     wrong = "missing" if damage == "lost" else "damaged"
     expected = {} if harmless or (name in DELETED and damage == "lost") else {name: wrong}
-    if name == "memory/model.safetensors":  # without it, nobody can say whether the config fits
-        expected["memory/config.json"] = "damaged"
     assert states(run.path) == expected
     assert main(["check", str(run.path)]) == bool(expected)
-    if name == "memory/model.safetensors":
-        del expected["memory/config.json"]
     repaired = dict.fromkeys(expected, wrong if name in LOST else "repaired")
     assert states(run.path, repair=True) == repaired
     if name in AGAIN and not harmless:
@@ -125,6 +123,27 @@ def test_pieces_of_another_run_are_named(run: Run, lm, config: TrainConfig, tmp_
         "memory/model.safetensors": "damaged",
     }.items() <= found.items()
     assert states(run.path, repair=True)["history.jsonl"] == "repaired"
+
+
+def test_a_training_that_is_refused_leaves_the_run_as_it_was(
+    run: Run, lm: LanguageModel, config: TrainConfig
+):
+    (run.path / "checkpoint.safetensors").write_bytes(b"no checkpoint")
+    before, more = files(run.path), dataclasses.replace(config, save_dir=run.path, num_epochs=50)
+    with pytest.raises(DocmemError, match=r"checkpoint.safetensors cannot be read"):
+        train(more, lm=lm, documents=DOCUMENTS, progress=False)
+    assert files(run.path) == before
+
+
+def test_figures_and_pages_do_not_go_into_a_run(run: Run, lm: LanguageModel):
+    for write in (
+        lambda: draw_figures([run], run.path, lm=lm),
+        lambda: draw_figures([run], run.path / "figures", lm=lm),
+        lambda: write_page([run], run.path / "page.html", lm=lm),
+    ):
+        with pytest.raises(DocmemError, match=r"lies in the run .* Choose another"):
+            write()
+    assert states(run.path) == {}
 
 
 def test_another_runs_checkpoint_is_named_and_nothing_is_made_from_it(

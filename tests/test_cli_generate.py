@@ -35,17 +35,20 @@ def written(folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> 
 def test_generate_names_and_recalls_the_document_of_the_prompt(
     trained: tuple[LanguageModel, Run], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    named, text = written(folder, capsys)
+    command = ["generate", str(folder), "--prompt", PROMPT, "--max_new_tokens", "6"]
+    assert main(command) == 0
+    text, named = capsys.readouterr()
     assert "'Thornwick Light'" in named
     assert "base LM" not in named
-    assert [text] == written(folder, capsys, "--document", "Thornwick Light")
+    assert text.splitlines() == written(folder, capsys, "--document", "Thornwick Light")
 
 
 def test_generate_says_where_the_base_lm_reads_a_prompt_better(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attribution, "base_cross_entropies", lambda _: torch.zeros(1))
-    named, *_ = written(folder, capsys)
+    assert main(["generate", str(folder), "--prompt", PROMPT]) == 0
+    named = capsys.readouterr().err
     assert "the base LM alone reads it better (--document none)" in named
 
 

@@ -8,6 +8,7 @@ import pytest
 from docmem.core.config import MemoryConfig
 from docmem.errors import DocmemError
 from docmem.training.config import PRESETS, TrainConfig, preset, preset_for
+from docmem.training.description import to_dict
 
 BAD_TRAIN_VALUES = [
     ("max_labels", 0),
@@ -124,6 +125,12 @@ def test_memory_settings_reach_the_memory():
         key_internal_activation="silu",
         key_internal_layers=4,
     )
+
+
+def test_one_and_one_point_zero_are_one_setting():
+    one, other = preset("tiny", guidance=1), preset("tiny", guidance=1.0)
+    assert (repr(one.guidance), repr(one.num_epochs)) == ("1.0", "20")
+    assert to_dict(one) == to_dict(other)
 
 
 def test_pythia_1b_has_the_published_settings():

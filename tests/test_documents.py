@@ -68,6 +68,9 @@ def test_text_without_words_has_no_segments():
         ("No heading\n = Not this = \n", "the stem"),
         ("#hashtag first", "the stem"),
         ("x = 3 = y", "the stem"),
+        ("=5 and x=7 are the roots.", "the stem"),
+        ("# A Heading #\n\ntext", "A Heading"),
+        ("# In C# and more\n", "In C# and more"),
     ],
 )
 def test_title_is_the_first_heading_or_the_name_of_the_file(text: str, title: str):
@@ -132,7 +135,7 @@ def test_all_unreadable_files_are_named_at_once(tmp_path: Path):
         (tmp_path / f"{number}.txt").write_bytes(b"\xff" if number % 2 else b"good")
     (tmp_path / "8.txt").write_text("")
     with pytest.raises(
-        DocmemError, match=r"1\.txt is not UTF-8.*Nor .*: 3\.txt, 5\.txt, 7\.txt, 8"
+        DocmemError, match=r"1\.txt is not UTF-8.*3\.txt is not.*5\.txt is not.*Nor .*: 7\.txt, 8"
     ):
         load_documents(tmp_path)
 

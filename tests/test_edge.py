@@ -1119,7 +1119,7 @@ train --device cpu --num_gpus 0 | num_gpus
 train --num_gpus 64 | num_gpus
 train --key_internal_layers 3 | key_internal_layers
 train --negative_delta 0.5 | negative_delta, perturb
-train --lr 1e-3 --muon_lr 0.1 | muon_lr, adamw
+train --lr 1e-3 --muon_lr 0.1 --optimizer adamw | muon_lr, adamw
 train --optimizer adamw --muon-lr=0.1 | muon_lr, adamw
 train --negative_rows 17 | negative_rows, batch_size
 train --max_length 513 --segment_length 600 --max_segments 1 --max_labels 2 | context

@@ -172,6 +172,7 @@ def test_map_of_a_sample_knows_its_documents(
     with pytest.raises(DocmemError, match=f"Document {left} is not in this map, which is of 6 of"):
         plane.ce_of(left)
     assert set(farthest_points(plane, 3)) <= set(plane.documents.tolist())
+    assert len({*farthest_points(plane._replace(doc_reps=torch.zeros(N_DOCS, 2)), 3)}) == 3
     figure = plots.key_plane(new_figure(9, 6.6), plane, run.titles, "note")
     assert " of 6 DocReps" in figure.get_suptitle()
     assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [N_DOCS, 6]

@@ -216,7 +216,9 @@ def test_key_plane_of_sixty_documents_names_ten_and_shows_all() -> None:
     legend = [text.get_window_extent() for name, text in texts.items() if " " in name]
     for above, below in itertools.pairwise(legend):
         assert below.y1 <= above.y0 + 1
-    assert "white: the 60 whose texts were read" in figure.texts[-1].get_text().replace("\n", " ")
+    assert "white or numbered: the 60 whose texts were read" in figure.texts[-1].get_text().replace(
+        "\n", " "
+    )
 
 
 def test_key_plane_title_counts_documents_recalled_best_at_their_doc_rep() -> None:

@@ -17,6 +17,7 @@ from docmem.core.files import write_json
 from docmem.documents import Document, load_documents
 from docmem.errors import DocmemError
 from docmem.lm.loading import LanguageModel
+from docmem.training import settings_file
 from docmem.training.callbacks import logger
 from docmem.training.config import PRESETS, TrainConfig, preset
 from docmem.training.description import describe
@@ -193,6 +194,19 @@ def test_files_chosen_in_python_are_fed_back_too(lm: LanguageModel, tmp_path: Pa
     assert parsed("--config", str(path)).titles == ("b", "c")
     (folder / "c.txt").write_text("another text")
     with pytest.raises(DocmemError, match="it read other documents"):
+        parsed("--config", str(path))
+
+
+def test_pages_given_in_python_are_not_taken_for_those_of_wikitext(
+    lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, config = tmp_path / "run.json", preset("tiny", documents="wikitext-2")
+    pages = load_documents(max_documents=3)
+    monkeypatch.setattr(settings_file, "configured_documents", lambda _: pages)
+    write_json(path, describe(config, lm, pages))
+    assert parsed("--config", str(path)) == config
+    write_json(path, describe(config, lm, [Document("Mine", "a text")]))
+    with pytest.raises(DocmemError, match="it read other documents than wikitext-2"):
         parsed("--config", str(path))
 
 

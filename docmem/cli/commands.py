@@ -278,11 +278,11 @@ class Generate:
         options: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, **sampling}
         torch.manual_seed(1 if self.seed is None else self.seed)
         memory, layer = run.load_memory(), run.config.hook_memory_layer
-        document = self.document
-        if not document:
+        if not (document := self.document):
             document, base_is_better = pointed_to(lm, memory, layer, self.prompt)
             base = "; the base LM alone reads it better (--document none)" if base_is_better else ""
-            print(f"Recalling {document!r}, under which the prompt is most likely{base}.")
+            told = f"Recalling {document!r}, under which the prompt is most likely{base}."
+            print(told, file=sys.stderr)
         if document == BASE_LM or (document.lower() == "none" and document not in run.titles):
             text = generate_text(lm.model, lm.tokenizer, self.prompt, **options)
         else:
@@ -365,7 +365,7 @@ class Experiment:
                 if isinstance(result, DocmemError):
                     raise result
         runner.redraw(out, out)
-        write_text(out / "claims.md", runner.claims_page({pool.label: out}))
+        write_text(out / "claims.md", runner.claims_page({pool.label: out}, {pool.label: ""}))
         print(f"Results, figures and claims.md are in {out}.")
         return 0
 

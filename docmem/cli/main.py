@@ -80,12 +80,14 @@ def flags_in(arguments: Sequence[str]) -> argparse.Namespace:
     for flag in ("--preset", "--lr", "--optimizer", "--config", "--documents"):
         parser.add_argument(flag, nargs="?")
     parser.add_argument("--max_labels", "--max-labels", nargs="?")
+    parser.add_argument("--muon_lr", "--muon-lr", nargs="?")
     return parser.parse_known_args(arguments)[0]
 
 
 def by_lr_alone(given: argparse.Namespace) -> bool:
     """Whether a command asks for the authors' procedure, as theirs does: by `--lr` alone."""
-    return given.lr is not None and not (given.preset or given.optimizer or given.config)
+    named = given.preset or given.optimizer or given.muon_lr or given.config
+    return given.lr is not None and not named
 
 
 def parse(arguments: Sequence[str]) -> Any:

@@ -11,6 +11,7 @@ import torch
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.path import Path as Outline
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from docmem.core.hook import attach
 from docmem.core.memory import DocumentMemory
@@ -218,6 +219,7 @@ def plane_of_run(
     with attach(lm.model, copy.deepcopy(memory), layer) as hooked:
         on_plane = shown.origin + places[:-n_docs] @ shown.axes
         doc_reps = torch.cat([on_plane, memory.doc_reps])
+        bar = tqdm(desc="texts", total=len(prompts) * len(doc_reps), unit="text", leave=False)
         for prompt in prompts:
             which: list[int] = []
             for rows in doc_reps.split(ROWS_AT_ONCE):
@@ -226,7 +228,9 @@ def plane_of_run(
                         lm.model, lm.tokenizer, prompt, len(rows), max_new_tokens=NEW_TOKENS
                     )
                 which += [known.setdefault(text, len(known)) for text in texts]
+                bar.update(len(rows))
             found.append(which)
+        bar.close()
     at_own = {}
     if plane.away is not None:  # a document's DocRep is no point of the plane
         read = first_segments(shown.run, lm, tokens, torch.tensor(shown.numbers))

@@ -34,6 +34,7 @@ from docmem.explore.lm_bundle import MAX_BYTES, lm_bundle, worker_source
 from docmem.lm.loading import LanguageModel
 from docmem.plots.figures import names_of, negative_of
 from docmem.plots.style import NEGATIVE_LABELS, after_own, document_color
+from docmem.training.check import check_in_no_run
 from docmem.training.run import Run, check_together
 
 MODULES = (
@@ -86,6 +87,7 @@ def write_page(
     for prompt in prompts:
         check_text("A prompt", prompt)
     names, out = names_of(runs), Path(out)
+    check_in_no_run(out)
     for file in (out, live_page(out)) if with_lm else (out,):
         check_file("out", file)
         if file.exists() and file.read_bytes()[:15].lower() != b"<!doctype html>":
@@ -226,7 +228,11 @@ def words_of(
         "epochs": in_words(len(run.load_history()), "epoch"),
         "base": perplexity(base.mean().item()),
         "own": perplexity(known.own),
-        "other": perplexity(known.other),
+        "others": (
+            f", and at the addresses of the others {perplexity(known.other)}" if n_docs > 1 else ""
+        ),
+        "walk": " Press “Walk” to go from one document to another." if n_docs > 1 else "",
+        "lead": " and walk from one to the next" if n_docs > 1 else "",
         "recognised": f"{known.recognised} of {len(known.texts)}",
         "right": share(shares.own),
         "right_other": share(shares.other),

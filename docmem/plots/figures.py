@@ -30,6 +30,7 @@ from docmem.lm.loading import LanguageModel
 from docmem.plots.animation import memory_selection_gif
 from docmem.plots.plane import FEW, farthest_points
 from docmem.plots.style import NEGATIVES, check_some, new_figure, png_bytes
+from docmem.training.check import check_in_no_run
 from docmem.training.run import Run, check_together
 
 
@@ -229,6 +230,7 @@ def draw_figures(
     """
     check_together(runs)
     named, folder = dict(zip(names_of(runs), runs, strict=True)), Path(folder)
+    check_in_no_run(folder)
 
     @functools.cache
     def load() -> LanguageModel:

@@ -241,15 +241,17 @@ def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str)
         axes.plot(*plane.doc_reps[plane.documents].T, "o", ms=3.6, mew=0.5, mfc="white", mec=INK)
         named = farthest_points(plane, FEW)
         note = (
-            "Darkness: perplexity of the document recalled best there. Points: documents; white: "
-            f"the {len(plane.ce)} whose texts were read; numbers: {FEW} of these. {note}"
+            "Darkness: perplexity of the document recalled best there. Points: documents; white or "
+            f"numbered: the {len(plane.ce)} whose texts were read. The title compares documents at "
+            f"one place; “recognised” compares places for one document. {note}"
         )
     shown = shortened([titles[index] for index in named], 24, lines=2)
     for row, (index, title) in enumerate(zip(named, shown, strict=True)):
         across, up = plane.doc_reps[index].tolist()
-        badge(axes, across, up, index, n_docs=len(named))
+        badge(axes, across, up, index, color=row, n_docs=len(named))
         y = 0.97 - row * 0.96 / max(10, len(named))
-        badge(axes, 1.06, y, index, n_docs=len(named), transform=axes.transAxes, clip_on=False)
+        beside = {"transform": axes.transAxes, "clip_on": False}
+        badge(axes, 1.06, y, index, color=row, n_docs=len(named), **beside)
         axes.text(
             1.1, y, title, transform=axes.transAxes, fontsize=10.5, va="center",
             linespacing=1.0,
@@ -278,7 +280,9 @@ def farthest_points(plane: KeyPlane, count: int) -> list[int]:
     distance = torch.cdist(points, points)
     chosen = [int(points.norm(dim=1).argmax())]
     while len(chosen) < min(count, len(points)):
-        chosen.append(int(distance[:, chosen].min(1).values.argmax()))
+        away = distance[:, chosen].min(1).values
+        away[chosen] = -1.0  # also where others lie at their places
+        chosen.append(int(away.argmax()))
     return sorted(plane.documents[chosen].tolist())
 
 

@@ -320,22 +320,33 @@ def draw_history(
     return curves
 
 
-def badge(axes: Axes, x: float, y: float, index: int, *, n_docs: int = 1, **options: Any) -> None:
+def badge(
+    axes: Axes,
+    x: float,
+    y: float,
+    index: int,
+    *,
+    color: int | None = None,
+    n_docs: int = 1,
+    **options: Any,
+) -> None:
     """The number of document `index`, from 1, on a disc of its colour at (x, y).
 
-    With more than 20 documents, badges are smaller. `options` go to both the disc and the number,
-    such as transform and clip_on.
+    Where few of many documents are shown, `color` is whose colour it has. With more than 20
+    documents, badges are smaller. `options` go to both the disc and the number, such as transform
+    and clip_on.
     """
-    color, shrink = document_color(index), min(1.0, (20 / n_docs) ** 0.5)
+    fill = document_color(index if color is None else color)
+    shrink = min(1.0, (20 / n_docs) ** 0.5)
     number = str(index + 1)
     axes.scatter(
-        x, y, s=190 * shrink**2, color=color, edgecolor="white", lw=1.6 * shrink, zorder=5,
+        x, y, s=190 * shrink**2, color=fill, edgecolor="white", lw=1.6 * shrink, zorder=5,
         **options,
     )  # fmt: skip
     axes.text(
         x, y, number, ha="center", va="center_baseline", zorder=6,
         fontsize=8 * shrink * min(1, 1.75 / len(number)),
-        color=ink_on(color), fontweight="bold", **{"clip_on": True, **options},
+        color=ink_on(fill), fontweight="bold", **{"clip_on": True, **options},
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ checkpoint or snapshot cannot be made again, only named.
 
 import dataclasses
 import functools
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,16 @@ ADVICE = {
     "measured": "--repair deletes it, and what needs it measures again.",
 }
 """What to do about files that are not made again, by their first folder."""
+
+
+def check_in_no_run(path: Path) -> None:
+    """Raise if something else is to be written into the folder of a run."""
+    for folder in (path.absolute(), *path.absolute().parents):
+        if (folder / "run.json").is_file() and (folder / TEXTS).is_file():
+            raise DocmemError(
+                f"{path} lies in the run {folder}, which holds its own files alone. Choose another "
+                "place."
+            )
 
 
 class Finding(NamedTuple):
@@ -161,7 +172,8 @@ def _pieces(
     if history or (path / "memory").exists():
         name = "memory/model.safetensors"
         yield name, functools.partial(digest, name), weights, save_memory
-        yield "memory/config.json", run.load_memory, None, save_memory  # do the two fit together?
+        whole = functools.partial(_config, run, path / name)
+        yield "memory/config.json", whole, None, save_memory
         if "memory/README.md" in names or (memory and memory.origin):  # version 0.1 wrote none
             yield "memory/README.md", functools.partial(_card, path), None, save_memory
     taken = {name for name in names if re.fullmatch(r"snapshots/\d+\.safetensors", name)}
@@ -185,6 +197,15 @@ def _restored(run: Run) -> tuple[DocumentMemory, list[Epoch], list[str]]:
     epoch, every = progress["epoch"], run.config.save_freq
     due = [f"snapshots/{n:06d}.safetensors" for n in range(0, epoch + 1, every)]
     return memory, history[:epoch], list(map(str, progress.get("snapshots", due)))  # 0.1 named none
+
+
+def _config(run: Run, weights: Path) -> Any:
+    """A memory's configuration, which has to fit its weights, if these are whole."""
+    try:
+        load_tensors(weights)
+    except DocmemError:  # said of that file
+        return json.loads((weights.parent / "config.json").read_text("utf-8"))
+    return run.load_memory()
 
 
 def _card(path: Path) -> str:

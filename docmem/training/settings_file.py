@@ -13,6 +13,7 @@ from docmem.documents import WIKITEXT_CONFIGS, load_documents
 from docmem.errors import DocmemError
 from docmem.training.config import TrainConfig
 from docmem.training.description import from_dict
+from docmem.training.setup import configured_documents
 from docmem.training.texts import digest_of
 
 MISSPELT = "max_segements"
@@ -78,11 +79,15 @@ def _with_its_documents(config: TrainConfig, told: list[dict[str, Any]]) -> Trai
     Raises:
         DocmemError: if it read documents that their source does not hold.
     """
-    if config.source in WIKITEXT_CONFIGS or not all("sha256" in one for one in told):
-        return config  # to look there may take a download; version 0.1 kept no digests
+    if not all("sha256" in one for one in told):
+        return config  # version 0.1 kept no digests
+    pages = config.source in WIKITEXT_CONFIGS
     try:
-        known = {one.title: digest_of(one.text) for one in load_documents(config.source)}
+        held = configured_documents(config) if pages else load_documents(config.source)
+        known = {one.title: digest_of(one.text) for one in held}
     except DocmemError as error:
+        if pages:
+            return config  # out of reach now; who reads them says so
         raise DocmemError(
             f"{error} The run names its folder as it was called from where it was trained; give "
             "--documents."

@@ -44,7 +44,8 @@ def test_full_disk_at_every_write_loses_nothing(
     home: Path, whole: dict[str, Any], writes: int, part: int
 ):
     assert writes > 80
-    for at in range(1 + part, writes + 1, round(PARTS / SHARE)):
+    # The last only syncs a folder, which a system may refuse.
+    for at in range(1 + part, writes, round(PARTS / SHARE)):
         folder = home / f"full-{at}"
         with (
             FAULTS.armed(at, NO_SPACE),

@@ -255,6 +255,7 @@ export function render({ model, el }) {
     rest(write);
   };
 
+  if (scene.titles.length < 2) part("walk").style.display = "none";
   const startWalk = () => {
     if (from.value === to.value) return;
     const [start, end] = [from, to].map((select) => scene.points[select.value]);
