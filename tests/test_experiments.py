@@ -153,24 +153,31 @@ def test_a_claim_is_judged_by_its_parts() -> None:
     (young,) = judge([Claim("It is so", [shown], own=[LEARNED + 0.1] * 3)])
     assert young.verdict == "inconclusive"
     assert "not learned" in young.found
-    assert young.brief == "**inconclusive**: not learned; a 1.00 [0.75, 1.25]"
+    assert young.brief == "**inconclusive** (not learned)<br>1.00 [0.75, 1.25]"
     (two,) = judge([Claim("It is so", [shown, undecided])])
-    assert two.brief == "**partly**: a 1.00 [0.75, 1.25]: shown; c 0.37 [-8.35, 9.08]: open"
+    assert two.brief == (
+        "**partly**<br>a 1.00 [0.75, 1.25]: shown<br>c 0.37 [−8.35, 9.08]: undecided"
+    )
     for limit, wanted in ((1.05, "as it must be"), (0.95, "violated")):
         (checked,) = judge([Claim("It must be", [below("a", [0.5, 1.0], limit)], check=True)])
         assert checked.verdict == wanted
+
+
+def test_page_of_claims_links_the_figures_beside_it(folder: Path) -> None:
+    assert "(activation.png)" in runner.claims_page({"toy": folder}, {"toy": ""})
+    assert "](../figures/experiments/tiny-paper/plane.png)" in runner.claims_page()
 
 
 def test_page_of_claims_has_a_row_per_claim_and_a_tally(folder: Path) -> None:
     page = runner.claims_page({"toy": folder})
     judged = runner.claims("activation", folder)
     rows = [line for line in page.splitlines() if line.startswith("| ") and "**" in line]
-    assert [row.split(" | ")[0] for row in rows] == [f"| {one.claim.claim}" for one in judged]
-    for row, one in zip(rows, judged, strict=True):
-        settled = " (exploratory)" if one.claim.exploratory else ""
-        assert row.split(" | ")[2] == f"**{one.verdict}**{settled}: {one.found} |"
-    assert "(n = 2)" in rows[0]
-    assert page.endswith(runner.claims_table("activation", {"toy": folder}))
+    assert rows == [f"| {one.claim.brief} | {one.brief} |" for one in judged]
+    for one in judged:
+        assert f"**{one.verdict}**" in one.brief
+        assert ("exploratory" in one.claim.brief) == one.claim.exploratory
+        assert f"- {one.claim.claim}\n  - toy: {one.found}\n" in page
+    assert "(n = 2)" in judged[0].found
     counted = [one.verdict for one in judged if not one.claim.check]
     assert f"{len(counted)} claims: {counted.count('holds')} hold" in runner.tally(folder)
     assert f"- toy: {runner.tally(folder)}" in page
@@ -266,13 +273,13 @@ def test_a_part_is_decided_by_students_test() -> None:
     near, far = [0.9, 1.0, 1.2, 0.8, 1.1], [4.9, 5.0, 5.2, 4.8, 5.1]
     assert decide([above("a", near, 0.5)]) == ["shown"]
     assert decide([below("a", near, 0.5)]) == ["refuted"]
-    assert decide([above("a", near, 0.95)]) == ["open"]
+    assert decide([above("a", near, 0.95)]) == ["undecided"]
     assert decide([above("a", near, 0.95, margin=0.5)]) == ["refuted"]  # no difference
     # Surely above, and surely by less than matters: neither.
-    assert decide([above("a", near, 0.5, margin=0.9)]) == ["open"]
+    assert decide([above("a", near, 0.5, margin=0.9)]) == ["undecided"]
     small = [0.010, 0.016, 0.026, 0.019, 0.013]  # no difference has the smaller p-value of the two
     assert above("a", small, margin=0.25).p_same() < above("a", small, margin=0.25).p_shown()
-    assert decide([above("a", small, margin=0.25)]) == ["open"]
+    assert decide([above("a", small, margin=0.25)]) == ["undecided"]
     assert decide([below("a", small, margin=0.25)]) == ["refuted"]  # surely on the other side
     assert decide([above("a", [-0.02, *small], margin=0.25)]) == ["refuted"]
     assert decide([above("a", near, 0.5, margin=0.5)]) == ["shown"]
@@ -281,7 +288,7 @@ def test_a_part_is_decided_by_students_test() -> None:
     assert decide([alike("a", near, near, 0.1)]) == ["shown"]
     assert decide([alike("a", near, far, 0.1)]) == ["refuted"]
     wide = [0.0, 1.0, -1.0, 2.0, -2.0]
-    assert decide([alike("a", wide, [0.0] * 5, 0.5)]) == ["open"]
+    assert decide([alike("a", wide, [0.0] * 5, 0.5)]) == ["undecided"]
     part = above("a", near, 0.5)
     expected = scipy_stats.ttest_1samp(near, 0.5, alternative="greater")
     assert part.p_shown() == pytest.approx(expected.pvalue)
@@ -298,7 +305,7 @@ def test_many_parts_need_stronger_evidence() -> None:
     just = above("a", [0.5, 1.0, 1.7, 0.7])
     assert 0.05 / 8 < just.p_shown() < 0.05 / 2
     assert decide([just]) == ["shown"]
-    assert decide([just] + [above("b", [-1.0, 1.1, -1.2, 1.0])] * 3)[0] == "open"
+    assert decide([just] + [above("b", [-1.0, 1.1, -1.2, 1.0])] * 3)[0] == "undecided"
 
 
 def test_the_digest_is_alike_in_all_versions_of_python() -> None:
@@ -447,6 +454,8 @@ def test_results_say_what_the_numbers_depend_on(folder: Path, toys: ToyPool) -> 
     assert results.pool.fast is True
     assert results.versions["torch"] == torch.__version__
     assert "numbers mean nothing" in results.note
+    assert "these numbers mean nothing" in runner.claims_page({"toy": folder})
+    assert "mean nothing" not in runner.claims_page()
     assert "3 documents of at most 1 segments, 16 entries, 2 epochs" in results.note
 
 

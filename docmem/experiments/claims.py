@@ -42,6 +42,15 @@ class Claim:
     """Whether it must be so, by a theorem or by what a word means: a check of the program, which
     every seed has to pass, and no finding."""
 
+    @property
+    def brief(self) -> str:
+        """The claim; below it what its only effect is, and what else is to be known of it."""
+        told = [self.parts[0].name] if len(self.parts) == 1 else []
+        if self.published != "left open":
+            told.append(f"published: {self.published}")
+        told += ["exploratory"] if self.exploratory else []
+        return f"{self.claim}<br>*{'; '.join(told)}*" if told else self.claim
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -73,18 +82,15 @@ class Judged:
 
     @property
     def brief(self) -> str:
-        """The verdict and each part's effect with its interval, for a narrow table."""
-        parts = [f"{part.name} {effect_text(part)}" for part in self.claim.parts]
-        if len(parts) > 1 and not self.claim.check:
-            parts = [f"{one}: {how}" for one, how in zip(parts, self.decisions, strict=True)]
-        young = ["not learned"] if self.unlearned else []
-        return f"**{self.verdict}**: {'; '.join([*young, *parts])}"
-
-    @property
-    def whole(self) -> str:
-        """The verdict with all that was found, for a page."""
-        exploratory = " (exploratory)" if self.claim.exploratory else ""
-        return f"**{self.verdict}**{exploratory}: {self.found}"
+        """The verdict and each part's effect with its interval, for the cell of a table."""
+        verdict = f"**{self.verdict}**" + (" (not learned)" if self.unlearned else "")
+        parts, decisions = self.claim.parts, self.decisions
+        if len(parts) == 1:
+            return f"{verdict}<br>{effect_text(parts[0])}"
+        how = [f": {decision}" for decision in decisions] or [""] * len(parts)
+        effects = [f"{part.name} {effect_text(part)}" for part in parts]
+        lines = [f"{one}{decision}" for one, decision in zip(effects, how, strict=True)]
+        return "<br>".join([verdict, *lines])
 
     @property
     def found(self) -> str:
@@ -118,10 +124,9 @@ def judge(claims: Iterable[Claim]) -> list[Judged]:
 
 def effect_text(part: Part) -> str:
     """Its mean with the interval; of one seed there is none."""
-    if len(part.effect) < 2:
-        return f"{part.mean:z.2f}"
     low, high = part.interval
-    return f"{part.mean:z.2f} [{low:z.2f}, {high:z.2f}]"
+    interval = f" [{low:z.2f}, {high:z.2f}]" if len(part.effect) > 1 else ""
+    return f"{part.mean:z.2f}{interval}".replace("-", "−")
 
 
 Claims = Iterator[Claim]

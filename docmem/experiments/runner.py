@@ -21,7 +21,6 @@ from typing import Any
 
 import dacite
 from matplotlib.figure import Figure
-from tabulate import tabulate
 
 from docmem.core.files import replacing, write_json
 from docmem.errors import DocmemError, check_type, checked, counted
@@ -48,6 +47,9 @@ PAIRS = {
     "Between the procedures, SmolLM2-135M": ("smollm2-135m", "smollm2-135m-paper"),
 }
 """Sets that differ in the LM alone, or in the procedure alone."""
+FIGURES = dict.fromkeys(SETS, "../figures/experiments/")
+FIGURES |= {label: f"{FIGURES[label]}{label}/" for label in SETS if label != "tiny"}
+"""Where docs/claims.md finds the figures of each set, as figures/redraw.py writes them."""
 STORED = FOLDERS["tiny"]
 """The results that figures are drawn from unless another folder is named."""
 
@@ -96,17 +98,17 @@ class Results:
         return f"{fast}Preset {pool.preset}{way}: {trained} Run on {where}."
 
 
-LIKE_PAPER = SMALL["tiny", "paper"]
+LIKE_PAPER, REAL_PAPER = SMALL["tiny", "paper"], SMALL["smollm2-135m", "paper"]
 HEAD = f"""# What holds, and what does not
 
 Experiments over several seeds test the paper's claims, and our own, on LMs that were run here.
-`make figures` writes this page from their stored results. A seed draws ten documents (of the same
+This page is written from their stored results. A seed draws ten documents (of the same
 twenty articles, so two seeds share about five), their places and the initial weights. Each part of
 a claim is an effect, a mean over seeds with its 95 % interval, and the range where it has to lie.
 
 - **holds**: every part is shown, by Student's t-test at 5 %, two-sided, all parts of an experiment
   together (Holm). The intervals are of each part alone, so one may lie clear of its limit and the
-  part still be open. A number that is the same with every seed counts as it is.
+  part still be undecided. A number that is the same with every seed counts as it is.
 - **does not hold**: for some part the opposite is shown, or it is shown that the difference is
   smaller than a stated margin (no difference); and no other part is shown.
 - **partly**: some parts are shown.
@@ -126,10 +128,11 @@ of the deciding seeds had been seen. Claims that name another number of document
 `capacity` asks fifty of the embedded LM, twenty of SmolLM2-135M.
 
 *Trained as the paper does*: AdamW, orthogonal DocReps, one negative for all rows, the squared term
-of its program; but at a size for these LMs, with α {LIKE_PAPER["guidance"]:g},
-{LIKE_PAPER["num_epochs"]} epochs, 128 entries and two segments of 64 words. The paper's own runs
-have α 0.1 or 0.5 (1 for its figure of nonlinear g), 500 epochs, 32 entries and ten segments of 128
-words.
+of its program; but at a size for these LMs, with α {LIKE_PAPER["guidance"]:g}, τ
+{LIKE_PAPER["target_negative_ce"]:g} (SmolLM2-135M: {REAL_PAPER["target_negative_ce"]:g}), rate
+{LIKE_PAPER["lr"]:g}, {LIKE_PAPER["num_epochs"]} epochs, 128 entries and two segments of 64 words.
+The paper's own runs have α 0.1 or 0.5 (1 for its figure of nonlinear g), 500 epochs, 32 entries and
+ten segments of 128 words.
 
 The results of an LM come from more than one machine; each file says from which. So the same setting
 can have slightly other numbers in two experiments.
@@ -143,6 +146,7 @@ def run_experiment(name: str, pool: RunPool, folder: Path) -> Results:
     Raises:
         DocmemError: if there is no such experiment, or a run or file fails.
     """
+    check_type("procedure", pool.procedure, Procedure)
     started = time.perf_counter()
     numbers = load_study(name).measure(pool)
     results = Results(
@@ -216,7 +220,7 @@ def show_results(name: str) -> None:
 
     show(figure(name), load_study(name).alt)
     judged = {label: claims(name, folder) for label, folder in FOLDERS.items()}
-    display(Markdown(_table(judged, attrgetter("brief"))))
+    display(Markdown(_table(judged)))
 
 
 def claims(name: str, folder: Path = STORED) -> list[Judged]:
@@ -225,28 +229,36 @@ def claims(name: str, folder: Path = STORED) -> list[Judged]:
     return [] if results is None else load_study(name).claims(results.numbers)
 
 
-def claims_table(name: str, folders: Mapping[str, Path] = FOLDERS) -> str:
-    """The claims of an experiment as a Markdown table, with a column for each set of results."""
-    judged = {label: claims(name, folder) for label, folder in folders.items()}
-    return _table(judged, attrgetter("whole"))
-
-
-def _table(judged: Mapping[str, Sequence[Judged]], told: Callable[[Judged], str]) -> str:
-    """The same claims, as the results of each label judge them; labels without results left out."""
-    found = {label: listed for label, listed in judged.items() if listed}
-    rows: dict[str, dict[str, str]] = {}
-    for label, listed in found.items():
+def _by_claim(judged: Mapping[str, Sequence[Judged]]) -> list[dict[str, Judged]]:
+    """The same claims, as the results of each label judge them."""
+    rows: dict[str, dict[str, Judged]] = {}
+    for label, listed in judged.items():
         for one in listed:
-            claim = one.claim
-            row = rows.setdefault(claim.claim, {"claim": claim.claim, "published": claim.published})
-            row[label] = told(one)
-    headers = {label: SETS.get(label, label) for label in found}
-    table = [[row.get(key, "") for key in ("claim", "published", *found)] for row in rows.values()]
-    # Not aligned: cells are long, and spaces would triple the file.
-    return tabulate(
-        table, ["claim", "published", *headers.values()], tablefmt="github", stralign=None,
-        disable_numparse=True,
-    ) + "\n"  # fmt: skip
+            rows.setdefault(one.claim.claim, {})[label] = one
+    return list(rows.values())
+
+
+def _table(
+    judged: Mapping[str, Sequence[Judged]], told: Callable[[Judged], str] = attrgetter("brief")
+) -> str:
+    """A Markdown table of claims, with a column for each label that has results."""
+    found = [label for label, listed in judged.items() if listed]
+    lines = [["claim", *(SETS.get(label, label) for label in found)], ["---"] * (1 + len(found))]
+    for row in _by_claim(judged):
+        cells = [told(row[label]) if label in row else "" for label in found]
+        lines.append([next(iter(row.values())).claim.brief, *cells])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _details(judged: Mapping[str, Sequence[Judged]]) -> str:
+    """How each claim was decided, to be opened with a click."""
+    told = [
+        f"- {next(iter(row.values())).claim.claim}\n"
+        + "".join(f"  - {SETS.get(label, label)}: {one.found}\n" for label, one in row.items())
+        for row in _by_claim(judged)
+    ]
+    summary = "<summary>The rules, and more numbers</summary>"
+    return f"<details>{summary}\n\n{''.join(told)}\n</details>\n"
 
 
 def tally(folder: Path = STORED) -> str:
@@ -261,7 +273,7 @@ def _count(judged: Sequence[Judged]) -> str:
     checks = sum(one.claim.check for one in judged)
     return (
         f"{len(judged) - checks} claims: {counts['holds']} hold, {counts['partly']} hold partly, "
-        f"{counts['does not hold']} do not, {counts['inconclusive']} are open."
+        f"{counts['does not hold']} do not, {counts['inconclusive']} are inconclusive."
     )
 
 
@@ -278,8 +290,13 @@ def _agreement(some: Sequence[Judged], others: Sequence[Judged]) -> str:
     )
 
 
-def claims_page(folders: Mapping[str, Path] = FOLDERS) -> str:
-    """A Markdown page of all claims that there are results of, by experiment."""
+def claims_page(folders: Mapping[str, Path] = FOLDERS, figures: Mapping[str, str] = FIGURES) -> str:
+    """A Markdown page of all claims that there are results of, by experiment.
+
+    Args:
+        folders: of the results, by label.
+        figures: where the page finds the figures of each.
+    """
     judged = {
         name: {label: claims(name, folder) for label, folder in folders.items()} for name in NAMES
     }
@@ -294,8 +311,9 @@ def claims_page(folders: Mapping[str, Path] = FOLDERS) -> str:
         if first in of_set and second in of_set:
             tallies.append(f"- {between}: {_agreement(of_set[first], of_set[second])}")
     sections = [
-        f"## {name}\n\n{inspect.getdoc(type(load_study(name)))} {_pictures(name, judged[name])}\n\n"
-        f"{_table(judged[name], attrgetter('whole'))}"
+        f"## {name}\n\n{inspect.getdoc(type(load_study(name)))} "
+        f"{_pictures(name, judged[name], figures)}\n\n"
+        f"{_table(judged[name])}\n{_details(judged[name])}"
         for name in NAMES
         if any(judged[name].values())
     ]
@@ -307,16 +325,19 @@ def claims_page(folders: Mapping[str, Path] = FOLDERS) -> str:
     ]
     listed = "\n".join(counts)
     told = f"## What the paper says\n\n{listed}\n\n{_table(papers, attrgetter('verdict'))}"
+    results = [load_results(name, folder) for name in NAMES for folder in folders.values()]
+    if any(one and one.pool.fast for one in results):
+        tallies.insert(0, "**A test of the program: these numbers mean nothing.**\n")
     return "\n".join([HEAD, *tallies, "", told, *sections])
 
 
-def _pictures(name: str, judged: Mapping[str, Sequence[Judged]]) -> str:
-    """Links to an experiment's figures, as figures/redraw.py writes them, for a page in docs/."""
+def _pictures(name: str, judged: Mapping[str, Any], figures: Mapping[str, str]) -> str:
+    """Links to an experiment's figures."""
     links = [
-        f"[{SETS[label]}](../figures/experiments/{'' if FOLDERS[label] == STORED else f'{label}/'}"
-        f"{name}.png)"
-        for label, listed in judged.items() if listed and label in SETS
-    ]  # fmt: skip
+        f"[{SETS.get(label, label)}]({figures[label]}{name}.png)"
+        for label, listed in judged.items()
+        if listed and label in figures
+    ]
     return f"Figures: {', '.join(links)}." if links else ""
 
 

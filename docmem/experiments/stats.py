@@ -5,8 +5,8 @@
 
 A part is an effect with one number per seed, and a range in which its mean has to lie. It is shown
 by Student's t-test against the ends of that range, refuted by one for the opposite or for
-equivalence, and open where neither is, or both are: surely there, and surely less than matters.
-All parts of an experiment are one family (Holm).
+equivalence, and undecided where neither is, or both are: surely there, and surely less than
+matters. All parts of an experiment are one family (Holm).
 """
 
 import math
@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy import stats
 
-Decision = Literal["shown", "refuted", "open"]
+Decision = Literal["shown", "refuted", "undecided"]
 LEVEL = 0.05
 """Of the tests of an experiment together, both ways; intervals are of 1 - LEVEL."""
 OWN_MARGIN = 0.05
@@ -35,9 +35,8 @@ class Spread(NamedTuple):
     """Seeds."""
 
     def __str__(self) -> str:
-        if self.n == 1:
-            return f"{self.mean:.2f} (one seed)"
-        return f"{self.mean:.2f} ± {self.sd:.2f}"
+        sd = "(one seed)" if self.n == 1 else f"± {self.sd:.2f}"
+        return f"{self.mean:.2f} {sd}".replace("-", "−")
 
 
 def spread(values: Iterable[float]) -> Spread:
@@ -99,10 +98,10 @@ class Part:
         elif math.isinf(self.low):
             text, end = f"below {self.high:g}", self.high
         else:
-            return f"from {self.low:g} to {self.high:g}"
-        if self.margin is None:
-            return text
-        return f"{text}; no difference: {end - self.margin:g} to {end + self.margin:g}"
+            text, end = f"from {self.low:g} to {self.high:g}", math.nan
+        if self.margin is not None:
+            text += f"; no difference: {end - self.margin:g} to {end + self.margin:g}"
+        return text.replace("-", "−")
 
     @property
     def _ends(self) -> list[float]:
@@ -191,7 +190,7 @@ def decide(parts: Sequence[Part]) -> list[Decision]:
     for part, p in zip(parts, holm(p_values), strict=True):
         there_and_same = 2 * part.p_shown() <= LEVEL and part.p_same() <= LEVEL
         if p > LEVEL or there_and_same:
-            decided.append("open")
+            decided.append("undecided")
         else:
             decided.append("refuted" if part.p_refuted() < part.p_shown() else "shown")
     return decided

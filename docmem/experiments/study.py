@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from docmem.experiments.claims import Claims, Judged, Verdict, judge
 from docmem.experiments.pool import RunPool
@@ -78,6 +79,8 @@ class Study(ABC, Generic[R]):
         figure = new_figure(*self.size)
         with mpl.rc_context(STYLE):
             self._draw(figure, results)
+            for text in figure.findobj(Text):  # labels are typed with a hyphen
+                text.set_text(text.get_text().replace(" - ", " − "))
             caption = self.caption.format(results=results)
             headline(figure, self.title(results), f"{caption} {note}".lstrip())
         return figure

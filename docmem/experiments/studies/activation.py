@@ -65,7 +65,7 @@ class Activation(Study[Results]):
     )
     caption = "Above, the first seed; each activation on a scale of its own, to ± the number above."
     shown = "Which entries a document opens, by activation"
-    finding = "Sigmoid opens every entry, relu fewer, tanh with both signs"
+    finding = "Sigmoid opens every entry and relu some of them; tanh gives each a sign"
     needs = ("as it must be", None, None, "holds")
 
     def measure(self, pool: RunPool) -> Results:

@@ -147,7 +147,7 @@ class Adding(Study[Results]):
             figure, [grid[0, 2 * column : 2 * column + 2] for column in range(3)],
             {WAYS[name]: results.maps[name] for name in MAPS},
             results.extent, "Blues_r", (lowest, 0), dict.fromkeys(WAYS.values(), new),
-            "lowest cross entropy of any\ndocument - base LM's",
+            "lowest cross entropy of any document\nminus base LM's (nats per token)",
         )  # fmt: skip
         left, right = figure.add_subplot(grid[1, :3]), figure.add_subplot(grid[1, 3:])
         known = {
@@ -167,7 +167,7 @@ class Adding(Study[Results]):
             },
         )  # fmt: skip
         right.set_yscale("symlog", linthresh=2 * ALLOWED, linscale=1)
-        right.set_yticks((-0.1, 0, 0.1, 1, 10), ("-0.1", "0", "0.1", "1", "10"))
+        right.set_yticks((-0.1, 0, 0.1, 1, 10), ("−0.1", "0", "0.1", "1", "10"))
 
     def _claims(self, results: Results) -> Claims:
         trained, added, anew = (results.ways[name] for name in ("trained", "added", "anew"))

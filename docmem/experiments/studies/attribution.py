@@ -133,7 +133,8 @@ class Attribution(Study[Results]):
                 named = None
         right.plot((0, 1), (0, 1), color=FAINT, lw=1, ls=(0, (4, 3)))
         right.set_aspect("equal")
-        right.set(xlabel="of known articles, called strange", ylabel="strangers', called strange")
+        right.set_xlabel("share of passages of known articles\ntaken for strangers'", fontsize=9)
+        right.set_ylabel("share of strangers' passages\ntaken for strangers'", fontsize=9)
         right.set_title("ROC of “none of them”")
         right.legend(loc="lower right", frameon=False, fontsize=9)
 

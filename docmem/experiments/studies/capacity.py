@@ -140,7 +140,7 @@ class Capacity(Study[Results]):
         )
         yield Claim(
             f"In the plane {crowd} documents are told apart worse than {least}",
-            [more(f"lowest pair, {least} documents - {crowd}, nats", few.lowest_pair,
+            [more(f"lowest pair, {least} documents − {crowd}, nats", few.lowest_pair,
                   usual.lowest_pair, 0.25)],
             note=f"by documents {spreads(values_of(results.counts, 'lowest_pair'), ' ')}; worst "
             f"margin {spreads(values_of(results.counts, 'margin'), ' ')}",
@@ -148,19 +148,19 @@ class Capacity(Study[Results]):
         )  # fmt: skip
         yield Claim(
             f"DocReps of 8 dimensions keep {crowd} documents further apart than the plane does",
-            [more("lowest pair, 8 dimensions - 2, nats", long.lowest_pair, usual.lowest_pair,
+            [more("lowest pair, 8 dimensions − 2, nats", long.lowest_pair, usual.lowest_pair,
                   0.25)],
             note=f"own cross entropy {spreads(values_of(results.sizes, 'own'), ' ')}",
             own=highest([long.own, usual.own]),
         )  # fmt: skip
         yield Claim(
             f"In as many epochs 32 entries learn less of {crowd} documents than 128 do",
-            [more("own cross entropy, 32 - 128, nats", small.own, usual.own, 0.25)],
+            [more("own cross entropy, 32 − 128, nats", small.own, usual.own, 0.25)],
         )
         yield Claim(
             f"In as many epochs 512 entries learn as much of {crowd} documents as 128 do, within "
             "0.25 nats",
-            [alike("own cross entropy, 512 - 128, nats", large.own, usual.own, 0.25)],
+            [alike("own cross entropy, 512 − 128, nats", large.own, usual.own, 0.25)],
             note=f"lowest pair {spreads(values_of(results.sizes, 'lowest_pair'), ' ')}; worst "
             f"margin {spreads(values_of(results.sizes, 'margin'), ' ')}",
         )

@@ -80,7 +80,8 @@ class Guidance(Study[Results]):
     finding = "Guidance leaves fewer tokens under another's DocRep, and does not widen the gap"
     needs = ("does not hold", None, "holds")
     caption = (
-        "Where not varied: α {results.alpha}, another document's DocRep, the procedure's form."
+        "Where not varied: α {results.alpha}, another document's DocRep, the form of the term that "
+        "the procedure has."
     )
 
     def measure(self, pool: RunPool) -> Results:
@@ -137,7 +138,7 @@ class Guidance(Study[Results]):
 
         yield Claim(
             "With tanh guidance widens the gap between another document's DocRep and the own one",
-            [more("other - own, guided minus not, nats", usual.gap, none.gap, 0.25)],
+            [more("other − own, guided minus not, nats", usual.gap, none.gap, 0.25)],
             published="α 0.1 and 0.5 only",
             note=f"{by_weight('gap')}; another's alone, which guidance aims at τ = {results.tau:g},"
             f" {by_weight('other')}",
@@ -161,7 +162,7 @@ class Guidance(Study[Results]):
         )  # fmt: skip
         yield Claim(
             "After all epochs a larger α has learned less of the own text",
-            [more("own cross entropy, α 0.5 - α 0.1, nats", weights["0.5"].own,
+            [more("own cross entropy, α 0.5 − α 0.1, nats", weights["0.5"].own,
                   weights["0.1"].own, OWN_MARGIN)],
             published="epoch 500, α 0.1 and 0.5: 0.08 and 0.08; 20 documents: 0.48 and 0.57",
             note=by_weight("own"),
@@ -171,7 +172,7 @@ class Guidance(Study[Results]):
         learned = [one.gap for one in others if statistics.fmean(one.own) <= LEARNED]
         yield Claim(
             "Of the four negatives, another document's DocRep separates documents most",
-            [more("other - own, this one minus the best of the rest, nats", other.gap,
+            [more("other − own, this one minus the best of the rest, nats", other.gap,
                   highest(learned or [one.gap for one in others]), 0.25)],
             note=f"{spreads(values_of(results.negatives, 'gap'), ' ')}; own cross entropy "
             f"{spreads(values_of(results.negatives, 'own'), ' ')}; what has not learned is not "
@@ -183,7 +184,7 @@ class Guidance(Study[Results]):
             "The paper's form of the term and its program's do alike, own cross entropy within "
             f"{OWN_MARGIN:g} nats and another's within 0.25",
             [
-                alike(f"{key} cross entropy, squared - absolute, nats",
+                alike(f"{key} cross entropy, squared − absolute, nats",
                       getattr(forms["squared"], key), getattr(forms["absolute"], key), margin)
                 for key, margin in (("own", OWN_MARGIN), ("other", 0.25))
             ],

@@ -118,7 +118,7 @@ class Layers(Study[Results]):
 
     def _claims(self, results: Results) -> Claims:
         times = ", ".join(f"{n}: {min(one.epoch_s):.2f}" for n, one in results.layers.items())
-        part = "own cross entropy, best earlier layer - last, nats"
+        part = "own cross entropy, best earlier layer − last, nats"
         for unit, own, end in (
             (
                 "seconds",

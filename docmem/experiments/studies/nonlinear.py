@@ -128,7 +128,7 @@ class Nonlinear(Study[Results]):
         linear, deeper, note = compared("active")
         yield Claim(
             "A linear g opens more entries than one of 2 to 4 layers",
-            [more("share of active entries, linear - mean of deeper", linear, deeper, 0.05)],
+            [more("share of active entries, linear − mean of deeper", linear, deeper, 0.05)],
             published="L0 94 / 83 / 80 / 80",
             papers=True,
             note=f"{note}; own cross entropy {spreads(own)}",
@@ -137,7 +137,7 @@ class Nonlinear(Study[Results]):
         linear, deeper, note = compared("ratio")
         yield Claim(
             "A linear g keeps documents further apart for their norm",
-            [more("distance / L2, linear - mean of deeper", linear, deeper, 0.05)],
+            [more("distance / L2, linear − mean of deeper", linear, deeper, 0.05)],
             published="distance / L2 0.76 / 0.56 / 0.53 / 0.51",
             papers=True,
             note=note,
@@ -149,7 +149,7 @@ class Nonlinear(Study[Results]):
         }
         yield Claim(
             "A deeper g leaves more entries dead for every document",
-            [more("share of dead entries, mean of deeper - linear", deeper, linear, 0.05)],
+            [more("share of dead entries, mean of deeper − linear", deeper, linear, 0.05)],
             published="more dead entries",
             papers=True,
             note=f"{note}; untrained {spreads(untrained)}",

@@ -116,8 +116,9 @@ class Placing(Study[Results]):
     needs = ("holds",)
     caption = (
         f"Lines join the {DRAWN} pairs most alike in their words; ρ: rank correlation of likeness "
-        "with nearness, over all pairs of a seed's documents. Numbers that would overlap are "
-        "moved apart."
+        "with nearness, over all pairs of a seed's documents, mean ± standard deviation over "
+        "seeds. Documents are numbered as seed 1 draws them; numbers that would overlap are moved "
+        "apart."
     )
 
     def measure(self, pool: RunPool) -> Results:

@@ -23,7 +23,7 @@ from torch import Tensor
 from docmem.evaluation.cached import first_segments
 from docmem.evaluation.plane import KeyPlane
 from docmem.experiments.claims import LEARNED, Claim, Claims
-from docmem.experiments.drawing import dot_panels, stacked
+from docmem.experiments.drawing import dot_rows, stacked
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import above, alike, below, highest, more, spreads, values_of
 from docmem.experiments.study import Study, columns
@@ -170,15 +170,13 @@ class Plane(Study[Results]):
         for row, axes in enumerate(panels[:, 0]):
             axes.set_ylabel(f"document {row + 1}", color=INK, weight="bold")
         perplexity_bar(whole, image, panels.ravel().tolist(), pad=0.01)
-        measured = below.subplots(1, len(MEASURES))
-        labelled = {
-            "stopped early" if name == MANY else name.removeprefix("tanh, "): setting
-            for name, setting in results.settings.items()
-        }
-        dot_panels(measured, MEASURES, labelled)
-        for axes in measured:
-            axes.tick_params(axis="x", labelsize=8, rotation=90)
-            axes.axhline(0, color="#CCCCCC", lw=1, zorder=0)
+        measured = below.subplots(1, len(MEASURES), sharey=True)
+        for axes, (key, label) in zip(measured, MEASURES.items(), strict=True):
+            dot_rows(axes, [getattr(one, key) for one in results.settings.values()])
+            axes.set_xlabel(label, fontsize=9)
+            axes.axvline(0, color="#CCCCCC", lw=1, zorder=0)
+        named = ["tanh, stopped early" if name == MANY else name for name in results.settings]
+        measured[0].set(yticks=range(len(named)), yticklabels=named, ylim=(len(named) - 0.5, -0.5))
 
     def _claims(self, results: Results) -> Claims:
         tanh, relu, sigmoid, *nonlinear, few, many = results.settings.values()
@@ -191,7 +189,7 @@ class Plane(Study[Results]):
             "With tanh a document has a narrow well in a high plain",
             [
                 below("share of the square within 1 nat of own", tanh.within, 0.1),
-                above("median of the square - own, nats", tanh.contrast, 1.0),
+                above("median of the square − own, nats", tanh.contrast, 1.0),
             ],
             published="2.5–3.6 in the well; nearly everywhere else 9.0, where its tables are cut",
             papers=True,
@@ -202,14 +200,14 @@ class Plane(Study[Results]):
         )
         yield Claim(
             "With relu wells are as wide as with tanh",
-            [alike("relu - tanh, share within 1 nat", relu.within, tanh.within, 0.05)],
+            [alike("relu − tanh, share within 1 nat", relu.within, tanh.within, 0.05)],
             published="not compared",
             note=told("within", "tanh", "relu"),
             own=relu.own,
         )
         yield Claim(
             "Fewer entries make narrower wells, where training has brought both about as far",
-            [more("all - 32 entries, share within 1 nat", many.within, few.within, 0.05)],
+            [more("all − 32 entries, share within 1 nat", many.within, few.within, 0.05)],
             published="narrow, with 32",
             note=f"{told('within', FEW, MANY)}; own cross entropy {told('own', FEW, MANY)}; as "
             "young: stopped early",
@@ -217,7 +215,7 @@ class Plane(Study[Results]):
         )
         yield Claim(
             "With sigmoid the plane is flat",
-            [below("median of the square - own, nats", sigmoid.contrast, 0.5)],
+            [below("median of the square − own, nats", sigmoid.contrast, 0.5)],
             published="5.1–5.8 everywhere",
             papers=True,
             own=sigmoid.own,
@@ -225,7 +223,7 @@ class Plane(Study[Results]):
         yield Claim(
             "A nonlinear g makes wider basins than a linear one",
             [
-                more(f"{name} - tanh, share within 1 nat", one.within, tanh.within, 0.05)
+                more(f"{name} − tanh, share within 1 nat", one.within, tanh.within, 0.05)
                 for name, one in zip(NONLINEAR, nonlinear, strict=True)
             ],
             published="wide, smeared",
@@ -237,7 +235,7 @@ class Plane(Study[Results]):
         yield Claim(
             "With a nonlinear g the perplexity has a spike at the origin",
             [
-                above(f"{name}, origin - median, nats", one.origin, 0.0, margin=0.25)
+                above(f"{name}, origin − median, nats", one.origin, 0.0, margin=0.25)
                 for name, one in zip(NONLINEAR, nonlinear, strict=True)
             ],
             published="9.0, where its tables are cut",

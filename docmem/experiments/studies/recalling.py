@@ -124,7 +124,7 @@ class Recalling(Study[Results]):
             best = highest(others)
             yield Claim(
                 claim,
-                [more(f"{measured}, own - best of the others", own, best, margin)],
+                [more(f"{measured}, own − best of the others", own, best, margin)],
                 published=published,
                 papers=key == "rougeL",
                 note=spreads(scores, " "),

@@ -213,14 +213,15 @@ class Rivals(Study[Results]):
         panels[5].axvline(0, color=FAINT, lw=1)
         panels[6].set_xscale("log")
         panels[6].xaxis.set_major_formatter("{x:,.0f}")
-        panels[6].xaxis.set_major_locator(LogLocator(subs=(2,)))
+        panels[6].xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         panels[6].xaxis.set_minor_formatter("")
         for key, (label, color) in ADDRESSES.items():
             panels[0].plot([], [], marks[key], ls="-", ms=5, color=color, lw=2, label=label)
-        below.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=9)
+        below.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9)
         for row, (name, one) in enumerate(results.rivals.items()):
+            trained = f"{one.parameters[0] / 1000:.0f} k" if one.parameters[0] else "none"
             panels[0].text(
-                -0.08, row, f"{name}\n{one.parameters[0] / 1000:.0f} k", color=KINDS[name].color,
+                -0.08, row, f"{name}\n{trained}", color=KINDS[name].color,
                 fontweight="bold", ha="right", va="center",
                 transform=panels[0].get_yaxis_transform(),
             )  # fmt: skip
@@ -246,7 +247,7 @@ class Rivals(Study[Results]):
             f"them better than a document memory, by more than {NEAR:g} nats",
             [
                 above(
-                    f"own, memory - {name}, nats",
+                    f"own, memory − {name}, nats",
                     differences(in_time["document memory"], in_time[name]),
                     NEAR,
                 )
@@ -260,20 +261,20 @@ class Rivals(Study[Results]):
             "At equal seconds a document memory knows them better than what is trained for each "
             "document: a LoRA, a prefix, a CARTRIDGE",
             [
-                more(f"own, {name} - memory, nats", in_time[name], in_time["document memory"], NEAR)
+                more(f"own, {name} − memory, nats", in_time[name], in_time["document memory"], NEAR)
                 for name in PER_DOCUMENT
             ],
         )
         yield Claim(
             "And still does where that has had as many steps, too",
             [
-                more(f"own, {name} - memory, nats", found[name].own, memory.own, NEAR)
+                more(f"own, {name} − memory, nats", found[name].own, memory.own, NEAR)
                 for name in PER_DOCUMENT
             ],
         )
         yield Claim(
             "A LoRA per document keeps documents further apart than a document memory",
-            [more("other - own, LoRA - memory, nats", each.gap, memory.gap, FAR)],
+            [more("other − own, LoRA − memory, nats", each.gap, memory.gap, FAR)],
             note=f"lowest pair {spread(each.lowest_pair)} by the LoRAs, "
             f"{spread(memory.lowest_pair)} by the memory; own cross entropy {spread(each.own)} and "
             f"{spread(memory.own)}",
@@ -281,7 +282,7 @@ class Rivals(Study[Results]):
         )
         yield Claim(
             "A document memory harms other prose less than one LoRA",
-            [more("harm, LoRA - memory, nats", lora.harm, memory.harm, FAR)],
+            [more("harm, LoRA − memory, nats", lora.harm, memory.harm, FAR)],
             note=f"harm {spread(memory.harm)} by the memory, {spread(lora.harm)} by the LoRA; own "
             f"cross entropy {spread(memory.own)} by the memory, {spread(lora.own)} by the LoRA",
             own=highest([memory.own, lora.own]),
@@ -290,7 +291,7 @@ class Rivals(Study[Results]):
         idle = spread(context.own).mean > LEARNED
         yield Claim(
             "A document memory knows a document better than the LM that has it in its context",
-            [more("own, context - memory, nats", context.own, memory.own, FAR)],
+            [more("own, context − memory, nats", context.own, memory.own, FAR)],
             note=f"{spread(context.own)} in the context, {spread(context.other)} with another "
             f"document there{': an LM that gains so little by reading is no rival' if idle else ''}"
             f"; kB to store, per document: {spread(context.kilobytes)}, the memory's "
@@ -301,7 +302,7 @@ class Rivals(Study[Results]):
         yield Claim(
             "A single state reads a text alike, whosever it is said to be",
             [
-                between(f"other - own, {name}, nats", found[name].gap, -0.001, 0.001)
+                between(f"other − own, {name}, nats", found[name].gap, -0.001, 0.001)
                 for name in shared
             ],
             check=True,

@@ -48,7 +48,10 @@ class Seeds(Study[Results]):
     shown = "What changes with the seed, by what is drawn anew"
     finding = "From seed to seed, documents are known about equally well"
     needs = ("holds", "holds")
-    caption = "Seeds differ in what stands under a column, and have all else of seed 1."
+    caption = (
+        "In each column only the thing named varies, and all else is as in seed 1; sd is the "
+        "standard deviation."
+    )
     trains = f"{USUAL}, {DOTS}."
 
     def measure(self, pool: RunPool) -> Results:
@@ -67,7 +70,7 @@ class Seeds(Study[Results]):
                 for name, values in values_of(results.varied, key).items()
             }
             dots(axes, groups, ylabel=label)
-            axes.tick_params(axis="x", labelsize=7)
+            axes.tick_params(axis="x", labelsize=8)
             axes.set_ylim(0)
 
     def _claims(self, results: Results) -> Claims:
@@ -93,7 +96,7 @@ class Seeds(Study[Results]):
         yield Claim(
             "Other documents spread the own cross entropy more than other initial weights do",
             [
-                more("distance from the mean, documents - weights, nats",
+                more("distance from the mean, documents − weights, nats",
                      strayed(found["documents"].own), strayed(found["weights"].own), 0.01)
             ],
             published="not measured",
