@@ -127,6 +127,8 @@ segments("a b", length=3) | 'length', segment_length
 """
 
 LM_CALLS = """
+load_lm("pythia") | family, lm_size
+load_lm("pythia-1bb") | pythia-1bb, Did you mean, pythia-1b
 load_lm(None) | name is None
 load_lm(5) | name
 load_lm(b"tiny") | name
@@ -1106,6 +1108,7 @@ train --lm_name pythia | 'pythia', lm_size, 1b
 train --save_dir \udcff | save_dir has, Unicode
 train --key_internal_layers 1 --key_internal_dim 8 --document_key_module_type nonlinear | no effect
 train --preset tiny --config {run}/run.json | preset tiny would have no effect
+plan --lm_name pythia | family, lm_size
 plan --documents wikitext-103 --max_labels 9000000000000000000 | more memory than there is
 page {run} --points 300000 | more memory than there is
 generate {run} --prompt The --seed 3 | seed has no effect without a temperature

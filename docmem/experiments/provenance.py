@@ -4,7 +4,8 @@
 
 The digest is of the syntax of the study, of what it uses of the other experiments, and of the
 method itself; not of comments, docstrings, drawings, what is claimed of the numbers, or how a
-memory is written to files.
+memory is written to files. Nor is it of evaluation and editing: tests compare what they measure
+with the plain way to measure it.
 """
 
 import ast

@@ -340,8 +340,11 @@ def find_lm(name: str, lm_cache_dir: Path | None) -> tuple[str, str, str]:
     """Where an LM is loaded from, at which revision, and what a run says of its origin.
 
     Raises:
-        DocmemError: if it was fetched from a package, and is damaged; or is a run, not an LM.
+        DocmemError: if it was fetched from a package, and is damaged; is a run, not an LM; or names
+            a family without a size, or with one that there is not.
     """
+    if name in ("pythia", "llama2") and not Path(name).is_dir():
+        raise DocmemError(f"{name!r} is a family of LMs; give its lm_size too, as 1b or 7b.")
     if name == "tiny":
         return str(TINY), "main", "docmem"
     for cache in dict.fromkeys((lm_cache_dir, None)) if name in PACKAGES else ():

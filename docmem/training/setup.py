@@ -54,10 +54,8 @@ def configured_lm(config: TrainConfig) -> LanguageModel:
     """The LM that a configuration names.
 
     Raises:
-        DocmemError: as `load_lm`; or if it names a family and no size.
+        DocmemError: as `load_lm`.
     """
-    if config.lm in ("pythia", "llama2") and not Path(config.lm).is_dir():
-        raise DocmemError(f"lm_name is {config.lm!r}; give its lm_size too, as 1b or 7b.")
     return load_lm(
         config.lm,
         dtype=config.dtype,
