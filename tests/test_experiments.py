@@ -425,7 +425,7 @@ def test_the_command_runs_what_is_missing(
     assert performed == ["activation", "activation"]
     assert drawn == [folder] * 3
     assert f"are in {folder}" in capsys.readouterr().out
-    page = runner.claims_page({"tiny": folder})
+    page = runner.claims_page({"tiny": folder}, {"tiny": ""})
     assert (folder / "claims.md").read_text(encoding="utf-8") == page
 
 

@@ -305,8 +305,8 @@ def test_page_refuses_no_run_and_different_documents(
     assert main(["page", str(tmp_path), "--out", str(out)]) == 1
     assert "is not a run" in capsys.readouterr().err
     assert not out.exists()
-    described = runs[0].path / "run.json"
-    before = described.read_bytes()
-    with pytest.raises(DocmemError, match=r"run\.json is there already, and no page"):
+    described = tmp_path / "notes.txt"
+    described.write_text("mine")
+    with pytest.raises(DocmemError, match=r"notes\.txt is there already, and no page"):
         write_page(runs, described)
-    assert described.read_bytes() == before
+    assert described.read_text() == "mine"

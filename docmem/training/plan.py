@@ -86,7 +86,7 @@ class Plan:
             ("tokens of all segments, about", f"{self.tokens:,}"),
             ("trained weights", f"{self.trained:,}"),
             *sizes,
-            ("memory in all", f"{sum(self.memory.values()) / 1e9:.3f} GB"),
+            ("all of these together", f"{sum(self.memory.values()) / 1e9:.3f} GB"),
             ("speed of products, measured", f"{self.rate / 1e9:.0f} GFLOP/s"),
             ("the frozen blocks, once", f"{self.seconds_once:.1f} s"),
             ("an epoch", f"{self.seconds_epoch:.2f} s"),
@@ -164,7 +164,7 @@ def plan(config: TrainConfig, documents: Sequence[Document] | None = None) -> Pl
         # In a short format the head's product lies beside its copy in float32.
         "logits of a step, at most": float((number + 4 * (number < 4)) * largest * vocabulary),
         "activations of a step after it": float(ACTIVATIONS * number * largest * width * n_after),
-        "the memory, its gradient, moments": float(4 * moments * trained),
+        "the document memory, in training": float(4 * moments * trained),
     }
     rate = product_rate(largest, width, vocabulary, dtype, device)
     return Plan(config, device, dtype, memory, trained, tokens, 2.0 * tokens * before, flops, rate)
