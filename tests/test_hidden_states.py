@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from slow import slow
 from torch import Tensor, nn
 from toys import BLOCKS, FAMILIES, toy_batch, toy_lm
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -175,7 +176,7 @@ def test_skipped_blocks_return_as_many_things_as_the_blocks(
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft
 @pytest.mark.parametrize("wrapped", [
     lambda model: get_peft_model(model, LoraConfig(target_modules=["c_attn"], fan_in_fan_out=True)),
-    lambda model: torch.compile(model, backend="eager"),
+    slow(lambda model: torch.compile(model, backend="eager")),
 ], ids=["peft", "torch.compile"])  # fmt: skip
 def test_lm_in_a_wrapper_reads_padded_rows_at_the_same_positions(wrapped: Callable):
     lm = toy_lm("gpt2")

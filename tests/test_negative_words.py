@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from slow import slow
 from toys import DOCUMENTS, quick_config, toy_lm
 
 from docmem import explore, plots
@@ -75,7 +76,8 @@ def test_losses_say_what_they_are_under(
 
 
 @pytest.mark.parametrize(
-    ("kinds", "negative"), [(["zero"], "zero"), (["other"], "other"), (["zero", "random"], None)]
+    ("kinds", "negative"),
+    [slow(["zero"], "zero"), slow(["other"], "other"), (["zero", "random"], None)],
 )
 def test_figures_draw_the_losses_under_the_runs_negative(
     runs: dict[str, Run],
