@@ -38,7 +38,7 @@ FRONT_MATTER = re.compile(
     re.S,
 )
 NAMED, SAID = 5, 3
-"""Files that an error names, at most."""
+"""Files that an error names, and faults that it says, at most."""
 WIKITEXT = "EleutherAI/wikitext_document_level"
 WIKITEXT_CONFIGS = {"wikitext-103": "wikitext-103-raw-v1", "wikitext-2": "wikitext-2-raw-v1"}
 PAPER_TITLES = (
@@ -184,8 +184,9 @@ def read_files(folder: Path) -> dict[str, Document]:
             faults[path.name] = error
     if faults:
         (first, *_), told = faults.values(), [str(fault) for fault in faults.values()]
-        also = f" Nor can these be read: {listed([*faults][SAID:], NAMED)}."
-        raise DocmemError(" ".join(told[:SAID]) + also * (len(told) > SAID)) from first
+        rest = [*faults][SAID:]
+        also = [f"Nor can these be read: {listed(rest, NAMED)}."] if rest else []
+        raise DocmemError(" ".join([*told[:SAID], *also])) from first
     return documents
 
 

@@ -141,7 +141,9 @@ def test_figures_and_pages_do_not_go_into_a_run(run: Run, lm: LanguageModel):
         lambda: draw_figures([run], run.path / "figures", lm=lm),
         lambda: write_page([run], run.path / "page.html", lm=lm),
     ):
-        with pytest.raises(DocmemError, match=r"lies in the run .* Choose another"):
+        with pytest.raises(
+            DocmemError, match=r"lies in the run .*; choose a folder that is in no run"
+        ):
             write()
     assert states(run.path) == {}
 

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from docmem.core.files import replacing, write_json
 from docmem.errors import DocmemError, check_type, checked, counted
 from docmem.experiments import NAMES, Name, load_study
-from docmem.experiments.claims import LEARNED, Judged
+from docmem.experiments.claims import LEARNED, Claim, Judged
 from docmem.experiments.pool import FIRST_TUNING_SEED, SMALL, Procedure, RunPool
 from docmem.experiments.provenance import Made, code_digest, made_now
 from docmem.plots.style import png_bytes, show
@@ -225,16 +225,20 @@ def show_results(name: str) -> None:
 
 def claims(name: str, folder: Path = STORED) -> list[Judged]:
     """What an experiment's stored results say of its claims; none without results."""
-    results = load_results(name, folder)
-    return [] if results is None else load_study(name).claims(results.numbers)
+    return _judged(load_results(name, folder))
 
 
-def _by_claim(judged: Mapping[str, Sequence[Judged]]) -> list[dict[str, Judged]]:
-    """The same claims, as the results of each label judge them."""
-    rows: dict[str, dict[str, Judged]] = {}
+def _judged(results: Results | None) -> list[Judged]:
+    """What results say of the claims of their experiment."""
+    return [] if results is None else load_study(results.experiment).claims(results.numbers)
+
+
+def _by_claim(judged: Mapping[str, Sequence[Judged]]) -> list[tuple[Claim, dict[str, Judged]]]:
+    """Each claim, as the results of each label judge it."""
+    rows: dict[str, tuple[Claim, dict[str, Judged]]] = {}
     for label, listed in judged.items():
         for one in listed:
-            rows.setdefault(one.claim.claim, {})[label] = one
+            rows.setdefault(one.claim.claim, (one.claim, {}))[1][label] = one
     return list(rows.values())
 
 
@@ -244,18 +248,17 @@ def _table(
     """A Markdown table of claims, with a column for each label that has results."""
     found = [label for label, listed in judged.items() if listed]
     lines = [["claim", *(SETS.get(label, label) for label in found)], ["---"] * (1 + len(found))]
-    for row in _by_claim(judged):
-        cells = [told(row[label]) if label in row else "" for label in found]
-        lines.append([next(iter(row.values())).claim.brief, *cells])
+    for claim, row in _by_claim(judged):
+        lines.append([claim.brief, *(told(row[one]) if one in row else "" for one in found)])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _details(judged: Mapping[str, Sequence[Judged]]) -> str:
     """How each claim was decided, to be opened with a click."""
     told = [
-        f"- {next(iter(row.values())).claim.claim}\n"
+        f"- {claim.claim}\n"
         + "".join(f"  - {SETS.get(label, label)}: {one.found}\n" for label, one in row.items())
-        for row in _by_claim(judged)
+        for claim, row in _by_claim(judged)
     ]
     summary = "<summary>The rules, and more numbers</summary>"
     return f"<details>{summary}\n\n{''.join(told)}\n</details>\n"
@@ -297,8 +300,13 @@ def claims_page(folders: Mapping[str, Path] = FOLDERS, figures: Mapping[str, str
         folders: of the results, by label.
         figures: where the page finds the figures of each.
     """
+    results = {
+        name: {label: load_results(name, folder) for label, folder in folders.items()}
+        for name in NAMES
+    }
     judged = {
-        name: {label: claims(name, folder) for label, folder in folders.items()} for name in NAMES
+        name: {label: _judged(one) for label, one in found.items()}
+        for name, found in results.items()
     }
     of_set = {label: [one for name in NAMES for one in judged[name][label]] for label in folders}
     tallies = []
@@ -325,8 +333,7 @@ def claims_page(folders: Mapping[str, Path] = FOLDERS, figures: Mapping[str, str
     ]
     listed = "\n".join(counts)
     told = f"## What the paper says\n\n{listed}\n\n{_table(papers, attrgetter('verdict'))}"
-    results = [load_results(name, folder) for name in NAMES for folder in folders.values()]
-    if any(one and one.pool.fast for one in results):
+    if any(one and one.pool.fast for found in results.values() for one in found.values()):
         tallies.insert(0, "**A test of the program: these numbers mean nothing.**\n")
     return "\n".join([HEAD, *tallies, "", told, *sections])
 

@@ -34,8 +34,8 @@ from docmem.explore.lm_bundle import MAX_BYTES, lm_bundle, worker_source
 from docmem.lm.loading import LanguageModel
 from docmem.plots.figures import names_of, negative_of
 from docmem.plots.style import NEGATIVE_LABELS, after_own, document_color
-from docmem.training.check import check_in_no_run
 from docmem.training.run import Run, check_together
+from docmem.training.texts import check_in_no_run
 
 MODULES = (
     "draw.js", "activations.js", "tensors.js", "memory.js", "baked.js", "plane.js", "training.js",

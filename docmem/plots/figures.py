@@ -30,8 +30,8 @@ from docmem.lm.loading import LanguageModel
 from docmem.plots.animation import memory_selection_gif
 from docmem.plots.plane import FEW, farthest_points
 from docmem.plots.style import NEGATIVES, check_some, new_figure, png_bytes
-from docmem.training.check import check_in_no_run
 from docmem.training.run import Run, check_together
+from docmem.training.texts import check_in_no_run
 
 
 class Result(NamedTuple):

@@ -39,16 +39,6 @@ ADVICE = {
 """What to do about files that are not made again, by their first folder."""
 
 
-def check_in_no_run(path: Path) -> None:
-    """Raise if something else is to be written into the folder of a run."""
-    for folder in (path.absolute(), *path.absolute().parents):
-        if (folder / "run.json").is_file() and (folder / TEXTS).is_file():
-            raise DocmemError(
-                f"{path} lies in the run {folder}, which holds its own files alone. Choose another "
-                "place."
-            )
-
-
 class Finding(NamedTuple):
     """What is found of one file."""
 
@@ -202,10 +192,13 @@ def _restored(run: Run) -> tuple[DocumentMemory, list[Epoch], list[str]]:
 def _config(run: Run, weights: Path) -> Any:
     """A memory's configuration, which has to fit its weights, if these are whole."""
     try:
-        load_tensors(weights)
-    except DocmemError:  # said of that file
-        return json.loads((weights.parent / "config.json").read_text("utf-8"))
-    return run.load_memory()
+        return run.load_memory()
+    except DocmemError as fault:
+        try:
+            load_tensors(weights)
+        except DocmemError:  # said of that file
+            return json.loads((weights.parent / "config.json").read_text("utf-8"))
+        raise fault
 
 
 def _card(path: Path) -> str:

@@ -40,7 +40,7 @@ from docmem.lm.loading import LanguageModel, load_lm, usable
 from docmem.training.description import check_same, description_digest, from_dict, read_description
 from docmem.training.history import Epoch, read_history, write_history
 from docmem.training.selection import Selection, Snapshots
-from docmem.training.texts import TEXTS, read_parts, read_texts, write_texts
+from docmem.training.texts import TEXTS, check_in_no_run, read_parts, read_texts, write_texts
 
 LOCK, CHECKPOINT = ".lock", "checkpoint.safetensors"
 
@@ -135,11 +135,7 @@ class Run:
                 raise DocmemError(
                     f"{path} has lost its run.json. `docmem check --repair {path}` makes it again."
                 )
-            for outer in path.resolve().parents:
-                if (outer / "run.json").is_file() and (outer / TEXTS).is_file():
-                    raise DocmemError(
-                        f"{path} lies in the run {outer}; choose a folder that is in no run."
-                    )
+            check_in_no_run(path)
             if not free:
                 raise DocmemError(
                     f"{path} holds files that are no run of docmem; choose an empty or new folder."

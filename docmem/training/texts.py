@@ -15,11 +15,20 @@ from torch import Tensor
 
 from docmem.core.files import reading, replacing
 from docmem.documents import Document, as_read, documents_in, is_folder, listed
-from docmem.errors import counted
+from docmem.errors import DocmemError, counted
 from docmem.lm.forward import TokenBatch
 from docmem.training.config import TrainConfig
 
 TEXTS = "documents.json.gz"
+
+
+def check_in_no_run(path: Path) -> None:
+    """Raise if a path is, or lies in, the folder of a run, which holds its own files alone."""
+    for folder in (path.resolve(), *path.resolve().parents):
+        if (folder / "run.json").is_file() and (folder / TEXTS).is_file():
+            raise DocmemError(
+                f"{path} lies in the run {folder}; choose a folder that is in no run."
+            )
 
 
 def digest_of(content: str | bytes) -> str:

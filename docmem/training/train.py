@@ -20,7 +20,7 @@ import torch
 from tqdm.auto import tqdm
 
 from docmem.checkpoint import load_checkpoint, save_checkpoint
-from docmem.core.files import load_tensors, reading
+from docmem.core.files import reading
 from docmem.documents import Document
 from docmem.errors import DocmemError, as_doc_reps, checked
 from docmem.lm.forward import frozen, plain_arithmetic
@@ -119,10 +119,10 @@ def train(
     watcher = on_epoch if main_process() else None
     with ExitStack() as held, frozen(lm.model), stop_after_epoch() as stop:
         processes.alone(held.enter_context, locked(run.path))
-        processes.alone(begin, run, documents)
         trainer = Trainer(config, cache, memory.to(cache.device), processes)
         with processes.together():
             resumed = resume(trainer, run)
+        processes.alone(run.begin, documents)  # now: where one cannot go on, nothing is changed
         processes.alone(run.drop_snapshots_after, len(trainer.history))
         if not resumed:
             start = {0: selection_now(trainer)}
@@ -133,13 +133,6 @@ def train(
         finally:
             tell(watcher, "on_end", run)
     return run
-
-
-def begin(run: Run, documents: Sequence[Document]) -> None:
-    """`run.begin`, unless what there is to go on from is damaged: then nothing is changed."""
-    if run.checkpoint.exists():
-        load_tensors(run.checkpoint)
-    run.begin(documents)
 
 
 def end_planned(run: Run) -> None:
