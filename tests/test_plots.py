@@ -1,6 +1,7 @@
 import base64
 import io
 import itertools
+import re
 
 import matplotlib as mpl
 import numpy as np
@@ -21,7 +22,7 @@ from docmem.experiments.studies import activation
 from docmem.plots import style
 from docmem.plots.plane import contour_levels, number_spots, outlines, smooth
 from docmem.plots.style import new_figure
-from docmem.plots.wells import VIEW, pole
+from docmem.plots.wells import VIEW, pole, rounded
 from docmem.training.history import Epoch
 from docmem.training.selection import Snapshots
 
@@ -168,8 +169,13 @@ def test_wells_of_few_documents_leave_the_surface_its_room(count: int) -> None:
     for axes in maps:
         box = axes.get_tightbbox()
         assert not (box.x0 < label.x1 and box.y0 < label.y1 and label.y0 < box.y1)
-    documents = "documents 1, 2" if count > 1 else "document 1"
-    assert figure.get_suptitle().startswith(f"Perplexity over the DocRep plane, {documents}")
+    documents = "Documents 1, 2" if count > 1 else "Document 1:"
+    title = figure.get_suptitle()
+    assert title.startswith(documents)
+    rings = [re.search("at the ring ([0-9.,]+),", axes.get_title(loc="left")) for axes in maps]
+    values = sorted(float(ring[1]) for ring in rings if ring)
+    assert len(values) == count
+    assert f"perplexity {style.span(values, rounded)} at the own DocRep" in title
 
 
 def test_titles_with_markup_are_drawn_as_written() -> None:

@@ -76,10 +76,12 @@ def along_line(
     strip.set_xlabel("share of the way from the first DocRep to the second")
     for place, index in zip((0, -1), ends, strict=True):
         badge(axes, share[place], float(perplexity[index, place]), index, clip_on=False)
+    met = len({*nearest.tolist()})
     first, second = shortened([titles[index] for index in ends], 26)
     headline(
         figure,
-        f"Perplexity from {first} to {second}",
+        f"From {first} to {second}, "
+        f"{'one document is' if met == 1 else f'{met} documents are'} recalled best",
         f"Dashed: the document recalled best changes. {note}",
     )
     return figure
@@ -113,5 +115,9 @@ def continuity(figure: Figure, measured: Continuity, note: str) -> Figure:
     right.set_title("Cross entropy, one colour per document")
     for axes in (left, right):
         axes.set_xlabel("distance between the two DocReps")
-    headline(figure, "How much the selection and the cross entropy change with the DocRep", note)
+    headline(
+        figure,
+        f"Steepest measured: {steepest:.1f} nats per token for each unit that the DocRep moves",
+        note,
+    )
     return figure

@@ -10,7 +10,7 @@ import re
 import textwrap
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence, Sized
 from io import BytesIO
 from typing import Any
 
@@ -201,6 +201,13 @@ def headline(figure: Figure, title: str, subtitle: str) -> None:
     figure.suptitle(above + room, x=0.01, ha="left", fontsize=14, fontweight="bold")
     below = 1 - (0.36 + 0.23 * above.count("\n")) / height
     figure.text(0.01, below, wrapped, ha="left", va="top", fontsize=9.5, color=GREY)
+
+
+def span(values: Iterable[float], say: Callable[[float], str] = "{:.2f}".format) -> str:
+    """Numbers as words for a title: the one that all are, rounded, or the lowest to the highest."""
+    values = [*values]
+    low, high = say(min(values)), say(max(values))
+    return low if low == high else f"{low} to {high}"
 
 
 def whole_epochs(axes: Axes) -> None:

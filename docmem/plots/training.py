@@ -18,6 +18,7 @@ from docmem.plots.style import (
     draw_history,
     drawable,
     headline,
+    span,
     stride,
     styled,
     whole_epochs,
@@ -61,7 +62,8 @@ def losses(
         *(max(epoch.negative_ce, epoch.positive_ce) for epoch in everything),
     )
     largest = max(epoch.guidance for epoch in everything)
-    last = max(epoch.epoch for epoch in everything)
+    ends = [history[-1] for history in histories.values()]
+    last = max(epoch.epoch for epoch in ends)
     for (top, bottom), (name, history) in zip(panels.T, histories.items(), strict=True):
         curves = draw_history(top, history, targets[name], negative)
         for curve, key in zip(curves, CURVES, strict=True):
@@ -83,7 +85,8 @@ def losses(
     panels[1, 0].set(ylim=(0, 1.08 * largest or 1), ylabel="guidance term,\nα included")
     headline(
         figure,
-        f"Cross entropy under the own DocRep and under {after_own(NEGATIVES[negative])}",
+        f"Losses end at {span(epoch.positive_ce for epoch in ends)} under the own DocRep, "
+        f"{span(epoch.negative_ce for epoch in ends)} under {after_own(NEGATIVES[negative])}",
         f"Each point: mean of an epoch; numbers: the last one's. {note}",
     )
     return figure
@@ -105,17 +108,18 @@ def open_entries(
     check_some("snapshots", snapshots)
     grid = figure.add_gridspec(2, len(snapshots), height_ratios=(1, 1.3))
     counts = figure.add_subplot(grid[0, :])
-    maps = []
+    maps, opened = [], []
     for place, (name, taken) in enumerate(snapshots.items()):
         size = taken.document.abs()  # (snapshots, n_docs, entries)
         active = (size > share * size.amax(-1, keepdim=True)).sum(-1).numpy()
         color, shown = activation_color(name, place), drawable(name, 30)
+        opened.append(active[-1].mean())
         counts.fill_between(
             taken.epochs, active.min(1), active.max(1), color=color, alpha=0.2, lw=0
         )
         counts.plot(
             taken.epochs, active.mean(1), color=color, lw=2,
-            label=f"{shown}: {active[-1].mean():.0f} at the end",
+            label=f"{shown}: {opened[-1]:.0f} at the end",
         )  # fmt: skip
         axes = figure.add_subplot(grid[1, place])
         last = taken.document[-1]
@@ -138,7 +142,11 @@ def open_entries(
     counts.set(ylim=(0, 1.06 * entries), xlabel="epoch", ylabel=f"open entries of {entries}")
     counts.set_xlim(left=0)
     whole_epochs(counts)
-    headline(figure, "How many entries a document opens, and how alike documents are", note)
+    headline(
+        figure,
+        f"At the end a document opens {span(opened, '{:.0f}'.format)} of {entries} entries",
+        note,
+    )
     return figure
 
 

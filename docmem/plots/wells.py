@@ -29,6 +29,7 @@ from docmem.plots.style import (
     document_color,
     headline,
     shortened,
+    span,
     styled,
 )
 
@@ -58,7 +59,7 @@ def perplexity_wells(
     grid = figure.add_gridspec(rows, 2, width_ratios=(1.75 if first == 0 else 1.7, 1))
     places = [slice(start, start + 2) for start in range(first, rows - first, 2)]
     maps = [figure.add_subplot(grid[place, 1]) for place in places]
-    shown = shortened([titles[index] for index in chosen], 24)
+    shown, owns = shortened([titles[index] for index in chosen], 24), []
     for axes, index, title, values in zip(maps, chosen, shown, perplexity, strict=True):
         image = plane_map(axes, values, float(plane.axis[-1]), cmap="magma", norm=norm)
         name_axes(axes, plane)
@@ -67,10 +68,10 @@ def perplexity_wells(
         x, y = plane.doc_reps[index].tolist()
         axes.plot(x, y, "o", ms=13, mfc="none", mec="white", mew=3.2)
         axes.plot(x, y, "o", ms=13, mfc="none", mec=document_color(index), mew=1.6)
-        own = value_at(plane, values, index)
+        owns.append(value_at(plane, values, index))
         axes.set_title(
             f"{index + 1}  {title}\n"
-            f"at the ring {rounded(own)}, lowest {rounded(values.min())}", fontsize=9,
+            f"at the ring {rounded(owns[-1])}, lowest {rounded(values.min())}", fontsize=9,
         )  # fmt: skip
     # Of many, the maps are smaller and their titles wider.
     perplexity_bar(figure, image, maps, pad=0.17 + 0.1 * max(0, len(maps) - 3))
@@ -78,14 +79,18 @@ def perplexity_wells(
     surface.set_in_layout(False)  # matplotlib 3.10 takes it for wider than the figure
     draw_wells(surface, plane, chosen, limits)
     numbers = ", ".join(str(index + 1) for index in chosen)
-    of = "document" if len(chosen) == 1 else "documents"
-    headline(figure, f"Perplexity over the DocRep plane, {of} {numbers}", noted(plane, note))
+    headline(
+        figure,
+        f"{'Document' if len(chosen) == 1 else 'Documents'} {numbers}: perplexity "
+        f"{span(owns, rounded)} at the own DocRep, up to {rounded(perplexity.max())} in the plane",
+        noted(plane, note),
+    )
     return figure
 
 
 def rounded(perplexity: float) -> str:
     """A perplexity in as many digits as matter."""
-    return f"{perplexity:,.1f}" if perplexity < 100 else f"{perplexity:,.0f}"
+    return f"{perplexity:,.1f}" if perplexity < 100 else f"{float(f'{perplexity:.3g}'):,.0f}"
 
 
 def draw_wells(
