@@ -27,7 +27,17 @@ from docmem.experiments import NAMES, load_study, pool, provenance, runner
 from docmem.experiments.claims import LEARNED, Claim, judge
 from docmem.experiments.pool import FAST, RunPool
 from docmem.experiments.provenance import PACKAGE, code_digest
-from docmem.experiments.stats import above, alike, below, decide, holm, more, spread, spreads
+from docmem.experiments.stats import (
+    Part,
+    above,
+    alike,
+    below,
+    decide,
+    holm,
+    more,
+    spread,
+    spreads,
+)
 from docmem.experiments.studies.activation import OPEN, Activation, Results, Selections
 from docmem.training.description import to_dict
 from docmem.training.setup import new_memory
@@ -154,6 +164,8 @@ def test_a_claim_is_judged_by_its_parts() -> None:
     assert young.verdict == "inconclusive"
     assert "not learned" in young.found
     assert young.brief == "**inconclusive** (not learned)<br>1.00 [0.75, 1.25]"
+    (little,) = judge([Claim("It is so", [above("a", high, margin=2.0)])])
+    assert little.brief == "**inconclusive** (small)<br>1.00 [0.75, 1.25]"
     (two,) = judge([Claim("It is so", [shown, undecided])])
     assert two.brief == (
         "**partly**<br>a 1.00 [0.75, 1.25]: shown<br>c 0.37 [−8.35, 9.08]: undecided"
@@ -276,11 +288,12 @@ def test_a_part_is_decided_by_students_test() -> None:
     assert decide([below("a", near, 0.5)]) == ["refuted"]
     assert decide([above("a", near, 0.95)]) == ["undecided"]
     assert decide([above("a", near, 0.95, margin=0.5)]) == ["refuted"]  # no difference
-    # Surely above, and surely by less than matters: neither.
-    assert decide([above("a", near, 0.5, margin=0.9)]) == ["undecided"]
+    # Surely above, but on average by less than matters; more seeds of the same change nothing.
+    assert decide([above("a", near, 0.5, margin=0.9)]) == ["small"]
+    assert decide([above("a", near * 4, 0.5, margin=0.9)]) == ["small"]
     small = [0.010, 0.016, 0.026, 0.019, 0.013]  # no difference has the smaller p-value of the two
     assert above("a", small, margin=0.25).p_same() < above("a", small, margin=0.25).p_shown()
-    assert decide([above("a", small, margin=0.25)]) == ["undecided"]
+    assert decide([above("a", small, margin=0.25)]) == ["small"]
     assert decide([below("a", small, margin=0.25)]) == ["refuted"]  # surely on the other side
     assert decide([above("a", [-0.02, *small], margin=0.25)]) == ["refuted"]
     assert decide([above("a", near, 0.5, margin=0.5)]) == ["shown"]
@@ -297,6 +310,35 @@ def test_a_part_is_decided_by_students_test() -> None:
     assert part.interval == pytest.approx((interval.low, interval.high))
     # Seeds that only one has do not count.
     assert more("a", [1.0, 2.0, 3.0], [0.5, 1.5], 0.1).effect == (0.5, 0.5)
+
+
+def test_a_part_without_sense_is_refused_and_rounding_is_no_effect() -> None:
+    for effect, low, high, margin in (
+        ((), 0.0, 1.0, None), ((1.0, math.nan), 0.0, 1.0, None), ((1.0, math.inf), 0.0, 1.0, None),
+        ((1.0, 2.0), 1.0, 1.0, None), ((1.0, 2.0), 0.0, math.inf, 0.0),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"^a (has|is not)"):
+            Part("a", effect, low, high, margin)
+    assert decide([more("a", [0.1 + 0.2] * 5, [0.3] * 5, 0.05)]) != ["shown"]
+    assert decide([below("a", [1.05 - 1.0] * 5, 0.05)]) == decide([below("a", [0.05] * 5, 0.05)])
+
+
+def test_a_claim_that_cannot_be_decided_is_no_test_beside_others() -> None:
+    just = above("a", [0.5, 1.0, 1.7, 0.7])
+    undecided = [Claim(f"{n}", [above("b", [-1.0, 1.1, -1.2, 1.0])], own=[2.0]) for n in range(3)]
+    assert judge([Claim("It is so", [just]), *undecided])[0].verdict == "holds"
+    learned = [dataclasses.replace(claim, own=[0.1]) for claim in undecided]
+    assert judge([Claim("It is so", [just]), *learned])[0].verdict == "inconclusive"
+    assert judge([Claim("It is so", [just], own=[math.nan])])[0].verdict == "inconclusive"
+
+
+def test_claims_that_hold_in_other_parts_do_not_agree() -> None:
+    high, low = above("a", [0.9, 1.0, 1.1]), above("a", [-0.9, -1.0, -1.1])
+    pairs = ((high, low), (low, high), (high, high))
+    first, second, third = (judge([Claim("It is so", pair)]) for pair in pairs)
+    assert "1 with the same verdict, 0 with the opposite one, 0" in runner._agreement(first, first)
+    assert "0 with the same verdict, 0 with the opposite one, 1" in runner._agreement(first, second)
+    assert "0 with the same verdict, 0 with the opposite one, 1" in runner._agreement(first, third)
 
 
 def test_many_parts_need_stronger_evidence() -> None:
@@ -463,7 +505,7 @@ def test_results_say_what_the_numbers_depend_on(folder: Path, toys: ToyPool) -> 
 def test_page_counts_the_verdicts_that_two_lms_share():
     tiny, real = (
         {
-            one.claim.claim: one.verdict
+            one.claim.claim: (one.verdict, one.verdict == "partly" and one.decisions)
             for name in NAMES
             for one in runner.claims(name, runner.FOLDERS[label])
             if not one.claim.check
@@ -471,14 +513,14 @@ def test_page_counts_the_verdicts_that_two_lms_share():
         for label in ("tiny", "smollm2-135m")
     )
     both = tiny.keys() & real.keys()
-    decided = [claim for claim in both if "inconclusive" not in (tiny[claim], real[claim])]
+    decided = [c for c in both if "inconclusive" not in (tiny[c][0], real[c][0])]
     same = [claim for claim in decided if tiny[claim] == real[claim]]
     said = (
         f"- Between the LMs: {len(both)} claims, {len(decided)} decided by both: {len(same)} with "
         "the same verdict, "
     )
-    opposite = [c for c in decided if {tiny[c], real[c]} == {"holds", "does not hold"}]
+    opposite = [c for c in decided if {tiny[c][0], real[c][0]} == {"holds", "does not hold"}]
     rest = len(decided) - len(same) - len(opposite)
     assert 0 < len(decided) < len(both)
-    said += f"{len(opposite)} with the opposite one, {rest} partly so by one."
+    said += f"{len(opposite)} with the opposite one, {rest} partly so, or of other parts."
     assert said in redraw.CLAIMS.read_text(encoding="utf-8")

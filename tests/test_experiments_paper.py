@@ -195,9 +195,9 @@ def test_plane_claims_follow_the_numbers() -> None:
         "many": {"within": 0.2},
     }
     results = made_up_planes(**published)
-    assert verdicts("plane", results) == ["holds"] * 6
+    assert verdicts("plane", results) == ["holds"] * 7
     assert plane.Plane().title(results) == plane.Plane.finding
-    assert verdicts("plane", made_up_planes(own=1.5, **published)) == [OPEN] * 6
+    assert verdicts("plane", made_up_planes(own=1.5, **published)) == [OPEN] * 7
     wide = {**published, "tanh": {"within": 0.3, "contrast": 3.0}}
     assert verdicts("plane", made_up_planes(**wide))[:2] == ["partly", NOT]
     opposite = made_up_planes(
@@ -208,7 +208,7 @@ def test_plane_claims_follow_the_numbers() -> None:
         few={"within": 0.2},
         many={"within": 0.2},  # no difference
     )
-    assert verdicts("plane", opposite) == [NOT] * 6
+    assert verdicts("plane", opposite) == [NOT] * 7
     assert plane.Plane().title(opposite) == plane.Plane.shown
 
 

@@ -43,6 +43,11 @@ class Claim:
     every seed has to pass, and no finding."""
 
     @property
+    def unlearned(self) -> bool:
+        """Whether the memories it is about have not learned."""
+        return bool(self.own) and not statistics.fmean(self.own) <= LEARNED
+
+    @property
     def brief(self) -> str:
         """The claim; below it what its only effect is, and what else is to be known of it."""
         told = [self.parts[0].name] if len(self.parts) == 1 else []
@@ -58,7 +63,7 @@ class Judged:
 
     claim: Claim
     decisions: list[Decision]
-    """One for each part."""
+    """One for each part; none of a check, or where the memories have not learned."""
 
     @property
     def verdict(self) -> Verdict:
@@ -67,7 +72,7 @@ class Judged:
         if claim.check:
             lie = (part.low <= x <= part.high for part in claim.parts for x in part.effect)
             return "as it must be" if all(lie) else "violated"
-        if self.unlearned:
+        if claim.unlearned:
             return "inconclusive"
         if all(decision == "shown" for decision in self.decisions):
             return "holds"
@@ -76,49 +81,54 @@ class Judged:
         return "does not hold" if "refuted" in self.decisions else "inconclusive"
 
     @property
-    def unlearned(self) -> bool:
-        """Whether the memories have not learned what the claim asks them for."""
-        return bool(self.claim.own) and statistics.fmean(self.claim.own) > LEARNED
+    def why(self) -> str:
+        """Why nothing is decided, in a word or two, where it is not for want of seeds."""
+        if self.verdict != "inconclusive":
+            return ""
+        if self.claim.unlearned:
+            return "not learned"
+        return "small" if {*self.decisions} == {"small"} else ""
 
     @property
     def brief(self) -> str:
         """The verdict and each part's effect with its interval, for the cell of a table."""
-        verdict = f"**{self.verdict}**" + (" (not learned)" if self.unlearned else "")
-        parts, decisions = self.claim.parts, self.decisions
+        verdict = f"**{self.verdict}**" + (f" ({self.why})" if self.why else "")
+        parts = self.claim.parts
         if len(parts) == 1:
             return f"{verdict}<br>{effect_text(parts[0])}"
-        how = [f": {decision}" for decision in decisions] or [""] * len(parts)
         effects = [f"{part.name} {effect_text(part)}" for part in parts]
-        lines = [f"{one}{decision}" for one, decision in zip(effects, how, strict=True)]
+        lines = [f"{one}{decision}" for one, decision in zip(effects, self._how(), strict=True)]
         return "<br>".join([verdict, *lines])
+
+    def _how(self) -> list[str]:
+        """What is decided of each part, to be added to its effect."""
+        return [f": {decision}" for decision in self.decisions] or [""] * len(self.claim.parts)
 
     @property
     def found(self) -> str:
         """Each part: its effect with the interval, what it had to be, what is decided; and n."""
         parts = self.claim.parts
-        if self.claim.check:
-            told = [f"{part.name} {effect_text(part)}, {part.rule}" for part in parts]
-        else:
-            told = [
-                f"{part.name} {effect_text(part)}, wanted {part.rule}: {decision}"
-                for part, decision in zip(parts, self.decisions, strict=True)
-            ]
+        wanted = "" if self.claim.check else "wanted "
+        told = [
+            f"{part.name} {effect_text(part)}, {wanted}{part.rule}{decision}"
+            for part, decision in zip(parts, self._how(), strict=True)
+        ]
         seeds = {len(part.effect) for part in parts}
         told[-1] += f" (n = {', '.join(map(str, sorted(seeds)))})"
-        if self.unlearned:
+        if self.claim.unlearned:
             told.append(f"not learned: own cross entropy {spread(self.claim.own)}")
         note = self.claim.note
         return "; ".join(told) + (f". {note[0].upper()}{note[1:]}" if note else "")
 
 
 def judge(claims: Iterable[Claim]) -> list[Judged]:
-    """Decide the claims of an experiment together; checks are not tests."""
+    """Decide the claims of an experiment together; what must be so, or is unlearned, is no test."""
     listed = list(claims)
-    tests = [part for claim in listed if not claim.check for part in claim.parts]
-    decided = iter(decide(tests))
+    parts = [[] if claim.check or claim.unlearned else claim.parts for claim in listed]
+    decided = iter(decide([part for some in parts for part in some]))
     return [
-        Judged(claim, [] if claim.check else [next(decided) for _ in claim.parts])
-        for claim in listed
+        Judged(claim, [next(decided) for _ in some])
+        for claim, some in zip(listed, parts, strict=True)
     ]
 
 

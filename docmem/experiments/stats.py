@@ -5,8 +5,8 @@
 
 A part is an effect with one number per seed, and a range in which its mean has to lie. It is shown
 by Student's t-test against the ends of that range, refuted by one for the opposite or for
-equivalence, and undecided where neither is, or both are: surely there, and surely less than
-matters. All parts of an experiment are one family (Holm).
+equivalence, and undecided where neither is. Small is a difference that is surely there but, by its
+mean, less than matters. All parts of an experiment are one family (Holm).
 """
 
 import math
@@ -18,9 +18,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy import stats
 
-Decision = Literal["shown", "refuted", "undecided"]
+Decision = Literal["shown", "refuted", "small", "undecided"]
 LEVEL = 0.05
 """Of the tests of an experiment together, both ways; intervals are of 1 - LEVEL."""
+ROUNDING = 1e-9
+"""What differs by no more is the same, and no more above 0 than that is 0."""
 OWN_MARGIN = 0.05
 """Nats per token that matter between own cross entropies, which end near 0."""
 
@@ -61,7 +63,8 @@ class Part:
     """One part of a claim: an effect, and where its mean has to lie. Made by `above` and the like.
 
     Raises:
-        ValueError: if it has no effect at all.
+        ValueError: if it has no effect, one that is no finite number, an empty range, or a margin
+            that is not above 0.
     """
 
     name: str
@@ -76,6 +79,10 @@ class Part:
     def __post_init__(self) -> None:
         if not self.effect:
             raise ValueError(f"{self.name} has no numbers.")
+        if not np.isfinite(self.effect).all():
+            raise ValueError(f"{self.name} is not a finite number for each seed: {self.effect}.")
+        if not self.low < self.high or (self.margin is not None and not self.margin > 0):
+            raise ValueError(f"{self.name} has an empty range, or a margin that is not above 0.")
 
     @property
     def mean(self) -> float:
@@ -124,6 +131,11 @@ class Part:
         (end,) = self._ends
         return max(self._p(end - self.margin, 1), self._p(end + self.margin, -1))
 
+    @property
+    def small(self) -> bool:
+        """Whether its mean lies nearer the end of its range than the margin."""
+        return self.margin is not None and abs(self.mean - self._ends[0]) < self.margin
+
     def _p(self, limit: float, side: int) -> float:
         """One-sided, of the mean being above a limit (side 1) or below it (-1)."""
         return _p_greater([side * (x - limit) for x in self.effect])
@@ -136,8 +148,8 @@ def _p_greater(values: Sequence[float]) -> float:
     """
     if len(values) < 2:
         return 1.0
-    if np.ptp(values) <= 1e-9 * np.abs(values).max():  # scipy's would be 0 / 0
-        return 0.0 if values[0] > 0 else 1.0
+    if np.ptp(values) <= ROUNDING:  # scipy's would be 0 / 0
+        return 0.0 if values[0] > ROUNDING else 1.0
     return float(stats.ttest_1samp(values, 0, alternative="greater").pvalue)
 
 
@@ -188,9 +200,10 @@ def decide(parts: Sequence[Part]) -> list[Decision]:
     p_values = [min(1.0, 2 * min(part.p_shown(), part.p_refuted())) for part in parts]
     decided: list[Decision] = []
     for part, p in zip(parts, holm(p_values), strict=True):
-        there_and_same = 2 * part.p_shown() <= LEVEL and part.p_same() <= LEVEL
-        if p > LEVEL or there_and_same:
+        if p > LEVEL:
             decided.append("undecided")
+        elif 2 * part.p_shown() <= LEVEL and part.small:
+            decided.append("small")
         else:
             decided.append("refuted" if part.p_refuted() < part.p_shown() else "shown")
     return decided

@@ -107,7 +107,8 @@ class Activation(Study[Results]):
             [below("share of active entries", relu.active, 0.5)],
             published="sparse",
             papers=True,
-            note=f"before anything is trained, share {spread(relu.active_untrained)}",
+            note=f"before anything is trained, share {spread(relu.active_untrained)}; the limit of "
+            "a half is ours",
             own=relu.own,
             exploratory=True,
         )
@@ -123,6 +124,7 @@ class Activation(Study[Results]):
             [between("share of negative entries", tanh.negative, 0.25, 0.75)],
             published="signed",
             papers=True,
+            note="it does so before training too: tanh is odd, and biases start at 0",
             own=tanh.own,
         )
 

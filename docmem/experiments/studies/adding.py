@@ -184,7 +184,7 @@ class Adding(Study[Results]):
         )
         cost, harm = results.costs("added"), results.costs("naive").mean(1).tolist()
         yield Claim(
-            f"Adding it costs no other document {ALLOWED:g} nats",
+            f"Adding it, while the others are read again, costs none of them {ALLOWED:g} nats",
             [below("largest rise of another's own cross entropy", worst(cost), ALLOWED)],
             note=f"mean change {spread(cost.mean(1))}",
             own=before,

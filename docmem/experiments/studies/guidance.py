@@ -77,7 +77,9 @@ class Guidance(Study[Results]):
         "below, the share of tokens continued correctly under the own and under another DocRep."
     )
     shown = "What the weight, the negatives and the form of guidance do"
-    finding = "Guidance leaves fewer tokens under another's DocRep, and does not widen the gap"
+    finding = (
+        "With tanh guidance leaves fewer tokens under another's DocRep, and does not widen the gap"
+    )
     needs = ("does not hold", None, "holds")
     caption = (
         "Where not varied: α {results.alpha}, another document's DocRep, the form of the term that "

@@ -171,8 +171,10 @@ class Knowledge(Study[Results]):
             ("plain", "A memory knows the answer to what is asked", beside),
             ("context", "A base LM that has just read the document knows it", {}),
         ):
-            part = above("lead by own prompt", known[name], MARGIN)
-            yield Claim(claim, [part], note=spreads(others, " "), own=own.get(name, []))
+            over = differences(known[name], known["base"])
+            part = above("lead by own prompt minus the base LM's", over, MARGIN)
+            note = spreads({"lead": known[name]} | others, " ")
+            yield Claim(claim, [part], note=note, own=own.get(name, []), exploratory=True)
         for claim, *names in (
             ("Reading a text again in another form teaches what it says", "offsets", "shuffled"),
             ("Reading questions with answers helps to answer others", "questions"),

@@ -84,8 +84,8 @@ class Procedure(Study[Results]):
     )
     shown = "What the parts of the training contribute, and what guidance adds"
     finding = (
-        "Muon learns more in as many epochs; spread DocReps and guidance keep the nearest "
-        "documents apart"
+        "Muon learns more in as many epochs; spread DocReps and guidance bring the nearest "
+        "documents further apart"
     )
     needs = (None, None, "holds", None, None, None, None, "holds", "holds")
     caption = (

@@ -264,6 +264,7 @@ class Rivals(Study[Results]):
                 more(f"own, {name} − memory, nats", in_time[name], in_time["document memory"], NEAR)
                 for name in PER_DOCUMENT
             ],
+            exploratory=True,
         )
         yield Claim(
             "And still does where that has had as many steps, too",
@@ -271,6 +272,7 @@ class Rivals(Study[Results]):
                 more(f"own, {name} − memory, nats", found[name].own, memory.own, NEAR)
                 for name in PER_DOCUMENT
             ],
+            exploratory=True,
         )
         yield Claim(
             "A LoRA per document keeps documents further apart than a document memory",
@@ -279,6 +281,7 @@ class Rivals(Study[Results]):
             f"{spread(memory.lowest_pair)} by the memory; own cross entropy {spread(each.own)} and "
             f"{spread(memory.own)}",
             own=highest([memory.own, each.own]),
+            exploratory=True,
         )
         yield Claim(
             "A document memory harms other prose less than one LoRA",
@@ -286,6 +289,7 @@ class Rivals(Study[Results]):
             note=f"harm {spread(memory.harm)} by the memory, {spread(lora.harm)} by the LoRA; own "
             f"cross entropy {spread(memory.own)} by the memory, {spread(lora.own)} by the LoRA",
             own=highest([memory.own, lora.own]),
+            exploratory=True,
         )
         context = found["in the context"]
         idle = spread(context.own).mean > LEARNED
