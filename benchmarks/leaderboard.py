@@ -4,23 +4,20 @@ Every row of `ROWS` trains until its documents are learned. Its seconds are thos
 and of the epochs; checking after each epoch whether the goal is reached does not count.
 """
 
-import functools
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from benchmarks.epochs import new_trainer
 from docmem.documents import Document
 from docmem.evaluation.recall import Recognition
 from docmem.experiments.pool import VERSION_0_1
-from docmem.experiments.rivals import Rival, seconds_of
+from docmem.experiments.rivals import Memory, Rival, seconds_of
 from docmem.experiments.rivals_lora import LoRA, PerDocumentLoRA
+from docmem.experiments.rivals_measured import read_under_all
 from docmem.lm.cross_entropy import document_means
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import preset
@@ -42,8 +39,8 @@ class Row:
     changes: dict[str, Any]
     seeds: tuple[int, ...] = (1,)
     epochs: int = 40
-    baseline: type[Rival] | None = None
-    """What is trained; None: a document memory."""
+    baseline: type[Rival] = Memory
+    """What is trained."""
 
 
 MUON = VERSION_0_1 | {"optimizer": "muon"}
@@ -87,7 +84,7 @@ class Outcome:
     steps: int
     """Per epoch."""
     setup: float
-    """Seconds of the frozen pass, which caches the hidden states, and of making the memory."""
+    """Seconds of the frozen pass, which caches the hidden states."""
     seconds: list[float]
     """Of each epoch."""
     own: list[float]
@@ -116,38 +113,21 @@ def train_until_good(
 
     Documents are read under other DocReps only once the own cross entropy is low enough.
     """
-    config, started = preset("tiny", **row.changes, seed=seed), time.perf_counter()
-    make: Any = row.baseline or functools.partial(new_trainer, "docmem")
-    learner = make(lm, documents, config)
-    setup = 0.0 if row.baseline else time.perf_counter() - started  # a LoRA caches nothing
+    learner = row.baseline(lm, documents, preset("tiny", **row.changes, seed=seed))
     cache, n_docs = learner.cache, len(documents)
-    addresses = learner.addresses if row.baseline else n_docs
+    setup = learner.setup if learner.from_states else 0.0  # a LoRA caches nothing
     result = Outcome(row.name, seed, len(cache.batches), setup, [], [])
-
-    def read(index: int, address: int) -> Tensor:
-        if row.baseline:
-            return learner.read(cache, index, address)
-        doc_rep = learner.memory.doc_reps[[address]]
-        return cache.cross_entropies(index, learner.memory, doc_rep)[0]
-
-    def ces(addresses_of: Callable[[int], Sequence[int]]) -> Tensor:
-        return document_means(
-            cache,
-            n_docs,
-            lambda index: torch.stack([read(index, one) for one in addresses_of(index)]),
-        )
-
     while len(result.own) < row.epochs and not result.reached:
         result.seconds.append(seconds_of(learner.epoch))
-        own = ces(lambda index: [min(cache.doc_ids[index], addresses - 1)])
-        result.own.append(own.mean().item())
+        result.own.append(learner.own_cross_entropy())
         result.reached = result.own[-1] <= OWN
-        if addresses > 1 and (result.reached or len(result.own) == row.epochs):
-            found = Recognition.of_all(ces(lambda _: range(addresses)))
+        if learner.addresses > 1 and (result.reached or len(result.own) == row.epochs):
+            ce = read_under_all(learner, cache)
+            found = Recognition.of_all(document_means(cache, n_docs, ce.__getitem__))
             result.other, result.margin = found.other, found.margin
             result.lowest_pair = found.lowest_pair.ce
             apart = found.other >= OTHER and found.recognised == n_docs
-            result.reached = result.reached and (apart or row.baseline is not None)
+            result.reached = result.reached and (apart or row.baseline is not Memory)
     return result
 
 

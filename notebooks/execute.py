@@ -35,10 +35,7 @@ def fast(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def execute(notebook: nbformat.NotebookNode, folder: Path | str) -> None:
     """Run all cells in a new kernel that works in `folder`; an error in a cell is raised."""
     NotebookClient(
-        notebook,
-        coalesce_streams=True,
-        timeout=1200,
-        resources={"metadata": {"path": str(folder)}},
+        notebook, coalesce_streams=True, timeout=1200, resources={"metadata": {"path": str(folder)}}
     ).execute()
 
 

@@ -48,9 +48,7 @@ def test_spaced_snapshots_keeps_all_if_fewer_than_frames() -> None:
     assert spaced_snapshots(3, 50) == [0, 1, 2]
 
 
-def test_third_panel_is_the_product_of_the_others(
-    trained: tuple[LanguageModel, Run],
-) -> None:
+def test_third_panel_is_the_product_of_the_others(trained: tuple[LanguageModel, Run]) -> None:
     token, document, product = panels_at(trained[1].load_snapshots(), -1).values()
     np.testing.assert_array_equal(product.numpy(), (token * document).numpy())
 

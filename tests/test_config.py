@@ -204,11 +204,7 @@ def test_lm_size_applies_only_to_pythia_and_llama2(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [
-        ("key_internal_layers", 3),
-        ("key_internal_dim", 16),
-        ("key_internal_activation", "relu"),
-    ],
+    [("key_internal_layers", 3), ("key_internal_dim", 16), ("key_internal_activation", "relu")],
 )
 @pytest.mark.parametrize("settings", [TrainConfig, lambda **kw: MemoryConfig(8, 2, **kw)])
 def test_inside_of_a_linear_key_generator_is_rejected(settings, name: str, value: int | str):

@@ -27,17 +27,7 @@ from docmem.experiments import NAMES, load_study, pool, provenance, runner
 from docmem.experiments.claims import LEARNED, Claim, judge
 from docmem.experiments.pool import FAST, RunPool
 from docmem.experiments.provenance import PACKAGE, code_digest
-from docmem.experiments.stats import (
-    Part,
-    above,
-    alike,
-    below,
-    decide,
-    holm,
-    more,
-    spread,
-    spreads,
-)
+from docmem.experiments.stats import Part, above, alike, below, decide, holm, more, spread, spreads
 from docmem.experiments.studies.activation import OPEN, Activation, Results, Selections
 from docmem.training.description import to_dict
 from docmem.training.setup import new_memory

@@ -36,10 +36,7 @@ def test_each_way_is_measured_on_its_memory(small: ToyPool, results: adding.Resu
     added = adding.add(cache, run.load_memory(), new.title, epochs=2)
     memories = {
         "trained": (adding.append_doc_rep(run.load_memory(), new.title), 0),
-        "naive": (
-            adding.add(cache, run.load_memory(), new.title, epochs=2, rehearse=False),
-            4,
-        ),
+        "naive": (adding.add(cache, run.load_memory(), new.title, epochs=2, rehearse=False), 4),
         "added": (added, 8),
         "anew": (anew.load_memory(), 6),  # two epochs of three documents
     }

@@ -17,12 +17,7 @@ from toys import toy_lm
 from docmem.core.hook import attach
 from docmem.documents import as_read, load_documents, segments
 from docmem.errors import DocmemError
-from docmem.experiments.questions import (
-    QUESTIONS,
-    Question,
-    load_questions,
-    read_answers,
-)
+from docmem.experiments.questions import QUESTIONS, Question, load_questions, read_answers
 from docmem.experiments.rivals_lora import LoRA
 from docmem.experiments.studies import knowledge
 from docmem.lm.loading import LanguageModel

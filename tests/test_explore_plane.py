@@ -251,9 +251,7 @@ def test_page_gets_the_colours_of_the_figures(explorer: KeyPlaneExplorer, plane:
     assert min(middle) > 240  # white at zero
 
 
-def test_picture_shows_point_bars_selection_and_text(
-    explorer: KeyPlaneExplorer,
-) -> None:
+def test_picture_shows_point_bars_selection_and_text(explorer: KeyPlaneExplorer) -> None:
     reading = explorer.rest(0.5, 0.25)
     figure = explorer.figure()
     plane, bars, strip, text = figure.axes

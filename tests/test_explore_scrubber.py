@@ -30,9 +30,7 @@ def test_frame_equals_the_animation(trained: tuple[LanguageModel, Run]) -> None:
         np.testing.assert_array_equal(pixels(scrubber.frame(20 * index)), film.frame())
 
 
-def test_epoch_shows_its_last_snapshot(
-    trained: tuple[LanguageModel, Run],
-) -> None:
+def test_epoch_shows_its_last_snapshot(trained: tuple[LanguageModel, Run]) -> None:
     scrubber = explore.scrubber(trained[1])
     scrubber.show(39)
     assert scrubber.epoch == 20
@@ -49,9 +47,7 @@ def test_frame_is_drawn_once(
     assert scrubber.frame(40) is first
 
 
-def test_slider_and_buttons_step_through_the_snapshots(
-    trained: tuple[LanguageModel, Run],
-) -> None:
+def test_slider_and_buttons_step_through_the_snapshots(trained: tuple[LanguageModel, Run]) -> None:
     scrubber = explore.scrubber(trained[1])
     assert (scrubber.epoch, scrubber.slider.value) == (60, 3)
     scrubber.slider.value = 1

@@ -10,13 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from docmem.core.files import (
-    load_tensors,
-    replacing,
-    save_tensors,
-    write_json,
-    write_text,
-)
+from docmem.core.files import load_tensors, replacing, save_tensors, write_json, write_text
 from docmem.errors import DocmemError
 
 

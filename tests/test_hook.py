@@ -184,10 +184,7 @@ def test_layer_out_of_range_is_rejected_with_the_range(lm, memory: DocumentMemor
 
 def test_memory_of_another_width_is_rejected_with_both(lm: LanguageModel):
     other = DocumentMemory(MemoryConfig(WIDTH + 1, 3))
-    with (
-        pytest.raises(DocmemError, match="width 33, not 32"),
-        attach(lm.model, other),
-    ):
+    with pytest.raises(DocmemError, match="width 33, not 32"), attach(lm.model, other):
         pass
     assert not any(block._forward_hooks for block in lm.blocks)
 
@@ -268,10 +265,7 @@ def test_memory_stays_whole_where_the_block_has_no_weights(lm, memory: DocumentM
 
 
 def test_unknown_title_is_refused_where_it_is_named(lm, memory: DocumentMemory):
-    with (
-        attach(lm.model, memory) as hooked,
-        pytest.raises(DocmemError, match="no document 3"),
-    ):
+    with attach(lm.model, memory) as hooked, pytest.raises(DocmemError, match="no document 3"):
         hooked.document(3)  # no `with`
 
 

@@ -200,9 +200,7 @@ def test_selection_bound_is_none_where_unknown() -> None:
     assert selection_bound(memory) is None
 
 
-def test_memory_on_another_device_is_copied_and_stays(
-    trained: tuple[LanguageModel, Run],
-) -> None:
+def test_memory_on_another_device_is_copied_and_stays(trained: tuple[LanguageModel, Run]) -> None:
     lm, run = trained
     cache, memory = run.cache_hidden_states(lm), run.load_memory()
     assert on_device_of(cache, memory) is memory

@@ -108,9 +108,7 @@ def correct(lm: LanguageModel, tokens: torch.Tensor) -> int:
     return int((written[4:] == tokens[4:7]).sum())
 
 
-def test_completion_is_nan_if_no_segment_is_long_enough(
-    trained: tuple[LanguageModel, Run],
-) -> None:
+def test_completion_is_nan_if_no_segment_is_long_enough(trained: tuple[LanguageModel, Run]) -> None:
     lm, run = trained
     score = completion(
         run.cache_hidden_states(lm), run.load_memory(), prompt_tokens=60, new_tokens=60
@@ -172,9 +170,7 @@ def test_drop_doc_rep_removes_the_title_but_the_weights_still_recall_the_text(
     assert DocumentMemory.from_pretrained(tmp_path).titles == dropped.titles
 
 
-def test_drop_doc_rep_leaves_the_given_memory_unchanged(
-    trained: tuple[LanguageModel, Run],
-) -> None:
+def test_drop_doc_rep_leaves_the_given_memory_unchanged(trained: tuple[LanguageModel, Run]) -> None:
     _, run = trained
     memory = run.load_memory()
     drop_doc_rep(memory, 0)

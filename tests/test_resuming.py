@@ -74,8 +74,7 @@ def killed_at(write: int, function: Callable) -> Callable:
 
 @pytest.mark.parametrize("write", [slow(1), 2, slow(3)])
 @pytest.mark.parametrize(
-    "place",
-    ["Run.save_snapshots", "Run.save_history", "Run.save_memory", "save_checkpoint"],
+    "place", ["Run.save_snapshots", "Run.save_history", "Run.save_memory", "save_checkpoint"]
 )
 def test_run_killed_between_two_files_resumes_from_the_last_checkpoint(
     go, whole: Run, monkeypatch: pytest.MonkeyPatch, place: str, write: int
@@ -319,9 +318,7 @@ def test_process_killed_in_the_middle_of_a_write_resumes_to_the_same_numbers(
     assert repeated == [4, 5, 6, 7]
 
 
-def test_a_run_with_fewer_epochs_than_planned_is_finished_on_disk_too(
-    config: TrainConfig,
-) -> None:
+def test_a_run_with_fewer_epochs_than_planned_is_finished_on_disk_too(config: TrainConfig) -> None:
     train(config, lm=toy_lm(), documents=DOCUMENTS, on_epoch=at(3, lambda: False), progress=False)
     assert not Run.open(config.save_dir).finished
     fewer = train(replace(config, num_epochs=3), lm=toy_lm(), documents=DOCUMENTS, progress=False)

@@ -21,14 +21,7 @@ from tqdm.auto import tqdm
 
 from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import Reach, plane_extent
-from docmem.errors import (
-    DocmemError,
-    NotNegative,
-    Several,
-    as_doc_reps,
-    checked,
-    counted,
-)
+from docmem.errors import DocmemError, NotNegative, Several, as_doc_reps, checked, counted
 from docmem.evaluation.refinement import Refined, refine
 from docmem.lm.cross_entropy import (
     check_readable,
@@ -233,11 +226,7 @@ class Line(NamedTuple):
 @plain_arithmetic()
 @checked
 def along_line(
-    cache: HiddenStateCache,
-    memory: DocumentMemory,
-    start: Any,
-    end: Any,
-    points: Several = 41,
+    cache: HiddenStateCache, memory: DocumentMemory, start: Any, end: Any, points: Several = 41
 ) -> Line:
     """Read every document of `cache` at `points` DocReps on the line from `start` to `end`.
 

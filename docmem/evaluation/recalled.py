@@ -95,12 +95,7 @@ class Comparison(tuple[Recalled, ...]):
     def __str__(self) -> str:
         first = self[0]
         table = [
-            (
-                row.under,
-                row.text.strip(),
-                _share(row),
-                f"{row.ce:.2f}" if row.pieces else "–",
-            )
+            (row.under, row.text.strip(), _share(row), f"{row.ce:.2f}" if row.pieces else "–")
             for row in self
         ]
         truth = [(f"{first.document.title} itself", first.truth.strip(), "", "")]

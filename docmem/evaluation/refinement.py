@@ -38,9 +38,7 @@ class Refined(NamedTuple):
 
 
 def refine(
-    read: Callable[[Int[Tensor, "asked 2"]], Float[Tensor, " asked"]],
-    points: int,
-    tolerance: float,
+    read: Callable[[Int[Tensor, "asked 2"]], Float[Tensor, " asked"]], points: int, tolerance: float
 ) -> Refined:
     """Measure a function on a grid of points × points, and interpolate where that is enough.
 

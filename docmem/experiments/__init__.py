@@ -22,11 +22,7 @@ NAMES: tuple[str, ...] = get_args(Name)
 
 
 def load_study(name: str) -> "Study[Any]":
-    """The experiment of this name.
-
-    Raises:
-        DocmemError: if there is none.
-    """
+    """The experiment of this name; DocmemError if there is none."""
     check_type("experiment", name, Name)
     module = importlib.import_module(f"docmem.experiments.studies.{name}")
     return getattr(module, name.capitalize())()

@@ -16,6 +16,7 @@ from docmem.plots.style import FAINT, GREY, INK, badge
 
 MARKS = "o^sD"
 """Of the series that share a panel, in their order."""
+DOT: dict[str, Any] = {"ms": 5, "alpha": 0.45, "mew": 0, "clip_on": False}
 
 
 def stacked(figure: Figure, *heights: float) -> Any:
@@ -34,21 +35,12 @@ def dots(
 ) -> None:
     """One dot per seed and a bar at the mean of several, for each named group along the x axis.
 
-    Args:
-        axes: where to draw.
-        groups: numbers, one per seed.
-        color: of dots and bars.
-        mark: matplotlib's letter for the shape of a dot.
-        shift: to the right of the group's tick, which are 1 apart.
-        half: of the length of a bar.
-        settings: of the Axes, such as title and ylabel.
+    `shift` is to the right of a group's tick, which are 1 apart, `half` of the length of a bar;
+    `settings` are of the Axes, such as title and ylabel.
     """
     for tick, values in enumerate(groups.values()):
         place = tick + shift
-        axes.plot(
-            [place] * len(values), values, mark, ms=5, color=color, alpha=0.45, mew=0,
-            clip_on=False,
-        )  # fmt: skip
+        axes.plot([place] * len(values), values, mark, color=color, **DOT)
         if len(values) > 1:
             axes.plot([place - half, place + half], [np.mean(values)] * 2, color=color, lw=2)
     axes.set_xticks(range(len(groups)), list(groups))
@@ -60,10 +52,7 @@ def dot_series(
 ) -> None:
     """`dots` of several series, side by side in each group: told apart by place, mark and colour.
 
-    Args:
-        axes: where to draw.
-        series: colour and groups of each, by its name in the legend.
-        settings: of the Axes, such as title and ylabel.
+    `series` are colour and groups of each, by its name in the legend.
     """
     width = 0.8 / len(series)
     for turn, (label, (color, groups)) in enumerate(series.items()):
@@ -77,10 +66,8 @@ def dot_panels(
 ) -> None:
     """One panel of dots per measure, from 0 unless a number is below, with a column per group.
 
-    Args:
-        panels: where to draw; there may be more than measures.
-        measures: from a field that every group has, a list over seeds, to its label.
-        groups: results of each setting, by what stands under its column.
+    `measures` go from a field that every group has, a list over seeds, to its label; there may be
+    more panels. `groups` are by what stands under their columns.
     """
     for axes, (key, label) in zip(panels, measures.items(), strict=False):
         values = values_of(groups, key)
@@ -110,17 +97,10 @@ def plane_maps(
     numbered: Mapping[str, int],
     label: str,
 ) -> None:
-    """Maps side by side with one colour bar and a dot on every DocRep.
+    """Maps by title, a cell each, with one colour bar and a dot on every DocRep.
 
-    Args:
-        figure: where to draw.
-        cells: of a grid, one per map.
-        maps: by their titles.
-        extent: half the side of the square.
-        cmap: name of the colour map.
-        limits: values at its ends.
-        numbered: the document whose number stands in place of a dot, by title of a map.
-        label: of the colour bar.
+    Each is [-extent, extent]². `limits` are the values at the ends of the colours; `numbered` the
+    document whose number stands in place of a dot, by title.
     """
     panels = []
     for cell, (title, one) in zip(cells, maps.items(), strict=True):
@@ -146,10 +126,7 @@ def dot_rows(
 ) -> None:
     """A row for each of several things: one dot per seed and a bar at their mean."""
     for place, values in enumerate(rows):
-        axes.plot(
-            values, [place] * len(values), mark, ms=5, color=color, alpha=0.45, mew=0,
-            clip_on=False,
-        )  # fmt: skip
+        axes.plot(values, [place] * len(values), mark, color=color, **DOT)
         if values:
             axes.plot([np.mean(values)] * 2, [place - 0.3, place + 0.3], color=color, lw=2)
 
@@ -172,15 +149,7 @@ def shade(place: int, count: int) -> str:
 def band(
     axes: Axes, x: Sequence[float], seeds: Sequence[Sequence[float]], color: str, label: str
 ) -> None:
-    """The mean over seeds as a curve in a band of one standard deviation to either side.
-
-    Args:
-        axes: where to draw.
-        x: places along the x axis.
-        seeds: one curve per seed, (seeds, len(x)).
-        color: of curve and band.
-        label: for the legend.
-    """
+    """The mean over seeds, (seeds, len(x)), in a band of one standard deviation to either side."""
     curves = np.asarray(seeds)
     mean = curves.mean(0)
     axes.plot(x, mean, color=color, lw=2, label=label)

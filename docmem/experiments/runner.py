@@ -205,11 +205,7 @@ def is_current(name: str, pool: RunPool, folder: Path) -> bool:
 
 
 def figure(name: str, folder: Path = STORED) -> Figure:
-    """An experiment's figure, drawn from its stored results.
-
-    Raises:
-        DocmemError: if there are none.
-    """
+    """An experiment's figure, drawn from its stored results; DocmemError if there are none."""
     results = load_results(name, folder)
     if results is None:
         raise DocmemError(f"{folder} has no results of {name}; `docmem experiment {name}` first.")

@@ -137,20 +137,17 @@ class Part:
         return self.margin is not None and abs(self.mean - self._ends[0]) < self.margin
 
     def _p(self, limit: float, side: int) -> float:
-        """One-sided, of the mean being above a limit (side 1) or below it (-1)."""
-        return _p_greater([side * (x - limit) for x in self.effect])
+        """Student's, one-sided, of the mean being above a limit (side 1) or below it (-1).
 
-
-def _p_greater(values: Sequence[float]) -> float:
-    """Student's one-sided test of a mean above 0; 1 for a single number, which proves nothing.
-
-    Numbers that are all the same have no spread to test by: they count as they are.
-    """
-    if len(values) < 2:
-        return 1.0
-    if np.ptp(values) <= ROUNDING:  # scipy's would be 0 / 0
-        return 0.0 if values[0] > ROUNDING else 1.0
-    return float(stats.ttest_1samp(values, 0, alternative="greater").pvalue)
+        1 for a single number, which proves nothing. Numbers that are all the same have no spread
+        to test by: they count as they are.
+        """
+        values = [side * (x - limit) for x in self.effect]
+        if len(values) < 2:
+            return 1.0
+        if np.ptp(values) <= ROUNDING:  # scipy's would be 0 / 0
+            return 0.0 if values[0] > ROUNDING else 1.0
+        return float(stats.ttest_1samp(values, 0, alternative="greater").pvalue)
 
 
 def above(

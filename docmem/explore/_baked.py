@@ -29,16 +29,9 @@ from docmem.explore._scene import plane_scene, selection_limit
 from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.lm.generation import generate_texts
 from docmem.lm.loading import LanguageModel
+from docmem.plots import style
 from docmem.plots.animation import color_limits, panels_at, spaced_snapshots
 from docmem.plots.plane import farthest_points, outlines, smooth, square, territories
-from docmem.plots.style import (
-    DOCUMENT_COLORS,
-    NEGATIVE_LABELS,
-    after_own,
-    document_color,
-    ink_on,
-    new_figure,
-)
 from docmem.training.run import Run
 from docmem.training.setup import configured_documents
 from docmem.training.texts import digest_of
@@ -75,20 +68,20 @@ class Shown:
 
     def color(self, index: int) -> str:
         """The colour that a document has in the run's figures."""
-        return document_color(self.numbers[index])
+        return style.document_color(self.numbers[index])
 
 
 def dark_color(index: int) -> str:
     """A document's colour on a dark page: the same, lighter."""
-    red, green, blue = (0.68 * part + 0.32 for part in to_rgb(document_color(index)))
+    red, green, blue = (0.68 * part + 0.32 for part in to_rgb(style.document_color(index)))
     return to_hex((red, green, blue))
 
 
 def color_variables(color_of: Callable[[int], str]) -> str:
     """The documents' colours and the inks on them as CSS."""
-    colors = [color_of(index) for index in range(len(DOCUMENT_COLORS))]
+    colors = [color_of(index) for index in range(len(style.DOCUMENT_COLORS))]
     return "".join(
-        f"--doc-{index}:{color};--on-doc-{index}:{ink_on(color)};"
+        f"--doc-{index}:{color};--on-doc-{index}:{style.ink_on(color)};"
         for index, color in enumerate(colors)
     )
 
@@ -133,7 +126,7 @@ def map_picture(shown: Shown) -> dict[str, Any]:
     drawn, n_docs = smooth(shown.plane), len(shown.numbers)
     extent = drawn.axis[-1].item()
     reach = extent + (drawn.axis[1] - drawn.axis[0]).item() / 2
-    axes = new_figure(4.4, 4.4, 100).subplots()
+    axes = style.new_figure(4.4, 4.4, 100).subplots()
     square(axes, reach)
     outlines(axes, drawn)
     light = territories(drawn, n_docs, True, shown.color)
@@ -240,7 +233,7 @@ def plane_of_run(
     shares = [verbatim_letters(pieces[index]) for index in found[0][:-n_docs]]
     limit = selection_limit(plane, memory, shown.origin, shown.axes)
     scene = plane_scene(plane, [one.title for one in shown.documents], limit, shown.numbers)
-    colors = [number % len(DOCUMENT_COLORS) for number in shown.numbers]
+    colors = [number % len(style.DOCUMENT_COLORS) for number in shown.numbers]
     return {
         "scene": scene
         | map_picture(shown)
@@ -366,7 +359,7 @@ def training_of_run(run: Run, name: str) -> dict[str, Any]:
         "entries": snapshots.token.shape[-1],
         "epochs": [snapshots.epochs[frame] for frame in frames],
         "tau": run.config.target_negative_ce,
-        "negative": after_own(NEGATIVE_LABELS[run.config.negative_key_type]),
+        "negative": style.after_own(style.NEGATIVE_LABELS[run.config.negative_key_type]),
         "history": [
             (round(epoch.positive_ce, 3), round(epoch.negative_ce, 3))
             for epoch in run.load_history()

@@ -13,19 +13,8 @@ from torch import Tensor
 
 from docmem.evaluation.plane import KeyPlane
 from docmem.evaluation.search import Search
+from docmem.plots import style
 from docmem.plots.plane import name_axes, plane_map, territories
-from docmem.plots.style import (
-    FAINT,
-    GREY,
-    INK,
-    SIGNED_STEPS,
-    badge,
-    document_color,
-    drawable,
-    headline,
-    plain_log_ticks,
-    styled,
-)
 
 MOST_BARS = 12
 
@@ -86,7 +75,7 @@ def _bars(
     shown = sorted(heapq.nsmallest(MOST_BARS, range(len(values)), key=values.__getitem__))
     axes.barh(
         range(len(shown)), [values[index] - start for index in shown], left=start, height=0.3,
-        color=[document_color(documents[index]) for index in shown],
+        color=[style.document_color(documents[index]) for index in shown],
     )  # fmt: skip
     axes.set_ylim(len(shown) - 0.6, -0.8)
     axes.set_yticks(range(len(shown)), [" " * 6] * len(shown))  # room for the badges
@@ -94,9 +83,9 @@ def _bars(
     axes.spines["left"].set_visible(False)
     for row, index in enumerate(shown):
         across = axes.get_yaxis_transform()
-        badge(axes, -0.045, row, documents[index], transform=across, clip_on=False)
+        style.badge(axes, -0.045, row, documents[index], transform=across, clip_on=False)
         axes.annotate(
-            f"{values[index]:,.2f}  {drawable(titles[index], 40)}",
+            f"{values[index]:,.2f}  {style.drawable(titles[index], 40)}",
             (start, row - 0.2), (0, 2), textcoords="offset points", fontsize=8, va="bottom",
             fontweight="bold" if values[index] == min(values) else "normal",
         )  # fmt: skip
@@ -107,16 +96,16 @@ def _bars(
 def _draw_point(axes: Axes, x: float, y: float) -> None:
     """Where the point is: a ring seen on any colour, around a badge that may be there."""
     axes.plot(x, y, "o", ms=21, mfc="none", mec="white", mew=5, zorder=7)
-    axes.plot(x, y, "o", ms=21, mfc="none", mec=INK, mew=2.2, zorder=8)
+    axes.plot(x, y, "o", ms=21, mfc="none", mec=style.INK, mew=2.2, zorder=8)
 
 
 def _draw_badges(axes: Axes, plane: KeyPlane, documents: Sequence[int]) -> None:
     """The number of every document at its own DocRep."""
     for index, (x, y) in zip(documents, plane.doc_reps.tolist(), strict=True):
-        badge(axes, x, y, index, n_docs=len(plane.doc_reps))
+        style.badge(axes, x, y, index, n_docs=len(plane.doc_reps))
 
 
-@styled
+@style.styled
 def plane_reading(
     figure: Figure,
     plane: KeyPlane,
@@ -129,19 +118,14 @@ def plane_reading(
 ) -> Figure:
     """The map with a point, the perplexities there, the memory selection, and what is written.
 
-    Args:
-        figure: an empty Figure.
-        plane: the map.
-        titles: the documents'.
-        reading: what is measured at the point.
-        point: where it is.
-        limit: the selection drawn darkest.
-        written: prompt and continuation.
-        documents: their indices in the run, by which they are numbered and coloured.
+    `limit` is the selection drawn darkest; `documents` are their indices in the run, by which they
+    are numbered and coloured.
     """
     grid = figure.add_gridspec(3, 2, width_ratios=(1, 0.85), height_ratios=(1, 0.075, 0.13))
     axes = figure.add_subplot(grid[0, 0])
-    drawn = territories(plane, len(titles), color_of=lambda row: document_color(documents[row]))
+    drawn = territories(
+        plane, len(titles), color_of=lambda row: style.document_color(documents[row])
+    )
     plane_map(axes, drawn, float(plane.axis[-1]))
     _draw_badges(axes, plane, documents)
     _draw_point(axes, *point)
@@ -149,12 +133,12 @@ def plane_reading(
     bars = figure.add_subplot(grid[0, 1])
     rest = _bars(bars, perplexity, 1, titles, documents)
     bars.set(xscale="log", xlim=(1, 1.1 * max(2.0, bars.dataLim.xmax)), xlabel="perplexity")
-    plain_log_ticks(bars.xaxis)
+    style.plain_log_ticks(bars.xaxis)
     bars.xaxis.set_major_locator(LogLocator(10))  # perplexities may span four decades
     strip = figure.add_subplot(grid[1, :])
     strip.imshow(
         reading.selection.numpy()[None], aspect="auto", interpolation="nearest",
-        cmap=SIGNED_STEPS, vmin=-limit, vmax=limit,
+        cmap=style.SIGNED_STEPS, vmin=-limit, vmax=limit,
     )  # fmt: skip
     strip.set_yticks([])
     strip.set_title("Memory selection: one cell per entry, red above zero, blue below", fontsize=9)
@@ -162,13 +146,15 @@ def plane_reading(
     strip.set_xlabel("memory entry", fontsize=8)
     text = figure.add_subplot(grid[2, :])
     text.axis("off")
-    text.text(0, 0.9, textwrap.fill(drawable(written), 125), va="top", style="italic", fontsize=9.5)
+    text.text(
+        0, 0.9, textwrap.fill(style.drawable(written), 125), va="top", style="italic", fontsize=9.5
+    )
     name_axes(axes, plane)
     what = "DocRep"
     if plane.away is not None:  # a point is no whole DocRep
         own = plane.document_at(point)
         what = "Point of the plane" if own is None else f"The DocRep of {titles[own]}, shown at"
-    headline(
+    style.headline(
         figure,
         f"Recalled best here: {titles[reading.nearest]}",
         f"{what} ({point[0]:.2f}, {point[1]:.2f}). Perplexity of each document there, "
@@ -177,33 +163,27 @@ def plane_reading(
     return figure
 
 
-@styled
+@style.styled
 def explanation(figure: Figure, found: Explanation, titles: list[str]) -> Figure:
-    """Cross entropy of a text under each document, and over the plane with its lowest point.
-
-    Args:
-        figure: an empty Figure.
-        found: what was measured of the text.
-        titles: the documents'.
-    """
+    """Cross entropy of a text under each document, and over the plane with its lowest point."""
     bars, *maps = figure.subplots(1, 1 if found.search is None else 2, squeeze=False)[0]
     rest = _bars(bars, found.ce, 0, titles, range(len(titles)))
     bars.set(
         xlim=(0, 1.06 * max(found.base, bars.dataLim.xmax)), xlabel="cross entropy (nats per token)"
     )
-    bars.axvline(found.base, color=FAINT, lw=1.4, ls=(0, (4, 3)), zorder=0)
+    bars.axvline(found.base, color=style.FAINT, lw=1.4, ls=(0, (4, 3)), zorder=0)
     bars.annotate(
-        f"base LM {found.base:.2f}", (found.base, 1), (0, 3), ha="center", color=GREY,
+        f"base LM {found.base:.2f}", (found.base, 1), (0, 3), ha="center", color=style.GREY,
         xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=8.5,
     )  # fmt: skip
     if found.search is not None:
         _draw_text_map(maps[0], found.search)
-    headline(
+    style.headline(
         figure,
         f"The text is most likely under {titles[found.best]}"
         if found.ce[found.best] < found.base
         else "The text is most likely by the base LM",
-        f"“{drawable(found.text, 150)}”{rest}",
+        f"“{style.drawable(found.text, 150)}”{rest}",
     )
     return figure
 

@@ -20,20 +20,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from docmem.core.hook import attach
-from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import keep_doc_reps
 from docmem.errors import DocmemError, Several, checked, counted
 from docmem.evaluation.cached import first_segments
 from docmem.evaluation.plane import KeyPlane, plane_of
 from docmem.evaluation.plane import key_plane as measure
 from docmem.evaluation.recall import TEXTS, sampled
-from docmem.explore._explorer import (
-    Explorer,
-    answer_during_cell,
-    error_sentence,
-    lm_of,
-    png_url,
-)
+from docmem.explore._explorer import Explorer, answer_during_cell, error_sentence, lm_of, png_url
 from docmem.explore._pictures import PlaneReading, plane_reading
 from docmem.explore._scene import plane_scene, selection_limit
 from docmem.explore._static import joined, read
@@ -57,14 +50,6 @@ class _PlaneWidget(anywidget.AnyWidget):
     _css = read("plane.css")
     scene = traitlets.Dict().tag(sync=True)
     state = traitlets.Dict().tag(sync=True)
-
-
-def is_of(plane: KeyPlane, memory: DocumentMemory) -> bool:
-    """Whether a map has a memory's DocReps where they lie in its plane."""
-    if memory.config.key_dim == 2:
-        return torch.equal(plane.doc_reps, memory.doc_reps)
-    origin, axes = plane_of(memory.doc_reps)
-    return torch.allclose((memory.doc_reps - origin) @ axes.T, plane.doc_reps, atol=1e-4)
 
 
 class KeyPlaneExplorer(Explorer):
@@ -103,7 +88,9 @@ class KeyPlaneExplorer(Explorer):
             )
         # Of many documents the plane shows those that its figure is of, and knows no others.
         whole = run.load_memory()
-        if plane is not None and not is_of(plane, whole):
+        self.origin, self.axes = plane_of(whole.doc_reps)
+        places = (whole.doc_reps - self.origin) @ self.axes.T
+        if plane is not None and not torch.allclose(places, plane.doc_reps, atol=1e-4):
             raise DocmemError(
                 "The map has other DocReps than this run's memory, so it is of another run; "
                 "measure it again on this one."
@@ -112,7 +99,6 @@ class KeyPlaneExplorer(Explorer):
         memory = keep_doc_reps(whole, self.documents)
         self.titles = [run.titles[index] for index in self.documents]
         self.unread = {*run.titles} - {*self.titles}
-        self.origin, self.axes = plane_of(whole.doc_reps)
         if lm is not None and cache is not None and lm.model is not cache.lm.model:
             raise DocmemError(
                 "The hidden-state cache is of another LM than `lm`; leave one of the two out."
@@ -322,16 +308,13 @@ class KeyPlaneExplorer(Explorer):
         """What the picture shows, in words."""
         best, (x, y) = self.reading.nearest, self.point
         how = "measured" if self.reading.measured else "interpolated"
+        of = f"{len(self.titles)} of " if self.unread else ""
+        documents = of + counted(len(self.titles) + len(self.unread), "document")
         return (
-            f"The DocRep plane of {self._documents()} with a point at ({x:.2f}, {y:.2f}). "
+            f"The DocRep plane of {documents} with a point at ({x:.2f}, {y:.2f}). "
             f"Recalled best there: {self.titles[best]}, perplexity "
             f"{float(self.reading.perplexity[best]):.2f} ({how}). {self._writes()}"
         ).strip()
-
-    def _documents(self) -> str:
-        """How many documents are shown."""
-        of = f"{len(self.titles)} of " if self.unread else ""
-        return of + counted(len(self.titles) + len(self.unread), "document")
 
     def _writes(self) -> str:
         """The text in a sentence; empty if it was written elsewhere."""

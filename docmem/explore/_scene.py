@@ -26,12 +26,6 @@ def selection_limit(plane: KeyPlane, memory: DocumentMemory, origin: Tensor, axe
     return float(np.quantile(everywhere.abs().cpu().numpy(), 0.995))
 
 
-def signed_palette() -> list[list[int]]:
-    """129 colours of the scale for signed values, as bytes; white in the middle."""
-    signed = mpl.colormaps[SIGNED](np.linspace(0, 1, 129))[:, :3]
-    return np.round(255 * signed).astype(int).tolist()
-
-
 def plane_scene(
     plane: KeyPlane, titles: Sequence[str], limit: float, documents: Sequence[int]
 ) -> dict[str, Any]:
@@ -40,6 +34,7 @@ def plane_scene(
     `documents` are their indices in the run, which numbers and colours go by.
     """
     colors = [document_color(index) for index in documents]
+    signed = mpl.colormaps[SIGNED](np.linspace(0, 1, 129))[:, :3]  # white in the middle
     return {
         "titles": list(titles),
         "numbers": [index + 1 for index in documents],
@@ -49,5 +44,5 @@ def plane_scene(
         "points": plane.doc_reps.tolist(),
         "highest": float(np.quantile(plane.perplexity.numpy(), 0.995)),
         "limit": limit,
-        "signed": signed_palette(),
+        "signed": np.round(255 * signed).astype(int).tolist(),
     }

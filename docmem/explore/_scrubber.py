@@ -12,16 +12,7 @@ from matplotlib.figure import Figure
 
 from docmem.errors import DocmemError, checked
 from docmem.explore._explorer import Explorer, png_of
-from docmem.plots.animation import (
-    FRAME_MILLISECONDS,
-    LEFT,
-    NARROW_LEFT,
-    RIGHT,
-    Film,
-    SelectionPicture,
-    color_limits,
-    panels_at,
-)
+from docmem.plots import animation
 from docmem.plots.style import after_own
 from docmem.training.run import Run, check_together
 
@@ -45,7 +36,7 @@ class ScrubberExplorer(Explorer):
         check_together([*self.runs.values()])
         self.snapshots = {name: run.load_snapshots() for name, run in self.runs.items()}
         self.limits = {
-            name: color_limits(taken, list(range(len(taken.epochs))))
+            name: animation.color_limits(taken, list(range(len(taken.epochs))))
             for name, taken in self.snapshots.items()
         }
         self.epochs = sorted({e for taken in self.snapshots.values() for e in taken.epochs})
@@ -55,13 +46,13 @@ class ScrubberExplorer(Explorer):
         self._drawn: dict[float, bytes] = {}
         figure, self._pictures = self._draw()
         changing = [artist for picture in self._pictures for artist in picture.changing()]
-        self._film = Film(figure, changing)
+        self._film = animation.Film(figure, changing)
         self.image = ipywidgets.Image(
             value=self.frame(self.epoch), format="png", layout={"width": "100%"}
         )
         last = len(self.epochs) - 1
         self.play = ipywidgets.Play(
-            value=last, max=last, interval=FRAME_MILLISECONDS, description="Play"
+            value=last, max=last, interval=animation.FRAME_MILLISECONDS, description="Play"
         )
         self.slider = ipywidgets.IntSlider(
             value=last, max=last, description="snapshot", readout=False,
@@ -144,20 +135,21 @@ class ScrubberExplorer(Explorer):
     def _words(self) -> str:
         return f"epoch {self.epoch:.4g} of {self.epochs[-1]:.4g}"
 
-    def _set(self, pictures: list[SelectionPicture], epoch: float) -> None:
+    def _set(self, pictures: list[animation.SelectionPicture], epoch: float) -> None:
         """Make every picture show its run's last snapshot up to `epoch`."""
         for picture, taken in zip(pictures, self.snapshots.values(), strict=True):
             index = max(0, bisect.bisect_right(taken.epochs, epoch) - 1)
-            picture.show(panels_at(taken, index), taken.epochs[index])
+            picture.show(animation.panels_at(taken, index), taken.epochs[index])
 
-    def _draw(self) -> tuple[Figure, list[SelectionPicture]]:
+    def _draw(self) -> tuple[Figure, list[animation.SelectionPicture]]:
         """One run as its animation draws it; several in a row, titles left of the first."""
         if len(self.runs) == 1:
             ((name, run),) = self.runs.items()
             figure = Figure(figsize=(10.6, 7.0), dpi=DPI)
-            return figure, [SelectionPicture(run, self.limits[name], figure, name=name)]
+            return figure, [animation.SelectionPicture(run, self.limits[name], figure, name=name)]
         widths = [
-            (NARROW_LEFT if place else LEFT) + MAP_INCHES + RIGHT for place in range(len(self.runs))
+            (animation.NARROW_LEFT if place else animation.LEFT) + MAP_INCHES + animation.RIGHT
+            for place in range(len(self.runs))
         ]
         figure = Figure(figsize=(sum(widths), 7.0), dpi=DPI)
         parts = figure.subfigures(1, len(widths), width_ratios=widths, wspace=0, squeeze=False)[0]
@@ -170,7 +162,9 @@ class ScrubberExplorer(Explorer):
             )
         )
         return figure, [
-            SelectionPicture(self.runs[name], self.limits[name], part, place == 0, name, top)
+            animation.SelectionPicture(
+                self.runs[name], self.limits[name], part, place == 0, name, top
+            )
             for place, (part, name) in enumerate(zip(parts, self.runs, strict=True))
         ]
 

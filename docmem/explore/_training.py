@@ -18,26 +18,9 @@ from matplotlib.figure import Figure
 
 from docmem.documents import Document
 from docmem.errors import checked, counted
-from docmem.explore._explorer import (
-    RED,
-    Explorer,
-    answer_during_cell,
-    error_sentence,
-    note,
-    png_of,
-    with_own_modules,
-)
+from docmem.explore import _explorer
 from docmem.lm.loading import LanguageModel
-from docmem.plots.style import (
-    GREY,
-    NEGATIVE,
-    NEGATIVE_LABELS,
-    OWN,
-    after_own,
-    draw_history,
-    headline,
-    styled,
-)
+from docmem.plots import style
 from docmem.training.config import TrainConfig
 from docmem.training.history import Epoch
 from docmem.training.run import Run
@@ -55,12 +38,12 @@ class _Curve:
     drawing; so all styling is done at the start.
     """
 
-    @styled
+    @style.styled
     def __init__(self, config: TrainConfig) -> None:
         self.figure = Figure(figsize=(8.2, 3.7), dpi=130, layout="constrained")
         self.axes, tau = self.figure.subplots(), config.target_negative_ce
-        self.negative = after_own(NEGATIVE_LABELS[config.negative_key_type])
-        self.curves = draw_history(self.axes, [], tau, config.negative_key_type)
+        self.negative = style.after_own(style.NEGATIVE_LABELS[config.negative_key_type])
+        self.curves = style.draw_history(self.axes, [], tau, config.negative_key_type)
         self.axes.set(xlim=(0, config.num_epochs), ylim=(0, 1.3 * max(tau, 1)))
         self.axes.set(xlabel="epoch", ylabel="cross entropy (nats per token)")
         self.labels = [
@@ -68,9 +51,9 @@ class _Curve:
                 "", (0, 0), (5, up), textcoords="offset points", color=color, fontweight="bold",
                 va="center", fontsize=9, annotation_clip=False,
             )
-            for color, up in ((NEGATIVE, 6), (OWN, -6))  # apart where both curves begin
+            for color, up in ((style.NEGATIVE, 6), (style.OWN, -6))  # apart where both curves begin
         ]  # fmt: skip
-        headline(
+        style.headline(
             self.figure,
             f"{config.key_activation} memory, {counted(config.num_epochs, 'epoch')}",
             f"Cross entropy of the documents under their own DocRep, and under {self.negative}. "
@@ -99,10 +82,10 @@ class _Curve:
         """The picture as a PNG."""
         canvas = FigureCanvasAgg(self.figure)
         canvas.draw()
-        return png_of(np.asarray(canvas.buffer_rgba())[..., :3])
+        return _explorer.png_of(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
-class TrainingExplorer(Explorer):
+class TrainingExplorer(_explorer.Explorer):
     """Train as `docmem.train` does, with a live curve, the seconds left and a stop button.
 
         run = explore.training(config).wait()
@@ -137,15 +120,15 @@ class TrainingExplorer(Explorer):
         self.image = ipywidgets.Image(format="png", layout={"width": "100%"})
         self.image.value = self._curve.png()
         self.button = ipywidgets.Button(description="Stop", icon="stop")
-        self.status = ipywidgets.HTML(note("Reading the documents …"))
+        self.status = ipywidgets.HTML(_explorer.note("Reading the documents …"))
         row = ipywidgets.HBox(
-            [self.button, self.status, ipywidgets.HTML(note(HINT, GREY))],
+            [self.button, self.status, ipywidgets.HTML(_explorer.note(HINT, style.GREY))],
             layout={"align_items": "center", "flex_flow": "row wrap"},
         )
         super().__init__(ipywidgets.VBox([self.image, row], layout={"max_width": "900px"}))
-        answer_during_cell(self.button)
+        _explorer.answer_during_cell(self.button)
         self.button.on_click(lambda _: self.stop())
-        own = with_own_modules(lm) if lm is not None else None
+        own = _explorer.with_own_modules(lm) if lm is not None else None
         self._thread = threading.Thread(target=self._train, args=(own, documents), daemon=True)
         atexit.register(self._end)  # a script may end before
         self._thread.start()
@@ -169,7 +152,7 @@ class TrainingExplorer(Explorer):
         self._stopping.set()
         self.button.disabled = True
         if self.training:
-            self.status.value = note("Stopping after this epoch …")
+            self.status.value = _explorer.note("Stopping after this epoch …")
 
     def wait(self) -> Run:
         """Wait for the end and return the run, finished or stopped.
@@ -220,10 +203,10 @@ class TrainingExplorer(Explorer):
             self.run = train(self.config, lm=lm, documents=documents, on_epoch=self, progress=False)
             self.history = self.run.load_history()
             self._draw()
-            self.status.value = note(self._ending())
+            self.status.value = _explorer.note(self._ending())
         except Exception as error:
             self.error = error
-            self.status.value = note(error_sentence(error), RED)
+            self.status.value = _explorer.note(_explorer.error_sentence(error), _explorer.RED)
         finally:
             atexit.unregister(self._end)
             self.button.disabled = True
@@ -239,7 +222,7 @@ class TrainingExplorer(Explorer):
         if time.monotonic() - self._drawn > REDRAW_SECONDS:
             self._draw()
         if not self._stopping.is_set():
-            self.status.value = note(
+            self.status.value = _explorer.note(
                 f"Epoch {epoch.epoch} of {self.config.num_epochs}, {self.seconds_left:.0f} s left"
             )
         return not self._stopping.is_set()

@@ -19,16 +19,7 @@ from docmem.errors import DocmemError, OutFile, Several, check_file, check_text,
 from docmem.evaluation.cached import first_segments, measure, measure_plane
 from docmem.evaluation.plane import KeyPlane
 from docmem.evaluation.recall import TEXTS, sampled
-from docmem.explore._baked import (
-    Shown,
-    color_variables,
-    dark_color,
-    passages_of_run,
-    plane_of_run,
-    prompts_for,
-    recall_of_run,
-    training_of_run,
-)
+from docmem.explore import _baked
 from docmem.explore._static import joined, read
 from docmem.explore.lm_bundle import MAX_BYTES, lm_bundle, worker_source
 from docmem.lm.loading import LanguageModel
@@ -106,18 +97,18 @@ def write_page(
         texts = [batch.input_ids[0].tolist() for batch in read]
         bundle = lm_bundle(lm, runs[0].load_memory(), runs[0].config.hook_memory_layer, texts)
     planes = [measure_plane(run, lm, points, tokens) for run in runs]
-    shown = [Shown.of(run, plane) for run, plane in zip(runs, planes, strict=True)]
-    given = list(prompts) or prompts_for(shown[0], lm)
+    shown = [_baked.Shown.of(run, plane) for run, plane in zip(runs, planes, strict=True)]
+    given = list(prompts) or _baked.prompts_for(shown[0], lm)
     memories: list[dict[str, Any]] = [
         {
             "name": name,
-            "plane": plane_of_run(one, lm, given, text_points, tokens),
-            "recall": recall_of_run(one, lm, 2 if small and not many else 1),
-            "passages": passages_of_run(one, lm),
+            "plane": _baked.plane_of_run(one, lm, given, text_points, tokens),
+            "recall": _baked.recall_of_run(one, lm, 2 if small and not many else 1),
+            "passages": _baked.passages_of_run(one, lm),
         }
         for one, name in zip(shown, names, strict=True)
     ]
-    trainings = [training_of_run(run, name) for run, name in zip(runs, names, strict=True)]
+    trainings = [_baked.training_of_run(run, name) for run, name in zip(runs, names, strict=True)]
     scene = {
         name: memories[0]["plane"]["scene"][name]
         for name in ("titles", "numbers", "colors", "inks", "signed")
@@ -162,8 +153,8 @@ def page(baked: dict[str, Any], words: dict[str, str], lm: str = "") -> str:
 
     `lm` is the element that holds the LM, if any.
     """
-    colors = f":root{{{color_variables(document_color)}}}"
-    colors += f"@media (prefers-color-scheme:dark){{:root{{{color_variables(dark_color)}}}}}"
+    light, dark = map(_baked.color_variables, (document_color, _baked.dark_color))
+    colors = f":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
     return Template(read("page.html")).substitute(
         {name: html.escape(text) for name, text in words.items()},
         styles=colors + read("plane.css") + read("page.css"),

@@ -26,23 +26,7 @@ from tqdm.auto import tqdm
 from docmem.core.files import replacing
 from docmem.errors import Count, DocmemError, OutFile, checked
 from docmem.evaluation.recall import sampled
-from docmem.plots.style import (
-    CURVES,
-    GREY,
-    INK,
-    NEGATIVE,
-    NEGATIVE_LABELS,
-    OWN,
-    SIGNED,
-    after_own,
-    document_color,
-    draw_history,
-    drawable,
-    frame_palette,
-    shortened,
-    stride,
-    styled,
-)
+from docmem.plots import style
 from docmem.training.run import Run
 from docmem.training.selection import Selection, Snapshots
 
@@ -113,12 +97,12 @@ class SelectionPicture:
         self.labelled = labelled
         self.name = name or run.config.key_activation
         self.history = run.load_history()
-        self.negative = NEGATIVE_LABELS[run.config.negative_key_type]
+        self.negative = style.NEGATIVE_LABELS[run.config.negative_key_type]
         self.epochs = run.config.num_epochs
         self.shown = sampled(len(run.titles), ROWS).tolist()
         self._build(run, limits, top)
 
-    @styled
+    @style.styled
     def _build(self, run: Run, limits: dict[str, float], top: float) -> None:
         """Everything that stays, and the artists that will change."""
         figure, tau = self.figure, run.config.target_negative_ce
@@ -150,28 +134,28 @@ class SelectionPicture:
         curve.set_ylabel("nats per token" if self.labelled else "", fontsize=8)
         curve.set_xlabel("epoch", labelpad=1)
         curve.tick_params(labelsize=8)
-        self.curves = draw_history(curve, [], tau, run.config.negative_key_type)
-        self.cursor = curve.axvline(0, color=INK, lw=1)
+        self.curves = style.draw_history(curve, [], tau, run.config.negative_key_type)
+        self.cursor = curve.axvline(0, color=style.INK, lw=1)
         # Of several side by side the name ends before the epoch, letters being 0.12 inches wide.
         letters = 24 if figure is figure.figure else max(6, int((width - 3) / 0.12) - 7)
-        headline = f"{drawable(self.name, letters)} memory"
+        headline = f"{style.drawable(self.name, letters)} memory"
         if figure is figure.figure:
             headline += ": selection of each entry by each document"
         start = 0.127 / width if self.labelled else left
         figure.text(start, 0.965, headline, fontsize=13, fontweight="bold", va="center")
-        every, says = stride(len(titles), LABELS), ""
+        every, says = style.stride(len(titles), LABELS), ""
         if figure is figure.figure:
             lm = Path(run.description["lm"]["name"]).name
-            says = f"LM {drawable(lm, 40)}, seed {run.config.seed}"
+            says = f"LM {style.drawable(lm, 40)}, seed {run.config.seed}"
         if self.labelled and every > 1:
             named = f"{len(titles)} of {len(run.titles)} documents, one in {every} is named"
             says = f"{says}; {named}" if says else named
-        figure.text(start, 0.938, says, fontsize=9, color=GREY, va="center")
+        figure.text(start, 0.938, says, fontsize=9, color=style.GREY, va="center")
         words = {
-            "cross entropy": INK,
-            "own DocRep": OWN,
-            self.negative: NEGATIVE,
-            f"target τ = {tau:g}": GREY,
+            "cross entropy": style.INK,
+            "own DocRep": style.OWN,
+            self.negative: style.NEGATIVE,
+            f"target τ = {tau:g}": style.GREY,
         }
         for line, (text, color) in enumerate(words.items() if self.labelled else ()):
             y = 0.185 - 0.03 * line
@@ -179,21 +163,21 @@ class SelectionPicture:
         end = 1 - 0.742 / width
         place: dict[str, Any] = {"ha": "right", "va": "center"}
         self.epoch = figure.text(end, 0.972, "", fontsize=12, fontweight="bold", **place)
-        self.losses = figure.text(end, 0.943, "", fontsize=9, color=GREY, **place)
+        self.losses = figure.text(end, 0.943, "", fontsize=9, color=style.GREY, **place)
 
     def show(self, panels: dict[str, torch.Tensor], done: float) -> Figure | SubFigure:
         """Show a snapshot's heat maps (n_docs, memory_dim) and the losses of the epochs done."""
         for image, values in zip(self.images, panels.values(), strict=True):
             image.set_data(values.numpy())
         history = self.history[: int(done)]
-        for curve, name in zip(self.curves, CURVES, strict=True):
+        for curve, name in zip(self.curves, style.CURVES, strict=True):
             curve.set_data([e.epoch for e in history], [getattr(e, name) for e in history])
             curve.set_marker("o" if len(history) == 1 else "")  # one point makes no line
         self.cursor.set_xdata([done, done])
         self.epoch.set_text(f"epoch {done:.4g} of {self.epochs}")
         self.losses.set_text(
             f"epoch {history[-1].epoch}: own {history[-1].positive_ce:.2f}   "
-            f"{after_own(self.negative)} {history[-1].negative_ce:.2f}"
+            f"{style.after_own(self.negative)} {history[-1].negative_ce:.2f}"
             if history
             else "in the first epoch"
             if done
@@ -213,17 +197,17 @@ def heat_map(
 
     `titles` are those of the rows, by the documents' indices.
     """
-    n_docs, shown = len(titles), shortened(titles.values(), 34)
-    named = range(0, n_docs, stride(n_docs, LABELS))
+    n_docs, shown = len(titles), style.shortened(titles.values(), 34)
+    named = range(0, n_docs, style.stride(n_docs, LABELS))
     image = axes.imshow(
-        values, aspect="auto", interpolation="nearest", cmap=SIGNED,
+        values, aspect="auto", interpolation="nearest", cmap=style.SIGNED,
         norm=TwoSlopeNorm(0, -limit, limit),
     )  # fmt: skip
     axes.set_yticks(named, [shown[row] for row in named], fontsize=7.5)
     axes.tick_params(length=0, axis="y", pad=11)
     axes.scatter(
         np.full(n_docs, -0.009), range(n_docs), transform=axes.get_yaxis_transform(),
-        c=[document_color(index) for index in titles], marker="s", clip_on=False,
+        c=[style.document_color(index) for index in titles], marker="s", clip_on=False,
         s=34 * min(1, LABELS / n_docs) ** 2, linewidths=0,
     )  # fmt: skip
     axes.set_title(name, fontsize=9)
@@ -268,7 +252,7 @@ class Film:
 
 
 @checked
-@styled
+@style.styled
 def memory_selection_gif(run: Run, path: OutFile, *, frames: Count = 50) -> Path:
     """Draw a run's snapshots into an animated GIF, 1060 × 700 pixels, and return its path.
 
@@ -304,7 +288,7 @@ def memory_selection_gif(run: Run, path: OutFile, *, frames: Count = 50) -> Path
 
 def write_gif(path: Path, pictures: list[np.ndarray]) -> None:
     """Write frames (height, width, 3) as a looping GIF in docmem's palette, the last held."""
-    colors = frame_palette()
+    colors = style.frame_palette()
     palette = Image.new("P", (1, 1))
     palette.putpalette(colors.tobytes())
     indices = [

@@ -17,24 +17,12 @@ from scipy.ndimage import distance_transform_edt
 from docmem.errors import DocmemError, Positive, checked
 from docmem.evaluation.plane import KeyPlane
 from docmem.evaluation.refinement import midpoints
-from docmem.plots.style import (
-    DOCUMENT_COLORS,
-    INK,
-    badge,
-    check_documents,
-    check_some,
-    document_color,
-    drawable,
-    headline,
-    plain_log_ticks,
-    shortened,
-    styled,
-)
+from docmem.plots import style
 
 # Pixels per side of a smooth map, at least.
 PIXELS = 240
 # Documents that have a colour and a title each; of more, so many are named.
-FEW = len(DOCUMENT_COLORS)
+FEW = len(style.DOCUMENT_COLORS)
 # Perplexities that contour lines are drawn at.
 CONTOURS = (1.2, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 
@@ -95,7 +83,7 @@ def territories(
     plane: KeyPlane,
     n_docs: int,
     banded: bool = False,
-    color_of: Callable[[int], str] = document_color,
+    color_of: Callable[[int], str] = style.document_color,
     ground: str = "#ffffff",
 ) -> np.ndarray:
     """The colours of a map, (points, points, 3): the document recalled best, deeper if better.
@@ -160,7 +148,7 @@ def outlines(axes: Axes, plane: KeyPlane) -> None:
     levels = np.exp(contour_levels(plane))
     if len(levels):
         lines = axes.contour(
-            axis, axis, np.exp(best), levels, colors=INK, linewidths=0.7, alpha=0.75, zorder=3
+            axis, axis, np.exp(best), levels, colors=style.INK, linewidths=0.7, alpha=0.75, zorder=3
         )
         spots = number_spots(plane, nearest, itertools.chain.from_iterable(lines.allsegs))
         numbers = axes.clabel(lines, fmt="%g", fontsize=7.5, inline_spacing=2, manual=spots)
@@ -215,7 +203,7 @@ def noted(plane: KeyPlane, note: str) -> str:
 
 
 @checked
-@styled
+@style.styled
 def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str) -> Figure:
     """Where which document is recalled, and how well.
 
@@ -226,7 +214,7 @@ def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str)
     Raises:
         DocmemError: if a document has no title.
     """
-    check_documents(titles, len(plane.doc_reps))
+    style.check_documents(titles, len(plane.doc_reps))
     n_docs, axes, drawn = len(titles), figure.subplots(), smooth(plane)
     if n_docs <= FEW:
         plane_map(axes, territories(drawn, n_docs, banded=True), float(plane.axis[-1]))
@@ -238,26 +226,28 @@ def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str)
         image = plane_map(axes, best, reach, cmap="magma", norm=norm)
         perplexity_bar(figure, image, [axes], pad=0.02, location="left")
         axes.plot(*plane.doc_reps.T, "o", ms=1.4, mew=0, color="#BBBBBB")
-        axes.plot(*plane.doc_reps[plane.documents].T, "o", ms=3.6, mew=0.5, mfc="white", mec=INK)
+        axes.plot(
+            *plane.doc_reps[plane.documents].T, "o", ms=3.6, mew=0.5, mfc="white", mec=style.INK
+        )
         named = farthest_points(plane, FEW)
         note = (
             "Darkness: perplexity of the document recalled best there. Points: documents; white or "
             f"numbered: the {len(plane.ce)} whose texts were read. The title compares documents at "
             f"one place; “recognised” compares places for one document. {note}"
         )
-    shown = shortened([titles[index] for index in named], 24, lines=2)
+    shown = style.shortened([titles[index] for index in named], 24, lines=2)
     for row, (index, title) in enumerate(zip(named, shown, strict=True)):
         across, up = plane.doc_reps[index].tolist()
-        badge(axes, across, up, index, color=row, n_docs=len(named))
+        style.badge(axes, across, up, index, color=row, n_docs=len(named))
         y = 0.97 - row * 0.96 / max(10, len(named))
         beside = {"transform": axes.transAxes, "clip_on": False}
-        badge(axes, 1.06, y, index, color=row, n_docs=len(named), **beside)
+        style.badge(axes, 1.06, y, index, color=row, n_docs=len(named), **beside)
         axes.text(
             1.1, y, title, transform=axes.transAxes, fontsize=10.5, va="center",
             linespacing=1.0,
         )  # fmt: skip
     name_axes(axes, plane)
-    headline(figure, recalled_there(drawn), noted(plane, note))
+    style.headline(figure, recalled_there(drawn), noted(plane, note))
     return figure
 
 
@@ -299,19 +289,19 @@ def perplexity_bar(
     bar = figure.colorbar(
         image, ax=maps, label="perplexity", extend="max", pad=pad, aspect=40, location=location
     )
-    plain_log_ticks(bar.ax.yaxis)
+    style.plain_log_ticks(bar.ax.yaxis)
     bar.ax.minorticks_off()
 
 
 @checked
-@styled
+@style.styled
 def forgetting(figure: Figure, maps: dict[str, KeyPlane], index: int, note: str) -> Figure:
     """Perplexity of document `index` over the plane, one map for each way of forgetting it.
 
     Raises:
         DocmemError: if there is no map, or the document is not in one.
     """
-    check_some("maps", maps)
+    style.check_some("maps", maps)
     panels = list(figure.subplots(1, len(maps), squeeze=False)[0])
     perplexity = [plane.ce_of(index).exp().numpy() for plane in maps.values()]
     norm = LogNorm(*perplexity_limits(np.stack(perplexity)))
@@ -320,10 +310,12 @@ def forgetting(figure: Figure, maps: dict[str, KeyPlane], index: int, note: str)
         image = plane_map(axes, values, float(axis[-1]), cmap="magma", norm=norm)
         up, across = np.unravel_index(values.argmin(), values.shape)
         axes.plot(axis[across], axis[up], "x", ms=9, color="white", mew=4)
-        axes.plot(axis[across], axis[up], "x", ms=9, color=INK, mew=2)
+        axes.plot(axis[across], axis[up], "x", ms=9, color=style.INK, mew=2)
         name_axes(axes, plane)
-        axes.set_title(f"{drawable(name)}\nlowest perplexity {values.min():,.1f}", fontsize=10)
+        axes.set_title(
+            f"{style.drawable(name)}\nlowest perplexity {values.min():,.1f}", fontsize=10
+        )
         axes.label_outer()
     perplexity_bar(figure, image, panels, pad=0.02)
-    headline(figure, "Perplexity of one document over the plane, and its lowest point", note)
+    style.headline(figure, "Perplexity of one document over the plane, and its lowest point", note)
     return figure

@@ -7,28 +7,13 @@ from matplotlib.figure import Figure
 from docmem.core.loss import Negative
 from docmem.errors import DocmemError, NotNegative, check_at_least, checked
 from docmem.evaluation.published import EPOCHS, PublishedRun
-from docmem.plots.style import (
-    CURVES,
-    GUIDANCE,
-    NEGATIVES,
-    SIGNED,
-    activation_color,
-    after_own,
-    check_some,
-    draw_history,
-    drawable,
-    headline,
-    span,
-    stride,
-    styled,
-    whole_epochs,
-)
+from docmem.plots import style
 from docmem.training.history import Epoch
 from docmem.training.selection import Snapshots
 
 
 @checked
-@styled
+@style.styled
 def losses(
     figure: Figure,
     histories: Mapping[str, Sequence[Epoch]],
@@ -44,10 +29,10 @@ def losses(
     Raises:
         DocmemError: if there is no run, one has no epoch yet, or one has no target.
     """
-    check_some("histories", histories)
+    style.check_some("histories", histories)
     targets = tau if isinstance(tau, Mapping) else dict.fromkeys(histories, tau)
     for name, history in histories.items():
-        check_some(f"The history of {name!r}", history)
+        style.check_some(f"The history of {name!r}", history)
         if name not in targets:
             raise DocmemError(
                 f"tau has no target for {name!r}; give one for each run, or a number."
@@ -65,35 +50,36 @@ def losses(
     ends = [history[-1] for history in histories.values()]
     last = max(epoch.epoch for epoch in ends)
     for (top, bottom), (name, history) in zip(panels.T, histories.items(), strict=True):
-        curves = draw_history(top, history, targets[name], negative)
-        for curve, key in zip(curves, CURVES, strict=True):
+        curves = style.draw_history(top, history, targets[name], negative)
+        for curve, key in zip(curves, style.CURVES, strict=True):
             curve.set_label(f"{curve.get_label()}: {getattr(history[-1], key):.2f}")
         top.lines[0].set_label(f"target τ = {targets[name]:g}")
         top.legend(
             handles=[*top.lines], loc="upper right", frameon=False, borderpad=0,
             labelcolor="linecolor", fontsize=9.5, handlelength=1.4,
         )  # fmt: skip
-        top.set_title(drawable(name, 40))
+        top.set_title(style.drawable(name, 40))
         epochs = [epoch.epoch for epoch in history]
         bottom.stairs(
             [epoch.guidance for epoch in history], [epochs[0] - 0.5, *(e + 0.5 for e in epochs)],
-            color=GUIDANCE, alpha=0.85, fill=True,
+            color=style.GUIDANCE, alpha=0.85, fill=True,
         )  # fmt: skip
         bottom.set_xlabel("epoch")
     panels[0, 0].set(xlim=(0.5, last + 0.5), ylim=(0, 1.42 * highest))  # above: the legends
     panels[0, 0].set_ylabel("cross entropy\n(nats per token)")
     panels[1, 0].set(ylim=(0, 1.08 * largest or 1), ylabel="guidance term,\nα included")
-    headline(
+    under = style.after_own(style.NEGATIVES[negative])
+    style.headline(
         figure,
-        f"Losses end at {span(epoch.positive_ce for epoch in ends)} under the own DocRep, "
-        f"{span(epoch.negative_ce for epoch in ends)} under {after_own(NEGATIVES[negative])}",
+        f"Losses end at {style.span(epoch.positive_ce for epoch in ends)} under the own DocRep, "
+        f"{style.span(epoch.negative_ce for epoch in ends)} under {under}",
         f"Each point: mean of an epoch; numbers: the last one's. {note}",
     )
     return figure
 
 
 @checked
-@styled
+@style.styled
 def open_entries(
     figure: Figure, snapshots: dict[str, Snapshots], share: float, note: str
 ) -> Figure:
@@ -105,14 +91,14 @@ def open_entries(
     Raises:
         DocmemError: if there are no snapshots.
     """
-    check_some("snapshots", snapshots)
+    style.check_some("snapshots", snapshots)
     grid = figure.add_gridspec(2, len(snapshots), height_ratios=(1, 1.3))
     counts = figure.add_subplot(grid[0, :])
     maps, opened = [], []
     for place, (name, taken) in enumerate(snapshots.items()):
         size = taken.document.abs()  # (snapshots, n_docs, entries)
         active = (size > share * size.amax(-1, keepdim=True)).sum(-1).numpy()
-        color, shown = activation_color(name, place), drawable(name, 30)
+        color, shown = style.activation_color(name, place), style.drawable(name, 30)
         opened.append(active[-1].mean())
         counts.fill_between(
             taken.epochs, active.min(1), active.max(1), color=color, alpha=0.2, lw=0
@@ -124,9 +110,9 @@ def open_entries(
         axes = figure.add_subplot(grid[1, place])
         last = taken.document[-1]
         unit = last / last.norm(dim=1, keepdim=True).clamp_min(1e-12)
-        image = axes.imshow((unit @ unit.T).numpy(), cmap=SIGNED, vmin=-1, vmax=1)
+        image = axes.imshow((unit @ unit.T).numpy(), cmap=style.SIGNED, vmin=-1, vmax=1)
         axes.set_title(shown, color=color)
-        marks = range(0, len(unit), stride(len(unit), 15))
+        marks = range(0, len(unit), style.stride(len(unit), 15))
         axes.set_xticks(marks, [str(mark + 1) for mark in marks], fontsize=8)
         axes.set_yticks(marks, [str(mark + 1) for mark in marks], fontsize=8)
         axes.tick_params(length=0)
@@ -141,17 +127,17 @@ def open_entries(
     )  # fmt: skip
     counts.set(ylim=(0, 1.06 * entries), xlabel="epoch", ylabel=f"open entries of {entries}")
     counts.set_xlim(left=0)
-    whole_epochs(counts)
-    headline(
+    style.whole_epochs(counts)
+    style.headline(
         figure,
-        f"At the end a document opens {span(opened, '{:.0f}'.format)} of {entries} entries",
+        f"At the end a document opens {style.span(opened, '{:.0f}'.format)} of {entries} entries",
         note,
     )
     return figure
 
 
 @checked
-@styled
+@style.styled
 def published_curves(
     figure: Figure,
     published: Sequence[PublishedRun],
@@ -168,18 +154,18 @@ def published_curves(
         for axes, values in ((top, run.positive_ce), (bottom, run.guidance_term)):
             axes.plot(
                 EPOCHS, values, marker=marks[place % len(marks)],
-                color=activation_color(run.key_activation, place), ms=5, lw=1,
+                color=style.activation_color(run.key_activation, place), ms=5, lw=1,
                 ls=(0, (1, 2)), label=f"paper: {run.name}",
             )  # fmt: skip
     for place, (name, history) in enumerate(histories.items()):
         epochs = [epoch.epoch for epoch in history]
-        ink = activation_color(name, place)
+        ink = style.activation_color(name, place)
         top.plot(
             epochs,
             [e.positive_ce for e in history],
             color=ink,
             lw=2.4,
-            label=f"here: {drawable(name, 40)}",
+            label=f"here: {style.drawable(name, 40)}",
         )
         bottom.plot(epochs, [e.guidance for e in history], color=ink, lw=1.6)
     top.set_xscale("log")
@@ -191,9 +177,7 @@ def published_curves(
     bottom.set_ylabel("guidance term,\nα included")
     bottom.set_xlabel("epoch")
     top.legend(frameon=False, fontsize=9)
-    headline(
-        figure,
-        f"Losses of the published runs{' and of runs here' if histories else ''}",
-        note,
+    style.headline(
+        figure, f"Losses of the published runs{' and of runs here' if histories else ''}", note
     )
     return figure

@@ -13,6 +13,7 @@ from scipy.interpolate import RegularGridInterpolator
 
 from docmem.errors import checked
 from docmem.evaluation.plane import KeyPlane
+from docmem.plots import style
 from docmem.plots.plane import (
     name_axes,
     noted,
@@ -22,16 +23,6 @@ from docmem.plots.plane import (
     smooth,
     value_at,
 )
-from docmem.plots.style import (
-    INK,
-    check_documents,
-    check_some,
-    document_color,
-    headline,
-    shortened,
-    span,
-    styled,
-)
 
 # Points per side of a surface, at least, and lines of the mesh on it.
 POINTS, MESH = 120, 10
@@ -40,7 +31,7 @@ VIEW = (36, -62)
 
 
 @checked
-@styled
+@style.styled
 def perplexity_wells(
     figure: Figure, plane: KeyPlane, titles: Sequence[str], chosen: Sequence[int], note: str
 ) -> Figure:
@@ -49,8 +40,8 @@ def perplexity_wells(
     Raises:
         DocmemError: if none is chosen, one is not in the map, or a document has no title.
     """
-    check_some("chosen", chosen)
-    check_documents(titles, len(plane.doc_reps), chosen)
+    style.check_some("chosen", chosen)
+    style.check_documents(titles, len(plane.doc_reps), chosen)
     perplexity = torch.stack([plane.ce_of(index) for index in chosen]).exp().numpy()
     limits = perplexity_limits(perplexity)
     norm = LogNorm(*limits)
@@ -59,7 +50,7 @@ def perplexity_wells(
     grid = figure.add_gridspec(rows, 2, width_ratios=(1.75 if first == 0 else 1.7, 1))
     places = [slice(start, start + 2) for start in range(first, rows - first, 2)]
     maps = [figure.add_subplot(grid[place, 1]) for place in places]
-    shown, owns = shortened([titles[index] for index in chosen], 24), []
+    shown, owns = style.shortened([titles[index] for index in chosen], 24), []
     for axes, index, title, values in zip(maps, chosen, shown, perplexity, strict=True):
         image = plane_map(axes, values, float(plane.axis[-1]), cmap="magma", norm=norm)
         name_axes(axes, plane)
@@ -67,7 +58,7 @@ def perplexity_wells(
         axes.tick_params(labelbottom=len(maps) < 4 or axes is maps[-1])
         x, y = plane.doc_reps[index].tolist()
         axes.plot(x, y, "o", ms=13, mfc="none", mec="white", mew=3.2)
-        axes.plot(x, y, "o", ms=13, mfc="none", mec=document_color(index), mew=1.6)
+        axes.plot(x, y, "o", ms=13, mfc="none", mec=style.document_color(index), mew=1.6)
         owns.append(value_at(plane, values, index))
         axes.set_title(
             f"{index + 1}  {title}\n"
@@ -79,10 +70,11 @@ def perplexity_wells(
     surface.set_in_layout(False)  # matplotlib 3.10 takes it for wider than the figure
     draw_wells(surface, plane, chosen, limits)
     numbers = ", ".join(str(index + 1) for index in chosen)
-    headline(
+    style.headline(
         figure,
         f"{'Document' if len(chosen) == 1 else 'Documents'} {numbers}: perplexity "
-        f"{span(owns, rounded)} at the own DocRep, up to {rounded(perplexity.max())} in the plane",
+        f"{style.span(owns, rounded)} at the own DocRep, up to {rounded(perplexity.max())} in the "
+        "plane",
         noted(plane, note),
     )
     return figure
@@ -94,25 +86,18 @@ def rounded(perplexity: float) -> str:
 
 
 def draw_wells(
-    surface: Any,
-    plane: KeyPlane,
-    chosen: Sequence[int],
-    limits: tuple[float, float],
+    surface: Any, plane: KeyPlane, chosen: Sequence[int], limits: tuple[float, float]
 ) -> None:
-    """The lowest of some documents' perplexities as a surface, coloured by whose it is.
+    """The lowest of the chosen documents' perplexities on 3-d Axes, coloured by whose it is.
 
-    Args:
-        surface: 3-d Axes.
-        plane: what was measured; drawn with more points between, on which fine lines make a mesh.
-        chosen: indices of the documents.
-        limits: lowest and highest perplexity on the axis.
+    Drawn with more points between those measured, on which fine lines make a mesh, within limits.
     """
     plane = smooth(plane, POINTS)
     perplexity = torch.stack([plane.ce_of(index) for index in chosen]).exp().numpy()
     across, up = np.meshgrid(plane.axis.numpy(), plane.axis.numpy())
     bottom, top = np.log10(limits)
     lowest = np.log10(np.minimum(perplexity.min(0), limits[1]))
-    colors = np.array([to_rgb(document_color(index)) for index in chosen])
+    colors = np.array([to_rgb(style.document_color(index)) for index in chosen])
     depth = np.clip((top - lowest) / (top - bottom), 0, 1)[..., None]
     ink = (0.06 + 0.86 * depth) * (1 - colors[perplexity.argmin(0)])
     places = np.arange(len(plane.axis)) * MESH % (len(plane.axis) - 1) < MESH
@@ -124,10 +109,10 @@ def draw_wells(
     rise = top - bottom
     for index in chosen:
         x, y = plane.doc_reps[index].tolist()
-        color = document_color(index)
+        color = style.document_color(index)
         foot, seen = pole(plane.axis.numpy(), lowest, (x, y), rise)
         surface.plot([x, x], [y, y], [seen, top + 0.04 * rise], color=color, lw=1.8)
-        surface.plot([x, x], [y, y], [foot, seen], color=INK, lw=1, ls=":")
+        surface.plot([x, x], [y, y], [foot, seen], color=style.INK, lw=1, ls=":")
         surface.plot([x], [y], [foot], "o", ms=5, color=color, mec="white", mew=0.8)
         surface.text(
             x, y, top + 0.08 * rise, str(index + 1), color=color, fontweight="bold", ha="center",

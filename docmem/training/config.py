@@ -189,18 +189,9 @@ class TrainConfig:
 
     def memory_config(self, d_model: int, n_docs: int) -> MemoryConfig:
         """The memory these settings describe, for an LM of width `d_model`."""
-        return MemoryConfig(
-            d_model=d_model,
-            n_docs=n_docs,
-            memory_dim=self.hook_memory_dim,
-            key_dim=self.key_dim,
-            key_activation=self.key_activation,
-            lm_act=self.lm_act,
-            document_key_module_type=self.document_key_module_type,
-            key_internal_dim=self.key_internal_dim,
-            key_internal_activation=self.key_internal_activation,
-            key_internal_layers=self.key_internal_layers,
-        )
+        names = [field.name for field in dataclasses.fields(MemoryConfig)]
+        same = {name: value for name, value in vars(self).items() if name in names}
+        return MemoryConfig(d_model, n_docs, self.hook_memory_dim, **same)
 
 
 def _plain(field: dataclasses.Field[Any], value: Any) -> Any:

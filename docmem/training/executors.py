@@ -28,10 +28,7 @@ from docmem.errors import DocmemError
 
 
 def perform(
-    call: Callable[..., Any],
-    arguments: Sequence[Sequence[Any]],
-    executor: str,
-    logs: Path,
+    call: Callable[..., Any], arguments: Sequence[Sequence[Any]], executor: str, logs: Path
 ) -> list[Any]:
     """Call a function with each of several lists of arguments, elsewhere and at once.
 

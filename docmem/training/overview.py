@@ -20,26 +20,6 @@ FIRST = ("key_activation", "seed")
 """Settings that stand first."""
 
 
-def runs_in(folder: Path) -> tuple[list[Run], list[str]]:
-    """The runs below a folder, by path, and what is wrong with those that cannot be opened.
-
-    Raises:
-        DocmemError: if there is no such folder, or no run in it.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise DocmemError(f"There is no folder {folder}. Name one in which `docmem train` wrote.")
-    runs, faults = [], []
-    for path in sorted(folder.rglob("run.json")):
-        try:
-            runs.append(Run.open(path.parent))
-        except DocmemError as error:
-            faults.append(str(error))
-    if not runs and not faults:
-        raise DocmemError(f"{folder} holds no run. `docmem train` writes one.")
-    return runs, faults
-
-
 def varied(settings: Sequence[dict[str, Any]]) -> list[str]:
     """The names of the settings that these do not all share, in their order."""
     return [name for name in settings[0] if len({str(one[name]) for one in settings}) > 1]
@@ -70,9 +50,19 @@ def overview(folder: Path) -> tuple[str, list[str]]:
     """A table of the runs below a folder, and what is wrong with others, one sentence each.
 
     Raises:
-        DocmemError: as `runs_in`.
+        DocmemError: if there is no such folder, or no run in it.
     """
-    runs, unopened = runs_in(folder)
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DocmemError(f"There is no folder {folder}. Name one in which `docmem train` wrote.")
+    runs, unopened = [], []
+    for path in sorted(folder.rglob("run.json")):
+        try:
+            runs.append(Run.open(path.parent))
+        except DocmemError as error:
+            unopened.append(str(error))
+    if not runs and not unopened:
+        raise DocmemError(f"{folder} holds no run. `docmem train` writes one.")
     table, faults = table_of(runs, folder)
     return table, [*unopened, *faults]
 

@@ -19,13 +19,12 @@ from tabulate import tabulate
 from torch.utils.benchmark import Timer
 
 from docmem.core.blocks import find_blocks, resolve_layer, text_config
-from docmem.core.memory import DocumentMemory
 from docmem.documents import WIKITEXT_CONFIGS, Document, segments
 from docmem.errors import DocmemError, checked, counted
 from docmem.lm.loading import DTYPES, chosen_dtype, context_of, find_lm, placement
 from docmem.training.config import TrainConfig
 from docmem.training.muon import STEPS
-from docmem.training.setup import check_negative, configured_documents
+from docmem.training.setup import check_negative, configured_documents, memory_of
 
 ACTIVATIONS = 20
 """Numbers per token and width that a block keeps for the backward pass, about."""
@@ -126,15 +125,8 @@ def plan(config: TrainConfig, documents: Sequence[Document] | None = None) -> Pl
             f"{context} tokens. Give a smaller max_length or segment_length."
         )
     check_negative(config, len(lengths))
-    try:
-        with torch.device("meta"):  # an activation that is none fails here
-            DocumentMemory(config.memory_config(width, len(lengths)))
-    except RuntimeError as error:
-        raise DocmemError(
-            f"No memory can have {config.hook_memory_dim} entries and a key_dim of "
-            f"{config.key_dim}: {str(error).splitlines()[0]}. Give a smaller hook_memory_dim or "
-            "key_dim."
-        ) from error
+    with torch.device("meta"):  # an activation that is none fails here
+        memory_of(config, width, len(lengths))
     tokens = sum(map(sum, lengths))
     blocks = find_blocks(model)
     layer = resolve_layer(config.hook_memory_layer, len(blocks))
@@ -190,11 +182,7 @@ def pythia_config(width: int, n_blocks: int, heads: int, vocabulary: int) -> Any
 
 
 def empty_lm(config: TrainConfig) -> Any:
-    """The LM without its weights.
-
-    Raises:
-        DocmemError: if its configuration cannot be read.
-    """
+    """The LM without its weights; DocmemError if its configuration cannot be read."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     if config.lm in PYTHIA:

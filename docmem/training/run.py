@@ -207,11 +207,7 @@ class Run:
             return False
 
     def load_history(self) -> list[Epoch]:
-        """The losses so far, one entry per epoch.
-
-        Raises:
-            DocmemError: if the file is damaged.
-        """
+        """The losses so far, one entry per epoch; DocmemError if the file is damaged."""
         self.check_there()
         return read_history(self.path / "history.jsonl")
 

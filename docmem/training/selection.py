@@ -57,9 +57,7 @@ def memory_selection(
 ) -> Selection:
     """The token and document selections of a cache's documents; `add_up` as in `token_means`."""
     token = cache.token_means(
-        memory.config.n_docs,
-        lambda index: memory.token_keys(cache.states(index)),
-        add_up,
+        memory.config.n_docs, lambda index: memory.token_keys(cache.states(index)), add_up
     )
     return Selection(token.float(), memory.select(memory.doc_reps).cpu())
 

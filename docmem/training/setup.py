@@ -13,13 +13,7 @@ from torch import Tensor
 
 from docmem.core.blocks import lm_fingerprint
 from docmem.core.memory import DocumentMemory
-from docmem.documents import (
-    PAPER_TITLES,
-    WIKITEXT_CONFIGS,
-    Document,
-    is_folder,
-    load_documents,
-)
+from docmem.documents import PAPER_TITLES, WIKITEXT_CONFIGS, Document, is_folder, load_documents
 from docmem.errors import DocmemError, check_text, check_titles
 from docmem.lm.loading import LanguageModel, load_lm
 from docmem.training.config import TrainConfig
@@ -51,11 +45,7 @@ def configured_documents(config: TrainConfig) -> list[Document]:
 
 
 def configured_lm(config: TrainConfig) -> LanguageModel:
-    """The LM that a configuration names.
-
-    Raises:
-        DocmemError: as `load_lm`.
-    """
+    """The LM that a configuration names; DocmemError as `load_lm`."""
     return load_lm(
         config.lm,
         dtype=config.dtype,
@@ -115,6 +105,23 @@ def check_negative(config: TrainConfig, n_docs: int) -> None:
         )
 
 
+def memory_of(
+    config: TrainConfig, d_model: int, n_docs: int, titles: Sequence[str] | None = None
+) -> DocumentMemory:
+    """An untrained memory of these settings; DocmemError if it is larger than what is free."""
+    shape = config.memory_config(d_model, n_docs)
+    try:
+        return DocumentMemory(shape, titles)
+    except DocmemError:
+        raise
+    except (RuntimeError, TypeError) as error:  # torch's, of sizes beyond memory and numbers
+        raise DocmemError(
+            f"No memory can have {shape.memory_dim} entries and a key_dim of {shape.key_dim} for "
+            f"an LM of width {d_model}: it does not fit here ({str(error).splitlines()[0]}). Give "
+            "a smaller hook_memory_dim or key_dim."
+        ) from error
+
+
 def new_memory(
     config: TrainConfig,
     lm: LanguageModel,
@@ -132,17 +139,7 @@ def new_memory(
     with _SEEDING, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)  # a GPU's generators are the caller's
         titles = [document.title for document in documents]
-        shape = config.memory_config(lm.d_model, len(documents))
-        try:
-            memory = DocumentMemory(shape, titles)
-        except DocmemError:
-            raise
-        except (RuntimeError, TypeError) as error:  # torch's, of sizes beyond memory and numbers
-            raise DocmemError(
-                f"A memory of {shape.memory_dim} entries and a key_dim of {shape.key_dim} for an "
-                f"LM of width {lm.d_model} does not fit here: {str(error).splitlines()[0]}. Give a "
-                "smaller hook_memory_dim or key_dim."
-            ) from error
+        memory = memory_of(config, lm.d_model, len(documents), titles)
     memory.origin = origin_of(lm, config.hook_memory_layer, documents)
     if doc_reps is None and config.doc_rep_init == "spread":
         doc_reps = spread_doc_reps(len(documents), config.key_dim, config.seed)

@@ -26,6 +26,7 @@ from docmem.errors import DocmemError, as_doc_reps, checked
 from docmem.lm.forward import frozen, plain_arithmetic
 from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import LanguageModel
+from docmem.training import setup
 from docmem.training.callbacks import OnEpoch, check_watcher, tell
 from docmem.training.config import TrainConfig
 from docmem.training.description import check_own, describe
@@ -35,14 +36,6 @@ from docmem.training.origin import measured
 from docmem.training.processes import join, main_process
 from docmem.training.run import Run, locked
 from docmem.training.selection import Selection, memory_selection
-from docmem.training.setup import (
-    check_documents,
-    check_given_lm,
-    configured_documents,
-    configured_lm,
-    default_folder,
-    new_memory,
-)
 from docmem.training.texts import what_is_read
 from docmem.training.trainer import Trainer
 
@@ -90,18 +83,18 @@ def train(
     named = documents is None
     with processes.together():
         if documents is not None:
-            check_documents(config, documents)
+            setup.check_documents(config, documents)
         given = lm
-        lm = configured_lm(placed) if lm is None else lm  # first: documents may be downloaded
+        lm = setup.configured_lm(placed) if lm is None else lm  # first: documents may be downloaded
         if documents is None:
-            documents = configured_documents(config)
-            check_documents(config, documents)
-        memory = new_memory(config, lm, documents, doc_reps)
-        folder = config.save_dir or default_folder(config, lm, documents, doc_reps)
+            documents = setup.configured_documents(config)
+            setup.check_documents(config, documents)
+        memory = setup.new_memory(config, lm, documents, doc_reps)
+        folder = config.save_dir or setup.default_folder(config, lm, documents, doc_reps)
         description = describe(config, lm, documents, doc_reps)
         run = Run.find(folder, description)
         if given is not None and run is None:  # a run opens on another device, too
-            check_given_lm(config, given)
+            setup.check_given_lm(config, given)
     finished = run is not None and run.finished and run.is_readable()
     processes.check_same((description, folder, run is None, finished))
     if run is not None and finished:

@@ -23,7 +23,7 @@ from docmem.evaluation.continuity import selection_bound
 from docmem.experiments.claims import Claim, Claims
 from docmem.experiments.drawing import dots, level, stacked
 from docmem.experiments.pool import RunPool
-from docmem.experiments.stats import Part, below, values_of
+from docmem.experiments.stats import below, values_of
 from docmem.experiments.study import Study, columns
 from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.plots.style import FAINT, INK, activation_color, document_color, plain_log_ticks
@@ -160,35 +160,18 @@ class Continuity(Study[Results]):
         draw_halvings(right, results)
 
     def _claims(self, results: Results) -> Claims:
-        found = results.activations
-
-        def parts(key: str, text: str, limit: float) -> list[Part]:
-            return [below(f"{name}, {text}", each, limit)
-                    for name, each in values_of(found, key).items()]  # fmt: skip
-
-        yield Claim(
-            "g is Lipschitz: linear, it never changes by more than the largest singular value "
-            "of W_g, per unit of DocRep",
-            parts("g_share", "steepest as a share of that", 1 + ROUNDING),
-            published="argued",
-            papers=True,
-            check=True,
-        )
-        yield Claim(
-            "Near DocReps select near memories, within the slope of the activation times that",
-            parts("selection_share", "steepest as a share of the bound", 1 + ROUNDING),
-            published="argued",
-            papers=True,
-            check=True,
-        )
-        yield Claim(
-            "Perplexity changes smoothly, and the steps here resolve it: the steepest ratio grows "
-            "by less than 1.5 when the step is halved for the last time (a jump: 2)",
-            parts("growth", "growth", 1.5),
-            published="argued",
-            papers=True,
-            check=True,
-        )
+        for claim, key, what, limit in (
+            ("g is Lipschitz: linear, it never changes by more than the largest singular value "
+             "of W_g, per unit of DocRep", "g_share", "steepest as a share of that", 1 + ROUNDING),
+            ("Near DocReps select near memories, within the slope of the activation times that",
+             "selection_share", "steepest as a share of the bound", 1 + ROUNDING),
+            ("Perplexity changes smoothly, and the steps here resolve it: the steepest ratio grows "
+             "by less than 1.5 when the step is halved for the last time (a jump: 2)",
+             "growth", "growth", 1.5),
+        ):  # fmt: skip
+            seen = values_of(results.activations, key)
+            parts = [below(f"{name}, {what}", each, limit) for name, each in seen.items()]
+            yield Claim(claim, parts, published="argued", papers=True, check=True)
 
 
 def draw_halvings(axes: Axes, results: Results) -> None:

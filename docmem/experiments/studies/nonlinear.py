@@ -116,45 +116,31 @@ class Nonlinear(Study[Results]):
 
     def _claims(self, results: Results) -> Claims:
         own = values_of(results.depths, "own")
-        unlearned = highest(own.values())
-
-        def compared(key: str) -> tuple[list[float], list[float], str]:
-            """The linear one, the mean of the deeper ones, and all in words."""
-            found = results.last(key)
-            linear, *deeper = found.values()
-            mean = [statistics.fmean(each) for each in zip(*deeper, strict=True)]
-            return linear, mean, f"by layers {spreads(found)}"
-
-        linear, deeper, note = compared("active")
-        yield Claim(
-            "A linear g opens more entries than one of 2 to 4 layers",
-            [more("share of active entries, linear − mean of deeper", linear, deeper, 0.05)],
-            published="L0 94 / 83 / 80 / 80",
-            papers=True,
-            note=f"{note}; own cross entropy {spreads(own)}",
-            own=unlearned,
-        )
-        linear, deeper, note = compared("ratio")
-        yield Claim(
-            "A linear g keeps documents further apart for their norm",
-            [more("distance / L2, linear − mean of deeper", linear, deeper, 0.05)],
-            published="distance / L2 0.76 / 0.56 / 0.53 / 0.51",
-            papers=True,
-            note=note,
-            own=unlearned,
-        )
-        linear, deeper, note = compared("dead")
         untrained = {
             name: [curve[0] for curve in depth.dead] for name, depth in results.depths.items()
         }
-        yield Claim(
-            "A deeper g leaves more entries dead for every document",
-            [more("share of dead entries, mean of deeper − linear", deeper, linear, 0.05)],
-            published="more dead entries",
-            papers=True,
-            note=f"{note}; untrained {spreads(untrained)}",
-            own=unlearned,
-        )
+        for key, claim, part, published, note in (
+            ("active", "A linear g opens more entries than one of 2 to 4 layers",
+             "share of active entries, linear − mean of deeper", "L0 94 / 83 / 80 / 80",
+             f"; own cross entropy {spreads(own)}"),
+            ("ratio", "A linear g keeps documents further apart for their norm",
+             "distance / L2, linear − mean of deeper", "distance / L2 0.76 / 0.56 / 0.53 / 0.51",
+             ""),
+            ("dead", "A deeper g leaves more entries dead for every document",
+             "share of dead entries, mean of deeper − linear", "more dead entries",
+             f"; untrained {spreads(untrained)}"),
+        ):  # fmt: skip
+            linear, *others = (found := results.last(key)).values()
+            deeper = [statistics.fmean(each) for each in zip(*others, strict=True)]
+            larger, smaller = (deeper, linear) if key == "dead" else (linear, deeper)
+            yield Claim(
+                claim,
+                [more(part, larger, smaller, 0.05)],
+                published=published,
+                papers=True,
+                note=f"by layers {spreads(found)}{note}",
+                own=highest(own.values()),
+            )
 
 
 def whole(run: Run) -> list[int]:

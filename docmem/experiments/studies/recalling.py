@@ -189,11 +189,7 @@ def distinctive_words(documents: Sequence[Document]) -> list[set[str]]:
 
 @functools.cache
 def scorer() -> Any:
-    """ROUGE-1, -2 and -L.
-
-    Raises:
-        DocmemError: if rouge-score is not installed.
-    """
+    """ROUGE-1, -2 and -L; DocmemError if rouge-score is not installed."""
     if importlib.util.find_spec("rouge_score") is None:
         raise DocmemError(
             "Continuations are scored with rouge-score, which is not installed: "

@@ -105,9 +105,7 @@ export class BakedPlane {
       const lm = await this.lm;
       const request = { prompt, docRep, maxNewTokens: this.baked.newTokens, signal };
       if (write) showText(await lm.write({ ...request, onPart: showText }));
-      const order = perplexity
-        .map((_, index) => index)
-        .sort((a, b) => perplexity[a] - perplexity[b]);
+      const order = [...perplexity.keys()].sort((a, b) => perplexity[a] - perplexity[b]);
       await lm.measure({ docRep, order, onPart: showMeasured, signal });
       show({ measured: true });
     } catch (error) {

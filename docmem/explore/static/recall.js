@@ -98,8 +98,7 @@ export function mountAttribution(parent, { passages }, scene) {
         : `In truth it is from ${from + 1} ${scene.titles[from]}.`;
     says.textContent = `${verdict} ${truth}`;
     bars.replaceChildren();
-    const shown = ce
-      .map((_, index) => index)
+    const shown = [...ce.keys()]
       .sort((one, two) => ce[one] - ce[two])
       .slice(0, MOST_BARS)
       .sort((one, two) => one - two);
