@@ -14,11 +14,12 @@ from matplotlib.figure import Figure
 from docmem.documents import Document
 from docmem.evaluation.cached import measure
 from docmem.experiments.claims import LEARNED, Claim, Claims
-from docmem.experiments.drawing import dot_panels, stacked
+from docmem.experiments.drawing import dot_panels, level, stacked
 from docmem.experiments.invented import invented
 from docmem.experiments.pool import RunPool
 from docmem.experiments.stats import alike, below, highest, more, spreads, values_of
 from docmem.experiments.study import DOTS, DRAWN, Study, columns
+from docmem.plots.style import FAINT
 from docmem.training.run import Run
 
 COUNTS: dict[int, int | None] = {10: None, 20: None}
@@ -89,7 +90,8 @@ class Capacity(Study[Results]):
     caption = (
         "Below: {results.crowd} documents, with the preset's memory or another; 8-D: DocReps of "
         "eight numbers. Margin: from the own cross entropy to the lowest "
-        "under another's, of the worst document; below zero another's reads it better. Seconds: "
+        "under another's, of the worst document; below zero another's reads it better. Above the "
+        "dashed line little is learned, and then the lowest pair says nothing. Seconds: "
         "epochs times the fastest epoch's. Where a single dot stands, there was one seed."
     )
     trains = (
@@ -118,12 +120,14 @@ class Capacity(Study[Results]):
         measures = dict([own, pair, ("margin", margin), *rest])
         panels = upper.subplots(1, len(measures))
         dot_panels(panels, measures, results.counts)
+        level(panels[0], LEARNED, "", color=FAINT, ls=(0, (4, 3)))
         for axes in panels:
             axes.set_xlabel("documents")
         labels = ("preset", "32", "512", "8-D")
         sizes = dict(zip(labels, results.sizes.values(), strict=True))
         panels = lower.subplots(1, len(measures))
         dot_panels(panels, measures, sizes)
+        level(panels[0], LEARNED, "", color=FAINT, ls=(0, (4, 3)))
         for axes in panels:
             axes.set_xlabel("entries, or 8-D DocReps")
 

@@ -125,19 +125,19 @@ class Procedure(Study[Results]):
             )
             lower.suptitle("Without and with guidance", fontweight="bold", x=0.01, ha="left")
             draw_combinations(upper.subplots(1, len(MEASURES)), results)
-            panels = lower.subplots(1, 5)
+            panels, names = lower.subplots(1, 5), ACTIVATIONS
         else:
-            *panels, empty = figure.subplots(2, 3).flatten()
-            empty.remove()
+            figure.set_figheight(5)
+            panels, names = figure.subplots(1, 3), (*ACTIVATIONS, *results.crowds)
         shown = (
-            (ACTIVATIONS, "own", MEASURES["own"]),
-            (ACTIVATIONS, "gap", "another's - own cross entropy\n(nats per token)"),
-            (ACTIVATIONS, "margin", MEASURES["margin"]),
+            (names, "own", MEASURES["own"]),
+            (names, "gap", "another's - own cross entropy\n(nats per token)"),
+            (names, "margin", MEASURES["margin"]),
             (results.crowds, "own", MEASURES["own"]),
             (results.crowds, "margin", MEASURES["margin"]),
         )
         groups = ("no negative", NEGATIVE, results.plain), ("guided", GUIDANCE, results.guided)
-        for axes, (names, key, label) in zip(panels, shown, strict=True):
+        for axes, (names, key, label) in zip(panels, shown, strict=False):
             series = {
                 text: (color, values_of({n.replace(" ", "\n"): group[n] for n in names}, key))
                 for text, color, group in groups

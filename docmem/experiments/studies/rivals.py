@@ -202,6 +202,9 @@ class Rivals(Study[Results]):
         for axes in (*panels, last):  # stripes, so that the eye keeps its row
             for row in range(0, len(results.rivals), 2):
                 axes.axhspan(row - 0.5, row + 0.5, color="#F3F3F3", lw=0, zorder=0)
+        roots = lambda x: np.sqrt(np.maximum(x, 0)), np.square  # the own lie close to 0
+        panels[0].set_xscale("function", functions=roots)
+        panels[0].set_xticks((0.1, 1, 3, 6), ("0.1", "1", "3", "6"))
         for axes in panels[:5]:
             axes.set_xlim(0)
         for row, one in enumerate(results.rivals.values()):
@@ -213,7 +216,7 @@ class Rivals(Study[Results]):
         panels[5].axvline(0, color=FAINT, lw=1)
         panels[6].set_xscale("log")
         panels[6].xaxis.set_major_formatter("{x:,.0f}")
-        panels[6].xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        panels[6].xaxis.set_major_locator(LogLocator(subs=(2,)))
         panels[6].xaxis.set_minor_formatter("")
         for key, (label, color) in ADDRESSES.items():
             panels[0].plot([], [], marks[key], ls="-", ms=5, color=color, lw=2, label=label)
