@@ -1,6 +1,7 @@
 import _thread
 import dataclasses
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -168,8 +169,10 @@ def test_a_training_is_under_way_until_its_thread_has_ended_it(
     """Python 3.11 and 3.12 take a thread for ended whose `join` an interrupt has ended."""
     go = slowly(2)
     explorer = begin(config, lm)
-    threading.Timer(0.8, _thread.interrupt_main).start()
-    threading.Timer(1.6, go.set).start()
+    while not explorer.history:
+        time.sleep(0.01)
+    threading.Timer(0.4, _thread.interrupt_main).start()
+    threading.Timer(0.8, go.set).start()
     run = explorer.wait()
     assert not explorer.training
     assert len(run.load_history()) == 2
