@@ -1,7 +1,6 @@
 import _thread
 import dataclasses
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,14 +21,15 @@ def begin(config: TrainConfig, lm: LanguageModel) -> TrainingExplorer:
 
 
 @pytest.fixture
-def slowly(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], threading.Event]:
-    """Hold a training after one epoch until the event that this returns is set."""
+def slowly(monkeypatch: pytest.MonkeyPatch) -> Callable[..., threading.Event]:
+    """Hold a training after one epoch, `then` call something, until the event returned is set."""
 
-    def hold(epoch: int) -> threading.Event:
+    def hold(epoch: int, then: Callable[[], object] = bool) -> threading.Event:
         go, on_epoch = threading.Event(), TrainingExplorer.on_epoch
 
         def held(self: TrainingExplorer, done: Epoch) -> bool:
             if done.epoch == epoch:
+                then()
                 assert go.wait(30)
             return on_epoch(self, done)
 
@@ -167,12 +167,9 @@ def test_a_training_is_under_way_until_its_thread_has_ended_it(
     config: TrainConfig, lm: LanguageModel, slowly: Any
 ) -> None:
     """Python 3.11 and 3.12 take a thread for ended whose `join` an interrupt has ended."""
-    go = slowly(2)
+    go = slowly(2, threading.Timer(0.4, _thread.interrupt_main).start)
     explorer = begin(config, lm)
-    while not explorer.history:
-        time.sleep(0.01)
-    threading.Timer(0.4, _thread.interrupt_main).start()
-    threading.Timer(0.8, go.set).start()
+    threading.Thread(target=lambda: explorer._stopping.wait() and go.set()).start()
     run = explorer.wait()
     assert not explorer.training
     assert len(run.load_history()) == 2
