@@ -122,6 +122,9 @@ a claim is an effect, a mean over seeds with its 95 % interval, and the range wh
 Claims are counted, not findings: some ask one question of several activations, or twice of the same
 memories. The headings are the names that `docmem experiment NAME` takes.
 
+*Seeds*: five; ten in some experiments on the embedded LM, where five had left a claim undecided and
+ten are cheap (n, below each table). A second look makes a verdict by chance somewhat likelier.
+
 *Exploratory*: the rule was settled or changed after results had been seen. All rules were written
 after version 0.1's results on the embedded LM, and how verdicts are drawn from numbers (what is
 small, what is a test) was last changed with all results in sight. Rates are chosen on seeds from
