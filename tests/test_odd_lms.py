@@ -30,7 +30,7 @@ from docmem.evaluation.continuations import compare, opening, recall
 from docmem.evaluation.plane import along_line, key_plane
 from docmem.evaluation.recall import completion, sampled
 from docmem.evaluation.search import search_descent
-from docmem.lm.forward import forward_inputs
+from docmem.lm.forward import forward_inputs, forward_until
 from docmem.lm.generation import generate, generate_text, read_prompts
 from docmem.lm.head import cross_entropy
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
@@ -258,12 +258,33 @@ def test_hidden_states_of_another_shape_are_refused(config: TrainConfig) -> None
         cache_hidden_states(lm, DOCUMENTS, config)
 
 
-def test_blocks_that_need_earlier_ones_are_not_resumed(config: TrainConfig) -> None:
-    lm = toy_lm()
-    lm.model.config.num_kv_shared_layers = 1
+@pytest.mark.parametrize("otherwise", [lambda output: output.flip(-1), lambda _: 1 / 0])
+def test_blocks_that_need_earlier_ones_are_not_resumed(
+    config: TrainConfig, otherwise: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    """Without what an earlier block kept, a later one reads otherwise, or raises an error."""
+    lm, kept = toy_lm(), list[int]()
+    lm.model.gpt_neox.embed_in.register_forward_hook(lambda *_: kept.clear())
+    lm.blocks[0].register_forward_hook(lambda *_: kept.append(1))
+    lm.blocks[-1].register_forward_hook(lambda _, __, output: output if kept else otherwise(output))
     cache_hidden_states(lm, DOCUMENTS, config)
-    with pytest.raises(DocmemError, match=r"The last 1 blocks .* give layer -1"):
+    with pytest.raises(DocmemError, match=r"after layer 0 use more of .* give layer -1"):
         cache_hidden_states(lm, DOCUMENTS, replace(config, hook_memory_layer=0))
+
+
+def test_an_lm_that_adds_tokens_is_refused(config: TrainConfig) -> None:
+    lm = toy_lm()
+    lm.model.lm_head.register_forward_hook(
+        lambda _, __, logits: torch.cat([logits[:, :1], logits], dim=1)
+    )
+    with pytest.raises(DocmemError, match=r"reads 4 tokens where it is given 3"):
+        cache_hidden_states(lm, DOCUMENTS, config)
+
+
+def test_a_block_that_text_does_not_reach_is_refused(config: TrainConfig) -> None:
+    lm, of_images = toy_lm(), copy.deepcopy(toy_lm().blocks[0])
+    with pytest.raises(DocmemError, match="does not run that block for text alone"):
+        forward_until(lm.model, lm.tokenize(["a text"]), of_images.register_forward_hook)
 
 
 def test_a_memory_without_the_document_is_compared_all_the_same(whole: Run) -> None:

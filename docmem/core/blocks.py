@@ -19,14 +19,14 @@ def text_config(model: nn.Module) -> Any:
 def find_blocks(model: nn.Module) -> nn.ModuleList:
     """The LM's blocks: its one outermost ModuleList of `num_hidden_layers`; DocmemError if none."""
     config = text_config(model)
-    count = config.num_hidden_layers
     lists = {name: one for name, one in model.named_modules() if isinstance(one, nn.ModuleList)}
-    found = [name for name, blocks in lists.items() if len(blocks) == count]
+    found = [name for name, blocks in lists.items() if len(blocks) == config.num_hidden_layers]
     outermost = [one for one in found if not any(one.startswith(f"{other}.") for other in found)]
     if len(outermost) != 1 or config.is_encoder_decoder:
+        there = ", ".join(found) or f"but of {', '.join(str(len(one)) for one in lists.values())}"
         raise DocmemError(
-            f"{type(model).__name__} has {len(outermost)} lists of {count} blocks "
-            f"({', '.join(found) or 'none'}); docmem needs a causal LM with one, and no encoder."
+            f"{type(model).__name__} has {len(outermost)} lists of {config.num_hidden_layers} "
+            f"blocks ({there}); docmem needs a causal LM with one, and no encoder."
         )
     return lists[outermost[0]]
 

@@ -317,16 +317,22 @@ def whole_documents(run: Run) -> list[Document]:
     return [whole.get(one.title, one) for one in run.documents]
 
 
+def repeats(text: str, read: Sequence[str]) -> bool:
+    """Whether eight words in a row of a text, from a place that divides by eight, were read."""
+    words, known = text.split(), " ".join(" ".join(read).split())
+    return any(" ".join(words[at : at + 8]) in known for at in range(0, len(words) - 7, 8))
+
+
 def passages_of_run(shown: Shown, lm: LanguageModel) -> list[dict[str, Any]]:
     """Passages that were memorised, later ones of the same documents, and an everyday sentence."""
     config, documents = shown.run.config, whole_documents(shown.run)
     passages = list[tuple[str, int, str]]()
     for index in farthest_points(shown.plane, 3):
         every = segments(documents[shown.numbers[index]].text, config.segment_length)
-        learned = len(every[: config.max_segments])
-        chosen = {"memorised": every[learned // 2]}
-        # From here on segments share no words with what was learned; headings tell too much.
-        if unread := [text for text in every[learned + 1 :] if "=" not in text]:
+        read, rest = every[: config.max_segments], every[config.max_segments + 1 :]
+        chosen = {"memorised": read[len(read) // 2]}
+        # The rest begins after what was read, but a text may repeat itself; headings tell too much.
+        if unread := [text for text in rest if "=" not in text and not repeats(text, read)]:
             chosen["same document, never memorised"] = unread[0]
         for kind, text in chosen.items():
             passage = " ".join(text.split()[:PASSAGE_WORDS])

@@ -167,19 +167,28 @@ def check_reading(model: Any, batches: Sequence[TokenBatch]) -> None:
     alone = model(input_ids=ids, use_cache=False).logits.float()
     read = model(**forward_inputs(model, row)).logits[:, pads:].float()
     fewer = model(input_ids=ids[:, :-1], use_cache=False).logits.float()
-    rounding = 1e-3 if model.dtype == torch.float32 else 0.25
-    if (alone[:, :-1] - fewer).norm() > rounding * fewer.norm():
+    if alone.shape[1] != ids.shape[1]:
+        raise DocmemError(
+            f"{type(model).__name__} reads {alone.shape[1]} tokens where it is given "
+            f"{ids.shape[1]}, as with prompt tuning; give an LM that adds none."
+        )
+    if (alone[:, :-1] - fewer).norm() > rounding(model) * fewer.norm():
         raise DocmemError(
             f"{type(model).__name__} sees the tokens that follow: it is no causal LM as it is set. "
             "Give another LM."
         )
-    if not (read - alone).norm() <= rounding * alone.norm():  # nor where they are no numbers
+    if not (read - alone).norm() <= rounding(model) * alone.norm():  # nor where they are no numbers
         advice = "Give batch_size 1, so that nothing is padded, or" if pads else "Give"
         raise DocmemError(
             f"{type(model).__name__} reads text in a batch otherwise than alone: it does not keep "
             f"pads or positions apart as docmem needs it. {advice} another LM."
         )
     _CHECKED[model].add(pads)
+
+
+def rounding(model: Any) -> float:
+    """How far logits of one and the same reading may lie apart, as a share of their norm."""
+    return 1e-3 if model.dtype == torch.float32 else 0.25
 
 
 class _StopForward(Exception):  # noqa: N818 - a signal, not an error
@@ -198,6 +207,9 @@ def forward_until(
 
     Returns:
         The hook's last argument: the module's output, or its positional arguments.
+
+    Raises:
+        DocmemError: if the module is not called, as a block that reads images alone.
     """
     caught: list[Any] = []
     reader = threading.get_ident()
@@ -215,4 +227,8 @@ def forward_until(
         pass
     finally:
         handle.remove()
+    if not caught:
+        raise DocmemError(
+            f"{type(model).__name__} does not run that block for text alone; give another layer."
+        )
     return caught[0]

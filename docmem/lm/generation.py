@@ -33,7 +33,7 @@ BEAMS = {"length_penalty", "early_stopping", "diversity_penalty"}
 OURS = {"inputs", "input_ids", "attention_mask", "max_length", "num_return_sequences",
         "return_dict_in_generate", "output_scores", "output_logits", "output_attentions",
         "output_hidden_states", "tokenizer", "kwargs", "generation_config", "custom_generate",
-        "assistant_early_exit"}  # fmt: skip
+        "assistant_early_exit", "past_key_values"}  # fmt: skip
 # What some LMs ask for by themselves: greedy means the likeliest token, of whatever LM.
 GREEDY = {"do_sample": False, "num_return_sequences": 1, "repetition_penalty": 1.0,
           "no_repeat_ngram_size": 0}  # fmt: skip

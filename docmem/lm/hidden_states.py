@@ -15,10 +15,12 @@ Cost: batch · seq · d_model numbers per batch, kept on the GPU, in CPU memory 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
@@ -38,6 +40,7 @@ from docmem.lm.forward import (
     forward_until,
     frozen,
     plain_arithmetic,
+    rounding,
     without_dropout,
 )
 from docmem.lm.head import before_head, head_losses, plain_head, token_losses
@@ -47,6 +50,8 @@ from docmem.lm.skip import skip_blocks
 from docmem.lm.store import HiddenStateStore
 
 Read = Callable[[int], Float[Tensor, "batch seq width"]]
+# How many things a block returns in a tuple, by its layer, where the LM can be read from there on.
+_RETURNED: WeakKeyDictionary[Any, dict[int, int]] = WeakKeyDictionary()
 AddUp = Callable[[Sequence[Tensor]], None]
 
 
@@ -66,8 +71,8 @@ class HiddenStateCache:
         titles: the documents', by their indices; None: not known.
 
     Raises:
-        DocmemError: if there is no batch, or no such layer; if a memory is attached to the LM, or
-            it reads a row in a batch otherwise than alone.
+        DocmemError: if there is no batch, or no such layer; if a memory is attached to the LM, it
+            reads a row in a batch otherwise than alone, or cannot be read from that layer on.
     """
 
     @plain_arithmetic()
@@ -105,27 +110,22 @@ class HiddenStateCache:
         self.blocks = find_blocks(lm.model)
         check_bare(self.blocks)
         self.layer = resolve_layer(layer, len(self.blocks))
-        sharing = getattr(text_config(lm.model), "num_kv_shared_layers", 0)
-        if sharing and self.layer < len(self.blocks) - 1:
-            raise DocmemError(
-                f"The last {sharing} blocks of {lm.name} use keys and values of earlier blocks, "
-                "which are not run again after the memory; give layer -1."
-            )
         self.device = next(self.blocks[self.layer].parameters()).device
         self.store = HiddenStateStore(gpu_gb, cpu_gb)
-        self.returned = 0  # how many things a block returns in a tuple; 0: no tuple
         states = SharedStates(shared, lm.model, self.layer) if shared else None
         bar = tqdm(self.own, desc="reading", unit="batch", delay=5, disable=not progress)
         with frozen(lm.model):
             check_reading(lm.model, self.batches)
+            known = _RETURNED.setdefault(lm.model, {})
+            if self.layer not in known:
+                known[self.layer] = self._check_resuming()
+            self.returned = known[self.layer]
             for index in bar:
                 batch = self.batches[index]
                 if states is None:
                     self.store.add(self._read(batch))
                 else:
                     self.store.add(states.get(batch, self._read), self.device, mapped=True)
-            if states is not None:
-                self._read(self.batches[0])  # sets `returned`, which states on disk do not tell
             with skip_blocks(self.blocks, len(self.blocks) - 1, self.returned, None):
                 self.head = plain_head(lm.model, self.batches[0])
 
@@ -136,12 +136,39 @@ class HiddenStateCache:
         output = forward_until(self.lm.model, batch, block.register_forward_hook)
         self.returned = len(output) if isinstance(output, tuple | list) else 0
         states = hidden_states_of(output).detach()
-        if states.shape[:2] != batch.input_ids.shape:
+        if states.shape != (*batch.input_ids.shape, text_config(self.lm.model).hidden_size):
             raise DocmemError(
                 f"The blocks of {self.lm.name} give {tuple(states.shape)} for tokens of shape "
                 f"{tuple(batch.input_ids.shape)}; it takes (batch, seq, d_model). Give another LM."
             )
         return states
+
+    @torch.no_grad()
+    def _check_resuming(self) -> int:
+        """How many things a block returns in a tuple; 0: no tuple.
+
+        Raises unless a few tokens, read from the hooked block on, have the LM's own logits. Some
+        blocks use more of those before them than hidden states: keys and values, or what a router
+        kept. After the last block there is none.
+        """
+        some = self.batches[0]
+        ids = some.input_ids[some.attention_mask][None, :8]
+        batch = TokenBatch(ids, torch.ones_like(ids).bool())
+        states = self._read(batch)
+        if self.layer == len(self.blocks) - 1:
+            return self.returned
+        whole = self.lm.model(**forward_inputs(self.lm.model, batch)).logits.float()
+        error: Exception | None = None
+        try:
+            resumed = self._resume(batch, states).float()
+        except Exception as caught:  # of whatever the blocks that follow miss
+            error, resumed = caught, whole * math.nan
+        if not (resumed - whole).norm() <= rounding(self.lm.model) * whole.norm():
+            raise DocmemError(
+                f"Blocks of {self.lm.name} after layer {self.layer} use more of those before them "
+                "than their hidden states, such as keys and values; give layer -1."
+            ) from error
+        return self.returned
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -70,10 +70,11 @@ def perplexity_wells(
     surface.set_in_layout(False)  # matplotlib 3.10 takes it for wider than the figure
     draw_wells(surface, plane, chosen, limits)
     numbers = ", ".join(str(index + 1) for index in chosen)
+    at = "the own DocRep" if plane.away is None else "the place that stands for the own DocRep"
     style.headline(
         figure,
         f"{'Document' if len(chosen) == 1 else 'Documents'} {numbers}: perplexity "
-        f"{style.span(owns, rounded)} at the own DocRep, up to {rounded(perplexity.max())} in the "
+        f"{style.span(owns, rounded)} at {at}, up to {rounded(perplexity.max())} in the "
         "plane",
         noted(plane, note),
     )

@@ -169,6 +169,8 @@ class TrainConfig:
         for name in ("lm_name", "device", "documents"):
             if getattr(self, name) is not None:
                 check_text(name, getattr(self, name))
+        if self.seed >= 2**32:
+            raise DocmemError(f"seed is {self.seed}; give one below 2 ** 32: torch takes no more.")
         if self.doc_rep_init == "spread" and self.key_dim > SobolEngine.MAXDIM:
             raise DocmemError(
                 f"key_dim is {self.key_dim}; DocReps can be spread in {SobolEngine.MAXDIM} "

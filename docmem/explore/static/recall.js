@@ -44,7 +44,8 @@ export function mountRecall(parent, { recall }, scene) {
       const written = add(row, "p");
       add(written, "span", "docmem-soft", prompt);
       writePieces(written, pieces, scene);
-      add(written, "small", "docmem-soft", `${Math.round(100 * verbatim)} % word for word`);
+      const share = Math.round(100 * verbatim);
+      add(written, "small", "docmem-soft", `${share} % word for word from the document asked for`);
       const shaded = add(row, "p", "docmem-truth");
       if (truth.length) {
         add(shaded, "span", "docmem-soft", "… ");
