@@ -275,6 +275,9 @@ def recall_of_run(shown: Shown, lm: LanguageModel, n_prompts: int) -> list[list[
             "no memory: the base LM": BASE_LM,
         }
         marked = [[index], [other], [index, other], []]
+        if other == index:  # there is no other
+            under = {"its own DocRep": own, "no memory: the base LM": BASE_LM}
+            marked = [[index], []]
         learned = segments(document.text, config.segment_length, config.max_segments)
         prompts = []
         for segment in reversed(range(max(0, len(learned) - n_prompts), len(learned))):

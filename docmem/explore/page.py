@@ -176,7 +176,7 @@ def words_of(
     known, shares, base = measure(run, lm)
     n_docs, config = len(run.titles), run.config
     parameters = sum(parameter.numel() for parameter in lm.model.parameters())
-    worst = known.lowest_pair
+    worst, measured = known.lowest_pair, plane.readings / plane.ce.numel()
     leak = "With a single document there is no other address to be read under."
     if n_docs > 1:
         leak = (
@@ -230,7 +230,12 @@ def words_of(
         "right_none": share(shares.none),
         "leak": leak,
         "points": f"{len(plane.axis)} × {len(plane.axis)}",
-        "error": f"{plane.error.item():.2f}",
+        "exact": (
+            "All its values were measured."
+            if measured == 1
+            else f"Of its values {share(measured)} were measured, and the others estimated, at "
+            f"most {plane.error.item():.2f} nats per token off where that was tried."
+        ),
         "seed": str(config.seed),
     }
 

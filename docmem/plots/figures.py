@@ -87,12 +87,14 @@ def _traits(run: Run) -> list[str]:
     layer = config.hook_memory_layer
     where = "from 0" if layer >= 0 else "from the end"
     block = "the last block" if layer == -1 else f"block {layer} ({where})"
+    epochs = len(run.load_history())
     return [
         counted(len(run.titles), "document"),
         f"LM {Path(run.description['lm']['name']).name}",
         f"{counted(config.hook_memory_dim, 'memory entry', 'memory entries')} after {block}",
         f"negative: {NEGATIVES[config.negative_key_type]}",
         f"seed {config.seed}",
+        *([] if run.finished else [f"after epoch {epochs} of {config.num_epochs}"]),
     ]
 
 

@@ -119,18 +119,19 @@ def open_entries(
         axes.set(xlabel="document", ylabel="" if place else "document")
         maps.append(axes)
     figure.colorbar(image, ax=maps, aspect=18, label="cosine of their selections")
-    entries = last.shape[-1]
+    sizes = [taken.document.shape[-1] for taken in snapshots.values()]
+    of = f"of {sizes[0]} " if len({*sizes}) == 1 else ""  # of several sizes there is no one count
     counts.legend(
         loc="lower right", bbox_to_anchor=(1, 1), frameon=False,
         ncols=len(snapshots) if len(snapshots) < 4 else 2,  # more in a row are too wide
         labelcolor="linecolor", prop={"weight": "bold"}, handlelength=1.4,
     )  # fmt: skip
-    counts.set(ylim=(0, 1.06 * entries), xlabel="epoch", ylabel=f"open entries of {entries}")
+    counts.set(ylim=(0, 1.06 * max(sizes)), xlabel="epoch", ylabel=f"open entries {of}".rstrip())
     counts.set_xlim(left=0)
     style.whole_epochs(counts)
     style.headline(
         figure,
-        f"At the end a document opens {style.span(opened, '{:.0f}'.format)} of {entries} entries",
+        f"At the end a document opens {style.span(opened, '{:.0f}'.format)} {of}entries",
         note,
     )
     return figure
