@@ -433,6 +433,11 @@ def test_open_entries_counts_entries_above_a_share_of_the_largest() -> None:
     counts, alike = figure.axes[:2]
     assert counts.lines[0].get_ydata().tolist() == [3, 1]  # two and four open, then one each
     np.testing.assert_allclose(alike.images[0].get_array(), np.eye(2), atol=1e-6)
+    assert figure.get_suptitle().strip() == "At the end a document opens 1 of 4 entries"
+    wide = Snapshots([0, 5], torch.ones(2, 2, 8), torch.ones(2, 2, 8), torch.zeros(2, 2, 2))
+    of_two = plots.open_entries(new_figure(8, 6), {"a": wide, "b": snapshots}, 0.1, "note")
+    assert of_two.get_suptitle().strip() == "At the end a document opens 1 to 8 entries"
+    assert of_two.axes[0].get_ylim()[1] > 8
 
 
 def test_forgetting_maps_share_a_scale_and_state_the_lowest_perplexity() -> None:
