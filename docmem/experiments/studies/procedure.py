@@ -9,7 +9,7 @@ apart may be the places of their DocReps alone.
 
 import itertools
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,6 +118,7 @@ class Procedure(Study[Results]):
         return super().title(results) if results.combinations else "What guidance adds to a memory"
 
     def _draw(self, figure: Figure, results: Results) -> None:
+        names: Sequence[str] = ACTIVATIONS
         if results.combinations:
             upper, lower = stacked(figure, 1, 1)
             upper.suptitle(
@@ -125,7 +126,7 @@ class Procedure(Study[Results]):
             )
             lower.suptitle("Without and with guidance", fontweight="bold", x=0.01, ha="left")
             draw_combinations(upper.subplots(1, len(MEASURES)), results)
-            panels, names = lower.subplots(1, 5), ACTIVATIONS
+            panels = lower.subplots(1, 5)
         else:
             figure.set_figheight(5)
             panels, names = figure.subplots(1, 3), (*ACTIVATIONS, *results.crowds)
