@@ -398,14 +398,3 @@ class Pretrain:
         """Pretrain, and say where the LM is."""
         print(f"The LM is in {pretrain(self.config)}.")
         return 0
-
-
-def commands(start: TrainConfig) -> Any:
-    """All commands as the type that tyro parses; `train` and `plan` start from these settings."""
-    named = tyro.conf.subcommand
-    train = Annotated[Train, named(default=Train(start))]
-    plan = Annotated[Plan, named(default=Plan(start))]
-    return (
-        train | Sweep | plan | Runs | Check | Figures | Page | Generate | Attribute | Experiment
-        | Fetch | Pretrain
-    )  # fmt: skip

@@ -18,18 +18,42 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
 import tyro
 
 import docmem
-from docmem.cli.commands import Plan, Train, commands
+from docmem.cli.commands import (
+    Attribute,
+    Check,
+    Experiment,
+    Fetch,
+    Figures,
+    Generate,
+    Page,
+    Plan,
+    Pretrain,
+    Runs,
+    Sweep,
+    Train,
+)
 from docmem.errors import DocmemError
 from docmem.training.config import PAPER_PROCEDURE, PRESETS, TrainConfig, check_effect
 from docmem.training.processes import leave, main_process
 from docmem.training.settings_file import MISSPELT, read_settings
 from docmem.training.sweep import combinations
+
+
+def commands(start: TrainConfig) -> Any:
+    """All commands as the type that tyro parses; `train` and `plan` start from these settings."""
+    named = tyro.conf.subcommand
+    train = Annotated[Train, named(default=Train(start))]
+    plan = Annotated[Plan, named(default=Plan(start))]
+    return (
+        train | Sweep | plan | Runs | Check | Figures | Page | Generate | Attribute | Experiment
+        | Fetch | Pretrain
+    )  # fmt: skip
 
 
 def starting_settings(arguments: Sequence[str]) -> tuple[TrainConfig, list[str]]:
