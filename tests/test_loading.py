@@ -40,7 +40,7 @@ def test_two_lists_of_blocks_are_rejected(lm: LanguageModel):
 
 def test_lm_without_a_list_of_blocks_is_rejected(lm: LanguageModel):
     lm.model.gpt_neox.layers = nn.ModuleList(lm.blocks[:2])
-    with pytest.raises(DocmemError, match=r"GPTNeoXForCausalLM has 0 lists of 3 blocks \(but of 2\)"):
+    with pytest.raises(DocmemError, match=r"has 0 lists of 3 blocks \(but of 2\)"):
         find_blocks(lm.model)
 
 
