@@ -128,7 +128,6 @@ class Procedure(Study[Results]):
             draw_combinations(upper.subplots(1, len(MEASURES)), results)
             panels = lower.subplots(1, 5)
         else:
-            figure.set_figheight(5)
             panels, names = figure.subplots(1, 3), (*ACTIVATIONS, *results.crowds)
         shown = (
             (names, "own", MEASURES["own"]),
