@@ -249,10 +249,9 @@ def test_procedure_figure_shows_the_measured_values(results: dict[str, Any]) -> 
     # Without the combinations more documents stand beside the activations.
     own, *_ = few = drawn("procedure", replace(found, combinations={})).axes
     assert len(few) == 3
-    assert marks(own) == [
-        value for group in (found.plain, found.guided) for name in (*procedure.ACTIVATIONS, *found.crowds)
-        for value in group[name].own
-    ]  # fmt: skip
+    names = (*procedure.ACTIVATIONS, *found.crowds)
+    groups = found.plain, found.guided
+    assert marks(own) == [x for group in groups for name in names for x in group[name].own]
 
 
 def made_up_procedure(
