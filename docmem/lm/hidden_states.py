@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from docmem.core.blocks import find_blocks, lm_fingerprint, resolve_layer, text_config
+from docmem.core.blocks import find_blocks, lm_fingerprint, resolve_layer
 from docmem.core.hook import hidden_states_of
 from docmem.core.memory import DocumentMemory
 from docmem.documents import Document, segments
@@ -136,7 +136,7 @@ class HiddenStateCache:
         output = forward_until(self.lm.model, batch, block.register_forward_hook)
         self.returned = len(output) if isinstance(output, tuple | list) else 0
         states = hidden_states_of(output).detach()
-        if states.shape != (*batch.input_ids.shape, text_config(self.lm.model).hidden_size):
+        if states.shape != (*batch.input_ids.shape, self.lm.d_model):
             raise DocmemError(
                 f"The blocks of {self.lm.name} give {tuple(states.shape)} for tokens of shape "
                 f"{tuple(batch.input_ids.shape)}; it takes (batch, seq, d_model). Give another LM."
