@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from slow import slow
 
 import docmem
 from docmem.cli.commands import Train
@@ -281,7 +282,7 @@ def test_output_that_cannot_be_written_is_a_sentence(run_folder: Path) -> None:
     assert "No space left on device" in done.stderr
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("encoding", ["ascii", slow("latin-1")])
 def test_output_in_another_encoding_and_closed_output_are_no_fault(
     run_folder: Path, encoding: str, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ import torch
 from matplotlib.colors import to_rgb
 from PIL import Image
 from scipy.spatial.distance import pdist
+from slow import slow
 
 from docmem import plots
 from docmem.documents import Document
@@ -158,7 +159,7 @@ def test_recalled_marks_the_words_of_its_sources() -> None:
         plots.recalled(new_figure(1, 1), Comparison(), "note")
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("count", [1, slow(2), slow(3), 4])
 def test_wells_of_few_documents_leave_the_surface_its_room(count: int) -> None:
     titles, chosen = list("abcd")[:count], list(range(count))
     figure = plots.perplexity_wells(new_figure(11, 7.4), plane(count), titles, chosen, "n")

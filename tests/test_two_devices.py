@@ -96,7 +96,7 @@ def test_pretended_devices_refuse_what_cuda_refuses(two_devices: None):
 
 @pytest.mark.parametrize(
     ("plain", "layer"),
-    [slow(True, 0), (True, -1), slow(False, 0)],
+    [slow(True, 0), slow(True, -1), slow(False, 0)],
     ids=["linear head", "linear head, last layer", "another head"],
 )
 def test_two_devices_train_and_measure_as_one(plain: bool, layer: int, tmp_path: Path):
