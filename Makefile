@@ -73,7 +73,7 @@ node_modules/.package-lock.json: package-lock.json
 	npm ci --no-audit --no-fund
 
 # What GitHub Pages shows. `PORT=8000 make site` also serves it on this machine.
-site: .venv/.installed ## build site/: the page of the demo's runs, notebooks as HTML, claims
+site: .venv/.installed ## build site/: the page of the demo's runs, notebooks and docstrings as HTML, claims
 	$(OFFLINE) .venv/bin/python docs/build_site.py
 	$(if $(PORT),.venv/bin/python -m http.server $(PORT) --bind 127.0.0.1 --directory site)
 

@@ -1,11 +1,13 @@
-"""The programs in the docs run as they stand."""
+"""The programs in the docs run as they stand, and docstrings become pages."""
 
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from toys import DOCUMENTS, toy_lm
 
+import docmem
 from docmem.core.memory import DocumentMemory
 
 ROOT = Path(__file__).parents[1]
@@ -42,3 +44,17 @@ def test_a_model_of_your_own_is_trained_and_read(tmp_path: Path):
         ids = lm.tokenizer(texts, return_tensors="pt", padding=True).input_ids
         with hooked.document(memory.doc_reps[[2, 0, 1]]):
             assert hooked.model(input_ids=ids).logits.shape[0] == 3
+
+
+@pytest.mark.slow
+def test_every_public_name_has_its_docstring_on_a_page(tmp_path: Path) -> None:
+    from build_site import write_api  # which takes a second
+
+    write_api(tmp_path)
+    page = (tmp_path / "docmem.html").read_text("utf-8")
+    for name in docmem.__all__:
+        assert f'id="{name}"' in page, name
+    assert "Hook <code>memory</code> after block <code>layer</code>" in page
+    shown = re.sub(r'<div class="pdoc-code.*?</div>', "", page, flags=re.DOTALL)  # but its source
+    assert "Annotated" not in shown
+    assert (tmp_path / "docmem/evaluation/plane.html").exists()
