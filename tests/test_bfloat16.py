@@ -12,10 +12,10 @@ from toys import DOCUMENTS, quick_config, toy_lm
 
 from docmem.errors import DocmemError
 from docmem.lm import bfloat16, loading
-from docmem.lm.bfloat16 import bfloat16_cost, check_bfloat16
+from docmem.lm.bfloat16 import check_half, half_cost
 from docmem.lm.cross_entropy import cross_entropies_at
 from docmem.lm.hidden_states import cache_hidden_states
-from docmem.lm.loading import load_lm
+from docmem.lm.loading import LanguageModel, load_lm
 from docmem.lm.pretraining import PretrainConfig, pretrain
 from docmem.training.config import preset
 from docmem.training.train import train
@@ -26,9 +26,9 @@ KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGILL)"
 @pytest.fixture(autouse=True)
 def untried() -> Iterator[None]:
     """Nothing is known of the processor before a test, nor after it."""
-    bfloat16_cost.cache_clear()
+    half_cost.cache_clear()
     yield
-    bfloat16_cost.cache_clear()
+    half_cost.cache_clear()
 
 
 @pytest.fixture
@@ -75,19 +75,31 @@ def test_processor_is_tried_once_and_only_for_bfloat16_on_the_cpu(
     monkeypatch.undo()
     monkeypatch.setattr(subprocess, "run", run)
     assert load_lm(saved, dtype="bfloat16").model.dtype == torch.bfloat16
-    check_bfloat16()
+    check_half("bfloat16")
     assert tried == [sys.executable]
 
 
-def test_slow_processor_is_warned_of(saved: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_slow_processor_is_warned_of_where_a_training_begins(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+):
     monkeypatch.setattr(bfloat16, "TRIAL", "print(312.4)")
-    with pytest.warns(UserWarning, match="product takes 312 times as long as one in float32"):
-        assert load_lm(saved, dtype="bfloat16").dtype == "bfloat16"
+    config = replace(quick_config(tmp_path / "run"), num_epochs=1)
+    lm = LanguageModel(toy_lm().model.to(getattr(torch, dtype)), toy_lm().tokenizer, "given")
+    said = f"{dtype} product takes 312 times as long as one in float32 .* float()"
+    with pytest.warns(UserWarning, match=said):
+        train(config, lm=lm, documents=DOCUMENTS, progress=False)
+    train(config, lm=lm, documents=DOCUMENTS, progress=False)  # it is there: nothing to choose
+    lm.model.float()
+    train(replace(config, save_dir=tmp_path / "2"), lm=lm, documents=DOCUMENTS, progress=False)
+    with pytest.warns(UserWarning, match=said):
+        config = replace(config, save_dir=tmp_path / "3", lm_name=str(saved), dtype=dtype)
+        train(config, documents=DOCUMENTS, progress=False)
 
 
 @pytest.mark.slow
 def test_trial_measures_this_processor():
-    cost = bfloat16_cost()
+    cost = half_cost("bfloat16")
     assert cost is None or 1e-3 < cost < 1e5
 
 
@@ -97,7 +109,7 @@ def test_trial_measures_this_processor():
 def test_auto_takes_bfloat16_where_it_was_measured_to_be_faster(
     saved: Path, monkeypatch: pytest.MonkeyPatch, cost: float | None, dtype: str
 ):
-    monkeypatch.setattr(bfloat16, "bfloat16_cost", lambda: cost)
+    monkeypatch.setattr(bfloat16, "half_cost", lambda _: cost)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     lm = load_lm(saved, device="cpu")
     assert lm.dtype == dtype
@@ -107,10 +119,10 @@ def test_auto_takes_bfloat16_where_it_was_measured_to_be_faster(
 def test_auto_tries_no_processor_that_has_avx2_alone_and_none_for_the_embedded_lm(
     saved: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def trial() -> float:
+    def trial(dtype: str) -> float:
         raise AssertionError("a trial")
 
-    monkeypatch.setattr(bfloat16, "bfloat16_cost", trial)
+    monkeypatch.setattr(bfloat16, "half_cost", trial)
     assert load_lm(saved, device="cpu").dtype == "float32"
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     assert load_lm("tiny", device="cpu").dtype == "float32"

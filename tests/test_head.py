@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from toys import FAMILIES, WIDTH, toy_batch, toy_lm
 
 from docmem.lm import head
-from docmem.lm.bfloat16 import bfloat16_cost
+from docmem.lm.bfloat16 import half_cost
 from docmem.lm.forward import forward_inputs
 from docmem.lm.head import before_head, head_losses, plain_head
 
@@ -59,7 +59,7 @@ def test_backward_multiplies_only_rows_whose_loss_is_used():
 
 @pytest.mark.slow
 def test_head_of_bfloat16_gives_losses_in_float32():
-    if bfloat16_cost() is None:
+    if half_cost("bfloat16") is None:
         pytest.skip("this processor cannot multiply in bfloat16")
     x, linear, target = made(True)
     losses = head_losses(x.detach().bfloat16(), linear.bfloat16(), target)

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from docmem.core.hook import attach
 from docmem.documents import load_documents
 from docmem.evaluation.recall import completion, prompts, recognition
-from docmem.lm.bfloat16 import bfloat16_cost
+from docmem.lm.bfloat16 import half_cost
 from docmem.lm.cross_entropy import base_cross_entropies
 from docmem.lm.forward import forward_inputs
 from docmem.lm.generation import generate
@@ -147,7 +147,7 @@ def test_float16_keeps_gradients_that_are_small() -> None:
 
 @pytest.mark.filterwarnings("ignore:A bfloat16 product takes")
 def test_bfloat16_gives_the_embedded_lm_the_losses_of_float32() -> None:
-    if bfloat16_cost() is None:
+    if half_cost("bfloat16") is None:
         pytest.skip("this processor cannot multiply in bfloat16")
     documents = load_documents("encyclopedia", 2)
     config = preset("tiny", max_segments=1)

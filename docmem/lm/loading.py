@@ -30,7 +30,7 @@ from docmem.errors import (
     checked,
     did_you_mean,
 )
-from docmem.lm.bfloat16 import check_bfloat16, fast_dtype
+from docmem.lm.bfloat16 import check_half, fast_dtype
 from docmem.lm.fetch import PACKAGES, check_fetched, fetched_folder
 from docmem.lm.forward import TokenBatch
 
@@ -258,7 +258,7 @@ def chosen_dtype(name: str, dtype: str, device: str) -> str:
     if dtype == "auto":
         return "float32" if (name, device) == ("tiny", "cpu") else fast_dtype(device)
     if (dtype, device) == ("bfloat16", "cpu"):
-        check_bfloat16()
+        check_half("bfloat16")
     return dtype
 
 

@@ -40,7 +40,7 @@ from docmem.errors import (
     check_folder,
     checked,
 )
-from docmem.lm.bfloat16 import check_bfloat16
+from docmem.lm.bfloat16 import warn_if_slow
 from docmem.lm.loading import TINY
 
 if TYPE_CHECKING:  # the command line knows PretrainConfig, and most commands need no transformers
@@ -230,7 +230,7 @@ def pretrain(config: PretrainConfig) -> Path:
             or the precision is beyond this processor.
     """
     if config.precision == "bf16":
-        check_bfloat16()
+        warn_if_slow("bfloat16")
     check_folder("out", config.out)
     if (config.out / "run.json").exists():
         raise DocmemError(f"{config.out} is a run of docmem; choose another --out for the LM.")

@@ -23,6 +23,7 @@ from docmem.checkpoint import load_checkpoint, save_checkpoint
 from docmem.core.files import reading
 from docmem.documents import Document
 from docmem.errors import DocmemError, as_doc_reps, checked
+from docmem.lm.bfloat16 import warn_if_slow
 from docmem.lm.forward import frozen, plain_arithmetic
 from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import LanguageModel
@@ -95,6 +96,8 @@ def train(
         run = Run.find(folder, description)
         if given is not None and run is None:  # a run opens on another device, too
             setup.check_given_lm(config, given)
+        if run is None and lm.device.type == "cpu":
+            warn_if_slow(lm.dtype)
     finished = run is not None and run.finished and run.is_readable()
     processes.check_same((description, folder, run is None, finished))
     if run is not None and finished:
