@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch import nn
 from toys import BLOCKS, CONTEXT, FAMILIES, toy_lm
+from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from docmem.core.blocks import find_blocks, resolve_layer
+from docmem.core.hook import attach
+from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError
 from docmem.lm.forward import TokenBatch, forward_inputs, frozen
 from docmem.lm.loading import TINY, LanguageModel, load_lm
@@ -33,9 +36,25 @@ def test_lists_inside_the_blocks_are_not_mistaken_for_them(lm: LanguageModel):
 
 
 def test_two_lists_of_blocks_are_rejected(lm: LanguageModel):
-    lm.model.other = nn.ModuleList([nn.Linear(2, 2)] * BLOCKS)
-    with pytest.raises(DocmemError, match=r"2 lists of 3 blocks \(gpt_neox.layers, other\)"):
+    lm.model.gpt_neox.other = nn.ModuleList([nn.Linear(2, 2)] * BLOCKS)
+    with pytest.raises(DocmemError, match=r"2 lists of 3 blocks \(gpt_neox.layers, gpt_neox.other"):
         find_blocks(lm.model)
+
+
+def test_a_vision_tower_as_deep_as_the_lm_is_not_mistaken_for_it():
+    sees = CLIPVisionConfig(hidden_size=8, num_hidden_layers=BLOCKS, num_attention_heads=2,
+                            intermediate_size=8, image_size=28, patch_size=14)  # fmt: skip
+    config = LlavaConfig(vision_config=sees, text_config=toy_lm("llama").model.config)
+    model = LlavaForConditionalGeneration(config)
+    assert find_blocks(model) is model.model.language_model.layers
+
+
+def test_a_block_for_images_alone_takes_no_memory(lm: LanguageModel, memory: DocumentMemory):
+    lm.model.config.cross_attention_layers = [1]  # as of Mllama, which leaves it out for text
+    for layer in (1, -2):
+        with pytest.raises(DocmemError, match="Layer 1 of this LM is run for images alone"):
+            attach(lm.model, memory, layer)
+    attach(lm.model, memory, 2)
 
 
 def test_lm_without_a_list_of_blocks_is_rejected(lm: LanguageModel):

@@ -74,9 +74,7 @@ def tensor_digest(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, An
     return digest.hexdigest()
 
 
-def save_tensors(
-    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]
-) -> None:
+def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
     """Write named tensors and a JSON-able `metadata` to one safetensors file (no pickle)."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # One entry, since safetensors writes several in any order: the same content, the same bytes.

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, compiler, nn
 
-from docmem.core.blocks import check_width, find_blocks, lm_fingerprint, resolve_layer
+from docmem.core.blocks import check_width, find_blocks, lm_fingerprint, resolve_layer, text_config
 from docmem.core.memory import DocumentMemory
 from docmem.errors import DocmemError, as_doc_reps, checked
 
@@ -50,9 +50,8 @@ class Hooked:
     """An LM with a memory in it, for the length of a `with`; `attach` makes one."""
 
     def __init__(self, model: nn.Module, block: nn.Module, memory: DocumentMemory, layer: int):
-        self._model, self._block = model, block
+        self._model, self._block, self.memory, self.layer = model, block, memory, layer
         self._handle: Any = None  # of the hook, while attached
-        self.memory, self.layer = memory, layer
         self.doc_rep: Tensor | None = None  # in force; None: all entries
         self.read: Callable[[Tensor, Tensor | None], Tensor] | None = None  # quicker: lm/folding
 
@@ -103,7 +102,6 @@ class Hooked:
         Raises:
             DocmemError: as `resolve`; or if the memory is no longer attached.
         """
-        _ = self.model  # refuses where nothing is attached
         return _Under(self, self.resolve(document))
 
     def _after_block(self, block: nn.Module, _: Any, output: Any) -> Any:
@@ -147,10 +145,12 @@ def attach(
         check: False: also another LM or layer than the memory was trained on.
 
     Raises:
-        DocmemError: if there is no such block, widths differ, or it is another LM's or layer's.
+        DocmemError: if text has no such block, widths differ, or it is another LM's or layer's.
     """
     blocks = find_blocks(model)
     index, trained = resolve_layer(layer, len(blocks)), memory.origin
+    if index in (getattr(text_config(model), "cross_attention_layers", None) or ()):
+        raise DocmemError(f"Layer {index} of this LM is run for images alone; give another layer.")
     check_width(model, memory.config.d_model)
     here = {"layer": index, "fingerprint": lm_fingerprint(model)}
     if check and trained and here != {name: trained.get(name) for name in here}:
