@@ -114,6 +114,7 @@ def test_completion_is_nan_if_no_segment_is_long_enough(trained: tuple[LanguageM
         run.cache_hidden_states(lm), run.load_memory(), prompt_tokens=60, new_tokens=60
     )
     assert all(math.isnan(share) for share in score)
+    assert "too short" in str(score)
 
 
 def test_attribute_ranks_the_document_of_the_passage_first(

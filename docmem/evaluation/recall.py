@@ -165,6 +165,12 @@ class Completion(NamedTuple):
     none: float
     """By the base LM."""
 
+    def __str__(self) -> str:
+        if math.isnan(self.own):
+            return "not measured, since every segment is too short"
+        other = "–" if math.isnan(self.other) else f"{self.other:.0%}"
+        return f"own DocRep {self.own:.0%}, another's {other}, base LM {self.none:.0%}"
+
 
 @plain_arithmetic()
 @torch.no_grad()
