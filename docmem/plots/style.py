@@ -218,7 +218,7 @@ def whole_epochs(axes: Axes) -> None:
 def plain_log_ticks(axis: Any) -> None:
     """Ticks of a logarithmic axis as plain numbers, as 2, 5, 10, 20."""
     axis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
