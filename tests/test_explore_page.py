@@ -26,6 +26,7 @@ from docmem.errors import DocmemError
 from docmem.evaluation.attribution import BASE_LM, attribute
 from docmem.evaluation.cached import first_segments, measure, measure_plane
 from docmem.evaluation.continuations import continuations
+from docmem.evaluation.recalled import Source
 from docmem.explore import _baked
 from docmem.explore._static import STATIC, joined
 from docmem.explore.page import MODULES, write_page
@@ -195,6 +196,7 @@ def test_page_holds_the_map_and_numbers_of_the_package(
         or f"perplexity of {base.mean().exp():,.0f} on average." in text
     )
     assert f"recognises {known.recognised} of 3 documents" in text
+    assert "The numbers in this text are those of the first, tanh." in text
     written = baked["memories"][0]["plane"]
     places = unpacked(written["written"][0])[:-3]  # the last are the documents' own
     assert len(places) == 9
@@ -276,8 +278,8 @@ def test_longer_doc_reps_are_shown_in_their_principal_plane(
 
 
 READ = """given.points.map(([x, y]) => {
-  const { doc_rep, perplexity } = new baked.BakedPlane(given.plane).read(x, y);
-  return { doc_rep, perplexity };
+  const { doc_rep, perplexity, measured } = new baked.BakedPlane(given.plane).read(x, y);
+  return { doc_rep, perplexity, measured };
 })"""
 
 
@@ -291,6 +293,17 @@ def test_a_document_off_the_plane_is_read_under_its_own_doc_rep(
     assert own["doc_rep"] == pytest.approx(memory.doc_reps[1].tolist())
     assert own["perplexity"] == pytest.approx(expected[:, 1].exp().tolist(), rel=1e-4)
     assert beside["doc_rep"] != own["doc_rep"]
+    assert own["measured"] and not beside["measured"]
+
+
+def test_what_only_repeats_the_prompt_is_word_for_word_in_none() -> None:
+    prompt = "The storm reached the island"
+    sources = [Source("0", "", f"{prompt} at night. It took the roofs away.")]
+    text = f" and. {prompt}. It took the roofs. {prompt} at night"
+    pieces = _baked.pieces_of(text, prompt, sources)
+    marked = [words for words, source in pieces if source == 0]
+    assert marked == ["It took the roofs", f"{prompt} at night"]
+    assert "".join(words for words, _ in pieces) == text
 
 
 def test_page_refuses_no_run_and_different_documents(

@@ -22,8 +22,8 @@ from docmem.evaluation.attribution import BASE_LM, attribute
 from docmem.evaluation.cached import first_segments
 from docmem.evaluation.continuations import continuations, opening, recall
 from docmem.evaluation.plane import KeyPlane, plane_of
-from docmem.evaluation.recalled import Source, marked_pieces, verbatim_share
-from docmem.evaluation.verbatim import letters
+from docmem.evaluation.recalled import Source, marked_pieces
+from docmem.evaluation.verbatim import letters, verbatim
 from docmem.explore._explorer import png_url
 from docmem.explore._scene import plane_scene, selection_limit
 from docmem.lm.cross_entropy import cross_entropies_at
@@ -160,10 +160,16 @@ def sources_of(shown: Shown, indices: Sequence[int]) -> list[Source]:
     return [Source(str(index), "", shown.documents[index].text) for index in indices]
 
 
-def pieces_of(text: str, sources: Sequence[Source]) -> list[tuple[str, int]]:
-    """A text in pieces, each with the index of the document that it is word for word in, or -1."""
-    marked = marked_pieces(text, sources)
-    return [(piece, -1 if source is None else int(source.label)) for piece, source in marked]
+def pieces_of(text: str, prompt: str, sources: Sequence[Source]) -> list[tuple[str, int]]:
+    """A text in pieces, each with the index of the document that it is word for word in, or -1.
+
+    What only repeats the prompt that it was written after counts as in none.
+    """
+    pieces = []
+    for piece, source in marked_pieces(text, sources):
+        echo = verbatim(piece, prompt) == [(0, len(piece))]
+        pieces.append((piece, -1 if source is None or echo else int(source.label)))
+    return pieces
 
 
 def verbatim_letters(pieces: Sequence[tuple[str, int]]) -> float:
@@ -207,7 +213,7 @@ def plane_of_run(
     ticks = torch.linspace(plane.axis[0].item(), plane.axis[-1].item(), text_points)
     places = torch.cat([torch.cartesian_prod(ticks, ticks), plane.doc_reps])
     sources = sources_of(shown, range(n_docs))
-    known: dict[str, int] = {}
+    known: dict[tuple[str, str], int] = {}  # prompt and text
     found = list[list[int]]()  # of each prompt, at each place: which text
     with attach(lm.model, copy.deepcopy(memory), layer) as hooked:
         on_plane = shown.origin + places[:-n_docs] @ shown.axes
@@ -220,7 +226,7 @@ def plane_of_run(
                     texts = generate_texts(
                         lm.model, lm.tokenizer, prompt, len(rows), max_new_tokens=NEW_TOKENS
                     )
-                which += [known.setdefault(text, len(known)) for text in texts]
+                which += [known.setdefault((prompt, text), len(known)) for text in texts]
                 bar.update(len(rows))
             found.append(which)
         bar.close()
@@ -229,7 +235,7 @@ def plane_of_run(
         read = first_segments(shown.run, lm, tokens, torch.tensor(shown.numbers))
         ce = cross_entropies_at(read, memory, memory.doc_reps)  # (texts, n_docs)
         at_own = {"doc_reps": memory.doc_reps.tolist(), "own_ce": packed(ce.T, "float32")}
-    pieces = [pieces_of(text, sources) for text in known]
+    pieces = [pieces_of(text, prompt, sources) for prompt, text in known]
     shares = [verbatim_letters(pieces[index]) for index in found[0][:-n_docs]]
     limit = selection_limit(plane, memory, shown.origin, shown.axes)
     scene = plane_scene(plane, [one.title for one in shown.documents], limit, shown.numbers)
@@ -287,6 +293,7 @@ def recall_of_run(shown: Shown, lm: LanguageModel, n_prompts: int) -> list[list[
                 lm, memory, config.hook_memory_layer, document, prompt, under,
                 max_new_tokens=NEW_TOKENS,
             )  # fmt: skip
+            asked = sources_of(shown, [index])
             sources = sources_of(shown, sorted({index, other}))
             prompts.append(
                 {
@@ -296,8 +303,8 @@ def recall_of_run(shown: Shown, lm: LanguageModel, n_prompts: int) -> list[list[
                         {
                             "label": row.under,
                             "documents": documents,
-                            "pieces": pieces_of(row.text, sources),
-                            "verbatim": verbatim_share([row]) if letters(row.text) else 0.0,
+                            "pieces": pieces_of(row.text, row.prompt, sources),
+                            "verbatim": verbatim_letters(pieces_of(row.text, row.prompt, asked)),
                             "ce": row.ce if row.pieces else None,
                             "losses": [round(loss, 2) for loss in row.losses.tolist()],
                         }

@@ -125,6 +125,7 @@ def write_page(
     if bundle is not None:
         baked = {"memories": memories[:1], "training": {"runs": trainings[:1], "scene": scene}}
         inside = script("lm", {"bundle": bundle, "source": worker_source()})
+        words |= {"several": "", "memories": names[0]}
         words["live"] = LIVE.format(len(page(baked, words, inside).encode()) / 1e6)
         text = page(baked, words, inside)
         if len(text.encode()) > MAX_BYTES:
@@ -212,7 +213,8 @@ def words_of(
         "tau": f"{config.target_negative_ce:g}",
         "target": perplexity(config.target_negative_ce),
         "several": (
-            f" The buttons choose between memories that learned the same: {' and '.join(names)}."
+            f" The buttons choose between memories that learned the same: {' and '.join(names)}. "
+            f"The numbers in this text are those of the first, {names[0]}."
             if len(names) > 1
             else ""
         ),
@@ -256,4 +258,6 @@ def perplexity(ce: float) -> str:
 
 def share(value: float) -> str:
     """A share as text."""
-    return "(not measured)" if math.isnan(value) else f"{value:.0%}".replace("%", " %")
+    if math.isnan(value):
+        return "(not measured)"
+    return f"{value:.0%}".replace("%", "\N{NO-BREAK SPACE}%")
