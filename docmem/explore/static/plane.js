@@ -30,33 +30,33 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowD
 
 const STRIP = "Memory selection: one cell per entry, red above zero, blue below";
 const PAGE = `
-  <div class="docmem-plane__columns">
-    <div>
-      <svg class="docmem-plane__map" viewBox="0 0 ${WIDTH} ${HEIGHT}" tabindex="0"
-        role="application" aria-label="DocRep plane with a point to move. ${KEYS}"></svg>
-      <div class="docmem-plane__walk">
-        <span>From</span><select aria-label="Walk from"></select>
-        <span>to</span><select aria-label="Walk to"></select>
-        <button type="button">▶ Walk</button>
-      </div>
-    </div>
-    <div class="docmem-plane__side">
+  <div class="docmem-plane__parts">
+    <svg class="docmem-plane__map" viewBox="0 0 ${WIDTH} ${HEIGHT}" tabindex="0"
+      role="application" aria-label="DocRep plane with a point to move. ${KEYS}"></svg>
+    <div class="docmem-plane__best">
       <div class="docmem-plane__label">
         <span class="docmem-plane__coordinates"></span><span class="docmem-plane__how"></span>
       </div>
-      <div class="docmem-plane__best"><span class="docmem-badge"></span><span></span></div>
+      <div class="docmem-plane__title"><span class="docmem-badge"></span><span></span></div>
+    </div>
+    <div class="docmem-plane__walk">
+      <span>From</span><select aria-label="Walk from"></select>
+      <span>to</span><select aria-label="Walk to"></select>
+      <button type="button">▶ Walk</button>
+    </div>
+    <div class="docmem-plane__prompt">
+      <span>Prompt</span><input aria-label="Prompt" spellcheck="false">
+      <span>The LM writes</span><div class="docmem-plane__text"></div>
+    </div>
+    <div class="docmem-plane__selection">
+      <div class="docmem-plane__label">${STRIP}</div>
+      <canvas class="docmem-plane__strip" height="1" role="img" aria-label="${STRIP}"></canvas>
+    </div>
+    <div class="docmem-plane__side">
       <div class="docmem-plane__label">Perplexity of each document there, log scale</div>
       <div class="docmem-plane__bars" tabindex="0" role="group" aria-label="Perplexities"></div>
-      <div class="docmem-plane__axis"></div>
+      <div class="docmem-plane__axis" aria-hidden="true"></div>
     </div>
-  </div>
-  <div class="docmem-plane__wide">
-    <div class="docmem-plane__label">${STRIP}</div>
-    <canvas class="docmem-plane__strip" height="1" role="img" aria-label="${STRIP}"></canvas>
-  </div>
-  <div class="docmem-plane__wide docmem-plane__prompt">
-    <label>Prompt</label><input aria-label="Prompt" spellcheck="false">
-    <label>The LM writes</label><div class="docmem-plane__text"></div>
   </div>
   <div class="docmem-plane__note"></div>
   <div class="docmem-plane__heard" aria-live="polite"></div>`;
@@ -79,33 +79,42 @@ function projection({ axis }) {
 
 /** The map, its axes, the documents' numbers; returns the ring that marks the point. */
 function drawMap(map, scene, { extent, toPage }) {
+  const drawn = draw(map, "g", { "aria-hidden": "true" }); // read out, it is a heap of numbers
   for (const theme of scene.dark ? ["light", "dark"] : [""]) {
     const href = theme === "dark" ? scene.dark : scene.map;
-    draw(map, "image", { href, x: LEFT, y: TOP, width: SIDE, height: SIDE, class: theme });
+    draw(drawn, "image", { href, x: LEFT, y: TOP, width: SIDE, height: SIDE, class: theme });
   }
-  const over = draw(map, "g", { transform: `translate(${LEFT} ${TOP}) scale(${SIDE / UNIT})` });
+  const over = draw(drawn, "g", { transform: `translate(${LEFT} ${TOP}) scale(${SIDE / UNIT})` });
   for (const { kind, d } of scene.lines ?? []) draw(over, "path", { d, class: kind });
   for (const { x, y, angle, text } of scene.labels ?? []) {
     const at = `translate(${LEFT + SIDE * x} ${TOP + SIDE * y}) rotate(${-angle})`;
-    draw(map, "text", { transform: at, class: "label", dy: "0.35em" }, text);
+    draw(drawn, "text", { transform: at, class: "label", dy: "0.35em" }, text);
   }
   for (const tick of [-extent, 0, extent]) {
     const text = signed(tick).replace(/\.?0+$/, "");
     const [left, top] = toPage([tick, tick]);
-    draw(map, "text", { x: left, y: HEIGHT - 8, "text-anchor": "middle" }, text);
-    draw(map, "text", { x: LEFT - 7, y: top, "text-anchor": "end", dy: "0.35em" }, text);
+    draw(drawn, "text", { x: left, y: HEIGHT - 8, "text-anchor": "middle" }, text);
+    draw(drawn, "text", { x: LEFT - 7, y: top, "text-anchor": "end", dy: "0.35em" }, text);
   }
   const r = 9 * Math.min(1, Math.sqrt(20 / scene.points.length)); // smaller where there are many
+  map.style.setProperty("--docmem-disc", `${r}px`);
   scene.points.forEach((place, index) => {
     const [x, y] = toPage(place);
     const fill = scene.colors[index];
-    draw(map, "circle", { cx: x, cy: y, r, fill, stroke: PLATE, "stroke-width": 1.6 });
-    const style = `fill: ${scene.inks[index]}; font-size: ${1.05 * r}px; font-weight: 700`;
-    draw(map, "text", { x, y, dy: "0.35em", "text-anchor": "middle", style }, scene.numbers[index]);
+    draw(drawn, "circle", {
+      cx: x,
+      cy: y,
+      class: "disc",
+      fill,
+      stroke: PLATE,
+      "stroke-width": 1.6,
+    });
+    const style = `fill: ${scene.inks[index]}`;
+    draw(drawn, "text", { x, y, dy: "0.35em", class: "number", style }, scene.numbers[index]);
   });
   const ring = draw(map, "g", { fill: "none" });
   for (const [stroke, width] of Object.entries({ [PLATE]: 6, currentColor: 2.6 })) {
-    draw(ring, "circle", { r: 12.5, stroke, "stroke-width": width });
+    draw(ring, "circle", { class: "ring", stroke, "stroke-width": width });
   }
   return ring;
 }
@@ -141,7 +150,7 @@ export function render({ model, el }) {
   const play = root.querySelector("button");
   const [from, to] = root.querySelectorAll("select");
   const input = promptFor(root.querySelector("input"), scene);
-  const [bestBadge, bestTitle] = part("best").children;
+  const [bestBadge, bestTitle] = part("title").children;
 
   const rows = scene.titles.map((title, index) => {
     for (const select of [from, to]) {
@@ -166,7 +175,9 @@ export function render({ model, el }) {
   let pending = false; // the point has moved on since
   let pressed = null; // where the pointer went down, while it is down
   let dragged = false; // it has moved since
+  let scrolls = false; // it is a finger that may scroll the page
   let grip = [0, 0]; // from the pointer to the point that it took hold of
+  let unit = 1; // a pixel of the screen in the SVG
   let walking = null;
   let restTimer = null;
   let silentTimer = null;
@@ -256,8 +267,11 @@ export function render({ model, el }) {
   };
 
   if (scene.titles.length < 2) part("walk").style.display = "none";
+  const keepApart = () => {
+    for (const one of from.options) one.disabled = one.value === to.value;
+    for (const one of to.options) one.disabled = one.value === from.value;
+  };
   const startWalk = () => {
-    if (from.value === to.value) return;
     const [start, end] = [from, to].map((select) => scene.points[select.value]);
     let began = null;
     play.textContent = "❚❚ Stop";
@@ -283,34 +297,48 @@ export function render({ model, el }) {
     const away = Math.min(...distances);
     return { index: distances.indexOf(away), away };
   };
-  const snap = (index) => {
-    moveTo(scene.points[index]);
+  const goTo = (place) => {
+    stopWalk(false);
+    moveTo(place);
     rest(true);
   };
+  const snap = (index) => goTo(scene.points[index]);
+  const isOnRing = (place, finger) =>
+    distance(toPage(point), place) < (finger ? Math.max(16, 24 * unit) : 16);
 
   map.addEventListener("pointerdown", (event) => {
-    if (event.button) return;
-    stopWalk(false);
-    map.setPointerCapture(event.pointerId);
+    if (event.button || !event.isPrimary) return;
     pressed = placeOf(event);
     dragged = false;
-    const at = toPage(point);
-    const onPoint = distance(at, pressed) < 16;
-    grip = onPoint ? [at[0] - pressed[0], at[1] - pressed[1]] : [0, 0];
-    if (!onPoint && nearestBadge(pressed).away > 11) moveTo(toPlane(pressed));
+    const finger = event.pointerType !== "mouse";
+    const [at, onRing] = [toPage(point), isOnRing(pressed, finger)];
+    scrolls = finger && !onRing;
+    if (scrolls) return;
+    stopWalk(false);
+    map.setPointerCapture(event.pointerId);
+    grip = onRing ? [at[0] - pressed[0], at[1] - pressed[1]] : [0, 0];
+    if (!onRing && nearestBadge(pressed).away > 11) moveTo(toPlane(pressed));
   });
+  const holdPage = (event) => {
+    const [finger, more] = event.touches;
+    if (!more && isOnRing(placeOf(finger), true)) event.preventDefault(); // else it scrolls
+  };
+  map.addEventListener("touchstart", holdPage, { passive: false });
   map.addEventListener("pointermove", (event) => {
     if (!pressed) return;
     const place = placeOf(event);
-    dragged ||= distance(place, pressed) > 2;
-    if (dragged) moveTo(toPlane([place[0] + grip[0], place[1] + grip[1]]));
+    dragged ||= distance(place, pressed) > (event.pointerType === "mouse" ? 2 : 6 * unit);
+    if (dragged && !scrolls) moveTo(toPlane([place[0] + grip[0], place[1] + grip[1]]));
   });
   const release = (event) => {
     if (!pressed) return;
     pressed = null;
-    const { index, away } = nearestBadge(placeOf(event));
-    if (event.type === "pointerup" && !dragged && away < 11) snap(index);
-    else rest(true);
+    const place = placeOf(event);
+    const { index, away } = nearestBadge(place);
+    const taps = event.type === "pointerup" && !dragged;
+    if (taps && away < 11 * Math.max(1, unit)) snap(index);
+    else if (!scrolls) rest(true);
+    else if (taps) goTo(toPlane(place));
   };
   for (const end of ["pointerup", "pointercancel"]) map.addEventListener(end, release);
   map.addEventListener("dblclick", (event) => snap(nearestBadge(placeOf(event)).index));
@@ -322,11 +350,18 @@ export function render({ model, el }) {
     const step = extent * (event.shiftKey ? 0.005 : 0.04);
     moveTo(point.map((value, axis) => value + step * direction[axis]));
   });
+  for (const select of [from, to]) select.addEventListener("input", keepApart);
   play.addEventListener("click", () => (walking ? stopWalk() : startWalk()));
   input.addEventListener("keydown", (event) => event.key === "Enter" && rest(true));
   input.addEventListener("blur", () => input.value !== shown.prompt && rest(true));
   input.addEventListener("input", () => (text.dataset.stale = true));
   if (input.tagName === "SELECT") input.addEventListener("input", () => rest(true));
+  const size = new ResizeObserver(([{ contentRect }]) => {
+    unit = WIDTH / contentRect.width;
+    map.style.setProperty("--docmem-unit", `${unit}`);
+  });
+  size.observe(map);
+  keepApart();
   model.on("msg:custom", onAnswer);
   say(scene.hint ?? HINT);
   show(shown);
@@ -334,6 +369,7 @@ export function render({ model, el }) {
   return () => {
     // listeners end with the elements that they listen to
     model.off("msg:custom", onAnswer);
+    size.disconnect();
     cancelAnimationFrame(walking);
     clearTimeout(restTimer);
     clearTimeout(silentTimer);
