@@ -53,8 +53,9 @@ export function nearest(places, [x, y]) {
 /** A model for plane.js: answers at once from what `baked` holds; an LM writes and measures live. */
 export class BakedPlane {
   /** @param {any} baked one run's plane, as docmem.explore.page bakes it
-   * @param {Promise<any> | null} [lm] of lm_worker.js; it writes after any prompt, and measures */
-  constructor(baked, lm = null) {
+   * @param {Promise<any> | null} [lm] of lm_worker.js; it writes after any prompt, and measures
+   * @param {any} [before] the model of another memory: point and prompt stay */
+  constructor(baked, lm = null, before = null) {
     this.baked = baked;
     this.lm = lm;
     this.ce = unpack(baked.ce);
@@ -64,12 +65,15 @@ export class BakedPlane {
     this.select = selectionOf(baked.generator);
     const hint = lm ? LIVE : baked.scene.hint;
     this.scene = { ...baked.scene, hint, prompts: baked.prompts, live: Boolean(lm) };
-    this.prompt = baked.prompts[0];
+    this.prompt = before?.prompt ?? baked.prompts[0];
+    const own = before?.documentAt(...before.at) ?? 0;
+    const within = (value) => clamp(value, baked.axis[0], baked.axis.at(-1));
+    this.at = own < 0 ? before.at.map(within) : this.scene.points[own];
     this.listener = IGNORE;
   }
 
   get(name) {
-    return name === "scene" ? this.scene : this.read(...this.scene.points[0]);
+    return name === "scene" ? this.scene : this.read(...this.at);
   }
 
   on(_, listener) {
@@ -83,6 +87,7 @@ export class BakedPlane {
   /** Answers a question of the view. */
   send({ kind, number, x, y, prompt = this.prompt, write = false }) {
     this.prompt = prompt;
+    this.at = [x, y];
     this.stop?.abort();
     const reading = { kind: "reading", number, ...this.read(x, y), resting: kind === "rest" };
     this.listener(reading);
@@ -113,14 +118,13 @@ export class BakedPlane {
     }
   }
 
-  /** The document at whose place a point is, where DocReps lie off the plane; else -1. */
+  /** The document at whose place a point is; else -1. */
   documentAt(x, y) {
-    const isHere = (point) => point[0] === x && point[1] === y;
-    return this.ownCe ? this.scene.points.findIndex(isHere) : -1;
+    return this.scene.points.findIndex((point) => point[0] === x && point[1] === y);
   }
 
-  docRep(x, y) {
-    const own = this.documentAt(x, y);
+  /** The DocRep of a point; of a document's point its own, which may lie off the plane. */
+  docRep([x, y], own) {
     if (own >= 0) return this.baked.doc_reps[own];
     const [first, second] = this.baked.axes;
     return this.baked.origin.map((start, at) => start + x * first[at] + y * second[at]);
@@ -128,8 +132,9 @@ export class BakedPlane {
 
   /** What is read at a point. */
   read(x, y) {
-    const docRep = this.docRep(x, y);
-    const [own, count] = [this.documentAt(x, y), this.ce.length / this.baked.axis.length ** 2];
+    const own = this.ownCe ? this.documentAt(x, y) : -1; // what was measured off the plane
+    const docRep = this.docRep([x, y], own);
+    const count = this.ce.length / this.baked.axis.length ** 2;
     const ce =
       own < 0
         ? bilinear(this.ce, this.baked.axis, [x, y])
@@ -143,7 +148,7 @@ export class BakedPlane {
       perplexity,
       pieces,
       prompt: this.prompt,
-      measured: false,
+      measured: own >= 0,
       written: Boolean(prepared),
       doc_rep: docRep,
       selection: this.select(docRep),

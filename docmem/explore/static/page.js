@@ -11,16 +11,20 @@ const inside = document.getElementById("lm"); // the LM itself, in the larger fi
 const live = inside && JSON.parse(inside.textContent);
 const baked = JSON.parse(document.getElementById("baked").textContent);
 
-/** Buttons to choose a memory by, where there are several, over what `mount` draws of it. */
+/** Buttons to choose a memory by, where there are several, over what `mount` draws of it.
+ *
+ * What `mount` returns is called at its end, and gives what the next one goes on from. */
 function forEachMemory(id, mount) {
   const figure = document.getElementById(id);
   const buttons = add(figure, "div", "docmem-memories");
+  buttons.setAttribute("role", "group");
+  buttons.setAttribute("aria-label", "Memory");
   const place = add(figure, "div");
-  let end = () => {};
+  let end = () => null;
   const choose = (chosen) => {
-    end();
+    const before = end();
     place.replaceChildren();
-    end = mount(place, baked.memories[chosen]) ?? (() => {});
+    end = mount(place, baked.memories[chosen], before);
     [...buttons.children].forEach((button, index) =>
       button.setAttribute("aria-pressed", String(index === chosen)),
     );
@@ -33,15 +37,18 @@ function forEachMemory(id, mount) {
   choose(0);
 }
 
-forEachMemory("plane", (el, { plane }) => {
+forEachMemory("plane", (el, { plane }, before) => {
   const lm = live && loadLMInWorker(live.bundle, live.source);
-  const end = render({ model: new BakedPlane(plane, lm), el });
+  const model = new BakedPlane(plane, lm, before);
+  const end = render({ model, el });
   return () => {
     end();
     lm?.then((worker) => worker.close());
+    return model;
   };
 });
 mountTraining(document.getElementById("training"), baked.training);
-forEachMemory("recall", (el, memory) => mountRecall(el, memory, memory.plane.scene));
-forEachMemory("attribution", (el, memory) => mountAttribution(el, memory, memory.plane.scene));
+for (const [id, mount] of Object.entries({ recall: mountRecall, attribution: mountAttribution })) {
+  forEachMemory(id, (el, memory, before) => mount(el, memory, memory.plane.scene, before));
+}
 document.documentElement.dataset.ready = "true";

@@ -23,8 +23,9 @@ function writeShaded(parent, tokens, losses) {
   });
 }
 
-/** A document, a prompt of its own, four answers. @param {Element} parent */
-export function mountRecall(parent, { recall }, scene) {
+/** A document, a prompt of its own, four answers. @param {Element} parent
+ * @returns a function that tells what is chosen, to be given as `before` */
+export function mountRecall(parent, { recall }, scene, before) {
   const controls = add(parent, "div", "docmem-controls");
   const titles = scene.titles.map((title, index) => `${index + 1}  ${title}`);
   const whose = choice(controls, "Document", titles);
@@ -36,7 +37,7 @@ export function mountRecall(parent, { recall }, scene) {
     answers.replaceChildren();
     for (const { label, documents, pieces, verbatim, ce, losses } of rows) {
       const row = add(answers, "section", "docmem-answer");
-      const head = add(row, "h4");
+      const head = add(row, "h3");
       for (const index of documents) {
         markAs(add(head, "span", "docmem-badge"), index, scene).title = scene.titles[index];
       }
@@ -44,8 +45,8 @@ export function mountRecall(parent, { recall }, scene) {
       const written = add(row, "p");
       add(written, "span", "docmem-soft", prompt);
       writePieces(written, pieces, scene);
-      const share = Math.round(100 * verbatim);
-      add(written, "small", "docmem-soft", `${share} % word for word from the document asked for`);
+      const share = `${Math.round(100 * verbatim)}\u00a0%`;
+      add(written, "small", "docmem-soft", `${share} word for word from the document asked for`);
       const shaded = add(row, "p", "docmem-truth");
       if (truth.length) {
         add(shaded, "span", "docmem-soft", "… ");
@@ -63,11 +64,17 @@ export function mountRecall(parent, { recall }, scene) {
   };
   whose.addEventListener("change", chosen);
   which.addEventListener("change", show);
+  const [document, prompt] = before ?? ["0", "0"];
+  whose.value = document;
   chosen();
+  if (which.options[prompt]) which.value = prompt; // a memory of fewer segments has fewer prompts
+  show();
+  return () => [whose.value, which.value];
 }
 
-/** Passages with a bar under every document and the base LM. @param {Element} parent */
-export function mountAttribution(parent, { passages }, scene) {
+/** Passages with a bar under every document and the base LM. @param {Element} parent
+ * @returns a function that tells which is chosen, to be given as `before` */
+export function mountAttribution(parent, { passages }, scene, before) {
   const picks = add(parent, "div", "docmem-picks");
   picks.setAttribute("role", "group");
   picks.setAttribute("aria-label", "Passages");
@@ -82,7 +89,9 @@ export function mountAttribution(parent, { passages }, scene) {
     row.dataset.best = String(value === least);
     return badge;
   };
-  const show = (chosen) => {
+  let chosen;
+  const show = (which) => {
+    chosen = which;
     const { ce, base, from } = passages[chosen];
     const least = Math.min(...ce, base),
       best = ce.indexOf(least);
@@ -114,5 +123,7 @@ export function mountAttribution(parent, { passages }, scene) {
     add(pick, "span", "", `“${text}”`);
     pick.addEventListener("click", () => show(index));
   });
-  show(0);
+  const again = passages.findIndex(({ text }) => text === before);
+  show(Math.max(0, again));
+  return () => passages[chosen].text;
 }
