@@ -5,6 +5,7 @@ Screenshots stay in outputs/browser/.
 
 import base64
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,9 +154,20 @@ def test_walk_ends_on_a_document_with_its_text(
     which = np.frombuffer(base64.b64decode(prepared["written"][0]["data"]), np.uint32)
     text = prepared["prompts"][0] + "".join(words for words, _ in prepared["texts"][which[25 + 2]])
     assert opened.locator(".docmem-plane__text").inner_text().split() == text.split()
-    first = shown(opened)
+    before = shown(opened)
+    opened.get_by_label("Prompt", exact=True).select_option(index=1)
     opened.locator("#plane").get_by_role("button", name="relu memory").click()
-    assert shown(opened) != first
+    assert shown(opened) != before
+    assert torch.equal(ring(opened, drawn_axis(opened)), place)
+    expect(opened.get_by_label("Prompt", exact=True)).to_have_value(prepared["prompts"][1])
+    expect(opened.locator(".docmem-plane__text")).to_contain_text(prepared["prompts"][1])
+
+
+def test_walk_has_no_way_from_a_document_to_itself(opened: Page) -> None:
+    opened.get_by_label("Walk from").select_option("2")
+    to = opened.get_by_label("Walk to").locator("option")
+    disabled = [option.is_disabled() for option in to.all()]
+    assert disabled == [False, False, True]
 
 
 @pytest.mark.parametrize(
@@ -173,6 +185,44 @@ def test_phone_has_no_sideways_scroll_and_moves_by_touch(
     assert shown(opened) != before
     assert_shows_the_map(opened, made[2])
     opened.screenshot(path=PICTURES / "page_phone.png", full_page=True)
+    text = box_of(opened.locator(".docmem-plane__text"))
+    assert text["y"] + text["height"] - box_of(opened.locator("#plane svg"))["y"] < 700
+    upright = opened.evaluate("""() => [...document.querySelectorAll("#plane svg text:not(.label)")]
+        .map((text) => parseFloat(getComputedStyle(text).fontSize) * text.getScreenCTM().d)""")
+    assert len(upright) == 6 + 3 and min(upright) >= 10.99  # ticks and documents
+
+
+def swipe(page: Page, start: tuple[float, float], by: tuple[float, float]) -> None:
+    """One finger from a place, by so many pixels."""
+    send = page.context.new_cdp_session(page).send
+    for share in range(11):
+        at = {"x": start[0] + by[0] * share / 10, "y": start[1] + by[1] * share / 10}
+        kind = "touchMove" if share else "touchStart"
+        send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [at]})
+        page.wait_for_timeout(16)
+    send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    page.wait_for_timeout(300)
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [{"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}],
+    indirect=True,
+)
+def test_finger_drags_the_ring_and_scrolls_the_page_from_elsewhere(opened: Page) -> None:
+    opened.locator("#plane").evaluate("el => el.scrollIntoView({ behavior: 'instant' })")
+    box, drawn = box_of(opened.locator("#plane svg")), drawn_axis(opened)
+    opened.touchscreen.tap(box["x"] + 0.5 * box["width"], box["y"] + 0.6 * box["height"])
+    at, scrolled = ring(opened, drawn), opened.evaluate("scrollY")
+    swipe(opened, (box["x"] + 0.7 * box["width"], box["y"] + 0.9 * box["height"]), (0, -100))
+    assert opened.evaluate("scrollY") > scrolled + 50
+    assert torch.equal(ring(opened, drawn), at)
+    box, scrolled = box_of(opened.locator("#plane svg")), opened.evaluate("scrollY")
+    held = (box["x"] + 0.5 * box["width"] + 12, box["y"] + 0.6 * box["height"] - 12)
+    swipe(opened, held, (-40, -90))
+    assert opened.evaluate("scrollY") == scrolled
+    moved = ring(opened, drawn) - at
+    assert moved[0] < -0.1 and moved[1] > 0.2
 
 
 def test_training_scrubs_and_says_who_opens_an_entry(opened: Page) -> None:
@@ -198,11 +248,26 @@ def test_training_scrubs_and_says_who_opens_an_entry(opened: Page) -> None:
     assert canvas.evaluate(pixels) == last
     box = box_of(canvas)
     opened.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
-    expect(training.locator(".docmem-readout")).to_contain_text("entry 13, 2 Thornwick Light")
+    expect(training.locator(".docmem-readout")).to_contain_text("entry 12, 2 Thornwick Light")
     expect(training.locator(".docmem-readout")).to_contain_text("Opened by")
     training.get_by_role("button", name="Quillon Engine").hover()
     faded = np.array(canvas.evaluate(pixels)).reshape(3, -1, 4)
     assert (faded[:2, :, 3] < 100).all() and (faded[2, :, 3] == 255).all()
+    chip = training.get_by_role("button", name="Quillon Engine")
+    chip.click()  # it stays, as it has to for a finger
+    opened.mouse.move(0, 0)
+    expect(training.locator(".docmem-readout")).to_contain_text("The rows of 3 Quillon Engine")
+    chip.click()
+    opened.mouse.move(0, 0)
+    expect(training.locator(".docmem-readout")).to_contain_text("Point at or tap")
+
+
+def test_headings_leave_no_level_out(opened: Page) -> None:
+    levels = opened.locator("h1, h2, h3, h4, h5, h6").evaluate_all(
+        "found => found.map((heading) => +heading.tagName[1])"
+    )
+    assert max(levels) == 3
+    assert all(after <= before + 1 for before, after in itertools.pairwise([0, *levels]))
 
 
 def test_recall_and_attribution_answer(opened: Page) -> None:
@@ -212,10 +277,14 @@ def test_recall_and_attribution_answer(opened: Page) -> None:
     recall.get_by_label("Document").select_option("1")
     assert recall.locator(".docmem-answers").inner_text() != before
     expect(recall.get_by_label("Document")).to_contain_text('<b>$x$ & "quotes" 風 🌊')
+    recall.get_by_role("button", name="relu memory").click()
+    expect(recall.get_by_label("Document")).to_have_value("1")
     attribution = opened.locator("#attribution")
     attribution.get_by_role("button", name="I bought bread.").click()
     expect(attribution.locator(".docmem-verdict")).to_contain_text("none of them")
     expect(attribution.locator(".docmem-row")).to_have_count(4)
+    attribution.get_by_role("button", name="relu memory").click()
+    expect(attribution.locator("[aria-pressed=true]").last).to_contain_text("I bought bread.")
 
 
 @pytest.mark.parametrize(
@@ -269,6 +338,7 @@ def test_lm_inside_the_page_writes_after_any_prompt_and_measures(
     expect(page.locator(".docmem-plane__how")).to_have_text("measured", timeout=20_000)
     size = made[0].with_stem("page_lm").stat().st_size / 1e6
     expect(page.locator("main")).to_contain_text(f"it has {size:.0f} MB")
+    expect(page.locator("main")).not_to_contain_text("The buttons choose")  # it has one memory
     run, lm = made[1][0], toy_lm()
     memory = run.load_memory()
     measured = cross_entropies_at(first_segments(run, lm), memory, memory.doc_reps[:1])[:, 0].exp()

@@ -57,7 +57,7 @@ function drawLosses(parent, { history, tau, negative, epochs }, name, highest) {
 /** One run's heat maps; returns what shows an epoch and a focus. */
 function drawRun(parent, run, scene, highest, onFocus) {
   const root = add(parent, "section", "docmem-run");
-  const head = add(root, "h4", "", `${run.name} memory`);
+  const head = add(root, "h3", "", `${run.name} memory`);
   const [own, others] = ["own", "negative"].map((kind) => add(head, "span", `docmem-${kind}`));
   const panels = run.panels.map(({ name, limit, values }) => {
     const label = add(root, "div", "docmem-panel", name);
@@ -135,22 +135,18 @@ export function mountTraining(parent, { runs, scene }) {
   slider.setAttribute("aria-label", "Snapshot of the training");
   const says = add(controls, "output");
   const chips = add(parent, "div", "docmem-chips");
-  const columns = add(parent, "div", "docmem-columns");
   const readout = add(parent, "p", "docmem-readout");
   readout.setAttribute("aria-live", "polite");
-  let focus = null,
+  const columns = add(parent, "div", "docmem-columns");
+  let focus = null, // what is pointed at
+    pinned = null, // a document that was clicked on: shown where nothing is pointed at
     playing = null;
   const highest = 1.1 * Math.max(...runs.flatMap(({ tau, history }) => [tau, ...history.flat()]));
-  const pictures = runs.map((run) =>
-    drawRun(columns, run, scene, highest, (cell) => {
-      focus = cell;
-      show();
-    }),
-  );
+  const pictures = runs.map((run) => drawRun(columns, run, scene, highest, look));
 
   const named = (index) => `${index + 1} ${scene.titles[index]}`;
   const sentence = (values) => {
-    if (!focus) return "Point at a cell to see which documents open that entry, or at a document.";
+    if (!focus) return "Point at or tap a cell to see which documents open that entry.";
     if (!focus.run) return `The rows of ${named(focus.index)}.`;
     const { run, entry, index } = focus,
       reads = values[runs.indexOf(run)];
@@ -162,7 +158,7 @@ export function mountTraining(parent, { runs, scene }) {
     );
     const open = openers(selection, run.entries, entry).map(named);
     return (
-      `${run.name}, entry ${entry + 1}, ${named(index)}: token selection ${token} × document ` +
+      `${run.name}, entry ${entry}, ${named(index)}: token selection ${token} × document ` +
       `selection ${document} gives ${product}. Opened by ${open.join(", ") || "no document"}.`
     );
   };
@@ -171,6 +167,10 @@ export function mountTraining(parent, { runs, scene }) {
     says.textContent = `epoch ${+epoch.toFixed(2)} of ${clock.at(-1)}`;
     slider.setAttribute("aria-valuetext", says.textContent);
     readout.textContent = sentence(pictures.map((picture) => picture(epoch, focus)));
+  }
+  function look(at) {
+    focus = at ?? pinned;
+    show();
   }
   const stop = () => {
     clearInterval(playing);
@@ -197,13 +197,17 @@ export function mountTraining(parent, { runs, scene }) {
     const chip = add(chips, "button", "docmem-chip");
     markAs(add(chip, "span", "docmem-badge"), index, scene).setAttribute("aria-hidden", "true");
     add(chip, "span", "", title);
-    const look = (at) => () => {
-      focus = at;
-      show();
-    };
-    for (const type of ["pointerenter", "focus"]) chip.addEventListener(type, look({ index }));
-    for (const type of ["pointerleave", "blur"]) chip.addEventListener(type, look(null));
-    chip.addEventListener("click", look({ index }));
+    chip.setAttribute("aria-pressed", "false");
+    for (const type of ["pointerenter", "focus"])
+      chip.addEventListener(type, () => look({ index }));
+    for (const type of ["pointerleave", "blur"]) chip.addEventListener(type, () => look(null));
+    chip.addEventListener("click", () => {
+      pinned = pinned?.index === index ? null : { index };
+      [...chips.children].forEach((one, at) =>
+        one.setAttribute("aria-pressed", String(at === pinned?.index)),
+      );
+      look(pinned);
+    });
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
   show();
