@@ -20,8 +20,8 @@ from docmem.evaluation.plane import KeyPlane, Line
 from docmem.evaluation.published import EPOCHS, RUNS
 from docmem.evaluation.recalled import MARK, Comparison, Recalled
 from docmem.experiments.studies import activation
-from docmem.plots import style
-from docmem.plots.plane import contour_levels, number_spots, outlines, smooth
+from docmem.plots import style, writing
+from docmem.plots.plane import contour_levels, islands, number_spots, outlines, smooth
 from docmem.plots.style import new_figure
 from docmem.plots.wells import VIEW, pole, rounded
 from docmem.training.history import Epoch
@@ -66,34 +66,60 @@ def test_losses_states_the_last_epoch(epochs: int) -> None:
 
 
 def test_long_titles_are_cut_at_a_space_or_where_there_is_none():
-    assert style.drawable("The Museum of Instruments", 16) == "The Museum of …"
-    assert style.drawable("x" * 50, 10) == "x" * 9 + "…"
-    assert style.drawable("short", 10) == "short"
+    assert writing.drawable("The Museum of Instruments", 17) == "The Museum of …"
+    assert re.fullmatch("x{6,10}…", writing.drawable("x" * 50, 10))
+    assert writing.drawable("short", 10) == "short"
 
 
 def test_titles_that_begin_alike_keep_their_ends():
     volumes = [f"Proceedings of the society for lamps, volume {n}" for n in (1, 2)]
-    shown = style.shortened([*volumes, "The Museum of Instruments", "short"], 20)
-    assert style.shortened(volumes[:1] * 2, 20) == ["Proceedings of the …"] * 2
+    titles = dict(enumerate([*volumes, "The Museum of Instruments", "short"]))
+    shown = writing.shortened(titles, 22)
+    assert writing.shortened(dict(enumerate(volumes[:1] * 2)), 22) == ["Proceedings of the …"] * 2
     assert shown == ["Proceedi … volume 1", "Proceedi … volume 2", "The Museum of …", "short"]
-    for title, lines in zip(volumes, style.shortened(volumes, 24, lines=2), strict=True):
+    for title, lines in zip(titles.values(), writing.shortened(titles, 24, lines=2), strict=True):
         assert lines.endswith(title[-8:])
-        assert max(map(len, lines.split("\n"))) <= 24
+        assert max(map(writing.letters, lines.split("\n"))) <= 24
 
 
-def test_wide_letters_take_the_room_of_two():
-    assert style.fitting("lamp", 20) == 20
-    assert style.fitting("京都", 20) == 10
-    assert style.fitting("", 20) == 20
-    for title in ("京都" * 40, "lamp京都" * 20):
-        (shown,) = style.shortened([title], 24)
-        width = sum(2 if ord(letter) > 0x2FFF or letter == "□" else 1 for letter in shown)
-        assert width <= 24 + 1
+@pytest.mark.parametrize("bold", [False, True])
+@pytest.mark.parametrize(
+    "title", ["W" * 90, "PROCEEDINGS OF WOMEN " * 9, "lamp " * 40, "ab京都" * 20]
+)
+def test_no_line_is_wider_than_asked(title: str, bold: bool):
+    for width in (8, 24):
+        lines = writing.drawable(title, width, 3, bold).split("\n")
+        assert len(lines) == 3
+        assert max(writing.letters(line, bold) for line in lines) <= width
+
+
+def test_headlines_of_wide_letters_stay_in_the_figure():
+    figure = new_figure(9, 5)
+    style.headline(figure, "From WWWWWWWW WWWWW to MMMMMMM MMMMMM, " * 2, "WMWM " * 60)
+    style.png_bytes(figure)
+    for text in (figure._suptitle, *figure.texts):
+        assert text.get_window_extent().x1 <= figure.bbox.x1
 
 
 def test_a_word_longer_than_a_line_goes_on_in_the_next():
-    (shown,) = style.shortened(["abcdefghijklmnopqrstuvwxyz" * 2 + " and lamps"], 24, lines=2)
-    assert shown == "abcdefghijklmnopqrstuvwx\nyzabcdefghijklmnopqrstu…"
+    (shown,) = writing.shortened({0: "n" * 60 + " and lamps"}, 24, lines=2)
+    assert re.fullmatch("(n+)\n(n+)…", shown)
+
+
+def test_a_title_without_a_font_is_its_number_and_a_warning_says_so_once(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(writing, "FONTS", ["DejaVu Sans"])
+    monkeypatch.setattr(writing, "SAID", set())
+    titles = {1: "京都の歴史", 6: "京都 and its history", 7: "हिन्दी"}
+    with pytest.warns(UserWarning) as said:
+        shown = writing.shortened(titles, 40)
+        assert writing.shortened(titles, 40) == shown
+    assert shown == ["document 2", "□□ and its history", "document 8"]
+    first, second = (str(one.message) for one in said)
+    assert "letters such as 京 都 の 歴 史; " in first
+    assert "Install Noto Sans CJK SC, " in first
+    assert "Install Noto Sans Devanagari, " in second
 
 
 def test_documents_are_told_apart_by_colour_blind_readers():
@@ -116,6 +142,19 @@ def test_documents_are_told_apart_by_colour_blind_readers():
         assert pdist(lab).min() > 15, missing
 
 
+def test_losses_of_many_runs_are_three_in_a_row_under_names_that_differ() -> None:
+    names = [f"a run whose folder has a long name, number {n}" for n in range(5)]
+    figure = plots.losses(new_figure(10, 10.2), dict.fromkeys(names, HISTORY), 4.5, "note")
+    style.png_bytes(figure)
+    tops = [axes for axes in figure.axes if axes.get_legend()]
+    assert len(figure.axes) == 10
+    assert [axes.get_title("left")[-8:] for axes in tops] == [f"number {n}" for n in range(5)]
+    for axes in tops:
+        title = axes._left_title.get_window_extent()
+        assert title.x1 <= axes.bbox.x1 + 2
+    assert len({round(axes.bbox.y0) for axes in tops}) == 2
+
+
 def test_losses_have_the_target_of_each_run() -> None:
     histories = {"one": HISTORY, "two": HISTORY}
     figure = plots.losses(new_figure(8, 5), histories, {"one": 4.5, "two": 5.0}, "note")
@@ -127,11 +166,12 @@ def test_losses_have_the_target_of_each_run() -> None:
 
 
 def test_a_letter_is_drawn_by_the_first_font_that_has_it(monkeypatch: pytest.MonkeyPatch):
-    assert style.installed(["No Such Font", "DejaVu Sans Mono"]) == ["DejaVu Sans Mono"]
-    monkeypatch.setattr(style, "FONTS", ["STIXSizeOneSym"])
-    assert style.drawable("я") == "□"
-    monkeypatch.setattr(style, "FONTS", ["STIXSizeOneSym", "DejaVu Sans"])
-    assert style.drawable("я") == "я"
+    assert writing.installed(["No Such Font", "DejaVu Sans Mono"]) == ["DejaVu Sans Mono"]
+    monkeypatch.setattr(writing, "SAID", {"Noto Sans Cyrillic"})
+    monkeypatch.setattr(writing, "FONTS", ["STIXSizeOneSym"])
+    assert writing.drawable("я") == "□"
+    monkeypatch.setattr(writing, "FONTS", ["STIXSizeOneSym", "DejaVu Sans"])
+    assert writing.drawable("я") == "я"
 
 
 def test_recalled_marks_the_words_of_its_sources() -> None:
@@ -212,20 +252,37 @@ def test_every_figure_draws_titles_with_markup() -> None:
 
 
 @pytest.mark.slow
-def test_key_plane_of_sixty_documents_names_ten_and_shows_all() -> None:
+def test_key_plane_of_sixty_documents_names_twenty_and_shows_all() -> None:
     figure = plots.key_plane(
         new_figure(9, 6.6), plane(60), [f"document {n}" for n in range(60)], "note"
     )
     style.png_bytes(figure)
     texts = {text.get_text(): text for text in figure.axes[0].texts}
-    assert sum(name.startswith("document") for name in texts) == 10
+    assert sum(name.startswith("document") for name in texts) == 20
     assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [60, 60]
     legend = [text.get_window_extent() for name, text in texts.items() if " " in name]
     for above, below in itertools.pairwise(legend):
         assert below.y1 <= above.y0 + 1
-    assert "white or numbered: the 60 whose texts were read" in figure.texts[-1].get_text().replace(
-        "\n", " "
-    )
+    assert "Points: documents." in figure.texts[-1].get_text()
+
+
+def test_a_document_has_its_colour_on_every_map() -> None:
+    figure = plots.key_plane(new_figure(9, 6.6), plane(14), [f"t{n}" for n in range(14)], "note")
+    discs = [to_rgb(disc.get_facecolor()[0, :3]) for disc in figure.axes[0].collections]
+    assert discs == [to_rgb(style.document_color(n)) for n in range(14) for _ in "12"]
+
+
+def test_a_region_apart_from_its_doc_rep_has_a_small_number() -> None:
+    ce = torch.full((2, 21, 21), 2.0)
+    ce[0, :, :8] = ce[0, :, 14:] = 1  # left and right; the other's is the middle
+    doc_reps = torch.tensor([[-0.8, 0.0], [0.0, 0.0]])
+    measured = KeyPlane(torch.linspace(-1, 1, 21), ce, doc_reps)
+    measured.ce[1, :, 8:14] = 1
+    ((index, (across, _)),) = islands(measured)
+    assert (index, across > 0.4) == (0, True)
+    figure = plots.key_plane(new_figure(9, 6.6), measured, ["a", "b"], "note")
+    assert "Small numbers: regions apart" in figure.texts[-1].get_text().replace("\n", " ")
+    assert [text.get_text() for text in figure.axes[0].texts].count("1") == 3
 
 
 def test_key_plane_title_counts_documents_recalled_best_at_their_doc_rep() -> None:

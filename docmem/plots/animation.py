@@ -27,6 +27,7 @@ from docmem.core.files import replacing
 from docmem.errors import Count, DocmemError, OutFile, checked
 from docmem.evaluation.recall import sampled
 from docmem.plots import style
+from docmem.plots.writing import LETTER, shortened
 from docmem.training.run import Run
 from docmem.training.selection import Selection, Snapshots
 
@@ -193,17 +194,23 @@ class SelectionPicture:
 def heat_map(
     axes: Axes, values: np.ndarray, limit: float, titles: Mapping[int, str], name: str
 ) -> AxesImage:
-    """Draw one selection: documents down, entries across, white at zero.
+    """Draw one selection: documents down, entries across, both numbered from 1; white at zero.
 
     `titles` are those of the rows, by the documents' indices.
     """
-    n_docs, shown = len(titles), style.shortened(titles.values(), 34)
+    n_docs, size = len(titles), min(7.5, 92 / min(len(titles), LABELS))
     named = range(0, n_docs, style.stride(n_docs, LABELS))
+    room = (LEFT - 0.3) * 72 / size / LETTER - 4  # letters, besides the number
+    shown = [
+        f"\u200e{index + 1}  {title}"  # left to right, whatever the title
+        for index, title in zip(titles, shortened(titles, room), strict=True)
+    ]
     image = axes.imshow(
         values, aspect="auto", interpolation="nearest", cmap=style.SIGNED,
         norm=TwoSlopeNorm(0, -limit, limit),
+        extent=(0.5, values.shape[1] + 0.5, n_docs - 0.5, -0.5),
     )  # fmt: skip
-    axes.set_yticks(named, [shown[row] for row in named], fontsize=7.5)
+    axes.set_yticks(named, [shown[row] for row in named], fontsize=size)
     axes.tick_params(length=0, axis="y", pad=11)
     axes.scatter(
         np.full(n_docs, -0.009), range(n_docs), transform=axes.get_yaxis_transform(),

@@ -28,8 +28,9 @@ from docmem.evaluation.plane import KeyPlane, why_no_plane
 from docmem.evaluation.recall import Completion, Recognition
 from docmem.lm.loading import LanguageModel
 from docmem.plots.animation import memory_selection_gif
-from docmem.plots.plane import FEW, farthest_points
+from docmem.plots.plane import farthest_points
 from docmem.plots.style import NEGATIVES, check_some, new_figure, png_bytes
+from docmem.plots.training import ACROSS
 from docmem.training.run import Run, check_together
 from docmem.training.texts import check_in_no_run
 
@@ -142,10 +143,6 @@ def number(value: float, style: str = ".2f") -> str:
     return format(value, style) if math.isfinite(value) else "–"
 
 
-COLOURED = (
-    "Each point is a DocRep, its colour the document recalled best there, deeper where better; "
-    "lines join points of equal perplexity. "
-)
 NOTE = (
     "CE: cross entropy of each document's text by the LM without memory (base), under its own "
     "DocRep, and under each of the others', nats per token. Lowest: the lowest of any document "
@@ -253,8 +250,8 @@ def draw_figures(
     plane = None if no_map(last) else measure_plane(last, load, points, map_tokens)
     histories = {name: run.load_history() for name, run in named.items()}
     tau = {name: run.config.target_negative_ce for name, run in named.items()}
-    width = max(10, 3.6 * len(runs))
-    losses = plots.losses(new_figure(width, 5.6), histories, tau, note, negative_of(runs))
+    figure = new_figure(10, 1 + 4.6 * -(-len(runs) // ACROSS))
+    losses = plots.losses(figure, histories, tau, note, negative_of(runs))
     figures = {"losses.png": losses}
     if plane is None:
         for name in MAPS:  # of another run, drawn here before
@@ -276,8 +273,7 @@ MAPS = ("key_plane.png", "perplexity_wells.png")
 
 def draw_maps(plane: KeyPlane, titles: Sequence[str], segment: str) -> dict[str, Figure]:
     """The two figures of the DocRep plane; `segment` says what was read of which memory."""
-    coloured = COLOURED if len(titles) <= FEW else ""
-    key_plane = plots.key_plane(new_figure(9, 6.6), plane, titles, f"{coloured}{segment}")
+    key_plane = plots.key_plane(new_figure(9, 6.6), plane, titles, segment)
     chosen, figure = farthest_points(plane, 3), new_figure(11, 7.4)
     lowest = f"Surface: the lowest of {len(chosen)} perplexities. " if len(chosen) > 1 else ""
     wells = plots.perplexity_wells(figure, plane, titles, chosen, f"{lowest}{segment}")

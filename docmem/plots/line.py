@@ -10,6 +10,7 @@ from docmem.errors import DocmemError, checked
 from docmem.evaluation.continuity import Continuity
 from docmem.evaluation.plane import Line
 from docmem.plots import style
+from docmem.plots.writing import shortened
 
 
 @checked
@@ -65,7 +66,7 @@ def along_line(
     for place, index in zip((0, -1), ends, strict=True):
         style.badge(axes, share[place], float(perplexity[index, place]), index, clip_on=False)
     met = len({*nearest.tolist()})
-    first, second = style.shortened([titles[index] for index in ends], 26)
+    first, second = shortened({index: titles[index] for index in ends}, 40)
     style.headline(
         figure,
         f"From {first} to {second}, "

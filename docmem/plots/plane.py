@@ -12,17 +12,18 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, label
 
 from docmem.errors import DocmemError, Positive, checked
 from docmem.evaluation.plane import KeyPlane
 from docmem.evaluation.refinement import midpoints
 from docmem.plots import style
+from docmem.plots.writing import shortened
 
 # Pixels per side of a smooth map, at least.
 PIXELS = 240
-# Documents that have a colour and a title each; of more, so many are named.
-FEW = len(style.DOCUMENT_COLORS)
+# Documents that have a colour each; and those that are named beside a map of more.
+FEW, NAMED = len(style.DOCUMENT_COLORS), 20
 # Perplexities that contour lines are drawn at.
 CONTOURS = (1.2, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 
@@ -144,11 +145,11 @@ def outlines(axes: Axes, plane: KeyPlane) -> None:
     nearest = ce.argmin(0).numpy()  # rows: of many documents only some were read
     for row in np.unique(nearest) if (nearest != nearest[0, 0]).any() else ():
         ahead = np.where(nearest == row, second - best, best - ce[row].numpy())
-        axes.contour(axis, axis, ahead, [0], colors="white", linewidths=1.6, zorder=2)
+        axes.contour(axis, axis, ahead, [0], colors="white", linewidths=1.6, zorder=3)
     levels = np.exp(contour_levels(plane))
     if len(levels):
         lines = axes.contour(
-            axis, axis, np.exp(best), levels, colors=style.INK, linewidths=0.7, alpha=0.75, zorder=3
+            axis, axis, np.exp(best), levels, colors=style.INK, linewidths=0.7, alpha=0.75, zorder=2
         )
         spots = number_spots(plane, nearest, itertools.chain.from_iterable(lines.allsegs))
         numbers = axes.clabel(lines, fmt="%g", fontsize=7.5, inline_spacing=2, manual=spots)
@@ -186,6 +187,21 @@ def number_spots(
     return spots
 
 
+def islands(plane: KeyPlane) -> list[tuple[int, tuple[float, float]]]:
+    """Documents' larger regions that their own DocRep does not lie in, each with its middle."""
+    found, axis = [], plane.axis
+    nearest = np.pad(plane.nearest.numpy(), 1, constant_values=-1)  # the map's edge is a border
+    for index in plane.documents.tolist():
+        regions, count = label(nearest == index)
+        own = value_at(plane, regions[1:-1, 1:-1], index)
+        for region in {*range(1, count + 1)} - {own}:
+            room = distance_transform_edt(regions == region)
+            up, across = np.unravel_index(room.argmax(), room.shape)
+            if room.max() > len(axis) / 30:
+                found.append((index, (axis[across - 1].item(), axis[up - 1].item())))
+    return found
+
+
 def name_axes(axes: Axes, plane: KeyPlane) -> None:
     """Say what the axes are where DocReps lie off the plane."""
     if plane.away is not None:
@@ -209,19 +225,27 @@ def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str)
 
     Up to ten documents: each point is coloured by the document it recalls best, deeper where
     better, with contours. Of more, there are not colours enough: darkness is the lowest perplexity
-    of any document read, a point is a document, and ten that lie far apart are named.
+    of any document read, a point is a document, and twenty that lie far apart are named.
 
     Raises:
         DocmemError: if a document has no title.
     """
     style.check_documents(titles, len(plane.doc_reps))
     n_docs, axes, drawn = len(titles), figure.subplots(), smooth(plane)
+    best = drawn.perplexity.min(0).values.numpy()
     if n_docs <= FEW:
         plane_map(axes, territories(drawn, n_docs, banded=True), float(plane.axis[-1]))
         outlines(axes, drawn)
-        named = list(range(n_docs))
+        named, apart = list(range(n_docs)), islands(drawn)
+        for index, (across, up) in apart:
+            style.badge(axes, across, up, index, n_docs=40)
+        note = (
+            "Each point is a DocRep, its colour the document recalled best there, deeper where "
+            f"better: from perplexity {best.max():.2g} to {best.min():.2g}. Lines join points of "
+            "equal perplexity. "
+            f"{'Small numbers: regions apart from the document’s DocRep. ' if apart else ''}{note}"
+        )
     else:
-        best = drawn.perplexity.min(0).values.numpy()
         norm, reach = LogNorm(*perplexity_limits(best)), float(plane.axis[-1])
         image = plane_map(axes, best, reach, cmap="magma", norm=norm)
         perplexity_bar(figure, image, [axes], pad=0.02, location="left")
@@ -229,19 +253,20 @@ def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str)
         axes.plot(
             *plane.doc_reps[plane.documents].T, "o", ms=3.6, mew=0.5, mfc="white", mec=style.INK
         )
-        named = farthest_points(plane, FEW)
+        named = farthest_points(plane, NAMED)
+        read = f"; white or numbered: the {len(plane.ce)} read" if len(plane.ce) < n_docs else ""
         note = (
-            "Darkness: perplexity of the document recalled best there. Points: documents; white or "
-            f"numbered: the {len(plane.ce)} whose texts were read. The title compares documents at "
-            f"one place; “recognised” compares places for one document. {note}"
+            f"Darkness: perplexity of the document recalled best there. Points: documents{read}. "
+            "The title compares documents at one place; “recognised” compares places for one "
+            f"document. {note}"
         )
-    shown = style.shortened([titles[index] for index in named], 24, lines=2)
+    shown = shortened({index: titles[index] for index in named}, 24, 2 if len(named) < 13 else 1)
     for row, (index, title) in enumerate(zip(named, shown, strict=True)):
         across, up = plane.doc_reps[index].tolist()
-        style.badge(axes, across, up, index, color=row, n_docs=len(named))
+        style.badge(axes, across, up, index, n_docs=len(named))
         y = 0.97 - row * 0.96 / max(10, len(named))
         beside = {"transform": axes.transAxes, "clip_on": False}
-        style.badge(axes, 1.06, y, index, color=row, n_docs=len(named), **beside)
+        style.badge(axes, 1.06, y, index, n_docs=len(named), **beside)
         axes.text(
             1.1, y, title, transform=axes.transAxes, fontsize=10.5, va="center",
             linespacing=1.0,

@@ -10,7 +10,8 @@ from matplotlib.patches import Rectangle
 
 from docmem.errors import checked
 from docmem.evaluation.recalled import MARK, Comparison, Source, marked_pieces
-from docmem.plots.style import FONTS, INK, check_some, drawable, headline, styled
+from docmem.plots.style import INK, check_some, headline, styled
+from docmem.plots.writing import FONTS, drawable
 
 # Letters in a line of writing, and in the names to its left.
 COLUMNS, NAMES = 84, 27

@@ -6,10 +6,6 @@ below, white at zero. Titles say what to see; the line under them says what it i
 
 import base64
 import html
-import re
-import textwrap
-import unicodedata
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Sized
 from io import BytesIO
 from typing import Any
@@ -19,7 +15,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
@@ -27,6 +22,8 @@ from scipy.spatial.distance import cdist
 
 from docmem.core.loss import Negative
 from docmem.errors import Count, DocmemError, Positive, checked
+from docmem.plots.writing import FONTS, LETTER
+from docmem.plots.writing import drawable as drawable
 from docmem.training.history import Epoch
 
 # Paul Tol's muted scheme, made for colour-blind readers, and a blue as the tenth.
@@ -47,24 +44,6 @@ MEANINGS = (
     *DOCUMENT_COLORS, *ACTIVATION_COLORS.values(), OWN, NEGATIVE, GUIDANCE, INK, FAINT,
     *(to_hex(color) for color in SIGNED_STEPS(np.arange(SIGNED_STEPS.N))),
 )  # fmt: skip
-# What draws the scripts of East Asia on Linux, macOS and Windows, and emoji, where installed.
-OTHER_SCRIPTS = (
-    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Noto Sans JP", "Noto Sans KR",
-    "Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback",
-    "IPAexGothic", "NanumGothic", "PingFang SC", "Hiragino Sans GB", "Hiragino Sans",
-    "Apple SD Gothic Neo", "Arial Unicode MS", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic",
-    "Noto Emoji", "Segoe UI Emoji", "Symbola",
-)  # fmt: skip
-
-
-def installed(fonts: Iterable[str]) -> list[str]:
-    """Those fonts that this machine has, in their order."""
-    here = {one.name for one in fontManager.ttflist}
-    return [name for name in fonts if name in here]
-
-
-FONTS = ["DejaVu Sans", *installed(OTHER_SCRIPTS)]
-"""What a letter is drawn with: the first that has it. The first comes with matplotlib."""
 STYLE: dict[Any, Any] = {
     "font.family": FONTS,
     "font.size": 10,
@@ -120,7 +99,7 @@ def document_color(index: int) -> str:
 
 def activation_color(name: str, place: int) -> str:
     """The colour of an activation; of another name, that of its place."""
-    others = (INK, "#AA4499", "#44AA99", FAINT)
+    others = (INK, "#AA4499", "#44AA99", "#999933", "#332288", GREY)
     return ACTIVATION_COLORS.get(name, others[place % len(others)])
 
 
@@ -129,78 +108,16 @@ def ink_on(color: Any) -> str:
     return "#ffffff" if np.dot(to_rgb(color), (0.299, 0.587, 0.114)) < 0.55 else INK
 
 
-def drawable(text: str, width: int | None = None) -> str:
-    r"""A text from data, such as a title, that matplotlib draws as it is written.
-
-    No formula is read into it (`$` becomes `\$`, which is drawn as `$`), and what no font has a
-    glyph for becomes a space or a box instead of a warning. Applied twice, it changes nothing.
-
-    Args:
-        text: any text.
-        width: shorten it to so many characters, at a space if there is one.
-    """
-    if width:
-        width = fitting(text, width)
-        shortened = textwrap.shorten(text, width, placeholder=" …")
-        text = f"{text[: width - 1]}…" if shortened == "…" else shortened
-    fonts = [get_font(findfont(name)) for name in FONTS]
-
-    def glyph(c: str) -> str:
-        known = c.isascii() or any(font.get_char_index(ord(c)) for font in fonts)
-        return " " if not c.isprintable() else c if known else "□"
-
-    return re.sub(r"(?<!\\)\$", r"\$", "".join(map(glyph, text)))
-
-
-def fitting(text: str, width: int) -> int:
-    """How many characters of a text take the room of `width` Latin letters.
-
-    East Asian ones take two, and where most are capitals each takes a third more.
-    """
-    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
-    capitals = sum(map(str.isupper, text)) if 2 * sum(map(str.isupper, text)) > len(text) else 0
-    room = len(text) + wide + capitals // 3
-    return max(2, width * len(text) // room) if text else width
-
-
-def shortened(titles: Iterable[str], width: int, lines: int = 1) -> list[str]:
-    """The titles as `drawable`, each in so many lines of at most so many characters.
-
-    Where two would look alike since they begin alike, they are shortened in the middle.
-    """
-
-    def cut(title: str) -> str:
-        if lines == 1:
-            return drawable(title, width)
-        text, room = drawable(title), fitting(title, width)
-        found = textwrap.wrap(text, room, max_lines=lines, placeholder=" …")
-        if found and found[-1] == "…":  # the word before it is longer than a line
-            found = [text[room * line : room * (line + 1)] for line in range(lines)]
-            found[-1] = f"{found[-1][:-1]}…"
-        return "\n".join(found)
-
-    def ends(title: str) -> str:
-        # Lines end at words.
-        room = int((0.44 if lines == 1 else 0.36) * fitting(title, width) * lines)
-        first = title[: room + 1].rpartition(" ")[0] or title[:room]
-        last = title[-room - 1 :].partition(" ")[2] or title[-room:]
-        return f"{first} … {last}"
-
-    titles = list(titles)
-    times = Counter(map(cut, {*titles}))
-    return [cut(title if times[cut(title)] == 1 else ends(title)) for title in titles]
-
-
 def headline(figure: Figure, title: str, subtitle: str) -> None:
     """A title that says what is shown or was measured, over a line that says of what."""
     width, height = figure.get_size_inches()
-    # Letters an inch, at these sizes.
-    above = textwrap.fill(drawable(title), fitting(title, int(width * 8.6)))
-    wrapped = textwrap.fill(drawable(subtitle), fitting(subtitle, int(width * 13.7)))
-    room = "\n" * (1 + wrapped.count("\n"))
-    figure.suptitle(above + room, x=0.01, ha="left", fontsize=14, fontweight="bold")
-    below = 1 - (0.36 + 0.23 * above.count("\n")) / height
-    figure.text(0.01, below, wrapped, ha="left", va="top", fontsize=9.5, color=GREY)
+    room = 0.98 * width * 72 / LETTER  # of letters one point high
+    above = drawable(title, room / 14, lines=9, bold=True)
+    below = drawable(subtitle, room / 9.5, lines=9)
+    space = "\n" * (1 + below.count("\n"))
+    figure.suptitle(above + space, x=0.01, ha="left", fontsize=14, fontweight="bold")
+    top = 1 - (0.36 + 0.23 * above.count("\n")) / height
+    figure.text(0.01, top, below, ha="left", va="top", fontsize=9.5, color=GREY)
 
 
 def span(values: Iterable[float], say: Callable[[float], str] = "{:.2f}".format) -> str:
@@ -315,7 +232,7 @@ def draw_history(
 ) -> list[Line2D]:
     """Draw both cross entropies over epochs and τ as a dashed line; returns the two curves."""
     epochs = [epoch.epoch for epoch in history]
-    axes.axhline(tau, color=FAINT, lw=1, ls=(0, (4, 3)))
+    axes.axhline(tau, color=GREY, lw=1, ls=(0, (4, 3)))
     whole_epochs(axes)
     curves = []
     for name, color, label in zip(
@@ -327,23 +244,13 @@ def draw_history(
     return curves
 
 
-def badge(
-    axes: Axes,
-    x: float,
-    y: float,
-    index: int,
-    *,
-    color: int | None = None,
-    n_docs: int = 1,
-    **options: Any,
-) -> None:
+def badge(axes: Axes, x: float, y: float, index: int, *, n_docs: int = 1, **options: Any) -> None:
     """The number of document `index`, from 1, on a disc of its colour at (x, y).
 
-    Where few of many documents are shown, `color` is whose colour it has. With more than 20
-    documents, badges are smaller. `options` go to both the disc and the number, such as transform
-    and clip_on.
+    With more than 20 documents, badges are smaller. `options` go to both the disc and the number,
+    such as transform and clip_on.
     """
-    fill = document_color(index if color is None else color)
+    fill = document_color(index)
     shrink = min(1.0, (20 / n_docs) ** 0.5)
     number = str(index + 1)
     axes.scatter(

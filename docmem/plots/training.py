@@ -8,8 +8,12 @@ from docmem.core.loss import Negative
 from docmem.errors import DocmemError, NotNegative, check_at_least, checked
 from docmem.evaluation.published import EPOCHS, PublishedRun
 from docmem.plots import style
+from docmem.plots.writing import LETTER, shortened
 from docmem.training.history import Epoch
 from docmem.training.selection import Snapshots
+
+# Runs side by side; more are drawn below.
+ACROSS = 3
 
 
 @checked
@@ -21,7 +25,7 @@ def losses(
     note: str,
     negative: Negative | None = "other",
 ) -> Figure:
-    """Training losses by run name, one column per run, and the target `tau`, or that of each run.
+    """Training losses by run name, two panels per run, and the target `tau`, or that of each run.
 
     The numbers are those of the last epoch. `negative` is the runs' negative_key_type; None: they
     differ in it.
@@ -38,9 +42,14 @@ def losses(
                 f"tau has no target for {name!r}; give one for each run, or a number."
             )
         check_at_least(f"tau of {name!r}", targets[name], 0)
-    panels = figure.subplots(
-        2, len(histories), sharex=True, sharey="row", squeeze=False, height_ratios=(2.2, 1)
-    )
+    rows = -(-len(histories) // ACROSS)
+    columns = -(-len(histories) // rows)
+    panels = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=(2.2, 1) * rows)
+    tops, bottoms = panels[::2].ravel(), panels[1::2].ravel()
+    for unused in (*tops[len(histories) :], *bottoms[len(histories) :]):
+        unused.remove()
+    room = 0.8 * figure.get_figwidth() / columns * 72 / 11 / LETTER  # letters above a panel
+    names = shortened(dict(enumerate(histories)), room, bold=True, kind="run")
     everything = [epoch for history in histories.values() for epoch in history]
     highest = max(
         *(targets[name] for name in histories),
@@ -49,25 +58,29 @@ def losses(
     largest = max(epoch.guidance for epoch in everything)
     ends = [history[-1] for history in histories.values()]
     last = max(epoch.epoch for epoch in ends)
-    for (top, bottom), (name, history) in zip(panels.T, histories.items(), strict=True):
+    for place, (name, history) in enumerate(histories.items()):
+        top, bottom = tops[place], bottoms[place]
         curves = style.draw_history(top, history, targets[name], negative)
         for curve, key in zip(curves, style.CURVES, strict=True):
             curve.set_label(f"{curve.get_label()}: {getattr(history[-1], key):.2f}")
         top.lines[0].set_label(f"target τ = {targets[name]:g}")
         top.legend(
             handles=[*top.lines], loc="upper right", frameon=False, borderpad=0,
-            labelcolor="linecolor", fontsize=9.5, handlelength=1.4,
+            fontsize=9.5, handlelength=1.4,
         )  # fmt: skip
-        top.set_title(style.drawable(name, 40))
+        top.set(xlim=(0.5, last + 0.5), ylim=(0, 1.42 * highest), title=names[place])  # and legend
+        top.tick_params(labelbottom=False, labelleft=place % columns == 0)
         epochs = [epoch.epoch for epoch in history]
         bottom.stairs(
             [epoch.guidance for epoch in history], [epochs[0] - 0.5, *(e + 0.5 for e in epochs)],
             color=style.GUIDANCE, alpha=0.85, fill=True,
         )  # fmt: skip
-        bottom.set_xlabel("epoch")
-    panels[0, 0].set(xlim=(0.5, last + 0.5), ylim=(0, 1.42 * highest))  # above: the legends
-    panels[0, 0].set_ylabel("cross entropy\n(nats per token)")
-    panels[1, 0].set(ylim=(0, 1.08 * largest or 1), ylabel="guidance term,\nα included")
+        style.whole_epochs(bottom)
+        bottom.set(xlim=(0.5, last + 0.5), ylim=(0, 1.08 * largest or 1), xlabel="epoch")
+        bottom.tick_params(labelleft=place % columns == 0)
+        if place % columns == 0:
+            top.set_ylabel("cross entropy\n(nats per token)")
+            bottom.set_ylabel("guidance term,\nα included")
     under = style.after_own(style.NEGATIVES[negative])
     style.headline(
         figure,
@@ -112,7 +125,7 @@ def open_entries(
         unit = last / last.norm(dim=1, keepdim=True).clamp_min(1e-12)
         image = axes.imshow((unit @ unit.T).numpy(), cmap=style.SIGNED, vmin=-1, vmax=1)
         axes.set_title(shown, color=color)
-        marks = range(0, len(unit), style.stride(len(unit), 15))
+        marks = range(0, len(unit), style.stride(len(unit), max(1, 36 // len(snapshots))))
         axes.set_xticks(marks, [str(mark + 1) for mark in marks], fontsize=8)
         axes.set_yticks(marks, [str(mark + 1) for mark in marks], fontsize=8)
         axes.tick_params(length=0)

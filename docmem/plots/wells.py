@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from scipy.interpolate import RegularGridInterpolator
 
@@ -23,6 +22,7 @@ from docmem.plots.plane import (
     smooth,
     value_at,
 )
+from docmem.plots.writing import shortened
 
 # Points per side of a surface, at least, and lines of the mesh on it.
 POINTS, MESH = 120, 10
@@ -50,7 +50,7 @@ def perplexity_wells(
     grid = figure.add_gridspec(rows, 2, width_ratios=(1.75 if first == 0 else 1.7, 1))
     places = [slice(start, start + 2) for start in range(first, rows - first, 2)]
     maps = [figure.add_subplot(grid[place, 1]) for place in places]
-    shown, owns = style.shortened([titles[index] for index in chosen], 24), []
+    shown, owns = shortened({index: titles[index] for index in chosen}, 28, bold=True), []
     for axes, index, title, values in zip(maps, chosen, shown, perplexity, strict=True):
         image = plane_map(axes, values, float(plane.axis[-1]), cmap="magma", norm=norm)
         name_axes(axes, plane)
@@ -116,8 +116,9 @@ def draw_wells(
         surface.plot([x, x], [y, y], [foot, seen], color=style.INK, lw=1, ls=":")
         surface.plot([x], [y], [foot], "o", ms=5, color=color, mec="white", mew=0.8)
         surface.text(
-            x, y, top + 0.08 * rise, str(index + 1), color=color, fontweight="bold", ha="center",
-            fontsize=13, path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            x, y, top + 0.08 * rise, str(index + 1), color=style.ink_on(color), fontweight="bold",
+            ha="center", va="center_baseline", fontsize=11,
+            bbox={"boxstyle": "circle,pad=0.25", "fc": color, "ec": "white", "lw": 1.6},
         )  # fmt: skip
     surface.set_proj_type("ortho")
     surface.set_box_aspect((1.9, 1.9, 1.0), zoom=1.2)
