@@ -136,7 +136,7 @@ def test_heat_map_of_sixty_documents_names_every_fifth() -> None:
     labels = [label.get_text() for label in axes.get_yticklabels()]
     expected = [f"{index + 1}  {drawable(titles[index])}" for index in list(titles)[::5]]
     assert [label.strip("\u200e") for label in labels] == expected
-    assert axes.images[0].get_extent() == [0.5, 8.5, 59.5, -0.5]  # entries count from 1
+    assert axes.images[0].get_extent() == [-0.5, 7.5, 59.5, -0.5]  # entries count from 0
     assert len(axes.collections[0].get_offsets()) == 60
 
 

@@ -16,21 +16,21 @@ def text_config(model: nn.Module) -> Any:
     return cast(Any, config).get_text_config()
 
 
-def find_blocks(model: Any) -> nn.ModuleList:
+def find_blocks(model: nn.Module) -> nn.ModuleList:
     """The LM's blocks: its one outermost ModuleList of `num_hidden_layers`; DocmemError if none."""
     config = text_config(model)
     lists = {name: one for name, one in model.named_modules() if isinstance(one, nn.ModuleList)}
     found = [name for name, blocks in lists.items() if len(blocks) == config.num_hidden_layers]
-    outermost = [one for one in found if not any(one.startswith(f"{other}.") for other in found)]
-    if len(outermost) > 1:  # as where the part that sees images is as deep
-        outermost = [one for one in outermost if lists[one] in [*model.get_decoder().modules()]]
-    if len(outermost) != 1 or config.is_encoder_decoder:
+    outer = [one for one in found if not any(one.startswith(f"{other}.") for other in found)]
+    if len(outer) > 1:  # as where the part that sees images is as deep
+        outer = [one for one in outer if lists[one] in cast(Any, model).get_decoder().modules()]
+    if len(outer) != 1 or config.is_encoder_decoder:
         there = ", ".join(found) or f"but of {', '.join(str(len(one)) for one in lists.values())}"
         raise DocmemError(
-            f"{type(model).__name__} has {len(outermost)} lists of {config.num_hidden_layers} "
+            f"{type(model).__name__} has {len(outer)} lists of {config.num_hidden_layers} "
             f"blocks ({there}); docmem needs a causal LM with one, and no encoder."
         )
-    return lists[outermost[0]]
+    return lists[outer[0]]
 
 
 def resolve_layer(layer: int, n_blocks: int) -> int:

@@ -194,9 +194,10 @@ class SelectionPicture:
 def heat_map(
     axes: Axes, values: np.ndarray, limit: float, titles: Mapping[int, str], name: str
 ) -> AxesImage:
-    """Draw one selection: documents down, entries across, both numbered from 1; white at zero.
+    """Draw one selection: documents down, entries across; white at zero.
 
-    `titles` are those of the rows, by the documents' indices.
+    `titles` are those of the rows, by the documents' indices. Documents are numbered from 1, as in
+    all figures; entries from 0, as where they are indexed.
     """
     n_docs, size = len(titles), min(7.5, 92 / min(len(titles), LABELS))
     named = range(0, n_docs, style.stride(n_docs, LABELS))
@@ -208,7 +209,6 @@ def heat_map(
     image = axes.imshow(
         values, aspect="auto", interpolation="nearest", cmap=style.SIGNED,
         norm=TwoSlopeNorm(0, -limit, limit),
-        extent=(0.5, values.shape[1] + 0.5, n_docs - 0.5, -0.5),
     )  # fmt: skip
     axes.set_yticks(named, [shown[row] for row in named], fontsize=size)
     axes.tick_params(length=0, axis="y", pad=11)
