@@ -145,7 +145,7 @@ class ScrubberExplorer(Explorer):
         """One run as its animation draws it; several in a row, titles left of the first."""
         if len(self.runs) == 1:
             ((name, run),) = self.runs.items()
-            figure = Figure(figsize=(10.6, 7.0), dpi=DPI)
+            figure = Figure(figsize=(10.8, 7.0), dpi=DPI)
             return figure, [animation.SelectionPicture(run, self.limits[name], figure, name=name)]
         widths = [
             (animation.NARROW_LEFT if place else animation.LEFT) + MAP_INCHES + animation.RIGHT

@@ -31,8 +31,9 @@ from docmem.plots.writing import LETTER, shortened
 from docmem.training.run import Run
 from docmem.training.selection import Selection, Snapshots
 
-# Inches left of the heat maps with titles and without, and right of them, for the scale.
-LEFT, NARROW_LEFT, RIGHT = 2.173, 0.42, 0.578
+# Inches left of the heat maps with titles and without, and right of them, for the scale: a GIF has
+# 768 pixels for the entries between, six for each of 128.
+LEFT, NARROW_LEFT, RIGHT = 2.373, 0.42, 0.578
 FRAME_MILLISECONDS = 150
 HOLD_MILLISECONDS = 3000
 """How long the last frame is shown: a whole number of frames, so that films last as long."""
@@ -94,7 +95,7 @@ class SelectionPicture:
         name: str | None = None,
         top: float = 0,
     ) -> None:
-        self.figure = figure or Figure(figsize=(10.6, 7.0), dpi=100)
+        self.figure = figure or Figure(figsize=(10.8, 7.0), dpi=100)
         self.labelled = labelled
         self.name = name or run.config.key_activation
         self.history = run.load_history()
