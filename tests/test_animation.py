@@ -69,7 +69,7 @@ def test_gif_plays_every_frame_and_holds_the_last(
     path = memory_selection_gif(run, tmp_path / "selection.gif", frames=3)
     with Image.open(path) as opened:
         assert opened.n_frames == 3
-        assert opened.size == (1060, 700)
+        assert opened.size == (1080, 700)
         assert opened.info["loop"] == 0
         opened.seek(2)
         assert opened.info["duration"] == HOLD_MILLISECONDS
