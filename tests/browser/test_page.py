@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 PICTURES = ROOT / "outputs" / "browser"
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 POINTS = 9
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 
 @pytest.fixture(scope="module")
@@ -170,11 +171,7 @@ def test_walk_has_no_way_from_a_document_to_itself(opened: Page) -> None:
     assert disabled == [False, False, True]
 
 
-@pytest.mark.parametrize(
-    "opened",
-    [{"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}],
-    indirect=True,
-)
+@pytest.mark.parametrize("opened", [PHONE], indirect=True)
 def test_phone_has_no_sideways_scroll_and_moves_by_touch(
     opened: Page, made: tuple[Path, list[Run], KeyPlane]
 ) -> None:
@@ -204,11 +201,7 @@ def swipe(page: Page, start: tuple[float, float], by: tuple[float, float]) -> No
     page.wait_for_timeout(300)
 
 
-@pytest.mark.parametrize(
-    "opened",
-    [{"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}],
-    indirect=True,
-)
+@pytest.mark.parametrize("opened", [PHONE], indirect=True)
 def test_finger_drags_the_ring_and_scrolls_the_page_from_elsewhere(opened: Page) -> None:
     opened.locator("#plane").evaluate("el => el.scrollIntoView({ behavior: 'instant' })")
     box, drawn = box_of(opened.locator("#plane svg")), drawn_axis(opened)
@@ -223,6 +216,16 @@ def test_finger_drags_the_ring_and_scrolls_the_page_from_elsewhere(opened: Page)
     assert opened.evaluate("scrollY") == scrolled
     moved = ring(opened, drawn) - at
     assert moved[0] < -0.1 and moved[1] > 0.2
+
+
+@pytest.mark.parametrize("opened", [PHONE], indirect=True)
+def test_finger_shows_a_document_s_pattern_and_then_an_entry(opened: Page) -> None:
+    training = opened.locator("#training")
+    training.get_by_role("button", name="Quillon Engine").tap()
+    expect(training.locator(".docmem-readout")).to_contain_text("The rows of 3 Quillon Engine")
+    training.locator(".docmem-cells > canvas").nth(1).tap()
+    opened.wait_for_timeout(200)  # the chip has lost the focus
+    expect(training.locator(".docmem-readout")).to_contain_text("entry 12, 2 Thornwick Light")
 
 
 def test_training_scrubs_and_says_who_opens_an_entry(opened: Page) -> None:

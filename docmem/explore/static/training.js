@@ -198,9 +198,10 @@ export function mountTraining(parent, { runs, scene }) {
     markAs(add(chip, "span", "docmem-badge"), index, scene).setAttribute("aria-hidden", "true");
     add(chip, "span", "", title);
     chip.setAttribute("aria-pressed", "false");
+    const leave = () => focus?.run || look(null); // not from a cell that was tapped since
     for (const type of ["pointerenter", "focus"])
       chip.addEventListener(type, () => look({ index }));
-    for (const type of ["pointerleave", "blur"]) chip.addEventListener(type, () => look(null));
+    for (const type of ["pointerleave", "blur"]) chip.addEventListener(type, leave);
     chip.addEventListener("click", () => {
       pinned = pinned?.index === index ? null : { index };
       [...chips.children].forEach((one, at) =>
