@@ -85,7 +85,8 @@ function drawMap(map, scene, { extent, toPage }) {
     draw(drawn, "image", { href, x: LEFT, y: TOP, width: SIDE, height: SIDE, class: theme });
   }
   const over = draw(drawn, "g", { transform: `translate(${LEFT} ${TOP}) scale(${SIDE / UNIT})` });
-  for (const { kind, d } of scene.lines ?? []) draw(over, "path", { d, class: kind });
+  const lines = [...(scene.lines ?? [])].sort((a, b) => b.kind.localeCompare(a.kind)); // borders last
+  for (const { kind, d } of lines) draw(over, "path", { d, class: kind });
   for (const { x, y, angle, text } of scene.labels ?? []) {
     const at = `translate(${LEFT + SIDE * x} ${TOP + SIDE * y}) rotate(${-angle})`;
     draw(drawn, "text", { transform: at, class: "label", dy: "0.35em" }, text);
