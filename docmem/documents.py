@@ -119,6 +119,10 @@ def read_document(path: Path) -> Document:
         raise DocmemError(
             f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8, or move it away."
         ) from error
+    if "\0" in text:  # as every second byte of UTF-16 without its mark
+        raise DocmemError(
+            f"{path} has a NUL, so it is not UTF-8 text. Save it as UTF-8, or move it away."
+        )
     title = " ".join(path.stem.split())
     if path.suffix.lower() != ".txt" and (front := FRONT_MATTER.match(text)):
         text = text[front.end() :]

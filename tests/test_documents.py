@@ -113,7 +113,12 @@ def test_load_documents_rejects_unknown_source():
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"), [(b"ok \xe9", "is not UTF-8 text .byte 3."), (b" \n", "is empty")]
+    ("content", "complaint"),
+    [
+        (b"ok \xe9", "is not UTF-8 text .byte 3."),
+        (b" \n", "is empty"),
+        ("ok".encode("utf-16-le"), "has a NUL, so it is not UTF-8"),
+    ],
 )
 def test_error_names_the_unreadable_file(tmp_path: Path, content: bytes, complaint: str):
     (tmp_path / "good.txt").write_text("good")

@@ -128,6 +128,7 @@ segments("a b", length=3) | 'length', segment_length
 
 LM_CALLS = """
 load_lm("pythia") | family, lm_size
+load_lm("llama2-70b") | no LM 'llama2-70b', Did you mean, llama2-7b
 load_lm("pythia-1bb") | pythia-1bb, Did you mean, pythia-1b
 load_lm(None) | name is None
 load_lm(5) | name

@@ -84,6 +84,14 @@ def test_what_else_lies_in_the_folder_is_named(config: TrainConfig, tmp_path: Pa
     assert "Not read" not in read_by(folder, documents)
 
 
+def test_documents_left_in_the_folder_are_counted(config: TrainConfig, tmp_path: Path):
+    for name in ("a.txt", "b.md", "c.txt"):
+        (tmp_path / name).write_text("two words")
+    folder = replace(config, documents=str(tmp_path), max_labels=1)
+    said = read_by(folder, [Document("a", "two words")], named=True)
+    assert said.startswith("Reading 1 document of 3 (max_labels: 1), all")
+
+
 @pytest.mark.parametrize("title", [" x", "x\n", "a\nb", "a\x1b[31mb", "a\u2028b"])
 def test_titles_are_one_line(config: TrainConfig, title: str):
     with pytest.raises(DocmemError, match="a title is one line"):

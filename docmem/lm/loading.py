@@ -360,6 +360,6 @@ def find_lm(name: str, lm_cache_dir: Path | None) -> tuple[str, str, str]:
                 f"{name} is a run of docmem, not an LM. docmem.Run.open({name!r}) opens it, and "
                 "the run's load_lm() loads the LM that it was trained on."
             )
-    if re.fullmatch(r"pythia-[\w.]+", name) and not Path(name).exists():
+    if re.fullmatch(r"(pythia|llama2)-[\w.]+", name) and not Path(name).exists():
         raise DocmemError(f"There is no LM {name!r}.{did_you_mean(name, SHORT_NAMES)}")
     return name, "main", f"{name}, main"

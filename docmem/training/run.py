@@ -255,7 +255,7 @@ class Run:
         """
         paths = [self.path / name for name in self.snapshots()]
         if not paths:
-            raise DocmemError(f"{self.path} has no snapshots yet; train it first.")
+            raise DocmemError(f"{self.path} has no snapshots yet; train it first, or restore them.")
         if foreign := [path.name for path in paths if not re.fullmatch(r"\d+", path.stem)]:
             raise DocmemError(f"{paths[0].parent} holds {foreign[0]}, no snapshot; move it away.")
         epochs: list[float] = []

@@ -69,7 +69,7 @@ def what_is_read(
     named: bool,
     doc_reps: Tensor | None,
 ) -> str:
-    """How much of the documents a training reads, and the settings that say so, in sentences.
+    """How many documents a training reads, and how much of them, and why, in sentences.
 
     And what else lies in their folder; texts so alike that no memory can tell them apart, and
     documents with one DocRep.
@@ -83,7 +83,10 @@ def what_is_read(
         doc_reps: their DocReps, (n_docs, key_dim), if they were given.
     """
     words, read = (sum(one[key] for one in told) for key in ("words", "read"))
-    most = f" (max_labels: {config.max_labels})" if named and not config.titles else ""
+    in_folder = named and is_folder(config.source)
+    there, others = documents_in(Path(config.source)) if in_folder else ([], [])
+    most = f" of {len(there):,}" if len(there) > len(told) else ""
+    most += f" (max_labels: {config.max_labels})" if named and not config.titles else ""
     text = f"Reading {counted(len(told), 'document')}{most}, "
     if read == words:
         text += f"all of their {words:,} words."
@@ -101,11 +104,9 @@ def what_is_read(
             f" {counted(full, 'segment')} {fill} max_length, {config.max_length} tokens, and "
             f"{ends} there."
         )
-    if named and is_folder(config.source):
-        _, others = documents_in(Path(config.source))
-        if others:
-            shown = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
-            text += f" Not read, since no .txt or .md files: {shown} ({len(others)} in all)."
+    if others:
+        shown = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
+        text += f" Not read, since no .txt or .md files: {shown} ({len(others)} in all)."
     alike: dict[str, list[str]] = {}
     for part in read_parts(documents, config):
         alike.setdefault(" ".join(part.text.split()), []).append(part.title)
