@@ -77,10 +77,8 @@ class Guidance(Study[Results]):
         "below, the share of tokens continued correctly under the own and under another DocRep."
     )
     shown = "What the weight, the negatives and the form of guidance do"
-    finding = (
-        "With tanh guidance leaves fewer tokens under another's DocRep, and does not widen the gap"
-    )
-    needs = ("does not hold", None, "holds")
+    finding = "With tanh guidance does not widen the gap between another's DocRep and the own one"
+    needs = ("does not hold",)
     caption = (
         "Where not varied: α {results.alpha}, another document's DocRep, the form of the term that "
         "the procedure has."
