@@ -180,7 +180,10 @@ def read_files(folder: Path) -> dict[str, Document]:
     """
     paths, _ = documents_in(folder)
     if not paths:
-        raise DocmemError(f"{folder} holds no .txt or .md file; put one document in each file.")
+        raise DocmemError(
+            f"{folder} holds no .txt or .md file, and folders in it are not read; put one document "
+            "in each file."
+        )
     documents, faults = {}, {}
     for path in paths:
         try:

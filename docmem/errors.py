@@ -360,9 +360,11 @@ def check_titles(titles: Sequence[str], files: Sequence[str] = ()) -> None:
 
 
 def check_title(title: str, titles: Collection[str]) -> None:
-    """Raise unless a title is among `titles`; the nearest are named."""
+    """Raise unless a title is among `titles`; the nearest are named, or the first."""
     if title not in titles:
-        raise DocmemError(f"There is no document called {title!r}.{did_you_mean(title, titles)}")
+        first = "".join(f" The first is called {one!r}." for one in list(titles)[:1])
+        near = did_you_mean(title, titles) or first
+        raise DocmemError(f"There is no document called {title!r}.{near}")
 
 
 def check_index(name: str, index: int, count: int, otherwise: str) -> int:

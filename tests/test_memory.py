@@ -179,6 +179,8 @@ def test_float32_memory_returns_bfloat16_for_a_bfloat16_lm():
 def test_index_of_takes_title_or_index():
     memory = make(["Odalys", "Thornwick", "Quillon", "Perpetua", "Halden"])
     assert [memory.index_of(name) for name in ("Quillon", 0, 4, -1, -5)] == [2, 0, 4, 4, 0]
+    with pytest.raises(DocmemError, match=r"called '0'\. The first is called"):
+        memory.index_of("0")
     with pytest.raises(DocmemError, match=r"'Thornwyck'\. Did you mean 'Thornwick'"):
         memory.index_of("Thornwyck")
     for index in (5, -6):

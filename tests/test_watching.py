@@ -169,7 +169,8 @@ def test_what_a_run_wrote_is_fed_back(name: Any, lm: LanguageModel, tmp_path: Pa
     config = preset(name, seed=7, weight_decay=0.5)
     documents = load_documents(max_documents=config.max_labels)
     write_json(tmp_path / "run.json", describe(config, lm, documents))
-    assert parsed("--config", str(tmp_path / "run.json")) == config
+    for path in (tmp_path / "run.json", tmp_path):
+        assert parsed("--config", str(path)) == config
 
 
 def test_articles_chosen_in_python_are_fed_back_by_their_titles(
@@ -243,7 +244,7 @@ def test_documents_given_in_python_are_not_taken_for_the_encyclopedia(
         ("a.json", "[1]", "cannot be read as settings"),
         ("a.json", "{", "cannot be read as settings"),
         ("a.json", '{"config": {"lrr": 1}, "versions": {}}', "cannot be read as settings"),
-        ("a.json", '{"config": 5, "versions": {}}', "takes no argument"),
+        ("a.json", '{"config": 5, "versions": {}}', "no setting"),
         ("missing.toml", None, "cannot be read as settings"),
     ],
 )

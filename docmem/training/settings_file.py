@@ -10,7 +10,7 @@ from typing import Any
 import dacite
 
 from docmem.documents import WIKITEXT_CONFIGS, load_documents
-from docmem.errors import DocmemError
+from docmem.errors import DocmemError, did_you_mean
 from docmem.training.config import TrainConfig
 from docmem.training.description import from_dict
 from docmem.training.setup import configured_documents
@@ -28,7 +28,7 @@ def read_settings(
     A run.json says all settings, but names none: those without effect are no mistake in it.
 
     Args:
-        path: the file.
+        path: the file, or the folder of a run.
         start: what a TOML file changes.
         preset: the name of `start`, if somebody chose it.
         documents_too: of a run.json, also which articles it chose; False: others are named.
@@ -37,6 +37,7 @@ def read_settings(
         DocmemError: if the file cannot be read, or a setting is unknown or cannot work; or if it
             is a run.json, and a preset was chosen too.
     """
+    path = path / "run.json" if path.is_dir() else path
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".json":
@@ -63,6 +64,9 @@ def read_settings(
         if "preset" in content:
             raise DocmemError("a preset is no setting; give --preset beside --config.")
         content = _once([("max_segments" if n == MISSPELT else n, v) for n, v in content.items()])
+        known = [field.name for field in dataclasses.fields(start)]
+        for name in content.keys() - known:
+            raise DocmemError(f"there is no setting {name!r}.{did_you_mean(name, known)}")
         return dataclasses.replace(start, **content), [*content]
     except DocmemError as error:
         raise DocmemError(f"{path}: {error}") from error
