@@ -153,7 +153,7 @@ def test_run_with_its_texts_in_run_json_opens_and_goes_on(go, whole: Run, tmp_pa
     run = go(at(4, lambda: False))
     description = json.loads((run.path / "run.json").read_text())
     del description["texts"], description["sha256"]
-    description["documents"] = [vars(document) for document in DOCUMENTS]
+    description["documents"] = [{**vars(document)} for document in DOCUMENTS]
     description["sha256"] = description_digest(description)
     (run.path / "run.json").write_text(json.dumps(description))
     (run.path / TEXTS).unlink()
@@ -173,7 +173,7 @@ def test_finished_run_with_its_texts_in_run_json_is_given_back_with_them(go, who
     run = go()
     description = json.loads((run.path / "run.json").read_text())
     del description["texts"], description["sha256"]
-    description["documents"] = [vars(document) for document in DOCUMENTS]
+    description["documents"] = [{**vars(document)} for document in DOCUMENTS]
     (run.path / "run.json").write_text(json.dumps(description))
     (run.path / TEXTS).unlink()
     assert go().documents == whole.documents
