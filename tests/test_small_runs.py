@@ -1,6 +1,7 @@
 """Runs of one document, of two words each, in one dimension: what can be drawn is drawn."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +42,9 @@ def test_a_run_whose_doc_reps_span_no_plane_has_all_figures_but_the_maps(
     assert no_map(run).startswith("No map is drawn: 3 DocReps of length 1 cannot span a plane")
     assert no_map(run) in (tmp_path / "out" / "results.md").read_text()
     assert json.loads((tmp_path / "out" / "results.json").read_text())["key_plane"] is None
+    shutil.rmtree(run.path / "snapshots")
+    with pytest.warns(UserWarning, match="has lost its snapshots, so there is no GIF"):
+        assert drawn(run, tmp_path / "again", lm) == there - {"memory_selection_tanh.gif"}
 
 
 def test_a_single_document_has_dashes_where_there_is_no_other(

@@ -10,6 +10,7 @@ import functools
 import html
 import math
 import textwrap
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -213,7 +214,8 @@ def draw_figures(
 ) -> list[Result]:
     """Measure runs on one LM and the same documents, and write all figures into `folder`.
 
-    Writes memory_selection_NAME.gif for each run, and the .mp4 where imageio-ffmpeg is installed;
+    Writes memory_selection_NAME.gif for each run that has its snapshots, and the .mp4 where
+    imageio-ffmpeg is installed;
     losses.png; key_plane.png and perplexity_wells.png of the last run, if its DocReps span a plane
     (`no_map` says why not); results.json with every number, results.md with the table.
 
@@ -245,7 +247,10 @@ def draw_figures(
         for name, run in named.items()
     ]
     for name, run in named.items():
-        memory_selection_gif(run, folder / f"memory_selection_{name}.gif")
+        if run.snapshots():
+            memory_selection_gif(run, folder / f"memory_selection_{name}.gif")
+        else:
+            warnings.warn(f"{run.path} has lost its snapshots, so there is no GIF.", stacklevel=3)
     last, note = runs[-1], describe(*runs)
     plane = None if no_map(last) else measure_plane(last, load, points, map_tokens)
     histories = {name: run.load_history() for name, run in named.items()}
