@@ -133,7 +133,9 @@ def draw_wells(
     marks = [mark for mark in round_numbers if limits[0] <= mark <= limits[1]]
     if len(marks) < 2:
         marks = [*MaxNLocator(4, steps=(1, 2, 5, 10)).tick_values(*limits)[1:-1]]
-    surface.set_zticks(np.log10(marks), [f"{mark:,.12g}" for mark in marks])
+    labels = [f"{mark:,.12g}" for mark in marks]
+    surface.set_zticks(np.log10(marks), labels)
+    surface.zaxis.labelpad = 4 + 2 * max(0, max(map(len, labels)) - 7)  # beside millions, too
     for axis in (surface.xaxis, surface.yaxis, surface.zaxis):
         axis.pane.set_facecolor("white")
         axis._axinfo["grid"]["color"] = "#E4E4E4"
