@@ -9,7 +9,6 @@ from a folder of .txt or Markdown files, or from WikiText at document level.
 
 import os
 import re
-import warnings
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -270,7 +269,7 @@ def load_documents(
     Args:
         source: `encyclopedia`, `wikitext-103`, `wikitext-2`, or a folder of .txt, .md and .markdown
             files; folders in it are not read.
-        max_documents: how many at most; None: all. A warning says where the encyclopedia has fewer.
+        max_documents: how many at most; None: all. The encyclopedia has twenty.
         titles: these documents, in this order, whatever `max_documents` says.
         seed: choose `max_documents` at random by this seed; None: the first ones.
         cache_dir: where downloads are kept; None: Hugging Face's own cache.
@@ -289,9 +288,6 @@ def load_documents(
         # A Path of the encyclopedia's name is a folder.
         files = read_files(ENCYCLOPEDIA if source == "encyclopedia" else Path(source))
         documents = [*files.values()]
-    if source == "encyclopedia" and not titles and (max_documents or 0) > len(documents):
-        told = f"{max_documents} documents were asked for; the encyclopedia has {len(documents)}."
-        warnings.warn(told, stacklevel=3)  # the caller's line: `checked` stands between
 
     def check(wanted: Container[str]) -> None:
         """Where two have one title, the names of their files help."""
