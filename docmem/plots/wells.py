@@ -135,7 +135,8 @@ def draw_wells(
         marks = [*MaxNLocator(4, steps=(1, 2, 5, 10)).tick_values(*limits)[1:-1]]
     labels = [f"{mark:,.12g}" for mark in marks]
     surface.set_zticks(np.log10(marks), labels)
-    surface.zaxis.labelpad = 4 + 2 * max(0, max(map(len, labels)) - 7)  # beside millions, too
+    if max(map(len, labels)) > len("100,000"):  # no room; the bar beside it says what they are
+        surface.set_zlabel("")
     for axis in (surface.xaxis, surface.yaxis, surface.zaxis):
         axis.pane.set_facecolor("white")
         axis._axinfo["grid"]["color"] = "#E4E4E4"
