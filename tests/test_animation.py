@@ -25,7 +25,8 @@ from docmem.plots.animation import (
     write_film,
     write_gif,
 )
-from docmem.plots.style import STYLE, drawable, frame_palette
+from docmem.plots.style import STYLE, frame_palette
+from docmem.plots.writing import drawable
 from docmem.training.run import Run
 
 

@@ -15,6 +15,7 @@ from docmem.evaluation.plane import KeyPlane
 from docmem.evaluation.search import Search
 from docmem.plots import style
 from docmem.plots.plane import name_axes, plane_map, territories
+from docmem.plots.writing import drawable
 
 MOST_BARS = 12
 
@@ -85,7 +86,7 @@ def _bars(
         across = axes.get_yaxis_transform()
         style.badge(axes, -0.045, row, documents[index], transform=across, clip_on=False)
         axes.annotate(
-            f"{values[index]:,.2f}  {style.drawable(titles[index], 40)}",
+            f"{values[index]:,.2f}  {drawable(titles[index], 40)}",
             (start, row - 0.2), (0, 2), textcoords="offset points", fontsize=8, va="bottom",
             fontweight="bold" if values[index] == min(values) else "normal",
         )  # fmt: skip
@@ -146,9 +147,7 @@ def plane_reading(
     strip.set_xlabel("memory entry", fontsize=8)
     text = figure.add_subplot(grid[2, :])
     text.axis("off")
-    text.text(
-        0, 0.9, textwrap.fill(style.drawable(written), 125), va="top", style="italic", fontsize=9.5
-    )
+    text.text(0, 0.9, textwrap.fill(drawable(written), 125), va="top", style="italic", fontsize=9.5)
     name_axes(axes, plane)
     what = "DocRep"
     if plane.away is not None:  # a point is no whole DocRep
@@ -183,7 +182,7 @@ def explanation(figure: Figure, found: Explanation, titles: list[str]) -> Figure
         f"The text is most likely under {titles[found.best]}"
         if found.ce[found.best] < found.base
         else "The text is most likely by the base LM",
-        f"“{style.drawable(found.text, 150)}”{rest}",
+        f"“{drawable(found.text, 150)}”{rest}",
     )
     return figure
 

@@ -27,7 +27,7 @@ from docmem.core.files import replacing
 from docmem.errors import Count, DocmemError, OutFile, checked
 from docmem.evaluation.recall import sampled
 from docmem.plots import style
-from docmem.plots.writing import LETTER, shortened
+from docmem.plots.writing import LETTER, drawable, shortened
 from docmem.training.run import Run
 from docmem.training.selection import Selection, Snapshots
 
@@ -140,7 +140,7 @@ class SelectionPicture:
         self.cursor = curve.axvline(0, color=style.INK, lw=1)
         # Of several side by side the name ends before the epoch, letters being 0.12 inches wide.
         letters = 24 if figure is figure.figure else max(6, int((width - 3) / 0.12) - 7)
-        headline = f"{style.drawable(self.name, letters)} memory"
+        headline = f"{drawable(self.name, letters)} memory"
         if figure is figure.figure:
             headline += ": selection of each entry by each document"
         start = 0.127 / width if self.labelled else left
@@ -148,7 +148,7 @@ class SelectionPicture:
         every, says = style.stride(len(titles), LABELS), ""
         if figure is figure.figure:
             lm = Path(run.description["lm"]["name"]).name
-            says = f"LM {style.drawable(lm, 40)}, seed {run.config.seed}"
+            says = f"LM {drawable(lm, 40)}, seed {run.config.seed}"
         if self.labelled and every > 1:
             named = f"{len(titles)} of {len(run.titles)} documents, one in {every} is named"
             says = f"{says}; {named}" if says else named

@@ -18,7 +18,7 @@ from docmem.errors import DocmemError, Positive, checked
 from docmem.evaluation.plane import KeyPlane
 from docmem.evaluation.refinement import midpoints
 from docmem.plots import style
-from docmem.plots.writing import shortened
+from docmem.plots.writing import drawable, shortened
 
 # Pixels per side of a smooth map, at least.
 PIXELS = 240
@@ -337,9 +337,7 @@ def forgetting(figure: Figure, maps: dict[str, KeyPlane], index: int, note: str)
         axes.plot(axis[across], axis[up], "x", ms=9, color="white", mew=4)
         axes.plot(axis[across], axis[up], "x", ms=9, color=style.INK, mew=2)
         name_axes(axes, plane)
-        axes.set_title(
-            f"{style.drawable(name)}\nlowest perplexity {values.min():,.1f}", fontsize=10
-        )
+        axes.set_title(f"{drawable(name)}\nlowest perplexity {values.min():,.1f}", fontsize=10)
         axes.label_outer()
     perplexity_bar(figure, image, panels, pad=0.02)
     style.headline(figure, "Perplexity of one document over the plane, and its lowest point", note)

@@ -22,8 +22,7 @@ from scipy.spatial.distance import cdist
 
 from docmem.core.loss import Negative
 from docmem.errors import Count, DocmemError, Positive, checked
-from docmem.plots.writing import FONTS, LETTER
-from docmem.plots.writing import drawable as drawable
+from docmem.plots.writing import FONTS, LETTER, drawable
 from docmem.training.history import Epoch
 
 # Paul Tol's muted scheme, made for colour-blind readers, and a blue as the tenth.

@@ -8,7 +8,7 @@ from docmem.core.loss import Negative
 from docmem.errors import DocmemError, NotNegative, check_at_least, checked
 from docmem.evaluation.published import EPOCHS, PublishedRun
 from docmem.plots import style
-from docmem.plots.writing import LETTER, shortened
+from docmem.plots.writing import LETTER, drawable, shortened
 from docmem.training.history import Epoch
 from docmem.training.selection import Snapshots
 
@@ -111,7 +111,7 @@ def open_entries(
     for place, (name, taken) in enumerate(snapshots.items()):
         size = taken.document.abs()  # (snapshots, n_docs, entries)
         active = (size > share * size.amax(-1, keepdim=True)).sum(-1).numpy()
-        color, shown = style.activation_color(name, place), style.drawable(name, 30)
+        color, shown = style.activation_color(name, place), drawable(name, 30)
         opened.append(active[-1].mean())
         counts.fill_between(
             taken.epochs, active.min(1), active.max(1), color=color, alpha=0.2, lw=0
@@ -179,7 +179,7 @@ def published_curves(
             [e.positive_ce for e in history],
             color=ink,
             lw=2.4,
-            label=f"here: {style.drawable(name, 40)}",
+            label=f"here: {drawable(name, 40)}",
         )
         bottom.plot(epochs, [e.guidance for e in history], color=ink, lw=1.6)
     top.set_xscale("log")
