@@ -189,11 +189,17 @@ def test_not_a_number_with_a_right_digest_is_damage(run: Run):
         assert states(run.path)[name] == "damaged"
 
 
-def test_folder_that_is_no_run_and_no_folder_is_not_whole(tmp_path: Path):
-    for path in (tmp_path, tmp_path / "nowhere"):
-        assert states(path, repair=True) == {"run.json": "missing"}
-        assert main(["check", str(path)]) == 1
-        assert "--repair" not in check(path)[0].note  # from what?
+def test_folder_that_is_no_run_is_not_whole(tmp_path: Path):
+    (tmp_path / "notes.txt").touch()
+    assert states(tmp_path, repair=True) == {"run.json": "missing"}
+    assert main(["check", str(tmp_path)]) == 1
+    assert "--repair" not in check(tmp_path)[0].note  # from what?
+
+
+@pytest.mark.parametrize("name", [".", "nowhere"])
+def test_no_folder_and_an_empty_one_are_refused(name: str, tmp_path: Path):
+    with pytest.raises(DocmemError, match="holds no file. Give a folder that `docmem train`"):
+        check(tmp_path / name, repair=True)
     assert not (tmp_path / "nowhere").exists()
 
 

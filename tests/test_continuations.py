@@ -194,6 +194,18 @@ def test_html_table_marks_the_longer_of_two_overlapping_sources() -> None:
     assert f"one {_mark('two three four nine ten', '#88CCEE')} eleven" in page
 
 
+def test_what_only_repeats_the_prompt_is_not_verbatim() -> None:
+    prompt = "two three four five"
+    document = docmem.Document("A title", "one two three four five six seven")
+
+    def written(text: str) -> Recalled:
+        return Recalled(document, prompt, "own", text, [], torch.empty(0))
+
+    assert verbatim_share([written(f" x {prompt}")]) == 0
+    assert "<mark" not in Comparison((written(f" x {prompt}"),)).html().split("<tbody>")[1]
+    assert verbatim_share([written(f" {prompt} six")]) == 1  # it goes on from there
+
+
 def test_html_text_shows_titles_with_markup_as_they_are() -> None:
     assert html_text("a_b <i> $x$ & c") == "a_b &lt;i&gt; <span>$</span>x<span>$</span> &amp; c"
 

@@ -52,9 +52,10 @@ def opening(
     """
     pieces = segments(document.text, segment_length)
     if not 0 <= segment < len(pieces):
+        known = "segment 0" if len(pieces) == 1 else f"a segment from 0 to {len(pieces) - 1}"
         raise DocmemError(
             f"{document.title!r} has {counted(len(pieces), 'segment')} of {segment_length} words; "
-            f"give a segment from 0 to {len(pieces) - 1}, not {segment}."
+            f"give {known}, not {segment}."
         )
     title, piece = heading(document.text), pieces[segment]
     rest = piece.removeprefix(" ".join(title[0].split())) if title else piece

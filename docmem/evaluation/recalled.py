@@ -11,7 +11,7 @@ from torch import Tensor
 
 from docmem.documents import Document
 from docmem.errors import DocmemError, did_you_mean
-from docmem.evaluation.verbatim import Span, letters, verbatim
+from docmem.evaluation.verbatim import Span, letters, new_spans
 
 INK, GREY, FAINT, MARK = "#222222", "#555555", "#767676", "#117733"
 DARKEST_NATS = 8.0  # the loss of a token that is shaded darkest
@@ -57,8 +57,11 @@ class Recalled:
 
     @property
     def verbatim(self) -> list[Span]:
-        """The parts of `text`, of four words or more, that stand word for word in the document."""
-        return verbatim(self.text, self.document.text)
+        """The parts of `text`, of four words or more, that stand word for word in the document.
+
+        Those that only repeat the prompt do not count.
+        """
+        return new_spans(self.text, self.document.text, self.prompt)
 
     def __str__(self) -> str:
         return str(Comparison((self,)))
@@ -125,7 +128,7 @@ class Comparison(tuple[Recalled, ...]):
         rows = "".join(
             f'<tr style="background:#ffffff"><th scope="row" style="{cell}">'
             f'{html_text(row.under)}</th><td style="{cell}">{_grey(row.prompt, FAINT)}'
-            f'{_marked(row.text, sources)}</td><td style="{cell}">{_shaded(row)}</td></tr>'
+            f'{_marked(row, sources)}</td><td style="{cell}">{_shaded(row)}</td></tr>'
             for row in self
         )
         labels = " or ".join(_mark(source.label, source.color) for source in sources)
@@ -135,7 +138,7 @@ class Comparison(tuple[Recalled, ...]):
             f"border:1px solid #e2e2e2;border-radius:8px;"
             f'font-family:system-ui,sans-serif;font-size:13.5px;line-height:1.6">'
             f'<div style="color:{GREY}">Marked: four words or more that stand word for word in '
-            f"{labels}.</div>"
+            f"{labels}, and not in the prompt.</div>"
             f'<table style="width:100%;table-layout:fixed;border-collapse:collapse;color:{INK};'
             f'background:#ffffff;font-size:inherit"><thead><tr style="background:#ffffff">'
             f'{head};width:17%">under</th>{head}">the LM writes</th>{head}">true continuation in '
@@ -145,7 +148,7 @@ class Comparison(tuple[Recalled, ...]):
 
 
 def verbatim_share(results: Iterable[Recalled]) -> float:
-    """Share of the letters written, over all results, that stand verbatim in their documents.
+    """Share of the letters written, over all results, that are in a result's `verbatim`.
 
     NaN if no word was written.
     """
@@ -175,12 +178,14 @@ def _mark(text: str, color: str) -> str:
     return f'<mark style="{style}">{html_text(text)}</mark>'
 
 
-def marked_pieces(text: str, sources: Sequence[Source]) -> list[tuple[str, Source | None]]:
+def marked_pieces(
+    text: str, prompt: str, sources: Sequence[Source]
+) -> list[tuple[str, Source | None]]:
     """A text in pieces, each with the source that it stands in word for word, or None.
 
-    Where two sources overlap, the longer part counts.
+    Where two sources overlap, the longer part counts; what only repeats the prompt is in none.
     """
-    spans = [(span, source) for source in sources for span in verbatim(text, source.text)]
+    spans = [(span, source) for source in sources for span in new_spans(text, source.text, prompt)]
     chosen: list[tuple[Span, Source]] = []
     for span, source in sorted(spans, key=lambda one: one[0].start - one[0].end):
         if all(span.end <= other.start or other.end <= span.start for other, _ in chosen):
@@ -193,11 +198,11 @@ def marked_pieces(text: str, sources: Sequence[Source]) -> list[tuple[str, Sourc
     return [piece for piece in [*pieces, (text[at:], None)] if piece[0]]
 
 
-def _marked(text: str, sources: Sequence[Source]) -> str:
-    """A text with its verbatim parts marked."""
+def _marked(row: Recalled, sources: Sequence[Source]) -> str:
+    """What the LM wrote, with its verbatim parts marked."""
     return "".join(
         html_text(piece) if source is None else _mark(piece, source.color)
-        for piece, source in marked_pieces(text, sources)
+        for piece, source in marked_pieces(row.text, row.prompt, sources)
     )
 
 

@@ -58,6 +58,14 @@ def verbatim(text: str, source: str, least: Count = 4) -> list[Span]:
     return spans
 
 
+def new_spans(text: str, source: str, prompt: str) -> list[Span]:
+    """The same for what was written after a prompt; parts that only repeat it do not count."""
+    return [
+        span for span in verbatim(text, source)
+        if (part := text[slice(*span)]) and verbatim(part, prompt) != [(0, len(part))]
+    ]  # fmt: skip
+
+
 def letters(text: str) -> int:
     """How many characters of a text are in words."""
     return sum(map(len, WORD.findall(text)))

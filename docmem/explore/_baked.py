@@ -23,7 +23,7 @@ from docmem.evaluation.cached import first_segments
 from docmem.evaluation.continuations import continuations, opening, recall
 from docmem.evaluation.plane import KeyPlane, plane_of
 from docmem.evaluation.recalled import Source, marked_pieces
-from docmem.evaluation.verbatim import letters, verbatim
+from docmem.evaluation.verbatim import letters
 from docmem.explore._explorer import png_url
 from docmem.explore._scene import plane_scene, selection_limit
 from docmem.lm.cross_entropy import cross_entropies_at
@@ -161,15 +161,11 @@ def sources_of(shown: Shown, indices: Sequence[int]) -> list[Source]:
 
 
 def pieces_of(text: str, prompt: str, sources: Sequence[Source]) -> list[tuple[str, int]]:
-    """A text in pieces, each with the index of the document that it is word for word in, or -1.
-
-    What only repeats the prompt that it was written after counts as in none.
-    """
-    pieces = []
-    for piece, source in marked_pieces(text, sources):
-        echo = verbatim(piece, prompt) == [(0, len(piece))]
-        pieces.append((piece, -1 if source is None or echo else int(source.label)))
-    return pieces
+    """A text in pieces, each with the index of the document that it is word for word in, or -1."""
+    return [
+        (piece, -1 if source is None else int(source.label))
+        for piece, source in marked_pieces(text, prompt, sources)
+    ]
 
 
 def verbatim_letters(pieces: Sequence[tuple[str, int]]) -> float:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from docmem.errors import checked
-from docmem.evaluation.recalled import MARK, Comparison, Source, marked_pieces
+from docmem.evaluation.recalled import MARK, Comparison, Recalled, Source, marked_pieces
 from docmem.plots.style import INK, check_some, headline, styled
 from docmem.plots.writing import FONTS, drawable
 
@@ -37,11 +37,11 @@ def columns(text: str) -> int:
     return len(text) + sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
 
 
-def words_of(text: str, sources: Sequence[Source]) -> Iterator[Word]:
-    """The words of a text, wrapped at COLUMNS."""
+def words_of(row: Recalled, sources: Sequence[Source]) -> Iterator[Word]:
+    """The words that the LM wrote, wrapped at COLUMNS."""
     line = column = 0
     apart = True
-    for piece, source in marked_pieces(text, sources):
+    for piece, source in marked_pieces(row.text, row.prompt, sources):
         if column and not apart and not piece[0].isspace():
             column -= 1  # the piece goes on within a word
         goes_on, apart = False, piece[-1].isspace()
@@ -71,7 +71,7 @@ def recalled(figure: Figure, rows: Comparison, note: str, sources: Sequence[Sour
     check_some("rows", rows)
     first = rows[0]
     sources = sources or [Source(first.document.title, MARK, first.document.text)]
-    paragraphs = [[*words_of(row.text, sources)] for row in rows]
+    paragraphs = [[*words_of(row, sources)] for row in rows]
     names = [
         textwrap.wrap(drawable(row.under), NAMES - 2)
         + ([f"{row.ce:.2f} nats per token"] if row.pieces else [])
@@ -103,7 +103,7 @@ def recalled(figure: Figure, rows: Comparison, note: str, sources: Sequence[Sour
             axes.text(word.column, y, word.text, va="center", color=INK, **FONT)
         at += lines
     whose = " or ".join(source.label for source in sources)
-    said = f"Marked: four words or more that stand word for word in {whose}."
+    said = f"Marked: four words or more that stand word for word in {whose}, and not in the prompt."
     prompt = textwrap.shorten(first.prompt, 60, placeholder=" …")
     headline(figure, f"What the LM writes after “{prompt}”", f"{said} {note}".rstrip())
     return figure

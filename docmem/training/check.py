@@ -58,10 +58,12 @@ def check(path: Path, repair: bool = False) -> list[Finding]:
         repair: make again what can be made again.
 
     Raises:
-        DocmemError: if a process trains in it, or files are to be made again in a folder that
-            cannot be written.
+        DocmemError: if it holds no file, a process trains in it, or files are to be made again in a
+            folder that cannot be written.
     """
     path = Path(path)
+    if not path.is_dir() or not any(path.iterdir()):
+        raise DocmemError(f"{path} holds no file. Give a folder that `docmem train` wrote.")
     there = os.access(path / LOCK, os.W_OK)  # not so in a copy, nor where nobody can train
     with ExitStack() as held:
         try:

@@ -16,6 +16,7 @@ from torch.quasirandom import SobolEngine
 
 from docmem.core.config import KeyModule, MemoryConfig
 from docmem.core.loss import LossForm, Negative
+from docmem.core.memory import activation
 from docmem.documents import as_named
 from docmem.errors import (
     Count,
@@ -34,6 +35,9 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 OptimizerName = Literal["adamw", "muon"]
 PresetName = Literal["tiny", "smollm2-135m", "pythia-1b"]
 DocRepInit = Literal["orthogonal", "spread"]
+
+# Activations that there are, without a look at transformers' list.
+USUAL = {"tanh", "relu", "sigmoid", "gelu", None}
 
 PAPER_PROCEDURE: dict[str, Any] = {
     "optimizer": "adamw",
@@ -177,6 +181,9 @@ class TrainConfig:
                 "dimensions at most. Give fewer, or doc_rep_init orthogonal."
             )
         self.memory_config(d_model=1, n_docs=1)  # refuses what no memory can be
+        key = "tanh" if self.key_activation == "swiglu" else self.key_activation
+        for act in {self.lm_act, key, self.key_internal_activation} - USUAL:
+            activation(str(act))  # refuses what there is not, and loads transformers
 
     @property
     def lm(self) -> str:
