@@ -22,6 +22,7 @@ from docmem.evaluation import recall
 from docmem.evaluation.cached import measure, measure_plane
 from docmem.evaluation.plane import key_plane
 from docmem.evaluation.recall import completion, recognition, sampled
+from docmem.explore import _baked
 from docmem.explore.page import write_page
 from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import LanguageModel
@@ -81,8 +82,9 @@ def test_recognition_of_a_sample_is_the_nearest_part_of_the_whole(
 
 @pytest.mark.slow
 def test_page_and_explorer_of_many_documents_say_how_many_they_show(
-    lm: LanguageModel, run: Run, tmp_path: Path
+    lm: LanguageModel, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_baked, "NEW_TOKENS", 2)
     run = Run.open(shutil.copytree(run.path, tmp_path / "run"))
     page = write_page([run], tmp_path / "page.html", lm=lm, points=3, text_points=2)
     text = page.read_text()

@@ -484,16 +484,16 @@ def started(toys: str, folder: str, epochs: int, enough: int) -> subprocess.Pope
     )
     while saved(folder) < enough:
         assert launcher.poll() is None
-        time.sleep(0.01)
+        time.sleep(0.05)
     return launcher
 
 
 @pytest.mark.slow
 def test_any_process_killed_at_any_moment_ends_all_and_the_same_command_goes_on(toys: str):
-    epochs, chance = 60, random.Random(1)
+    epochs, chance = 42, random.Random(1)
     assert ran(*TORCHRUN, toys, "whole", str(epochs)).returncode == 0
     for victim in (0, 1):
-        launcher = started(toys, "run", epochs, saved("run") + chance.randint(3, 20))
+        launcher = started(toys, "run", epochs, saved("run") + chance.randint(3, 12))
         workers = psutil.Process(launcher.pid).children()
         time.sleep(chance.random() / 10)
         workers[victim].kill()

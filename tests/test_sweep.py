@@ -160,8 +160,13 @@ def endless(begun: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("whom", ["group", "one"])
+@pytest.mark.parametrize(
+    ("how", "whom"),
+    [
+        (signal.SIGINT, "group"), (signal.SIGTERM, "group"),
+        (signal.SIGINT, "one"), (signal.SIGTERM, "one"), (signal.SIGKILL, "one"),
+    ],
+)  # fmt: skip
 def test_a_pool_that_is_stopped_begins_nothing_more_and_leaves_nobody_behind(
     tmp_path: Path, how: signal.Signals, whom: str
 ) -> None:

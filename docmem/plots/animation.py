@@ -6,7 +6,8 @@ is written beside the GIF where imageio-ffmpeg is installed (`pip install docmem
 """
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -282,15 +283,20 @@ def memory_selection_gif(run: Run, path: OutFile, *, frames: Count = 50) -> Path
     indices = spaced_snapshots(len(snapshots.epochs), frames)
     picture = SelectionPicture(run, color_limits(snapshots, indices))
     film = Film(picture.figure.figure, picture.changing())
-    pictures = []
-    for index in tqdm(indices, desc=path.name, unit="frame"):
-        picture.show(panels_at(snapshots, index), snapshots.epochs[index])
-        pictures.append(film.frame())
-    write_gif(path, pictures)
+    pictures: list[np.ndarray] = []
+
+    def drawn() -> Iterator[np.ndarray]:
+        for index in tqdm(indices, desc=path.name, unit="frame"):
+            picture.show(panels_at(snapshots, index), snapshots.epochs[index])
+            pictures.append(film.frame())
+            yield pictures[-1]
+
     if importlib.util.find_spec("imageio_ffmpeg"):
-        write_film(path.with_suffix(".mp4"), pictures)
+        write_film(path.with_suffix(".mp4"), drawn())  # ffmpeg works while the next one is drawn
     else:
         path.with_suffix(".mp4").unlink(missing_ok=True)
+        deque(drawn(), maxlen=0)
+    write_gif(path, pictures)
     return path
 
 
@@ -313,14 +319,20 @@ def write_gif(path: Path, pictures: list[np.ndarray]) -> None:
         )  # fmt: skip
 
 
-def write_film(path: Path, pictures: list[np.ndarray]) -> None:
+def write_film(path: Path, pictures: Iterable[np.ndarray]) -> None:
     """Write frames (height, width, 3) as an H.264 film that slides play, as long as the GIF."""
-    height, width = (side // 2 * 2 for side in pictures[0].shape[:2])  # yuv420p: even sides
-    held = [pictures[-1]] * (HOLD_MILLISECONDS // FRAME_MILLISECONDS - 1)
+
+    def held() -> Iterator[np.ndarray]:
+        for picture in pictures:
+            height, width = (side // 2 * 2 for side in picture.shape[:2])  # yuv420p: even sides
+            yield (last := picture[:height, :width])
+        yield from [last] * (HOLD_MILLISECONDS // FRAME_MILLISECONDS - 1)
+
     with replacing(path) as temporary:
+        some: Any = held()  # is_batch: it takes them one by one
         iio.imwrite(
-            temporary, [picture[:height, :width] for picture in pictures + held],
-            plugin="FFMPEG", extension=".mp4", fps=1000 / FRAME_MILLISECONDS, codec="libx264",
+            temporary, some, is_batch=True, plugin="FFMPEG", extension=".mp4",
+            fps=1000 / FRAME_MILLISECONDS, codec="libx264",
             pixelformat="yuv420p", quality=7, macro_block_size=2,
             output_params=["-preset", "veryfast", "-f", "mp4"],
         )  # fmt: skip

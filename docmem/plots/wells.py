@@ -8,6 +8,7 @@ import torch
 from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from scipy.interpolate import RegularGridInterpolator
 
 from docmem.errors import checked
@@ -103,10 +104,13 @@ def draw_wells(
     ink = (0.06 + 0.86 * depth) * (1 - colors[perplexity.argmin(0)])
     places = np.arange(len(plane.axis)) * MESH % (len(plane.axis) - 1) < MESH
     ink[places[:, None] | places] += 0.07
-    surface.plot_surface(
-        across, up, lowest, facecolors=1 - ink.clip(0, 1),
-        rstride=1, cstride=1, linewidth=0, shade=False, antialiased=False,
-    )  # fmt: skip
+    # As plot_surface draws it, which takes three times as long over so many cells.
+    points = np.stack([across, up, lowest], -1)
+    corners = (points[:-1, :-1], points[:-1, 1:], points[1:, 1:], points[1:, :-1])
+    cells, shades = np.stack(corners, 2).reshape(-1, 4, 3), (1 - ink.clip(0, 1))[:-1, :-1]
+    surface.add_collection3d(
+        Poly3DCollection(cells, facecolors=shades.reshape(-1, 3), linewidths=0, antialiased=False)
+    )
     rise = top - bottom
     for index in chosen:
         x, y = plane.doc_reps[index].tolist()
