@@ -113,16 +113,15 @@ class Bench:
 
     def rates(self) -> list[Outcome]:
         """Each LoRA at each of its rates, from a seed that the leaderboard does not use."""
-        tried = [
-            replace(
-                row,
-                name=f"{row.name}, {rate}",
-                changes={**row.changes, "lr": rate},
-                seeds=(SEARCH_SEED,),
-            )
-            for row in self.rows
-            for rate in RATES.get(row.name, ())
-        ]
+        rows, tried = {row.name: row for row in self.rows}, []
+        for name, setting, rates in RATES:
+            optimizer = "adamw" if setting == "lr" else "muon"
+            for rate in rates:
+                changes = {"optimizer": optimizer, setting: rate}
+                called = f"{name}, {optimizer} at {rate}"
+                tried.append(
+                    replace(rows[name], name=called, changes=changes, seeds=(SEARCH_SEED,))
+                )
         return train_rows(self.lm, self.documents, tried)
 
     def profile(self) -> Numbers:

@@ -212,7 +212,9 @@ def render(results: Numbers) -> str:
         "The same processor with AVX-512 and without it, beside other work": leaderboard(
             parts.get("avx2", [])
         ),
-        "Rates of AdamW for LoRA, on a seed of its own": leaderboard(parts.get("rates", [])),
+        "Rates of AdamW and Muon for LoRA, on a seed of its own": leaderboard(
+            parts.get("rates", [])
+        ),
         "Epochs": [row for c in compared for row in training(c)],
         "Lower bound on the FLOPs per epoch": [roofline(c) for c in compared],
         "Where the time goes": [

@@ -721,7 +721,9 @@ forget(cache, run, 0) | memory
 forget(cache, memory, True) | document
 forget(cache, memory, 3) | 0 to 2
 forget(cache, memory, "Nobody") | 'Nobody'
-forget(cache, memory, [0, 1]) | document
+forget(cache, memory, [0, 3]) | 0 to 2
+forget(cache, memory, [0, 1.5]) | document
+forget(cache, memory, []) | names nothing to forget
 forget(cache, memory, 0, epochs=0) | epochs
 forget(cache, memory, 0, epochs=True) | epochs
 forget(cache, memory, 0, margin=nan) | margin

@@ -62,13 +62,31 @@ def test_forget_puts_the_text_at_the_base_lm_everywhere_and_keeps_the_others(
     assert change[kept].max() < 0.1
 
 
+@pytest.mark.slow
+def test_several_are_forgotten_at_once_and_what_is_not_named_again_comes_back(
+    trained: tuple[LanguageModel, Run], cache: HiddenStateCache
+) -> None:
+    memory = trained[1].load_memory()
+    own = memory.doc_reps
+
+    def lowest(forgotten: DocumentMemory, gone: int) -> float:
+        return above_base_lm(cache, forgotten, gone, own[gone]).min().item()
+
+    first = forget(cache, memory, 0, **THOROUGH)
+    both = forget(cache, first, [0, "Quillon Engine"], **THOROUGH)
+    assert min(lowest(both, 0), lowest(both, 2)) >= 0
+    kept = recognition(cache, both).own_ce[1] - recognition(cache, memory).own_ce[1]
+    assert kept < 0.1
+    assert lowest(forget(cache, first, 2, **THOROUGH), 0) < lowest(first, 0)
+
+
 def test_forget_without_the_kept_texts_harms_the_other_documents(
     trained: tuple[LanguageModel, Run], cache: HiddenStateCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the second hinge is for: without it the test above fails."""
     split: Callable[..., tuple[list[int], list[int | None]]] = forgetting._split
 
-    def unread(cache: HiddenStateCache, gone: int) -> tuple[list[int], list[int | None]]:
+    def unread(cache: HiddenStateCache, gone: set[int]) -> tuple[list[int], list[int | None]]:
         forgotten, kept = split(cache, gone)
         return forgotten, [None] * len(kept)
 
@@ -121,6 +139,7 @@ def test_forget_takes_a_title_and_keeps_doc_reps_and_titles(
 ) -> None:
     memory = trained[1].load_memory()
     by_title = forget(cache, memory, "Thornwick Light", epochs=1)
+    assert same(by_title.state_dict(), forget(cache, memory, [1, 1], epochs=1).state_dict())
     assert same(by_title.state_dict(), forget(cache, memory, 1, epochs=1).state_dict())
     assert not same(by_title.state_dict(), forget(cache, memory, 2, epochs=1).state_dict())
     assert torch.equal(by_title.doc_reps, memory.doc_reps)
@@ -170,7 +189,7 @@ def test_forget_the_only_document(trained: tuple[LanguageModel, Run]) -> None:
     lm, run = trained
     memory = drop_doc_rep(drop_doc_rep(run.load_memory(), 2), 1)
     cache = cache_hidden_states(lm, run.documents[:1], run.config)
-    assert forgetting._split(cache, 0)[1] == [None]
+    assert forgetting._split(cache, {0})[1] == [None]
     place = memory.doc_reps[0]
     assert above_base_lm(cache, memory, 0, place)[0] < -3
     short = dataclasses.replace(run.config, batch_size=1, segment_length=8)

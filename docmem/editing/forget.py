@@ -16,12 +16,14 @@ all documents are needed, as the cache read them.
 import copy
 import itertools
 import math
+from collections.abc import Collection, Sequence
 
 import torch
+from torch import Tensor
 
 from docmem.core.memory import DocumentMemory
 from docmem.editing.doc_reps import Reach, plane_extent
-from docmem.errors import Count, Natural, NotNegative, Rate, check_at_least, checked
+from docmem.errors import Count, DocmemError, Natural, NotNegative, Rate, check_at_least, checked
 from docmem.lm.cross_entropy import check_read_whole, check_same_documents, document_mean
 from docmem.lm.forward import frozen, plain_arithmetic
 from docmem.lm.hidden_states import HiddenStateCache
@@ -37,7 +39,7 @@ POINTS = 6
 def forget(
     cache: HiddenStateCache,
     memory: DocumentMemory,
-    document: str | int,
+    document: str | int | Sequence[str | int],
     *,
     epochs: Count = 10,
     margin: float = 0.3,
@@ -49,13 +51,14 @@ def forget(
     """A copy of the memory that reads one document's text no better than the base LM does.
 
     Its DocRep and title stay, so that it can be seen what is left there. One step pairs a batch
-    of the forgotten document with one that is kept; an epoch reads every kept one.
+    of a forgotten document with one that is kept; an epoch reads every kept one, for each document
+    that is forgotten. What was forgotten before comes back in part, unless it is named again.
 
     Args:
         cache: the documents that `memory` was trained on (`Run.cache_hidden_states`).
         memory: left as it is; the copy lies on the same device.
-        document: title or index of what is forgotten.
-        epochs: passes over the kept documents.
+        document: title or index of what is forgotten, or several of them.
+        epochs: passes over the kept documents, for each that is forgotten.
         margin: how far above the base LM's cross entropy the text is pushed, nats per token, so
             that points between those drawn come to lie above it too.
         lr: AdamW's learning rate.
@@ -70,24 +73,32 @@ def forget(
     """
     check_same_documents(cache, memory)
     check_at_least("margin", margin, -math.inf)
-    gone, device = memory.index_of(document), memory.doc_reps.device
+    named = [document] if isinstance(document, str | int) else document
+    if not named:
+        raise DocmemError("document names nothing to forget; give a title, an index, or several.")
+    gone, device = {memory.index_of(one) for one in named}, memory.doc_reps.device
     memory = copy.deepcopy(memory).to(cache.device, torch.float32).requires_grad_(True)
     memory.origin = changed(memory.origin)
     reach = plane_extent(memory.doc_reps) if extent is None else extent
-    base = document_mean(cache, gone, lambda index: cache.base_cross_entropy(index)[None])
-    wanted = base.item() + margin
+
+    def base(index: int) -> Tensor:
+        return cache.base_cross_entropy(index)[None]
+
+    wanted = {one: document_mean(cache, one, base).item() + margin for one in gone}
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(memory.parameters(), lr=lr, weight_decay=weight_decay)
     forgotten, kept = _split(cache, gone)
-    check_read_whole(epochs, len(kept) * epochs, len(forgotten))
+    steps = kept * (epochs * len(gone))
+    check_read_whole(epochs, len(steps), len(forgotten))
     own = memory.doc_reps[cache.doc_ids]
     with torch.no_grad():
         before = {i: cache.cross_entropies(i, memory, own[[i]]) for i in kept if i is not None}
     with frozen(cache.lm.model):
-        for index, other in zip(itertools.cycle(forgotten), kept * epochs, strict=False):
+        for index, other in zip(itertools.cycle(forgotten), steps, strict=False):
             drawn = 2 * torch.rand(POINTS, memory.config.key_dim, generator=generator) - 1
-            points = torch.cat([memory.doc_reps[[gone]], reach * drawn.to(memory.doc_reps)])
-            loss = (wanted - cache.cross_entropies(index, memory, points)).clamp_min(0).sum()
+            points = torch.cat([own[[index]], reach * drawn.to(memory.doc_reps)])
+            ce, least = cache.cross_entropies(index, memory, points), wanted[cache.doc_ids[index]]
+            loss = (least - ce).clamp_min(0).sum()
             if other is not None:
                 ce = cache.cross_entropies(other, memory, own[[other]])
                 loss = loss + len(points) * (ce - before[other]).clamp_min(0).sum()
@@ -96,8 +107,8 @@ def forget(
     return memory.to(device)
 
 
-def _split(cache: HiddenStateCache, gone: int) -> tuple[list[int], list[int | None]]:
-    """Batches of the document that goes, and of those that stay; [None] if none does."""
-    forgotten = [index for index, doc_id in enumerate(cache.doc_ids) if doc_id == gone]
-    kept: list[int | None] = [i for i, doc_id in enumerate(cache.doc_ids) if doc_id != gone]
+def _split(cache: HiddenStateCache, gone: Collection[int]) -> tuple[list[int], list[int | None]]:
+    """Batches of the documents that go, and of those that stay; [None] if none does."""
+    forgotten = [index for index, doc_id in enumerate(cache.doc_ids) if doc_id in gone]
+    kept: list[int | None] = [i for i, doc_id in enumerate(cache.doc_ids) if doc_id not in gone]
     return forgotten, kept or [None]
