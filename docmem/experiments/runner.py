@@ -105,12 +105,15 @@ Experiments over several seeds test the paper's claims, and our own, on LMs that
 This page is written from their stored results. A seed draws ten documents (of the same
 twenty articles, so two seeds share about five), their places and the initial weights. Each part of
 a claim is an effect, a mean over seeds with its 95 % interval, and the range where it has to lie.
+After ± stands the standard deviation over seeds. Cross entropies, margins and leads are in nats per
+token, also where a line does not say so. As all seeds draw from twenty articles, an interval speaks
+of these, and not of other texts.
 
 - **holds**: every part is shown, by Student's t-test at 5 %, two-sided, all parts of an experiment
   together (Holm). The intervals are of each part alone, so one may lie clear of its limit and the
   part still be undecided. A number that is the same with every seed counts as it is.
-- **does not hold**: for some part the opposite is shown, or that there is no difference: none
-  is shown, and none as large as a stated margin can be there; and no other part is shown.
+- **does not hold**: for some part the opposite is shown, or no difference is shown and one as large
+  as a stated margin is ruled out; and no other part is shown.
 - **partly**: some parts are shown; others may be refuted.
 - **inconclusive**: the seeds decide nothing. *Small*: there is a difference, but its mean is below
   the margin that would matter. *Not learned*: the memories' mean own cross entropy is above

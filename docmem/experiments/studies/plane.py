@@ -250,6 +250,7 @@ class Plane(Study[Results]):
             [below("share of the square within 1 nat of own", few.within, 0.1)],
             published="narrow, with 32",
             papers=True,
+            note=f"one segment of each document, in {LONGER} times as many epochs",
             own=few.own,
             exploratory=True,
         )
