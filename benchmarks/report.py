@@ -29,6 +29,7 @@ recognised; for a LoRA, the own one alone. Medians over the seeds; of pairs and 
 The original's seconds are those of an epoch, times the epochs that version 0.1's settings take.
 A row of one seed shows one order of adding the parts, not the effect of each: for that, at equal
 epochs and over five seeds, see the experiment `procedure` ([claims.md](../docs/claims.md)).
+One seed can also end otherwise on another processor: compare the rows with those below.
 
 Tried, did not help:
 

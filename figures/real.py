@@ -40,6 +40,10 @@ document where that is least. Right: the share of tokens that greedy generation 
 DocRep plane on which a document's perplexity is below twice its lowest, the mean over documents, of
 their first 32 tokens. Seconds: training alone, on what the last column names.
 
+On another machine the same seed can end as far off as another seed does: in training, differences
+of rounding grow. Compare the first line with
+[the figures' run](../figures/smollm2-135m/results.md).
+
 [Notebook 05](../notebooks/05_a_real_lm.ipynb) steps through the first of these runs."""
 
 

@@ -256,8 +256,8 @@ class Rivals(Study[Results]):
                 )
                 for name in shared
             ],
-            note=f"in training, after equal steps: {spreads(results.after_equal_steps(), ' ')}; the "
-            f"lowest or the highest rate tried did best for {' and '.join(at_ends) or 'none'}",
+            note=f"in training, after equal steps: {spreads(results.after_equal_steps(), ' ')}; "
+            f"the lowest or the highest rate tried did best for {' and '.join(at_ends) or 'none'}",
             exploratory=True,
         )
         yield Claim(
