@@ -107,11 +107,12 @@ twenty articles, so two seeds share about five), their places and the initial we
 a claim is an effect, a mean over seeds with its 95 % interval, and the range where it has to lie.
 After ± stands the standard deviation over seeds. Cross entropies, margins and leads are in nats per
 token, also where a line does not say so. As all seeds draw from twenty articles, an interval speaks
-of these, and not of other texts.
+of these, and not of other texts. Both LMs read the same draws.
 
 - **holds**: every part is shown, by Student's t-test at 5 %, two-sided, all parts of an experiment
   together (Holm). The intervals are of each part alone, so one may lie clear of its limit and the
-  part still be undecided. A number that is the same with every seed counts as it is.
+  part still be undecided. A number that is the same with every seed counts as it is. Experiments
+  are not corrected for one another: of a hundred, five might show something by chance.
 - **does not hold**: for some part the opposite is shown, or no difference is shown and one as large
   as a stated margin is ruled out; and no other part is shown.
 - **partly**: some parts are shown; others may be refuted.
