@@ -125,8 +125,9 @@ def plan(config: TrainConfig, documents: Sequence[Document] | None = None) -> Pl
             f"{context} tokens. Give a smaller max_length or segment_length."
         )
     check_negative(config, len(lengths))
-    with torch.device("meta"):  # an activation that is none fails here
-        memory_of(config, width, len(lengths))
+    with torch.device("meta"):
+        built = memory_of(config, width, len(lengths))
+    trained = sum(parameter.numel() for parameter in built.parameters())
     tokens = sum(map(sum, lengths))
     blocks = find_blocks(model)
     layer = resolve_layer(config.hook_memory_layer, len(blocks))
@@ -136,7 +137,6 @@ def plan(config: TrainConfig, documents: Sequence[Document] | None = None) -> Pl
         for part in (blocks[: layer + 1], blocks[layer + 1 :])
     )
     memory_dim = config.hook_memory_dim
-    trained = 2 * width * memory_dim + width * width  # the small rest is not worth counting
     batches = [rows[i : i + config.batch_size] for rows in lengths
                for i in range(0, len(rows), config.batch_size)]  # fmt: skip
     per_batch = [tokens_read(config, rows) for rows in batches]

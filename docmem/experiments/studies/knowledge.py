@@ -115,7 +115,7 @@ class Knowledge(Study[Results]):
         "context, LoRA, memory under another's and the own DocRep, memories that read more."
     )
     shown = "Questions about a document, and who answers them"
-    finding = "A memory knows which words its document uses, not what it says with them"
+    finding = "A memory knows which words its document uses, and hardly what it says with them"
     needs = ("holds", "does not hold")
     caption = (
         "Lead: cross entropy of wrong answers minus the right one's; thirty questions a seed. A "

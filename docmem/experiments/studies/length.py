@@ -117,7 +117,8 @@ class Length(Study[Results]):
         for axes, (name, one) in zip(panels, results.activations.items(), strict=True):
             lengths, sizes = one.segments[0], one.sizes[0][MAIN]
             axes.plot(lengths, sizes, "o", ms=7, color=GUIDANCE, mew=0, alpha=0.7)
-            axes.set_title(f"{name}: r = {one.correlations(MAIN)[0]:.2f}", fontsize=10)
+            r = f"{one.correlations(MAIN)[0]:.2f}".replace("-", "−")
+            axes.set_title(f"{name}: r = {r}", fontsize=10)
             axes.set(xlim=(0, 1.08 * max(lengths)), ylim=(0, 1.08 * max(sizes)))
             axes.set_xlabel("segments of the document")
         panels[0].set_ylabel(SIZES[MAIN])
