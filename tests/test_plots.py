@@ -65,6 +65,13 @@ def test_losses_states_the_last_epoch(epochs: int) -> None:
     assert figure.axes[0].transData.transform((1, max(top, 4.5)))[1] < lowest
 
 
+def test_losses_says_where_no_guidance_was_felt() -> None:
+    none = [epoch._replace(guidance=0.0) for epoch in HISTORY]
+    figure = plots.losses(new_figure(8, 5), {"guided": HISTORY, "α = 0": none}, 4.5, "note")
+    said = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert said == [[], [], [], ["zero in every epoch"]]
+
+
 def test_long_titles_are_cut_at_a_space_or_where_there_is_none():
     assert writing.drawable("The Museum of Instruments", 17) == "The Museum of …"
     assert re.fullmatch("x{6,10}…", writing.drawable("x" * 50, 10))

@@ -76,6 +76,11 @@ def losses(
             color=style.GUIDANCE, alpha=0.85, fill=True,
         )  # fmt: skip
         style.whole_epochs(bottom)
+        if not any(epoch.guidance for epoch in history):  # an empty panel says nothing
+            bottom.text(
+                0.5, 0.5, "zero in every epoch", transform=bottom.transAxes, color=style.GREY,
+                ha="center", va="center",
+            )  # fmt: skip
         bottom.set(xlim=(0.5, last + 0.5), ylim=(0, 1.08 * largest or 1), xlabel="epoch")
         bottom.tick_params(labelleft=place % columns == 0)
         if place % columns == 0:
