@@ -459,6 +459,18 @@ def test_png_of_256_colours_is_smaller_and_keeps_the_colour_of_areas() -> None:
     assert np.abs(before - after).max() <= 90  # of noise, as far as 64 colours reach
 
 
+def test_256_colours_give_no_area_the_hue_of_another() -> None:
+    inks = np.array([to_rgb(color) for color in style.DOCUMENT_COLORS])
+    faded = (0.4 + 0.45 * np.linspace(0, 1, 60) ** 0.5)[:, None, None]
+    areas = (1 - faded * (1 - inks)).repeat(20, 0).repeat(20, 1)  # 20 × 20 pixels of each shade
+    shares = np.random.default_rng(0).random((30, 200, 1))
+    whose = np.random.default_rng(1).integers(0, 30, (30, 200))
+    edges = 1 - shares * (1 - np.concatenate((inks, inks[::-1], 0 * inks + 0.13))[whose])
+    picture = np.round(255 * np.concatenate((areas, edges))).astype(np.uint8)
+    off = np.asarray(style.few_colors(picture).convert("RGB")).astype(int) - picture
+    assert np.abs(off[:1200]).max() <= 12
+
+
 def test_along_line_shows_every_document_and_the_best_at_each_point() -> None:
     share = torch.linspace(0, 1, 5)
     ce = torch.tensor([[1, 1, 2, 4, 4], [4, 3, 1, 3, 4], [4, 4, 4, 2, 1.0]])

@@ -154,7 +154,8 @@ def few_colors(rgb: np.ndarray) -> Image.Image:
 
     Those that mean something and the most frequent, 96 in all, stay as they are, so that documents
     and areas keep their colours. Of the others, in shades and at the edges of letters, each becomes
-    the nearest of these, of 80 that leave no hue out, and of 80 that are near the most used.
+    the nearest of these, of 80 that leave no hue out, and of 80 that are near the most used; these
+    are moved to the mean of what is nearest to them, so that no area takes the hue of another.
     """
     codes = rgb.astype(np.uint32) @ np.array((1 << 16, 1 << 8, 1), np.uint32)
     counts = np.bincount(codes.ravel(), minlength=1 << 24)
@@ -164,10 +165,16 @@ def few_colors(rgb: np.ndarray) -> Image.Image:
     triples = np.stack((by_use >> 16, by_use >> 8 & 255, by_use & 255), -1).astype(np.uint8)
     palette, rare = triples[:96], triples[96:]
     if len(rare):
-        used = rare.repeat(counts[by_use[96:]].clip(max=50), axis=0)  # no shade outweighs all
+        weights = counts[by_use[96:]].clip(max=50)  # no shade outweighs all
+        used = rare.repeat(weights, axis=0)
         for method, some in (("MAXCOVERAGE", rare), ("MEDIANCUT", used)):
             found = Image.fromarray(some[None]).quantize(80, Image.Quantize[method]).getpalette()
             palette = np.concatenate((palette, np.reshape(found or [], (-1, 3))[:80]))
+        nearest = cdist(rare, palette, "sqeuclidean").argmin(1)
+        masses = np.bincount(nearest, weights, len(palette))
+        sums = [np.bincount(nearest, weights * part, len(palette)) for part in rare.T]
+        moved = (masses > 0) & (np.arange(len(palette)) >= 96)
+        palette[moved] = np.round(np.stack(sums, 1)[moved] / masses[moved, None])
     index = np.zeros(1 << 24, np.uint8)
     index[by_use] = cdist(triples, palette, "sqeuclidean").argmin(1)
     few = Image.fromarray(index[codes])
