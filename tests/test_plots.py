@@ -1,6 +1,7 @@
 import base64
 import io
 import itertools
+import math
 import re
 
 import matplotlib as mpl
@@ -292,6 +293,18 @@ def test_a_region_apart_from_its_doc_rep_has_a_small_number() -> None:
     assert [text.get_text() for text in figure.axes[0].texts].count("1") == 3
 
 
+def test_key_plane_speaks_of_contours_only_where_there_are_and_in_plain_numbers() -> None:
+    measured = plane()
+    for ce, says, lines in (
+        (torch.full((4, 7, 7), math.log(169)), "from perplexity 170 to 170.", False),
+        (torch.linspace(0.5, 7.2, 49).reshape(7, 7).expand(4, 7, 7), "1,300 to 1.6.", True),
+    ):
+        figure = plots.key_plane(new_figure(9, 6.6), measured._replace(ce=ce), list("abcd"), "note")
+        note = " ".join(figure.texts[-1].get_text().split())
+        assert says in note
+        assert ("Lines join points" in note) == lines
+
+
 def test_key_plane_title_counts_documents_recalled_best_at_their_doc_rep() -> None:
     measured = plane()
     ce = torch.full((4, 7, 7), 3.0)
@@ -484,6 +497,13 @@ def test_along_line_shows_every_document_and_the_best_at_each_point() -> None:
     assert [text.get_text() for text in strip.texts] == ["1", "2", "3"]
     flips = [line.get_xdata()[0] for line in curves.lines[3:]]
     assert flips == pytest.approx([0.375, 0.625])
+    assert "Dashed" in figure.texts[-1].get_text()
+
+
+def test_along_line_speaks_of_no_dashed_line_where_there_is_none() -> None:
+    line = Line(torch.linspace(0, 1, 3), torch.tensor([[2, 2, 2], [1, 1, 1], [3, 3, 2.5]]))
+    figure = plots.along_line(new_figure(8, 5), line, list("abc"), (0, 2), "note")
+    assert figure.texts[-1].get_text() == "note"
 
 
 def test_continuity_draws_the_bound_only_if_known() -> None:

@@ -71,7 +71,7 @@ def along_line(
         figure,
         f"From {first} to {second}, "
         f"{'one document is' if met == 1 else f'{met} documents are'} recalled best",
-        f"Dashed: the document recalled best changes. {note}",
+        f"{'Dashed: the document recalled best changes. ' if met > 1 else ''}{note}",
     )
     return figure
 

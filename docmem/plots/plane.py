@@ -134,8 +134,10 @@ def value_at(plane: KeyPlane, values: np.ndarray, index: int) -> Any:
     return values[up, across]
 
 
-def outlines(axes: Axes, plane: KeyPlane) -> None:
+def outlines(axes: Axes, plane: KeyPlane) -> bool:
     """White lines between the regions of two documents, and contours of the lowest perplexity.
+
+    Returns whether there are contours: no level may lie between the highest and the lowest.
 
     The contours are those of the document recalled best, thin, with their numbers on them. They
     and the white lines show without any colour where regions end and where they are deep.
@@ -155,6 +157,7 @@ def outlines(axes: Axes, plane: KeyPlane) -> None:
         numbers = axes.clabel(lines, fmt="%g", fontsize=7.5, inline_spacing=2, manual=spots)
         for number in numbers:  # dark, also on dark regions
             number.set_path_effects([withStroke(linewidth=1.6, foreground="#FFFFFFB0")])
+    return len(levels) > 0
 
 
 def number_spots(
@@ -235,14 +238,15 @@ def key_plane(figure: Figure, plane: KeyPlane, titles: Sequence[str], note: str)
     best = drawn.perplexity.min(0).values.numpy()
     if n_docs <= FEW:
         plane_map(axes, territories(drawn, n_docs, banded=True), float(plane.axis[-1]))
-        outlines(axes, drawn)
+        contours = outlines(axes, drawn)
+        highest, lowest = (f"{float(f'{end:.2g}'):,.10g}" for end in (best.max(), best.min()))
         named, apart = list(range(n_docs)), islands(drawn)
         for index, (across, up) in apart:
             style.badge(axes, across, up, index, n_docs=40)
         note = (
             "Each point is a DocRep, its colour the document recalled best there, deeper where "
-            f"better: from perplexity {best.max():.2g} to {best.min():.2g}. Lines join points of "
-            "equal perplexity. "
+            f"better: from perplexity {highest} to {lowest}. "
+            f"{'Lines join points of equal perplexity. ' if contours else ''}"
             f"{'Small numbers: regions apart from the document’s DocRep. ' if apart else ''}{note}"
         )
     else:
