@@ -29,6 +29,7 @@ from docmem.explore._pictures import (
 )
 from docmem.lm.forward import forward_inputs
 from docmem.lm.loading import LanguageModel
+from docmem.plots import writing
 from docmem.plots.style import new_figure, png_bytes
 from docmem.training.run import Run
 
@@ -193,3 +194,20 @@ def test_pictures_of_sixty_documents_say_how_many_bars_they_leave_out() -> None:
     figure = plane_reading(new_figure(11, 6.6), few, titles[:3], reading, (0, 0), 1.0, "", range(3))
     assert len(figure.axes[1].patches) == 3
     assert "not shown" not in figure.texts[-1].get_text()
+
+
+def test_pictures_number_a_document_whose_letters_no_font_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(writing, "FONTS", ["DejaVu Sans"])
+    monkeypatch.setattr(writing, "SAID", {"Noto Sans CJK SC"})
+    plane, reading = many(3)
+    reading = reading._replace(ce=torch.tensor([3.0, 2.0, 4.0]).log())
+    titles, place = ["one", "雨中的花园", "three"], (0, 0)
+    figures = [
+        plane_reading(new_figure(11, 6.6), plane, titles, reading, place, 1.0, "", range(3)),
+        explanation(new_figure(11, 5.6), Explanation("a text", [3.0, 2.0, 4.0], 6, None), titles),
+    ]
+    for bars, figure in zip((figures[0].axes[1], figures[1].axes[0]), figures, strict=True):
+        assert "2.00  document 2" in [text.get_text() for text in bars.texts]
+        assert figure.get_suptitle().strip().endswith("document 2")

@@ -15,7 +15,7 @@ from docmem.evaluation.plane import KeyPlane
 from docmem.evaluation.search import Search
 from docmem.plots import style
 from docmem.plots.plane import name_axes, plane_map, territories
-from docmem.plots.writing import drawable
+from docmem.plots.writing import drawable, shortened
 
 MOST_BARS = 12
 
@@ -82,16 +82,22 @@ def _bars(
     axes.set_yticks(range(len(shown)), [" " * 6] * len(shown))  # room for the badges
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    for row, index in enumerate(shown):
+    names = shortened({documents[index]: titles[index] for index in shown}, 40)
+    for row, (index, name) in enumerate(zip(shown, names, strict=True)):
         across = axes.get_yaxis_transform()
         style.badge(axes, -0.045, row, documents[index], transform=across, clip_on=False)
         axes.annotate(
-            f"{values[index]:,.2f}  {drawable(titles[index], 40)}",
+            f"{values[index]:,.2f}  {name}",
             (start, row - 0.2), (0, 2), textcoords="offset points", fontsize=8, va="bottom",
             fontweight="bold" if values[index] == min(values) else "normal",
         )  # fmt: skip
     hidden = len(titles) - len(shown)
     return f" {hidden} documents with higher values are not shown." if hidden else ""
+
+
+def _named(index: int, title: str) -> str:
+    """A document in a headline: its title, or "document 3" where no font has its letters."""
+    return shortened({index: title}, 150)[0]
 
 
 def _draw_point(axes: Axes, x: float, y: float) -> None:
@@ -149,13 +155,15 @@ def plane_reading(
     text.axis("off")
     text.text(0, 0.9, textwrap.fill(drawable(written), 125), va="top", style="italic", fontsize=9.5)
     name_axes(axes, plane)
-    what = "DocRep"
+    what, nearest = "DocRep", reading.nearest
     if plane.away is not None:  # a point is no whole DocRep
         own = plane.document_at(point)
-        what = "Point of the plane" if own is None else f"The DocRep of {titles[own]}, shown at"
+        what = "Point of the plane"
+        if own is not None:
+            what = f"The DocRep of {_named(documents[own], titles[own])}, shown at"
     style.headline(
         figure,
-        f"Recalled best here: {titles[reading.nearest]}",
+        f"Recalled best here: {_named(documents[nearest], titles[nearest])}",
         f"{what} ({point[0]:.2f}, {point[1]:.2f}). Perplexity of each document there, "
         f"{'measured' if reading.measured else 'interpolated in the map'}.{rest}",
     )
@@ -179,7 +187,7 @@ def explanation(figure: Figure, found: Explanation, titles: list[str]) -> Figure
         _draw_text_map(maps[0], found.search)
     style.headline(
         figure,
-        f"The text is most likely under {titles[found.best]}"
+        f"The text is most likely under {_named(found.best, titles[found.best])}"
         if found.ce[found.best] < found.base
         else "The text is most likely by the base LM",
         f"“{drawable(found.text, 150)}”{rest}",
