@@ -40,6 +40,7 @@ NAMES: dict[Any, str] = {
     bool: "True or False", int: "a whole number", float: "a number", str: "a string",
     Path: "a path", os.PathLike: "a path", types.NoneType: "None", Callable: "a function",
 }  # fmt: skip
+CALLED = {"ndarray": "an array", "Tensor": "a tensor", "_AllEntries": "docmem.ALL_ENTRIES"}
 SOURCES = {
     "Document": "docmem.Document(title, text)",
     "DocumentMemory": "run.load_memory()",
@@ -188,8 +189,8 @@ def _words(kind: Any) -> str:
         return f"a tensor of {numbers} numbers, of shape ({kind.dim_str.strip()})"
     if getattr(kind, "_is_protocol", False):
         return f"an object with {' and '.join(one for one in vars(kind) if one[0] != '_')}"
-    source = SOURCES.get(kind.__name__)
-    return f"a {kind.__name__}" + (f" (from {source})" if source else "")
+    source, called = SOURCES.get(kind.__name__), CALLED.get(kind.__name__, f"a {kind.__name__}")
+    return called + (f" (from {source})" if source else "")
 
 
 def _shown(value: object) -> str:
@@ -371,8 +372,7 @@ def check_index(name: str, index: int, count: int, otherwise: str) -> int:
     """The index from 0 of one of `count` things, given from either end; raises if out of range."""
     check_type(name, index, int)
     if not -count <= index < count:
-        ends = f"0 to {count - 1}, or -{count} to -1 counted from the end."
-        raise DocmemError(f"{otherwise} {ends}")
+        raise DocmemError(f"{otherwise} 0 to {count - 1}, or -{count} to -1 counted from the end.")
     return int(index) % count
 
 

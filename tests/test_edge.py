@@ -523,6 +523,7 @@ generate_texts(lm.model, lm.tokenizer, "The", 0) | rows is 0
 generate_texts(lm.model, lm.tokenizer, "The", -1) | rows is -1
 generate(hooked, "The") | 'prompt'
 generate(hooked, lm.tokenizer, "") | prompt is empty
+generate(hooked, lm.tokenizer, "The", 0.5) | a tensor or, an array or, docmem.ALL
 generate(hooked, lm.tokenizer, None) | prompt
 generate(hooked, lm.tokenizer, 5) | prompt
 generate(hooked, lm.tokenizer, b"The") | prompt

@@ -289,9 +289,12 @@ def test_nothing_is_measured_through_a_memory_that_is_attached(lm, memory, measu
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, pickle.dumps])
 def test_an_lm_with_a_memory_in_it_is_not_copied(lm, memory: DocumentMemory, copied):
-    with attach(lm.model, memory) as hooked, pytest.raises(DocmemError, match="before you copy it"):
+    told = "cannot be copied: leave its `with`"
+    with attach(lm.model, memory) as hooked, pytest.raises(DocmemError, match=told):
         copied(hooked.model)
     copied(lm.model)
+    with pytest.raises(DocmemError, match=told):
+        copied(hooked)
 
 
 def test_a_memory_may_change_its_number_format_under_a_document(lm, memory: DocumentMemory, batch):

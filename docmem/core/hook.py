@@ -69,7 +69,7 @@ class Hooked:
         self._handle = self.doc_rep = None
 
     def __reduce_ex__(self, _: Any) -> Any:
-        raise DocmemError("A memory is attached to this LM: leave its `with` before you copy it.")
+        raise DocmemError("What attach gives cannot be copied: leave its `with`, then copy the LM.")
 
     @property
     def model(self) -> Any:
