@@ -234,3 +234,11 @@ def test_command_says_what_it_is_and_whose(
     assert "SmolLM2-135M-Instruct by Hugging Face" in said
     assert "licence Apache-2.0; from llm-toy==1.0" in said
     assert subprocess.run(["test", "-d", str(tmp_path / "lms" / NAME)]).returncode == 0
+
+
+def test_the_command_takes_every_name_there_is_a_package_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["fetch", "--help"])
+    assert f"{{{','.join(PACKAGES)}}}" in capsys.readouterr().out

