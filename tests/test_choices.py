@@ -28,8 +28,11 @@ def test_every_negative_draws_its_own() -> None:
 
 
 def test_every_form_of_the_guidance_term_has_its_own_value() -> None:
-    ces = torch.tensor(6.0), torch.tensor(4.2)
-    terms = {form: guidance_term(*ces, form=form).item() for form in get_args(LossForm)}
+    own, near_tau = torch.tensor(6.0), (torch.tensor(4.2), torch.tensor(4.7))
+    terms = {
+        form: tuple(guidance_term(own, one, form=form).item() for one in near_tau)
+        for form in get_args(LossForm)
+    }
     assert len({*terms.values()}) == len(terms), f"{terms}: {ADDING}"
 
 

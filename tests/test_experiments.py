@@ -203,7 +203,9 @@ STORED = [
 def test_stored_results_were_measured_by_this_code() -> None:
     for name, label in (case.values for case in STORED):
         found = runner.load_results(name, runner.FOLDERS[label])
-        assert found.code == code_digest(name), f"measured by other code: {label}, {name}"
+        assert found.code == code_digest(name), (
+            f"measured by other code: {label}, {name}; docs/adding.md says what to do"
+        )
 
 
 @pytest.mark.parametrize(("name", "label"), STORED)
@@ -239,7 +241,8 @@ def test_stored_results_have_a_figure_and_claims(name: str, label: str) -> None:
 
 def test_the_page_of_claims_is_of_the_stored_results() -> None:
     """`make figures` writes it."""
-    assert redraw.CLAIMS.read_text(encoding="utf-8") == runner.claims_page()
+    same = redraw.CLAIMS.read_text(encoding="utf-8") == runner.claims_page()
+    assert same, "docs/claims.md is of other results or experiments: make figures"
 
 
 def test_redraw_writes_figures_and_claims(
