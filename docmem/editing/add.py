@@ -44,7 +44,8 @@ def add(
     One step pairs a batch of the new document with one that is kept; an epoch reads every kept one.
 
     Args:
-        cache: the documents that `memory` was trained on, in its order, then the new one.
+        cache: the documents that `memory` was trained on, in its order, then the new one:
+            `cache_hidden_states(lm, [*run.documents, new], run.config)`.
         memory: left as it is; the copy lies on the same device.
         title: the new document's; None for a memory without titles.
         epochs: passes over the kept documents.
