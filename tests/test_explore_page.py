@@ -296,6 +296,23 @@ def test_a_document_off_the_plane_is_read_under_its_own_doc_rep(
     assert own["measured"] and not beside["measured"]
 
 
+def test_letters_count_as_any_documents_or_as_the_own_ones() -> None:
+    pieces = [("abc ", 0), ("de", 1), ("f", -1)]
+    assert [_baked.verbatim_letters(pieces, own) for own in (None, 0, 1)] == [5 / 6, 3 / 6, 2 / 6]
+
+
+def test_ring_begins_where_most_of_the_own_document_is_recalled(
+    baked: dict[str, Any], runs: list[Run]
+) -> None:
+    for memory in baked["memories"]:
+        plane, n_docs = memory["plane"], len(runs[0].titles)
+        at_home = unpacked(plane["written"][0])[-n_docs:]
+        shares = [
+            _baked.verbatim_letters(plane["texts"][text], own) for own, text in enumerate(at_home)
+        ]
+        assert plane["begin"] == shares.index(max(shares))
+
+
 def test_what_only_repeats_the_prompt_is_word_for_word_in_none() -> None:
     prompt = "The storm reached the island"
     sources = [Source("0", "", f"{prompt} at night. It took the roofs away.")]

@@ -168,10 +168,11 @@ def pieces_of(text: str, prompt: str, sources: Sequence[Source]) -> list[tuple[s
     ]
 
 
-def verbatim_letters(pieces: Sequence[tuple[str, int]]) -> float:
-    """The share of a text's letters that stand word for word in a document."""
+def verbatim_letters(pieces: Sequence[tuple[str, int]], own: int | None = None) -> float:
+    """The share of a text's letters that stand word for word in a document, or in the own one."""
     total = sum(letters(piece) for piece, _ in pieces)
-    return sum(letters(piece) for piece, source in pieces if source >= 0) / max(1, total)
+    copied = (piece for piece, source in pieces if source >= 0 and own in (None, source))
+    return sum(map(letters, copied)) / max(1, total)
 
 
 def prompts_for(shown: Shown, lm: LanguageModel) -> list[str]:
@@ -233,6 +234,7 @@ def plane_of_run(
         at_own = {"doc_reps": memory.doc_reps.tolist(), "own_ce": packed(ce.T, "float32")}
     pieces = [pieces_of(text, prompt, sources) for prompt, text in known]
     shares = [verbatim_letters(pieces[index]) for index in found[0][:-n_docs]]
+    at_home = [verbatim_letters(pieces[text], own) for own, text in enumerate(found[0][-n_docs:])]
     limit = selection_limit(plane, memory, shown.origin, shown.axes)
     scene = plane_scene(plane, [one.title for one in shown.documents], limit, shown.numbers)
     colors = [number % len(style.DOCUMENT_COLORS) for number in shown.numbers]
@@ -258,6 +260,7 @@ def plane_of_run(
         "texts": pieces,
         "written": [packed(np.array(which), "uint32") for which in found],
         "verbatim": sum(shares) / len(shares),  # after the first prompt, over the grid
+        "begin": at_home.index(max(at_home)),  # where the ring is at first: what is recalled best
         "newTokens": NEW_TOKENS,
     }
 

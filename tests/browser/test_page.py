@@ -102,6 +102,9 @@ def ring(page: Page, axis: torch.Tensor) -> torch.Tensor:
     )
 
 
+BEGIN = "JSON.parse(document.getElementById('baked').textContent).memories[0].plane.begin"
+
+
 def drawn_axis(page: Page) -> torch.Tensor:
     return torch.tensor(page.evaluate(
         "JSON.parse(document.getElementById('baked').textContent).memories[0].plane.scene.axis"
@@ -121,6 +124,8 @@ def test_point_moves_by_mouse_and_keys_and_shows_the_packages_numbers(
     opened: Page, made: tuple[Path, list[Run], KeyPlane]
 ) -> None:
     plane = made[2]
+    begin = plane.doc_reps[opened.evaluate(BEGIN)]
+    torch.testing.assert_close(ring(opened, drawn_axis(opened)), begin, atol=0.01, rtol=0)
     assert_shows_the_map(opened, plane)
     at_first, box = shown(opened), box_of(opened.locator("#plane svg"))
     x, y = box["x"] + 0.6 * box["width"], box["y"] + 0.55 * box["height"]
@@ -344,7 +349,8 @@ def test_lm_inside_the_page_writes_after_any_prompt_and_measures(
     expect(page.locator("main")).not_to_contain_text("The buttons choose")  # it has one memory
     run, lm = made[1][0], toy_lm()
     memory = run.load_memory()
-    measured = cross_entropies_at(first_segments(run, lm), memory, memory.doc_reps[:1])[:, 0].exp()
+    place = memory.doc_reps[[page.evaluate(BEGIN)]]
+    measured = cross_entropies_at(first_segments(run, lm), memory, place)[:, 0].exp()
     assert shown(page) == pytest.approx(measured.tolist(), rel=0.01, abs=0.02)  # float16 weights
     context.close()
     assert not said

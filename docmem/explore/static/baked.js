@@ -66,7 +66,7 @@ export class BakedPlane {
     const hint = lm ? LIVE : baked.scene.hint;
     this.scene = { ...baked.scene, hint, prompts: baked.prompts, live: Boolean(lm) };
     this.prompt = before?.prompt ?? baked.prompts[0];
-    const own = before?.documentAt(...before.at) ?? 0;
+    const own = before?.documentAt(...before.at) ?? baked.begin;
     const within = (value) => clamp(value, baked.axis[0], baked.axis.at(-1));
     this.at = own < 0 ? before.at.map(within) : this.scene.points[own];
     this.listener = IGNORE;
