@@ -24,7 +24,7 @@ from docmem.experiments.studies import activation
 from docmem.plots import style, writing
 from docmem.plots.plane import contour_levels, islands, number_spots, outlines, smooth
 from docmem.plots.style import new_figure
-from docmem.plots.wells import VIEW, pole, rounded
+from docmem.plots.wells import VIEW, in_powers, pole, rounded
 from docmem.training.history import Epoch
 from docmem.training.selection import Snapshots
 
@@ -370,6 +370,19 @@ def test_key_plane_contours_stand_where_the_depth_of_colour_changes() -> None:
     assert {"2", "5", "10"} <= names
     numbers = [text.get_position() for text in figure.axes[0].texts if text.get_fontsize() == 7.5]
     assert numbers and np.abs(numbers).max() < 0.9  # not where they would be cut
+
+
+def test_wells_of_millions_are_labelled_in_powers_of_ten() -> None:
+    assert [*map(in_powers, (1, 1e3, 2e6, 1.25e7))] == ["10⁰", "10³", "2 · 10⁶", "1.25 · 10⁷"]
+    for highest, label in ((1e5, "100,000"), (1e7, "10⁶")):
+        measured = plane()
+        grown = measured.ce * math.log(2 * highest) / measured.ce.max()
+        figure = plots.perplexity_wells(
+            new_figure(11, 7.4), measured._replace(ce=grown), list("abcd"), [0, 3], "n"
+        )
+        (surface,) = (axes for axes in figure.axes if axes.name == "3d")
+        assert label in [one.get_text() for one in surface.get_zticklabels()]
+        assert surface.get_zlabel() == "perplexity"
 
 
 def test_perplexity_wells_draws_the_measured_perplexities() -> None:

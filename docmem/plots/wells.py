@@ -1,5 +1,6 @@
 """Perplexity over the DocRep plane as a landscape: a well at each document's DocRep."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -133,17 +134,25 @@ def draw_wells(
     for axis in (surface.xaxis, surface.yaxis):
         axis.set_major_locator(MaxNLocator(3, steps=(1, 2, 5, 10)))
     leads = (1, 2, 5) if rise < 3.5 else (1,)  # more would lie on top of each other
-    round_numbers = [lead * 10**power for power in range(7) for lead in leads]
+    round_numbers = [lead * 10**power for power in range(16) for lead in leads]
     marks = [mark for mark in round_numbers if limits[0] <= mark <= limits[1]]
     if len(marks) < 2:
         marks = [*MaxNLocator(4, steps=(1, 2, 5, 10)).tick_values(*limits)[1:-1]]
     labels = [f"{mark:,.12g}" for mark in marks]
+    if max(map(len, labels)) > len("100,000"):  # there is no room for more
+        labels = [*map(in_powers, marks)]
     surface.set_zticks(np.log10(marks), labels)
-    if max(map(len, labels)) > len("100,000"):  # no room; the bar beside it says what they are
-        surface.set_zlabel("")
     for axis in (surface.xaxis, surface.yaxis, surface.zaxis):
         axis.pane.set_facecolor("white")
         axis._axinfo["grid"]["color"] = "#E4E4E4"
+
+
+def in_powers(mark: float) -> str:
+    """A number of one or more in powers of ten: 10⁶, 2 · 10⁶."""
+    power = math.floor(math.log10(mark))
+    ten = "10" + str(power).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    lead = f"{mark / 10**power:.3g}"
+    return ten if lead == "1" else f"{lead} · {ten}"
 
 
 def pole(
