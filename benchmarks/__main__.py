@@ -34,6 +34,7 @@ from benchmarks.report import render
 from benchmarks.scale import scale_page
 from benchmarks.shapes import build_lm, encyclopedia, settings
 from docmem.core.files import write_json, write_text
+from docmem.experiments.rivals_rates import Tried
 from docmem.lm.bfloat16 import fast_dtype
 from docmem.lm.loading import LanguageModel
 from docmem.training.config import DType, preset
@@ -113,15 +114,17 @@ class Bench:
 
     def rates(self) -> list[Outcome]:
         """Each LoRA at each of its rates, from a seed that the leaderboard does not use."""
-        rows, tried = {row.name: row for row in self.rows}, []
-        for name, setting, rates in RATES:
-            optimizer = "adamw" if setting == "lr" else "muon"
-            for rate in rates:
-                changes = {"optimizer": optimizer, setting: rate}
-                called = f"{name}, {optimizer} at {rate}"
-                tried.append(
-                    replace(rows[name], name=called, changes=changes, seeds=(SEARCH_SEED,))
-                )
+        rows = {row.name: row for row in self.rows}
+        tried = [
+            replace(
+                rows[name],
+                name=f"{name}, {optimizer} at {rate}",
+                changes=Tried(optimizer, rate).settings,
+                seeds=(SEARCH_SEED,),
+            )
+            for name, optimizer, rates in RATES
+            for rate in rates
+        ]
         return train_rows(self.lm, self.documents, tried)
 
     def profile(self) -> Numbers:

@@ -58,9 +58,9 @@ ROWS: tuple[Row, ...] = (
 BEFORE, NOW, RELU, ONE_LORA, LORA_EACH = (ROWS[i].name for i in (0, 4, 5, 6, 7))
 ORIGINAL = "the original procedure"
 RATES: tuple[tuple[str, str, tuple[float, ...]], ...] = (
-    (ONE_LORA, "lr", (2e-3, 5e-3, 1e-2, 2e-2)),
-    (ONE_LORA, "muon_lr", (5e-3, 1e-2, 2e-2)),
-    (LORA_EACH, "lr", (1e-2, 2e-2, 4e-2)),  # of a rank too low for Muon
+    (ONE_LORA, "adamw", (2e-3, 5e-3, 1e-2, 2e-2)),
+    (ONE_LORA, "muon", (5e-3, 1e-2, 2e-2)),
+    (LORA_EACH, "adamw", (1e-2, 2e-2, 4e-2)),  # of a rank too low for Muon
 )
 """Rates of AdamW and of Muon that the part `rates` tries; `ROWS` has the best of them."""
 
