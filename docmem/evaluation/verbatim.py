@@ -61,9 +61,10 @@ def verbatim(text: str, source: str, least: Count = 4) -> list[Span]:
 def new_spans(text: str, source: str, prompt: str) -> list[Span]:
     """The same for what was written after a prompt; parts that only repeat it do not count."""
     return [
-        span for span in verbatim(text, source)
-        if (part := text[slice(*span)]) and verbatim(part, prompt) != [(0, len(part))]
-    ]  # fmt: skip
+        Span(start, end)
+        for start, end in verbatim(text, source)
+        if verbatim(text[start:end], prompt) != [(0, end - start)]
+    ]
 
 
 def letters(text: str) -> int:
