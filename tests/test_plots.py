@@ -229,8 +229,8 @@ def test_wells_of_few_documents_leave_the_surface_its_room(count: int) -> None:
 
 def test_titles_with_markup_are_drawn_as_written() -> None:
     title = "$x_1$ <b> _ 100% あ\t\\n"
-    shown = style.drawable(title)
-    assert style.drawable(shown) == shown
+    shown = writing.drawable(title)
+    assert writing.drawable(shown) == shown
     images = []
     for text, options in ((shown, {}), ("$x_1$ <b> _ 100% □ \\n", {"parse_math": False})):
         figure = new_figure(4, 1, dpi=60)

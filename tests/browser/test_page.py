@@ -102,13 +102,12 @@ def ring(page: Page, axis: torch.Tensor) -> torch.Tensor:
     )
 
 
-BEGIN = "JSON.parse(document.getElementById('baked').textContent).memories[0].plane.begin"
+PLANE = "JSON.parse(document.getElementById('baked').textContent).memories[0].plane"
+BEGIN = f"{PLANE}.begin"
 
 
 def drawn_axis(page: Page) -> torch.Tensor:
-    return torch.tensor(page.evaluate(
-        "JSON.parse(document.getElementById('baked').textContent).memories[0].plane.scene.axis"
-    ))  # fmt: skip
+    return torch.tensor(page.evaluate(f"{PLANE}.scene.axis"))
 
 
 def assert_shows_the_map(page: Page, plane: KeyPlane) -> None:
@@ -154,9 +153,7 @@ def test_walk_ends_on_a_document_with_its_text(
     expect(opened.get_by_role("button", name="▶ Walk")).to_be_visible(timeout=10_000)
     place = ring(opened, drawn_axis(opened))
     torch.testing.assert_close(place, made[2].doc_reps[2], atol=0.01, rtol=0)
-    prepared = opened.evaluate(
-        "JSON.parse(document.getElementById('baked').textContent).memories[0].plane"
-    )
+    prepared = opened.evaluate(PLANE)
     which = np.frombuffer(base64.b64decode(prepared["written"][0]["data"]), np.uint32)
     text = prepared["prompts"][0] + "".join(words for words, _ in prepared["texts"][which[25 + 2]])
     assert opened.locator(".docmem-plane__text").inner_text().split() == text.split()
