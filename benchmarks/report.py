@@ -27,9 +27,9 @@ NOTE = f"""\
 The goal: own cross entropy ≤ {board.OWN}, other ≥ {board.OTHER} nats per token, and all documents
 recognised; for a LoRA, the own one alone. Medians over the seeds; of pairs and margins, the worst.
 The original's seconds are those of an epoch, times the epochs that version 0.1's settings take.
-A row of one seed shows one order of adding the parts, not the effect of each: for that, at equal
-epochs and over five seeds, see the experiment `procedure` ([claims.md](../docs/claims.md)).
-One seed can also end otherwise on another processor: compare the rows with those below.
+The rows show one order of adding the parts, not the effect of each: for that, at equal epochs, see
+the experiment `procedure` ([claims.md](../docs/claims.md)). One seed can end otherwise on another
+processor: compare the rows with those below.
 
 Tried, did not help:
 
@@ -197,7 +197,8 @@ def render(results: Numbers) -> str:
         n = stored["numbers"]
         if isinstance(n, list):
             n = [Outcome(**one) if "row" in one else Comparison(**one) for one in n]
-        parts[name] = n
+        board_of = name.replace("seeds", "leaderboard")  # that part adds seeds to its rows
+        parts[board_of] = parts[board_of] + n if board_of in parts else n
     compared = [c for part in ("epochs", "gpu") for c in parts.get(part, [])]
     profile, memory = parts.get("profile"), parts.get("memory", {"bytes": {}})
     took = {**profile["seconds"], "in all": profile["wall"]} if profile else {}

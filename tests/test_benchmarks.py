@@ -8,6 +8,7 @@ import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -193,6 +194,21 @@ def outcome(row: str, seconds: float, epochs: int, reached: bool = True) -> Outc
     return Outcome(row, 1, 10, 0.0, [seconds] * epochs, own, reached, 4.0, 0.9, 0.4)
 
 
+def stored(outcomes: list[Outcome]) -> dict[str, Any]:
+    numbers = [dataclasses.asdict(one) for one in outcomes]
+    return {"numbers": numbers, "machine": {}, "date": "2026-01-01"}
+
+
+def test_further_seeds_join_their_row():
+    first, more = outcome(board.NOW, 1.0, 10), [outcome(board.NOW, 3.0, n) for n in (10, 20)]
+    parts = {BOARD: stored([first]), BOARD.replace("leaderboard", "seeds"): stored(more)}
+    rows = [line for line in render(parts).splitlines() if line.startswith(f"| {board.NOW} ")]
+    assert len(rows) == 1
+    assert [cell.strip() for cell in rows[0].split("|")][2:5] == [
+        *("30.0", "10.0 – 60.0", "3 of 3 seeds")
+    ]
+
+
 def test_leaderboard_shows_medians_and_rows_that_fell_short():
     outcomes = [
         outcome(board.ORIGINAL, 4.0, 90),
@@ -200,8 +216,7 @@ def test_leaderboard_shows_medians_and_rows_that_fell_short():
         outcome("+ Muon", 1.0, 40, reached=False),
         outcome(board.ONE_LORA, 1.0, 10),
     ]
-    numbers = [dataclasses.asdict(one) for one in outcomes]
-    page = render({BOARD: {"numbers": numbers, "machine": {}, "date": "2026-01-01"}})
+    page = render({BOARD: stored(outcomes)})
     rows = [line.strip("| ").split("|") for line in page.splitlines()]
     cells = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
     assert cells[board.NOW] == [
