@@ -15,6 +15,7 @@ gc.disable()  # what is imported stays: to look for garbage in it takes a quarte
 PROJECT = Path(__file__).parent.parent
 # What tests may write in the project: bytecode and caches; screenshots of tests/browser.
 ALLOWED = ("__pycache__", "_cache", "outputs/browser")
+OUTPUTS = str(PROJECT / "outputs")  # the folder itself, which may have to be made for these
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 # Audited events that make or move a file or folder, and which of their arguments names it.
 MAKES = {"open": 0, "os.mkdir": 0, "os.rename": 1, "os.symlink": 1, "os.link": 1}
@@ -28,9 +29,8 @@ def note_writing(event: str, arguments: tuple[Any, ...]) -> None:
     path = arguments[MAKES[event]]
     if isinstance(path, (str, bytes, os.PathLike)):
         absolute = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - Path.resolve follows links
-        if absolute.startswith(f"{PROJECT}{os.sep}") and not any(
-            allowed in absolute for allowed in ALLOWED
-        ):
+        inside = absolute.startswith(f"{PROJECT}{os.sep}")
+        if inside and absolute != OUTPUTS and not any(one in absolute for one in ALLOWED):
             written_in_project.append(absolute)
 
 

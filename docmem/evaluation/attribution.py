@@ -38,9 +38,9 @@ def attribute(
         DocmemError: if the text is blank, shorter than two tokens or longer than the LM's context,
             or the memory is of another LM or layer.
     """
-    batch = lm.tokenize([text])
     if not text.strip():
         raise DocmemError("The text is empty; give a sentence or more.")
+    batch = lm.tokenize([text])
     if batch.input_ids.shape[1] < 2:
         raise DocmemError(
             "A text of one token says too little to point to a document; give a sentence or more."
