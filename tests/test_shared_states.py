@@ -9,10 +9,12 @@ import torch
 from toys import DOCUMENTS, quick_config, raising, toy_lm
 
 from docmem.errors import DocmemError
+from docmem.evaluation.cached import measure
 from docmem.lm import shared_states
 from docmem.lm.hidden_states import HiddenStateCache, cache_hidden_states
 from docmem.lm.shared_states import SharedStates
 from docmem.training.config import TrainConfig
+from docmem.training.run import Run
 from docmem.training.train import train
 
 
@@ -105,6 +107,19 @@ def test_training_with_shared_states_ends_with_the_same_weights(
         found.append(run.load_memory().state_dict())
     for other in found[1:]:
         assert all(torch.equal(other[name], found[0][name]) for name in other)
+
+
+def test_what_is_measured_after_a_training_finds_its_states(
+    shared: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm = toy_lm()
+    run = train(replace(shared, num_epochs=1), lm=lm, documents=DOCUMENTS, progress=False)
+    counted = reads(monkeypatch)
+    measured = measure(run, lm)
+    assert not counted
+    monkeypatch.undo()
+    (run.path / "measured" / "recall.safetensors").unlink()
+    assert torch.equal(measure(Run.open(run.path), lm).recognition.ce, measured.recognition.ce)
 
 
 def test_folder_stays_within_its_budget(

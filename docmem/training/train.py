@@ -112,6 +112,7 @@ def train(
         chosen = None if doc_reps is None else memory.doc_reps
         tqdm.write(what_is_read(documents, told, config, cache.batches, named, chosen))
     run = run or Run(folder, description)
+    run.config = replace(run.config, states_dir=config.states_dir)  # for what measures it next
     watcher = on_epoch if main_process() else None
     with ExitStack() as held, frozen(lm.model), stop_after_epoch() as stop:
         processes.alone(held.enter_context, locked(run.path))
