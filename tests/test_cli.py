@@ -259,6 +259,7 @@ def test_figures_command_writes_figures_and_results(
     assert "after the last block, negative: another document's DocRep" in page
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_early_ends_the_command_in_silence(tmp_path: Path):
     code = "import sys; from docmem.cli.main import main; sys.exit(main(['train', '--help']))"
     with subprocess.Popen(
@@ -272,6 +273,7 @@ def test_a_reader_that_stops_early_ends_the_command_in_silence(tmp_path: Path):
 HELP = "import sys; from docmem.cli.main import main; sys.exit(main(['runs', sys.argv[1]]))"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
 def test_output_that_cannot_be_written_is_a_sentence(run_folder: Path) -> None:
     with Path("/dev/full").open("w") as full:

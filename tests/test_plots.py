@@ -571,6 +571,7 @@ def test_published_curves_match_the_records() -> None:
     assert names == [*(f"paper: {run.name}" for run in RUNS[:2]), "here: mine"]
 
 
+@pytest.mark.slow
 def test_documents_off_the_plane_are_said_to_be() -> None:
     flat = plane()
     for measured, label in (

@@ -47,6 +47,7 @@ def test_a_run_whose_doc_reps_span_no_plane_has_all_figures_but_the_maps(
         assert drawn(run, tmp_path / "again", lm) == there - {"memory_selection_tanh.gif"}
 
 
+@pytest.mark.slow
 def test_a_single_document_has_dashes_where_there_is_no_other(
     config: TrainConfig, lm: LanguageModel, tmp_path: Path
 ):
@@ -108,6 +109,7 @@ def test_a_text_beyond_the_context_is_said_once(
     assert "longer than the specified maximum" not in said
 
 
+@pytest.mark.slow
 def test_documents_of_two_words_can_be_drawn(
     config: TrainConfig, lm: LanguageModel, tmp_path: Path
 ):

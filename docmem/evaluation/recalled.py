@@ -124,6 +124,7 @@ class Comparison(tuple[Recalled, ...]):
         if not sources:
             sources = [Source(first.document.title, MARK, first.document.text)]
         cell = "padding:9px 10px;vertical-align:top;border-top:1px solid #dddddd;text-align:left"
+        cell += ";overflow-wrap:anywhere"  # an LM may write a word that is wider than its column
         head = f'<th scope="col" style="{cell};border-top:0;font-weight:600;color:{GREY}'
         rows = "".join(
             f'<tr style="background:#ffffff"><th scope="row" style="{cell}">'
