@@ -31,7 +31,9 @@ from docmem.experiments.provenance import Made, code_digest, made_now
 from docmem.plots.style import png_bytes, show
 from docmem.training.description import LIBRARIES, description_digest, to_dict, version_of
 
-ASSETS = Path(__file__).parents[1] / "assets" / "experiments"
+ASSETS = Path(__file__).parents[1] / "assets"
+HEAD = ASSETS / "claims.md"
+"""What the page of claims says of them all, with numbers to be filled in."""
 SETS = {
     "tiny": "embedded LM",
     "tiny-paper": "embedded LM, trained as the paper does",
@@ -39,7 +41,7 @@ SETS = {
     "smollm2-135m-paper": "SmolLM2-135M, trained as the paper does",
 }
 """Sets of results that come with docmem, by the label of their pool."""
-FOLDERS = {label: ASSETS / label for label in SETS}
+FOLDERS = {label: ASSETS / "experiments" / label for label in SETS}
 PAIRS = {
     "Between the LMs": ("tiny", "smollm2-135m"),
     "Between the LMs, trained as the paper does": ("tiny-paper", "smollm2-135m-paper"),
@@ -96,56 +98,6 @@ class Results:
         device, threads = self.made.device.split(",")[0], self.made.threads
         where = counted(threads, "CPU thread") if device == "cpu" else device
         return f"{fast}Preset {pool.preset}{way}: {trained} Run on {where}."
-
-
-LIKE_PAPER, REAL_PAPER = SMALL["tiny", "paper"], SMALL["smollm2-135m", "paper"]
-HEAD = f"""# What holds, and what does not
-
-Experiments over several seeds test the paper's claims, and our own, on LMs that were run here.
-This page is written from their stored results. A seed draws ten documents (of the same
-twenty articles, so two seeds share about five), their places and the initial weights. Each part of
-a claim is an effect, a mean over seeds with its 95 % interval, and the range where it has to lie.
-After ± stands the standard deviation over seeds. Cross entropies, margins and leads are in nats per
-token, also where a line does not say so. As all seeds draw from twenty articles, an interval speaks
-of these, and not of other texts. Both LMs read the same draws.
-
-- **holds**: every part is shown, by Student's t-test at 5 %, two-sided, all parts of an experiment
-  together (Holm). The intervals are of each part alone, so one may lie clear of its limit and the
-  part still be undecided. A number that is the same with every seed counts as it is. Experiments
-  are not corrected for one another: of a hundred, five might show something by chance.
-- **does not hold**: for some part the opposite is shown, or no difference is shown and one as large
-  as a stated margin is ruled out; and no other part is shown.
-- **partly**: some parts are shown; others may be refuted.
-- **inconclusive**: the seeds decide nothing. *Small*: there is a difference, but its mean is below
-  the margin that would matter. *Not learned*: the memories' mean own cross entropy is above
-  {LEARNED:g}, so that what they hold says nothing; such a claim is no test.
-- **as it must be**: a theorem, the meaning of a word, or what follows from another number; a check
-  of the program, not counted.
-
-*Not learned* names the own cross entropy that counts: of several memories, each seed's worst.
-Claims are counted, not findings: some ask one question of several activations, or twice of the same
-memories. The headings are the names that `docmem experiment NAME` takes.
-
-*Seeds*: five; ten in some experiments on the embedded LM, where five had left a claim undecided and
-ten are cheap (n, below each table). A second look makes a verdict by chance somewhat likelier.
-
-*Exploratory*: the rule was settled or changed after results had been seen. All rules were written
-after version 0.1's results on the embedded LM, and how verdicts are drawn from numbers (what is
-small, what is a test) was last changed with all results in sight. Rates are chosen on seeds from
-{FIRST_TUNING_SEED}, which decide no claim. But the number of epochs in SmolLM2-135M's preset was
-chosen after results of the deciding seeds had been seen. Claims that name another number of
-documents are other claims: `capacity` asks fifty of the embedded LM, twenty of SmolLM2-135M.
-
-*Trained as the paper does*: AdamW, orthogonal DocReps, one negative for all rows, the squared term
-of its program; but at a size for these LMs, with α {LIKE_PAPER["guidance"]:g}, τ
-{LIKE_PAPER["target_negative_ce"]:g} (SmolLM2-135M: {REAL_PAPER["target_negative_ce"]:g}), rate
-{LIKE_PAPER["lr"]:g}, {LIKE_PAPER["num_epochs"]} epochs, 128 entries and two segments of 64 words.
-The paper's own runs have α 0.1 or 0.5 (1 for its figure of nonlinear g), 500 epochs, 32 entries and
-ten segments of 128 words.
-
-The results of an LM come from more than one machine; each file says from which. So the same setting
-can have slightly other numbers in two experiments.
-"""
 
 
 @checked
@@ -345,7 +297,13 @@ def claims_page(folders: Mapping[str, Path] = FOLDERS, figures: Mapping[str, str
     told = f"## What the paper says\n\n{listed}\n\n{_table(papers, attrgetter('verdict'))}"
     if any(one and one.pool.fast for found in results.values() for one in found.values()):
         tallies.insert(0, "**A test of the program: these numbers mean nothing.**\n")
-    return "\n".join([HEAD, *tallies, "", told, *sections])
+    head = HEAD.read_text(encoding="utf-8").format(
+        learned=LEARNED,
+        first_tuning_seed=FIRST_TUNING_SEED,
+        paper=SMALL["tiny", "paper"],
+        real_paper=SMALL["smollm2-135m", "paper"],
+    )
+    return "\n".join([head, *tallies, "", told, *sections])
 
 
 def _pictures(name: str, judged: Mapping[str, Any], figures: Mapping[str, str]) -> str:
