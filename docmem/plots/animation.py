@@ -87,6 +87,7 @@ class SelectionPicture:
         top: of the losses' axis, at least, nats per token.
     """
 
+    @style.styled
     def __init__(
         self,
         run: Run,
@@ -96,35 +97,28 @@ class SelectionPicture:
         name: str | None = None,
         top: float = 0,
     ) -> None:
-        self.figure = figure or Figure(figsize=(10.8, 7.0), dpi=100)
-        self.labelled = labelled
-        self.name = name or run.config.key_activation
+        figure = figure or Figure(figsize=(10.8, 7.0), dpi=100)
+        self.figure = figure
         self.history = run.load_history()
         self.negative = style.NEGATIVE_LABELS[run.config.negative_key_type]
         self.epochs = run.config.num_epochs
-        self.shown = sampled(len(run.titles), ROWS).tolist()
-        self._build(run, limits, top)
-
-    @style.styled
-    def _build(self, run: Run, limits: dict[str, float], top: float) -> None:
-        """Everything that stays, and the artists that will change."""
-        figure, tau = self.figure, run.config.target_negative_ce
+        tau = run.config.target_negative_ce
         width = figure.bbox.width / figure.figure.dpi  # inches, as all that stands beside the maps
-        left, right = (LEFT if self.labelled else NARROW_LEFT) / width, 1 - RIGHT / width
+        left, right = (LEFT if labelled else NARROW_LEFT) / width, 1 - RIGHT / width
         grid = figure.add_gridspec(
             4, 2, height_ratios=(1, 1, 1, 0.62), width_ratios=(1, 0.012), hspace=0.34,
             wspace=0.02, left=left, right=right, top=0.89, bottom=0.085,
         )  # fmt: skip
-        blank = np.zeros((len(self.shown), run.config.hook_memory_dim))
-        titles = {index: run.titles[index] for index in self.shown}
+        titles = {index: run.titles[index] for index in sampled(len(run.titles), ROWS).tolist()}
+        blank = np.zeros((len(titles), run.config.hook_memory_dim))
         self.images = []
-        for row, (name, limit) in enumerate(limits.items()):
-            axes = figure.add_subplot(grid[row, 0])
-            self.images.append(heat_map(axes, blank, limit, titles, name))
-            if not self.labelled:
+        for row, (panel, limit) in enumerate(limits.items()):
+            axes, lowest = figure.add_subplot(grid[row, 0]), row == len(limits) - 1
+            self.images.append(heat_map(axes, blank, limit, titles, panel))
+            if not labelled:
                 axes.set_yticklabels([])
-            axes.set_xlabel("memory entry" if row == len(limits) - 1 else "", labelpad=1)
-            axes.tick_params(axis="x", labelbottom=row == len(limits) - 1, labelsize=8)
+            axes.set_xlabel("memory entry" if lowest else "", labelpad=1)
+            axes.tick_params(axis="x", labelbottom=lowest, labelsize=8)
             axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
             scale = figure.add_subplot(grid[row, 1])
             bar = figure.colorbar(self.images[-1], cax=scale, extend="both")
@@ -134,33 +128,32 @@ class SelectionPicture:
         curve = figure.add_subplot(grid[3, 0])
         losses = [loss for e in self.history for loss in (e.positive_ce, e.negative_ce)]
         curve.set(xlim=(0, self.epochs), ylim=(0, 1.08 * max([tau, top, *losses])))
-        curve.set_ylabel("nats per token" if self.labelled else "", fontsize=8)
+        curve.set_ylabel("nats per token" if labelled else "", fontsize=8)
         curve.set_xlabel("epoch", labelpad=1)
         curve.tick_params(labelsize=8)
         self.curves = style.draw_history(curve, [], tau, run.config.negative_key_type)
         self.cursor = curve.axvline(0, color=style.INK, lw=1)
+        whole = figure is figure.figure
         # Of several side by side the name ends before the epoch, letters being 0.12 inches wide.
-        letters = 24 if figure is figure.figure else max(6, int((width - 3) / 0.12) - 7)
-        headline = f"{drawable(self.name, letters)} memory"
-        if figure is figure.figure:
+        letters = 24 if whole else max(6, int((width - 3) / 0.12) - 7)
+        headline, says = f"{drawable(name or run.config.key_activation, letters)} memory", []
+        if whole:
             headline += ": selection of each entry by each document"
-        start = 0.127 / width if self.labelled else left
-        figure.text(start, 0.965, headline, fontsize=13, fontweight="bold", va="center")
-        every, says = style.stride(len(titles), LABELS), ""
-        if figure is figure.figure:
             lm = Path(run.description["lm"]["name"]).name
-            says = f"LM {drawable(lm, 40)}, seed {run.config.seed}"
-        if self.labelled and every > 1:
-            named = f"{len(titles)} of {len(run.titles)} documents, one in {every} is named"
-            says = f"{says}; {named}" if says else named
-        figure.text(start, 0.938, says, fontsize=9, color=style.GREY, va="center")
+            says.append(f"LM {drawable(lm, 40)}, seed {run.config.seed}")
+        every = style.stride(len(titles), LABELS)
+        if labelled and every > 1:
+            says.append(f"{len(titles)} of {len(run.titles)} documents, one in {every} is named")
+        start = 0.127 / width if labelled else left
+        figure.text(start, 0.965, headline, fontsize=13, fontweight="bold", va="center")
+        figure.text(start, 0.938, "; ".join(says), fontsize=9, color=style.GREY, va="center")
         words = {
             "cross entropy": style.INK,
             "own DocRep": style.OWN,
             self.negative: style.NEGATIVE,
             f"target τ = {tau:g}": style.GREY,
         }
-        for line, (text, color) in enumerate(words.items() if self.labelled else ()):
+        for line, (text, color) in enumerate(words.items() if labelled else ()):
             y = 0.185 - 0.03 * line
             figure.text(start, y, text, fontsize=8.5, color=color, weight="bold", va="center")
         end = 1 - 0.742 / width
