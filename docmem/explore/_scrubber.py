@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from docmem.errors import DocmemError, checked
 from docmem.explore._explorer import Explorer, png_of
 from docmem.plots import animation
-from docmem.plots.style import after_own
+from docmem.plots.style import after_own, highest_loss
 from docmem.training.run import Run, check_together
 
 MAP_INCHES = 3.92  # of each heat map where several runs stand side by side, its scale included
@@ -154,12 +154,8 @@ class ScrubberExplorer(Explorer):
         figure = Figure(figsize=(sum(widths), 7.0), dpi=DPI)
         parts = figure.subfigures(1, len(widths), width_ratios=widths, wspace=0, squeeze=False)[0]
         top = max(
-            loss
+            highest_loss(run.load_history(), run.config.target_negative_ce)
             for run in self.runs.values()
-            for loss in (
-                run.config.target_negative_ce,
-                *(max(epoch.positive_ce, epoch.negative_ce) for epoch in run.load_history()),
-            )
         )
         return figure, [
             animation.SelectionPicture(

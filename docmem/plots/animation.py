@@ -126,8 +126,8 @@ class SelectionPicture:
             bar.locator = MaxNLocator(5, symmetric=True)
             scale.tick_params(labelsize=7.5, length=2)
         curve = figure.add_subplot(grid[3, 0])
-        losses = [loss for e in self.history for loss in (e.positive_ce, e.negative_ce)]
-        curve.set(xlim=(0, self.epochs), ylim=(0, 1.08 * max([tau, top, *losses])))
+        highest = max(top, style.highest_loss(self.history, tau))
+        curve.set(xlim=(0, self.epochs), ylim=(0, 1.08 * highest))
         curve.set_ylabel("nats per token" if labelled else "", fontsize=8)
         curve.set_xlabel("epoch", labelpad=1)
         curve.tick_params(labelsize=8)

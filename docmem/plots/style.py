@@ -233,6 +233,11 @@ CURVES = ("negative_ce", "positive_ce")
 """What `draw_history` draws, in this order."""
 
 
+def highest_loss(history: Sequence[Epoch], tau: float) -> float:
+    """The highest that `draw_history` draws: of both cross entropies and τ."""
+    return max([tau, *(max(epoch.positive_ce, epoch.negative_ce) for epoch in history)])
+
+
 def draw_history(
     axes: Axes, history: Sequence[Epoch], tau: float, negative: Negative | None
 ) -> list[Line2D]:

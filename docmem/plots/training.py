@@ -50,12 +50,8 @@ def losses(
         unused.remove()
     room = 0.8 * figure.get_figwidth() / columns * 72 / 11 / LETTER  # letters above a panel
     names = shortened(dict(enumerate(histories)), room, bold=True, kind="run")
-    everything = [epoch for history in histories.values() for epoch in history]
-    highest = max(
-        *(targets[name] for name in histories),
-        *(max(epoch.negative_ce, epoch.positive_ce) for epoch in everything),
-    )
-    largest = max(epoch.guidance for epoch in everything)
+    highest = max(style.highest_loss(one, targets[name]) for name, one in histories.items())
+    largest = max(epoch.guidance for history in histories.values() for epoch in history)
     ends = [history[-1] for history in histories.values()]
     last = max(epoch.epoch for epoch in ends)
     for place, (name, history) in enumerate(histories.items()):
