@@ -101,15 +101,7 @@ function drawMap(map, scene, { extent, toPage }) {
   map.style.setProperty("--docmem-disc", `${r}px`);
   scene.points.forEach((place, index) => {
     const [x, y] = toPage(place);
-    const fill = scene.colors[index];
-    draw(drawn, "circle", {
-      cx: x,
-      cy: y,
-      class: "disc",
-      fill,
-      stroke: PLATE,
-      "stroke-width": 1.6,
-    });
+    draw(drawn, "circle", { cx: x, cy: y, class: "disc", fill: scene.colors[index] });
     const style = `fill: ${scene.inks[index]}`;
     draw(drawn, "text", { x, y, dy: "0.35em", class: "number", style }, scene.numbers[index]);
   });
