@@ -167,13 +167,11 @@ def held_out_ce(
     model: GPTNeoXForCausalLM, stream: torch.Tensor, context: int, batch_size: int
 ) -> float:
     """Cross entropy, nats per token, over `stream` cut into consecutive full contexts."""
-    count = (len(stream) - 1) // context
-    starts = torch.arange(count) * context
-    windows = torch.stack([stream[start : start + context + 1] for start in starts])
+    windows = stream.unfold(0, context + 1, context)
     losses = [
         next_token_ce(model, batch).item() * len(batch) for batch in windows.split(batch_size)
     ]
-    return math.fsum(losses) / count
+    return math.fsum(losses) / len(windows)
 
 
 def learning_rate(config: PretrainConfig, step: int, steps: int) -> float:
