@@ -84,7 +84,7 @@ def write_page(
         if file.exists() and file.read_bytes()[:15].lower() != b"<!doctype html>":
             raise DocmemError(f"{file} is there already, and no page; choose another name.")
     lm = lm or runs[0].load_lm()
-    small = sum(parameter.numel() for parameter in lm.model.parameters()) <= SMALL
+    small = lm.model.num_parameters() <= SMALL
     many = len(runs[0].titles) > MANY
     if points is None:
         points = 61 if small and not many else 31
@@ -176,7 +176,6 @@ def words_of(
     """The words and numbers in the essay, all of the first run."""
     known, shares, base = measure(run, lm)
     n_docs, config = len(run.titles), run.config
-    parameters = sum(parameter.numel() for parameter in lm.model.parameters())
     worst, measured = known.lowest_pair, plane.readings / plane.ce.numel()
     leak = "With a single document there is no other address to be read under."
     if n_docs > 1:
@@ -188,7 +187,7 @@ def words_of(
     return {
         "documents": in_words(n_docs, "document"),
         "lm": Path(run.description["lm"]["name"]).name,
-        "parameters": f"{parameters / 1e6:,.1f}",
+        "parameters": f"{lm.model.num_parameters() / 1e6:,.1f}",
         "entries": str(config.hook_memory_dim),
         "address": "a pair of numbers" if config.key_dim == 2 else f"{config.key_dim} numbers",
         "plane": (

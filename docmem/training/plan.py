@@ -151,7 +151,7 @@ def plan(config: TrainConfig, documents: Sequence[Document] | None = None) -> Pl
     number = torch.empty(0, dtype=DTYPES[dtype]).itemsize
     moments = 3 if config.optimizer == "muon" else 4
     memory = {
-        "the LM's weights": float(number * sum(p.numel() for p in model.parameters())),
+        "the LM's weights": float(number * model.num_parameters()),
         "hidden states": float(number * tokens * width),
         # In a short format the head's product lies beside its copy in float32.
         "logits of a step, at most": float((number + 4 * (number < 4)) * largest * vocabulary),
