@@ -64,10 +64,10 @@ def check(path: Path, repair: bool = False) -> list[Finding]:
     path = Path(path)
     if not path.is_dir() or not any(path.iterdir()):
         raise DocmemError(f"{path} holds no file. Give a folder that `docmem train` wrote.")
-    there = os.access(path / LOCK, os.W_OK)  # not so in a copy, nor where nobody can train
     with ExitStack() as held:
         try:
-            if there or (repair and path.is_dir()):
+            # The lock is missing in a copy, and cannot be written where nobody can train.
+            if repair or os.access(path / LOCK, os.W_OK):
                 held.enter_context(locked(path))
         except DocmemError as error:
             if repair or isinstance(error.__cause__, Timeout):
