@@ -36,13 +36,9 @@ def save_checkpoint(
             tensors[f"optimizer/{names[parameter]}/{key}"] = value
     for name, generator in generators.items():
         tensors[f"generator/{name}"] = generator.get_state()
-    # Tied weights share memory, which safetensors refuses: keep one copy of each storage.
-    seen: dict[int, str] = {}
-    distinct = {}
-    for name, tensor in tensors.items():
-        if seen.setdefault(tensor.data_ptr(), name) == name:
-            distinct[name] = tensor
-    save_tensors(path, distinct, dict(progress))
+    # Tied weights share memory, which safetensors refuses: the first name of each storage is kept.
+    kept = {tensor.data_ptr(): name for name, tensor in reversed(tensors.items())}
+    save_tensors(path, {name: tensors[name] for name in kept.values()}, dict(progress))
 
 
 def load_checkpoint(
