@@ -258,15 +258,13 @@ class Run:
             raise DocmemError(f"{self.path} has no snapshots yet; train it first, or restore them.")
         if foreign := [path.name for path in paths if not re.fullmatch(r"\d+", path.stem)]:
             raise DocmemError(f"{paths[0].parent} holds {foreign[0]}, no snapshot; move it away.")
-        epochs: list[float] = []
-        parts: dict[str, list[Tensor]] = {"token": [], "document": [], "doc_reps": []}
+        taken = []
         for path in paths:
             with reading(path):
-                taken = self.read_snapshots(path)
-            epochs += taken.epochs
-            for name, part in parts.items():
-                part.append(getattr(taken, name))
-        return Snapshots(epochs, *map(torch.cat, parts.values()))
+                taken.append(self.read_snapshots(path))
+        epochs = [epoch for one in taken for epoch in one.epochs]
+        parts = zip(*((one.token, one.document, one.doc_reps) for one in taken), strict=True)
+        return Snapshots(epochs, *map(torch.cat, parts))
 
     def read_snapshots(self, path: Path) -> Snapshots:
         """The snapshots in one file."""
@@ -274,14 +272,14 @@ class Run:
         epochs = list(metadata.get("epochs", [int(path.stem)]))
         if not all(isinstance(epoch, int | float) for epoch in epochs):
             raise ValueError("its epochs are not numbers")
-        n_docs, config = len(self.titles), self.config
-        widths = {"token": config.hook_memory_dim, "document": config.hook_memory_dim}
-        for name, width in (widths | {"doc_reps": config.key_dim}).items():
+        entries = self.config.hook_memory_dim
+        widths = {"token": entries, "document": entries, "doc_reps": self.config.key_dim}
+        for name, width in widths.items():
             # Version 0.1 has one snapshot per file, (n_docs, …), and so no dimension for them.
-            tensors[name] = tensors[name].reshape(len(epochs), n_docs, width)
+            tensors[name] = tensors[name].reshape(len(epochs), len(self.titles), width)
             if not tensors[name].isfinite().all():
                 raise ValueError(f"{name} is not all finite numbers")
-        return Snapshots(epochs, *(tensors[name].float() for name in (*widths, "doc_reps")))
+        return Snapshots(epochs, *(tensors[name].float() for name in widths))
 
     @checked
     def load_lm(self, name: str | os.PathLike[str] | None = None) -> LanguageModel:
