@@ -123,9 +123,9 @@ def compare(
         DocmemError: if the run has no memory, `lm` or `memory` is of another LM, there is no such
             document, segment or condition, or the prompt is empty or too long for the LM.
     """
-    trained = run.load_memory()
-    index = trained.index_of(document)
-    source, chosen = run.documents[index], trained if memory is None else memory
+    trained, layer = run.load_memory(), run.config.hook_memory_layer
+    source = run.documents[trained.index_of(document)]
+    chosen = trained if memory is None else memory
     if lm is None:
         lm = run.load_lm()
     with owned(lm.model):  # a training in another thread changes it for itself
@@ -141,15 +141,7 @@ def compare(
             following = (own + 1) % len(known)
             under = {known[own]: own, known[following]: following}
         under |= {EVERYTHING: ALL_ENTRIES, BASE_LM: BASE_LM}
-    return continuations(
-        lm,
-        chosen,
-        run.config.hook_memory_layer,
-        source,
-        prompt,
-        under,
-        max_new_tokens=max_new_tokens,
-    )
+    return continuations(lm, chosen, layer, source, prompt, under, max_new_tokens=max_new_tokens)
 
 
 @torch.no_grad()
