@@ -248,13 +248,9 @@ PRESETS: dict[PresetName, TrainConfig] = {
 def check_effect(config: TrainConfig, given: Collection[str]) -> None:
     """Raise if one of the `given` settings has no effect beside the others, or contradicts them."""
     # Of the flags that the authors' command has only lm_size: the others are changed one by one.
-    kind, rows = config.negative_key_type, config.negative_rows or 0
+    kind, rows, named = config.negative_key_type, config.negative_rows or 0, len(config.titles)
     for name, idle, why in (
-        (
-            "max_labels",
-            bool(config.titles) and config.max_labels != len(config.titles),
-            "titles says which documents",
-        ),
+        ("max_labels", named not in (0, config.max_labels), "titles says which documents"),
         ("key_internal_dim", config.key_internal_layers == 1, "key_internal_layers is 1"),
         ("key_internal_activation", config.key_internal_layers == 1, "key_internal_layers is 1"),
         ("lm_size", config.lm == config.lm_name, f"lm_name {config.lm_name} has no sizes"),
