@@ -92,6 +92,12 @@ def packed(values: Tensor | np.ndarray, kind: str) -> dict[str, Any]:
     return {"type": kind, "data": base64.b64encode(array.tobytes()).decode()}
 
 
+def in_eight_bits(frames: list[dict[str, Tensor]], panel: str, limit: float) -> dict[str, Any]:
+    """One heat map of all frames, as shares of its limit from -127 to 127, packed."""
+    shares = torch.stack([frame[panel] for frame in frames]).div(limit or 1.0)
+    return packed(shares.mul(127).round().clamp(-127, 127), "int8")
+
+
 def generator(memory: DocumentMemory) -> dict[str, Any]:
     """The key generator, from DocReps to memory selections, as static/memory.js takes it."""
     weights = memory.document_key.named_parameters(prefix="document_key")
@@ -380,18 +386,7 @@ def training_of_run(run: Run, name: str) -> dict[str, Any]:
             for epoch in run.load_history()
         ],
         "panels": [
-            {
-                "name": panel,
-                "limit": limit,
-                "values": packed(
-                    torch.stack([frame[panel] for frame in panels])
-                    .div(limit or 1.0)
-                    .mul(127)
-                    .round()
-                    .clamp(-127, 127),
-                    "int8",
-                ),
-            }
+            {"name": panel, "limit": limit, "values": in_eight_bits(panels, panel, limit)}
             for panel, limit in limits.items()
         ],
     }
