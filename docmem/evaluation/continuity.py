@@ -3,6 +3,7 @@
 continuity(cache, memory).bound      # no selection changes faster than this
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -42,14 +43,11 @@ def selection_bound(memory: DocumentMemory) -> float | None:
     config = memory.config
     linears = [part for part in memory.document_key.modules() if isinstance(part, nn.Linear)]
     inside = [config.key_internal_activation or "relu"] * (len(linears) - 1)
-    bound = 1.0
-    for activation in (config.key_activation, *inside):
-        if activation not in SLOPES:
-            return None
-        bound *= SLOPES[activation]
-    for linear in linears:
-        bound *= torch.linalg.matrix_norm(linear.weight.detach().float(), 2).item()
-    return bound
+    activations = [config.key_activation, *inside]
+    if not SLOPES.keys() >= {*activations}:
+        return None
+    norms = [torch.linalg.matrix_norm(one.weight.detach().float(), 2).item() for one in linears]
+    return math.prod([*(SLOPES[one] for one in activations), *norms])
 
 
 @plain_arithmetic()
