@@ -13,7 +13,6 @@ fine, and interpolated where that is enough (`docmem.evaluation.refinement`); it
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -135,8 +134,7 @@ def plane_of(doc_reps: Float[Tensor, "n_docs key_dim"]) -> tuple[Tensor, Tensor]
     from sklearn.decomposition import PCA
 
     fitted = PCA(n_components=2, random_state=0).fit(doc_reps.numpy())
-    as_tensor = torch.from_numpy
-    return as_tensor(np.asarray(fitted.mean_)), as_tensor(np.asarray(fitted.components_))
+    return torch.as_tensor(fitted.mean_), torch.as_tensor(fitted.components_)
 
 
 def why_no_plane(n_docs: int, key_dim: int) -> str:
