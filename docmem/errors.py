@@ -313,8 +313,7 @@ def as_doc_reps(name: str, given: Any) -> "Tensor":
             raise ValueError("it holds text; documents are called one at a time, by their titles")
         if many and not len(given):
             raise ValueError("there are none")
-        parts = [tensor(one) for one in given] if many else []
-        doc_reps = torch.stack(parts) if parts else tensor(given)
+        doc_reps = torch.stack([tensor(one) for one in given]) if many else tensor(given)
         if not doc_reps.numel():
             raise ValueError(f"there are none in shape {tuple(doc_reps.shape)}")
         if doc_reps.dtype == torch.bool or doc_reps.is_complex():
