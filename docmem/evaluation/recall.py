@@ -255,7 +255,5 @@ def prompts(
             if mask.sum() >= given + new:
                 rows.append(ids[mask][: given + new])
                 doc_ids.append(doc_id)
-    if not rows:
-        return torch.empty(0, given).long(), torch.empty(0, new).long(), torch.empty(0).long()
-    both = torch.stack(rows)
-    return both[:, :given], both[:, given:], torch.tensor(doc_ids)
+    both = torch.stack(rows) if rows else torch.empty(0, given + new).long()
+    return both[:, :given], both[:, given:], torch.tensor(doc_ids).long()
