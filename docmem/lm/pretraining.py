@@ -233,8 +233,7 @@ def pretrain(config: PretrainConfig) -> Path:
     if (config.out / "run.json").exists():
         raise DocmemError(f"{config.out} is a run of docmem; choose another --out for the LM.")
     work = config.out / "work"
-    there = {path.name for path in config.out.iterdir()} if config.out.exists() else {*()}
-    foreign = {name for name in there - {"work"} if not name.startswith(".")}
+    foreign = {path.name for path in config.out.glob("[!.]*")} - {"work"}
     if foreign and not (work / "config.json").exists():
         raise DocmemError(
             f"{config.out} holds files that are no pretraining of docmem; choose an empty or new "
