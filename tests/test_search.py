@@ -100,3 +100,5 @@ def test_search_in_more_than_two_dimensions_stays_in_the_plane(
     torch.testing.assert_close(found.ce, expected, atol=1e-5, rtol=0)
     plane = torch.cat([memory.doc_reps, found.doc_reps])  # three DocReps span the plane
     assert torch.linalg.matrix_rank((plane - plane[0])[1:], atol=1e-4) == 2
+    halved = copy.deepcopy(memory).bfloat16()  # read in float32, as everywhere
+    assert search_descent(cache, halved, points=3, steps=2).doc_reps.dtype == torch.float32

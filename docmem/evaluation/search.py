@@ -57,8 +57,8 @@ def search_grid(
         DocmemError: if a text takes several batches, a number is too small, or as `plane_of`.
     """
     plane, found = _lowest_of_map(cache, memory, points)
-    origin, axes = plane_of(memory.doc_reps.cpu())
     memory = on_device_of(cache, memory)
+    origin, axes = plane_of(memory.doc_reps.cpu())
     across = torch.linspace(-1, 1, FINE)
     steps = torch.cartesian_prod(across, across)  # (FINE², 2)
     width = plane.axis[1] - plane.axis[0]
@@ -95,8 +95,8 @@ def search_descent(
         DocmemError: if a text takes several batches, a number is too small, or as `plane_of`.
     """
     plane, found = _lowest_of_map(cache, memory, points)
-    origin, axes = plane_of(memory.doc_reps.cpu())
     memory = on_device_of(cache, memory)
+    origin, axes = plane_of(memory.doc_reps.cpu())
     for index, start in enumerate(found):
         point = start[None].clone().requires_grad_()
         optimizer = torch.optim.Adam([point], lr=lr)
