@@ -175,14 +175,9 @@ def published_curves(
     for place, (name, history) in enumerate(histories.items()):
         epochs = [epoch.epoch for epoch in history]
         ink = style.activation_color(name, place)
-        top.plot(
-            epochs,
-            [e.positive_ce for e in history],
-            color=ink,
-            lw=2.4,
-            label=f"here: {drawable(name, 40)}",
-        )
-        bottom.plot(epochs, [e.guidance for e in history], color=ink, lw=1.6)
+        own, label = [epoch.positive_ce for epoch in history], f"here: {drawable(name, 40)}"
+        top.plot(epochs, own, color=ink, lw=2.4, label=label)
+        bottom.plot(epochs, [epoch.guidance for epoch in history], color=ink, lw=1.6)
     top.set_xscale("log")
     top.set_xticks(EPOCHS, [str(epoch) if epoch != 400 else "" for epoch in EPOCHS])
     top.minorticks_off()
