@@ -156,9 +156,8 @@ class Figures:
 
         runs = [Run.open(path) for path in self.runs]
         lm = runs[0].load_lm(self.lm) if runs and self.lm is not None else None
-        options: dict[str, Any] = {"points": self.points, "map_tokens": self.map_tokens}
-        results = draw_figures(runs, self.out, lm=lm, **options)
-        print(f"\n{table(results)}\n\nThe figures are in {self.out}. {no_map(runs[-1])}".rstrip())
+        drawn = draw_figures(runs, self.out, lm=lm, points=self.points, map_tokens=self.map_tokens)
+        print(f"\n{table(drawn)}\n\nThe figures are in {self.out}. {no_map(runs[-1])}".rstrip())
         return 0
 
 
