@@ -112,6 +112,12 @@ def test_curve_shows_the_losses_so_far(config: TrainConfig, lm: LanguageModel) -
     assert f"{run.load_history()[-1].positive_ce:.2f} nats" in explorer.alt
 
 
+def test_a_single_epoch_is_a_point(config: TrainConfig, lm: LanguageModel) -> None:
+    explorer = begin(dataclasses.replace(config, num_epochs=1), lm)
+    explorer.wait()
+    assert [curve.get_marker() for curve in explorer.figure().axes[0].lines[1:]] == ["o", "o"]
+
+
 def test_finished_run_is_shown_at_once(whole: Run, lm: LanguageModel) -> None:
     config = dataclasses.replace(whole.config, save_dir=whole.path)
     explorer = begin(config, lm)

@@ -71,6 +71,7 @@ class _Curve:
             self.curves, self.labels, losses.items(), strict=True
         ):
             curve.set_data(epochs, values)
+            curve.set_marker("o" if len(history) == 1 else "none")  # one point makes no line
             if history:
                 label.set_text(f"{whose} {values[-1]:.2f}")
                 label.xy = (epochs[-1], values[-1])

@@ -27,7 +27,7 @@ function writeShaded(parent, tokens, losses) {
  * @returns a function that tells what is chosen, to be given as `before` */
 export function mountRecall(parent, { recall }, scene, before) {
   const controls = add(parent, "div", "docmem-controls");
-  const titles = scene.titles.map((title, index) => `${index + 1}  ${title}`);
+  const titles = scene.titles.map((title, index) => `${scene.numbers[index]}  ${title}`);
   const whose = choice(controls, "Document", titles);
   const which = choice(controls, "Prompt", []);
   const answers = add(parent, "div", "docmem-answers");
@@ -101,11 +101,11 @@ export function mountAttribution(parent, { passages }, scene, before) {
     const verdict =
       best < 0
         ? "The base LM reads it best: none of these documents."
-        : `Read best under ${best + 1} ${scene.titles[best]}.`;
+        : `Read best under ${scene.numbers[best]} ${scene.titles[best]}.`;
     const truth =
       from < 0
         ? "In truth it is from none of them."
-        : `In truth it is from ${from + 1} ${scene.titles[from]}.`;
+        : `In truth it is from ${scene.numbers[from]} ${scene.titles[from]}.`;
     says.textContent = `${verdict} ${truth}`;
     bars.replaceChildren();
     const shown = [...ce.keys()]

@@ -144,7 +144,7 @@ export function mountTraining(parent, { runs, scene }) {
   const highest = 1.1 * Math.max(...runs.flatMap(({ tau, history }) => [tau, ...history.flat()]));
   const pictures = runs.map((run) => drawRun(columns, run, scene, highest, look));
 
-  const named = (index) => `${index + 1} ${scene.titles[index]}`;
+  const named = (index) => `${scene.numbers[index]} ${scene.titles[index]}`;
   const sentence = (values) => {
     if (!focus) return "Point at or tap a cell to see which documents open that entry.";
     if (!focus.run) return `The rows of ${named(focus.index)}.`;
