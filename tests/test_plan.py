@@ -7,7 +7,7 @@ import pytest
 from toys import DOCUMENTS, quick_config, toy_lm
 
 from docmem.cli.main import main
-from docmem.documents import load_documents
+from docmem.documents import Document, load_documents
 from docmem.errors import DocmemError
 from docmem.lm.hidden_states import cache_hidden_states
 from docmem.lm.loading import load_lm
@@ -90,6 +90,22 @@ def test_titles_and_documents_count() -> None:
         plan(preset("tiny"), [])
     with pytest.raises(DocmemError, match="device is 'cuda:7', which torch cannot use"):
         plan(preset("tiny", device="cuda:7"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "首都は日本の東にあり、人口は約千四百万人である。" * 5,
+        "กรุงเทพมหานครเป็นเมืองหลวงของประเทศไทย" * 3,
+        "Москва является столицей России и крупнейшим городом страны " * 3,
+    ],
+    ids=["Japanese", "Thai", "Russian"],
+)
+def test_other_scripts_are_planned_with_the_tokens_that_they_take(text: str) -> None:
+    config, documents = preset("tiny", max_length=512), [Document(name, text) for name in "ab"]
+    cache = cache_hidden_states(load_lm("tiny"), documents, config)
+    tokens = sum(int(batch.attention_mask.sum()) for batch in cache.batches)
+    assert plan(config, documents).tokens == pytest.approx(tokens, rel=0.15)
 
 
 def test_unknown_shape_is_a_sentence(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ operations, and a sixth more memory.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,8 @@ from docmem.training.setup import check_negative, configured_documents, memory_o
 
 ACTIVATIONS = 20
 """Numbers per token and width that a block keeps for the backward pass, about."""
+ENGLISH = re.compile(r"[\x00-\x7f\u2000-\u206f]+")
+"""What English is written with: ASCII, and dashes and quotation marks."""
 # Width, blocks, heads and vocabulary, as the LMs' own configurations say.
 PYTHIA = {
     "pythia-70m": (512, 6, 8, 50304),
@@ -55,7 +58,7 @@ class Plan:
     trained: int
     """Weights of the document memory."""
     tokens: int
-    """Tokens of all segments, estimated from their words."""
+    """Tokens of all segments, estimated from their words and letters."""
     flops_once: float
     """Of the frozen blocks, which read the documents once."""
     flops_epoch: float
@@ -117,7 +120,7 @@ def plan(config: TrainConfig, documents: Sequence[Document] | None = None) -> Pl
     width, vocabulary = text_config(model).hidden_size, text_config(model).vocab_size
     if documents is None and config.source not in WIKITEXT_CONFIGS:
         documents = configured_documents(config)
-    lengths = segment_tokens(config, documents, tokens_per_word(vocabulary))
+    lengths = segment_tokens(config, documents, vocabulary)
     longest, context = max(map(max, lengths)), context_of(model)
     if context is not None and longest > context:
         raise DocmemError(
@@ -210,21 +213,32 @@ def tokens_per_word(vocabulary: int) -> float:
 
 
 def segment_tokens(
-    config: TrainConfig, documents: Sequence[Document] | None, per_word: float
+    config: TrainConfig, documents: Sequence[Document] | None, vocabulary: int
 ) -> list[list[int]]:
     """Estimated tokens of each segment, document by document."""
     if documents is None:
         count = len(config.titles) or config.max_labels
-        words = [[config.segment_length] * config.max_segments] * count
+        texts = [["word " * config.segment_length] * config.max_segments] * count
     else:
-        words = [
-            [len(segment.split()) for segment in
-             segments(document.text, config.segment_length, config.max_segments)]
+        texts = [
+            segments(document.text, config.segment_length, config.max_segments)
             for document in documents
-        ]  # fmt: skip
+        ]
     return [
-        [min(config.max_length, math.ceil(per_word * count)) for count in rows] for rows in words
+        [min(config.max_length, math.ceil(tokens_of(text, vocabulary))) for text in rows]
+        for rows in texts
     ]
+
+
+def tokens_of(text: str, vocabulary: int) -> float:
+    """Tokens of a text, about: by its words, and by the bytes of what is not in English.
+
+    In scripts without spaces a word may be a whole segment. A byte there takes about one token
+    with 4,096 of them, half of one with 49,152.
+    """
+    foreign = len(ENGLISH.sub("", text).encode())
+    per_byte = max(0.3, 1 - 0.15 * math.log2(vocabulary / 4096))
+    return tokens_per_word(vocabulary) * len(text.split()) + per_byte * foreign
 
 
 def tokens_read(config: TrainConfig, rows: Sequence[int]) -> int:
