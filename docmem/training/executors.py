@@ -3,8 +3,8 @@
     runs = perform(train, [(one,), (another,)], "local:2", Path("outputs/logs"))
 
 What is performed has to be a function of a module, with arguments that can be pickled: it is called
-in another process. Results are the same wherever they are made, up to the last digits: the order in
-which sums are made depends on the number of threads.
+in another process. Results are the same wherever they are made, up to rounding, which grows with
+the steps: the order in which sums are made depends on the number of threads.
 """
 
 import multiprocessing
