@@ -276,7 +276,8 @@ def recall_of_run(shown: Shown, lm: LanguageModel, n_prompts: int) -> list[list[
     memory, config = shown.memory, shown.run.config
     distance = torch.cdist(memory.doc_reps, memory.doc_reps).fill_diagonal_(torch.inf)
     found = []
-    for index, document in enumerate(shown.documents):
+    bar = tqdm(shown.documents, desc="recall", unit="document", leave=False, delay=5)
+    for index, document in enumerate(bar):
         other = int(distance[index].argmin()) if len(shown.documents) > 1 else index
         own, others = memory.doc_reps[[index, other]]
         under = {
@@ -354,7 +355,7 @@ def passages_of_run(shown: Shown, lm: LanguageModel) -> list[dict[str, Any]]:
             passages.append((kind, index, lm.beginning(passage, config.max_length)))
     passages.append(("everyday", -1, EVERYDAY))
     found = []
-    for kind, index, text in passages:
+    for kind, index, text in tqdm(passages, "passages", unit="passage", leave=False, delay=5):
         ranked = attribute(lm, shown.memory, config.hook_memory_layer, text)
         ce = {one.title: one.ce for one in ranked}
         found.append(
