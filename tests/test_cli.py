@@ -134,6 +134,13 @@ def test_a_file_of_settings_keeps_its_optimizer(tmp_path: Path) -> None:
         parse(["train", "--config", str(file)])
 
 
+def test_a_file_of_settings_can_be_none_as_the_help_says() -> None:
+    for none in ("none", "None"):
+        assert parsed(["train", "--config", none]) == TrainConfig()
+        flags = ["--config", none, "--lr", "1e-3"]
+        assert parsed(["train", *flags]) == parsed(["train", "--lr", "1e-3"])
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

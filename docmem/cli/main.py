@@ -81,7 +81,10 @@ def flags_in(arguments: Sequence[str]) -> argparse.Namespace:
         parser.add_argument(flag, nargs="?")
     parser.add_argument("--max_labels", "--max-labels", nargs="?")
     parser.add_argument("--muon_lr", "--muon-lr", nargs="?")
-    return parser.parse_known_args(arguments)[0]
+    given = parser.parse_known_args(arguments)[0]
+    if given.config in ("none", "None"):
+        given.config = None
+    return given
 
 
 def by_lr_alone(given: argparse.Namespace) -> bool:
