@@ -1095,6 +1095,13 @@ train --seed -1 | seed
 train --lm_name no/such-lm --documents nowhere | no/such-lm
 train --lm_name tiny --documents nowhere | nowhere
 train --documents  | documents
+train --save_dir  | --save_dir is ''
+sweep --save_dir= --seed 1 2 | --save_dir is ''
+plan --config  | --config is ''
+figures {run} --out  | --out is ''
+check  | An argument is ''
+runs  | An argument is ''
+pretrain --text  | --text is ''
 train --titles Nobody | Nobody
 train --titles | --titles stands without a value
 train --titles --seed 2 | --titles stands without a value

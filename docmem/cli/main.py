@@ -126,12 +126,21 @@ def absent(arguments: Sequence[str]) -> Iterator[str]:
     """The arguments with `none`, an absent value in the help, replaced by tyro's `None`.
 
     Values of flags that take texts stay as they are.
+
+    Raises:
+        DocmemError: if a value is empty, as of a shell's variable that is not set: tyro would take
+            the current folder for such a path.
     """
+    texts = ("--document", "--prompt", "--prompts", "--titles", "--text")
     flag = ""
     for argument in arguments:
         flag = argument.partition("=")[0] if argument.startswith("--") else flag
-        is_text = flag in ("", "--document", "--prompt", "--prompts", "--titles", "--text")
-        yield argument if is_text else re.sub("(^|=)none$", r"\1None", argument)
+        is_text = flag in texts
+        if argument in ("", f"{flag}=") and (not is_text or arguments[0] == "pretrain"):
+            what = flag or "An argument"
+            raise DocmemError(f"{what} is ''; give a value, or leave it out.")
+        as_it_is = is_text or not flag
+        yield argument if as_it_is else re.sub("(^|=)none$", r"\1None", argument)
 
 
 def trainings(arguments: Sequence[str]) -> tuple[TrainConfig, ...]:
