@@ -341,6 +341,7 @@ train(config, lm=lm, documents=docs, doc_reps=[["0", "1"]] * 3) | doc_reps
 train(config, lm=lm, documents=docs, on_epoch=5) | on_epoch
 train(config, lm=lm, documents=docs, on_epoch="print") | on_epoch
 train(config, lm=lm, documents=docs, on_epoch=sleepy) | on_epoch, async
+train(config, lm=lm, documents=docs, on_epoch=lambda epoch: (yield epoch)) | on_epoch, `yield`
 train(config, lm=lm, documents=docs, on_epoch=lambda: None) | on_epoch, the epoch alone
 train(config, lm=lm, documents=docs, on_epoch=lambda run, epoch: None) | on_epoch, the epoch alone
 train(config, lm=lm, documents=docs, on_epoch=Watcher) | the class Watcher, Watcher()

@@ -64,6 +64,11 @@ def check_watcher(watcher: OnEpoch | None) -> None:
                 f"{moment} of what watches the training is `async`, and nothing would await it; "
                 "give a plain function."
             )
+        if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
+            raise ArgumentError(
+                f"{moment} of what watches the training has `yield` in it, so that calling it runs "
+                "nothing; give a plain function."
+            )
         try:
             if method is not None:
                 inspect.signature(method).bind(None)
