@@ -148,6 +148,17 @@ def test_folder_that_cannot_be_written_is_a_sentence(shared: TrainConfig, tmp_pa
         cache_hidden_states(toy_lm(), DOCUMENTS, config)
 
 
+@pytest.mark.parametrize("where", ["run", "run/states", "other", "other/states"])
+def test_hidden_states_are_kept_in_no_run(where: str, config: TrainConfig, tmp_path: Path) -> None:
+    here = replace(config, save_dir=tmp_path / "run", states_dir=tmp_path / where)
+    other = replace(config, save_dir=tmp_path / "other", num_epochs=1)
+    train(other, lm=toy_lm(), documents=DOCUMENTS, progress=False)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(DocmemError, match=r"lies in the run .*; choose a folder that is in no run"):
+        train(here, lm=toy_lm(), documents=DOCUMENTS, progress=False)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_files_of_others_in_the_folder_are_nobodys_to_delete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

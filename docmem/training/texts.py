@@ -22,10 +22,15 @@ from docmem.training.config import TrainConfig
 TEXTS = "documents.json.gz"
 
 
-def check_in_no_run(path: Path) -> None:
-    """Raise if a path is, or lies in, the folder of a run, which holds its own files alone."""
+def check_in_no_run(path: Path, *begun: Path) -> None:
+    """Raise if a path is, or lies in, the folder of a run, which holds its own files alone.
+
+    `begun`: folders of runs that have nothing in them yet.
+    """
+    runs = {folder.resolve() for folder in begun}
     for folder in (path.resolve(), *path.resolve().parents):
-        if (folder / "run.json").is_file() and (folder / TEXTS).is_file():
+        there = (folder / "run.json").is_file() and (folder / TEXTS).is_file()
+        if there or folder in runs:
             raise DocmemError(
                 f"{path} lies in the run {folder}; choose a folder that is in no run."
             )

@@ -37,7 +37,7 @@ from docmem.training.origin import measured
 from docmem.training.processes import join, main_process
 from docmem.training.run import Run, locked
 from docmem.training.selection import Selection, memory_selection
-from docmem.training.texts import what_is_read
+from docmem.training.texts import check_in_no_run, what_is_read
 from docmem.training.trainer import Trainer
 
 SNAPSHOTS_PER_EPOCH = 10
@@ -92,6 +92,8 @@ def train(
             setup.check_documents(config, documents)
         memory = setup.new_memory(config, lm, documents, doc_reps)
         folder = config.save_dir or setup.default_folder(config, lm, documents, doc_reps)
+        if config.states_dir is not None:
+            check_in_no_run(config.states_dir, folder)
         description = describe(config, lm, documents, doc_reps)
         run = Run.find(folder, description)
         if given is not None and run is None:  # a run opens on another device, too
