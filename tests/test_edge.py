@@ -1172,6 +1172,7 @@ attribute nowhere --text x | nowhere
 runs nowhere | nowhere
 experiment activation --seeds 0 | seeds
 experiment activation --out {file} | a_file is a file
+experiment activation --out {run}/experiments | lies in the run
 pretrain --text nowhere | nowhere
 pretrain --text nowhere --lr 0 | lr
 pretrain --text nowhere --out {file} | a_file is a file

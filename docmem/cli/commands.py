@@ -19,15 +19,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from docmem import experiments
 from docmem.core.files import write_text
 from docmem.core.hook import attach
-from docmem.errors import (
-    BASE_LM,
-    EVERYTHING,
-    DocmemError,
-    check_at_least,
-    check_count,
-    check_folder,
-    counted,
-)
+from docmem.errors import BASE_LM, EVERYTHING, DocmemError, check_at_least, check_count, counted
 from docmem.evaluation.attribution import attribute, pointed_to
 from docmem.lm.fetch import PACKAGES, fetch
 from docmem.lm.generation import ALL_ENTRIES, generate, generate_text
@@ -348,7 +340,7 @@ class Experiment:
             raise DocmemError("fresh is for all: what is named is measured again in any case.")
         pool = RunPool(self.preset, self.procedure, self.seeds, self.fast)
         out = self.out or Path("outputs/experiments") / ("fast" if self.fast else pool.label)
-        check_folder("out", out)
+        runner.check_out(out)
         jobs = [
             (name, pool, out)
             for name in (experiments.NAMES if self.name == "all" else (self.name,))

@@ -23,13 +23,14 @@ import dacite
 from matplotlib.figure import Figure
 
 from docmem.core.files import replacing, write_json
-from docmem.errors import DocmemError, check_type, checked, counted
+from docmem.errors import DocmemError, check_folder, check_type, checked, counted
 from docmem.experiments import NAMES, Name, load_study
 from docmem.experiments.claims import LEARNED, Claim, Judged
 from docmem.experiments.pool import FIRST_TUNING_SEED, SMALL, Procedure, RunPool
 from docmem.experiments.provenance import Made, code_digest, made_now
 from docmem.plots.style import png_bytes, show
 from docmem.training.description import LIBRARIES, description_digest, to_dict, version_of
+from docmem.training.texts import check_in_no_run
 
 ASSETS = Path(__file__).parents[1] / "assets"
 HEAD = ASSETS / "claims.md"
@@ -100,14 +101,22 @@ class Results:
         return f"{fast}Preset {pool.preset}{way}: {trained} Run on {where}."
 
 
+def check_out(folder: Path) -> None:
+    """Raise unless results can be written in a folder: it is not that of a run."""
+    check_folder("out", folder)
+    check_in_no_run(folder)
+
+
 @checked
 def run_experiment(name: str, pool: RunPool, folder: Path) -> Results:
     """Measure an experiment and write its results to `folder`; returns them.
 
     Raises:
-        DocmemError: if there is no such experiment, or a run or file fails.
+        DocmemError: if there is no such experiment, a run or file fails, or `folder` cannot be
+            written in, or is that of a run.
     """
     check_type("procedure", pool.procedure, Procedure)
+    check_out(Path(folder))
     started = time.perf_counter()
     numbers = load_study(name).measure(pool)
     results = Results(
