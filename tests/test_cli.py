@@ -320,3 +320,11 @@ def test_an_interrupt_while_the_command_is_imported_says_nothing(tmp_path: Path)
 def test_flags_with_hyphens_say_the_same() -> None:
     for flag in ("--max_labels", "--max-labels"):
         assert flags_in(["train", flag, "3"]).max_labels == "3"
+
+
+def test_help_ends_in_the_narrowest_terminal() -> None:
+    command = [sys.executable, "-m", "docmem", "train", "--help"]
+    narrow = {**os.environ, "COLUMNS": "1"}
+    done = subprocess.run(command, env=narrow, capture_output=True, timeout=60)
+    assert done.returncode == 0
+    assert b"--seed" in done.stdout

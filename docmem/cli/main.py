@@ -12,6 +12,7 @@ import io
 import itertools
 import os
 import re
+import shutil
 import sys
 import time
 import warnings
@@ -43,6 +44,9 @@ from docmem.training.config import PAPER_PROCEDURE, PRESETS, TrainConfig, check_
 from docmem.training.processes import leave, main_process
 from docmem.training.settings_file import MISSPELT, read_settings
 from docmem.training.sweep import combinations
+
+NARROWEST = 20
+"""Columns of a terminal, at least: in five or fewer tyro's help never ends."""
 
 
 def commands(start: TrainConfig) -> Any:
@@ -220,6 +224,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             setattr(sys, name, io.StringIO())
     if isinstance(sys.stdout, io.TextIOWrapper):  # titles have characters that not all can show
         sys.stdout.reconfigure(errors="backslashreplace")
+    if shutil.get_terminal_size().columns < NARROWEST:
+        os.environ["COLUMNS"] = str(NARROWEST)
     os.environ["MPLBACKEND"] = "agg"  # pictures go to files, whatever windows there are
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given == ["--version"]:
