@@ -107,7 +107,12 @@ class Outcome:
     @property
     def to_goal(self) -> tuple[float, float]:
         """Epochs and seconds to the goal; infinite if it was not reached."""
-        return (len(self.own), self.setup + sum(self.seconds)) if self.reached else NEVER
+        return self.given if self.reached else NEVER
+
+    @property
+    def given(self) -> tuple[float, float]:
+        """Epochs and seconds that it has had."""
+        return len(self.own), self.setup + sum(self.seconds)
 
 
 def train_until_good(

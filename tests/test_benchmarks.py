@@ -199,14 +199,16 @@ def stored(outcomes: list[Outcome]) -> dict[str, Any]:
     return {"numbers": numbers, "machine": {}, "date": "2026-01-01"}
 
 
-def test_further_seeds_join_their_row():
-    first, more = outcome(board.NOW, 1.0, 10), [outcome(board.NOW, 3.0, n) for n in (10, 20)]
-    parts = {BOARD: stored([first]), BOARD.replace("leaderboard", "seeds"): stored(more)}
-    rows = [line for line in render(parts).splitlines() if line.startswith(f"| {board.NOW} ")]
-    assert len(rows) == 1
-    assert [cell.strip() for cell in rows[0].split("|")][2:5] == [
-        *("30.0", "10.0 – 60.0", "3 of 3 seeds")
+def test_an_original_that_falls_short_is_compared_by_the_time_it_was_given():
+    outcomes = [
+        *(outcome(board.ORIGINAL, 4.0, 100, reached) for reached in (True, False, False)),
+        outcome(board.NOW, 1.0, 10),
     ]
+    page = render({BOARD: stored(outcomes)})
+    rows = [line.strip("| ").split("|") for line in page.splitlines()]
+    cells = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
+    assert cells[board.ORIGINAL][:3] == ["not in 100 epochs", "400.0 – 400.0", "1 of 3 seeds"]
+    assert cells[board.NOW][5:7] == ["> 40.0×", "> 10.0×"]
 
 
 def test_leaderboard_shows_medians_and_rows_that_fell_short():
