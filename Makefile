@@ -28,7 +28,7 @@ real: .venv/.installed ## the same with a real LM, SmolLM2-135M, drawn in figure
 	$(OFFLINE) .venv/bin/python -m docmem.cli.demo --preset smollm2-135m --map_tokens 32 \
 	    $(if $(FAST),--fast --points 5 --out outputs/fast,--points 31 --out figures/smollm2-135m)
 
-# FRESH=tiny first measures what is missing, with the embedded LM: three hours, from nothing.
+# FRESH=tiny first measures what is missing, with the embedded LM: four to five hours, from nothing.
 figures: .venv/.installed ## draw the experiments' figures from stored results (FRESH=tiny: measure)
 	$(OFFLINE) .venv/bin/python figures/redraw.py $(if $(FRESH),--fresh $(FRESH))
 
