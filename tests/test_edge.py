@@ -1164,7 +1164,7 @@ generate {run} --prompt x --document Nobody | Nobody
 generate {run} --prompt x --document all --max_new_tokens 0 | max_new_tokens
 generate {run} --prompt x | one token
 attribute {run} --text x | one token
-attribute {run} --text  | without tokens
+attribute {run} --text  | The text is empty
 attribute {run} --text \udcff | UTF-8
 generate {run} --prompt \udcff --document none | prompt, UTF-8
 plan --lm_name {run} | is a run of docmem
