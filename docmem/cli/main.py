@@ -47,6 +47,8 @@ from docmem.training.sweep import combinations
 
 NARROWEST = 20
 """Columns of a terminal, at least: in five or fewer tyro's help never ends."""
+TEXTS = ("--document", "--prompt", "--prompts", "--titles", "--text")
+"""Flags whose values are texts."""
 
 
 def commands(start: TrainConfig) -> Any:
@@ -104,6 +106,7 @@ def parse(arguments: Sequence[str]) -> Any:
     for flag, following in itertools.pairwise([*arguments, "--"]):
         if flag in ("--titles", "--prompts") and following.startswith("--"):
             raise DocmemError(f"{flag} stands without a value; give one or more, or leave it out.")
+    check_none_is_empty(arguments)
     arguments = [*absent(arguments)]
     start, named = starting_settings(arguments)
     several = arguments[:1] == ["sweep"]
@@ -130,21 +133,31 @@ def absent(arguments: Sequence[str]) -> Iterator[str]:
     """The arguments with `none`, an absent value in the help, replaced by tyro's `None`.
 
     Values of flags that take texts stay as they are.
-
-    Raises:
-        DocmemError: if a value is empty, as of a shell's variable that is not set: tyro would take
-            the current folder for such a path.
     """
-    texts = ("--document", "--prompt", "--prompts", "--titles", "--text")
+    for flag, argument in by_flag(arguments):
+        as_it_is = flag in ("", *TEXTS)
+        yield argument if as_it_is else re.sub("(^|=)none$", r"\1None", argument)
+
+
+def check_none_is_empty(arguments: Sequence[str]) -> None:
+    """Raise if a value is empty, as of a shell's variable that is not set.
+
+    tyro would take the current folder for such a path. Texts may be empty, but for the prose of
+    `pretrain`, which is a path.
+    """
+    for flag, argument in by_flag(arguments):
+        is_text = flag in TEXTS and arguments[0] != "pretrain"
+        if argument in ("", f"{flag}=") and not is_text:
+            what = flag or "An argument"
+            raise DocmemError(f"{what} is ''; give a value, or leave it out.")
+
+
+def by_flag(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each argument with the flag that it belongs to, or is; '' before the first."""
     flag = ""
     for argument in arguments:
         flag = argument.partition("=")[0] if argument.startswith("--") else flag
-        is_text = flag in texts
-        if argument in ("", f"{flag}=") and (not is_text or arguments[0] == "pretrain"):
-            what = flag or "An argument"
-            raise DocmemError(f"{what} is ''; give a value, or leave it out.")
-        as_it_is = is_text or not flag
-        yield argument if as_it_is else re.sub("(^|=)none$", r"\1None", argument)
+        yield flag, argument
 
 
 def trainings(arguments: Sequence[str]) -> tuple[TrainConfig, ...]:

@@ -62,20 +62,15 @@ class _Curve:
 
     def show(self, history: Sequence[Epoch]) -> Figure:
         """Draw the losses so far."""
-        epochs = [epoch.epoch for epoch in history]
-        losses = {
-            self.negative: [epoch.negative_ce for epoch in history],
-            "own": [epoch.positive_ce for epoch in history],
-        }
-        for curve, label, (whose, values) in zip(
-            self.curves, self.labels, losses.items(), strict=True
+        style.renew_history(self.curves, history)
+        for label, whose, name in zip(
+            self.labels, (self.negative, "own"), style.CURVES, strict=True
         ):
-            curve.set_data(epochs, values)
-            curve.set_marker("o" if len(history) == 1 else "none")  # one point makes no line
             if history:
-                label.set_text(f"{whose} {values[-1]:.2f}")
-                label.xy = (epochs[-1], values[-1])
-        highest = max(map(max, losses.values())) if history else 0
+                last = getattr(history[-1], name)
+                label.set_text(f"{whose} {last:.2f}")
+                label.xy = (history[-1].epoch, last)
+        highest = style.highest_loss(history, 0)
         self.axes.set_ylim(0, max(self.axes.get_ylim()[1], 1.08 * highest))
         return self.figure
 

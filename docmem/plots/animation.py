@@ -166,9 +166,7 @@ class SelectionPicture:
         for image, values in zip(self.images, panels.values(), strict=True):
             image.set_data(values.numpy())
         history = self.history[: int(done)]
-        for curve, name in zip(self.curves, style.CURVES, strict=True):
-            curve.set_data([e.epoch for e in history], [getattr(e, name) for e in history])
-            curve.set_marker("o" if len(history) == 1 else "")  # one point makes no line
+        style.renew_history(self.curves, history)
         self.cursor.set_xdata([done, done])
         self.epoch.set_text(f"epoch {done:.4g} of {self.epochs}")
         self.losses.set_text(

@@ -255,6 +255,13 @@ def draw_history(
     return curves
 
 
+def renew_history(curves: Sequence[Line2D], history: Sequence[Epoch]) -> None:
+    """Let the curves of `draw_history` show another history; the axes keep their limits."""
+    for curve, name in zip(curves, CURVES, strict=True):
+        curve.set_data([epoch.epoch for epoch in history], [getattr(one, name) for one in history])
+        curve.set_marker("o" if len(history) == 1 else "")  # one point makes no line
+
+
 def badge(axes: Axes, x: float, y: float, index: int, *, n_docs: int = 1, **options: Any) -> None:
     """The number of document `index`, from 1, on a disc of its colour at (x, y).
 
